@@ -1,0 +1,107 @@
+"""The face of every sandbox: what callers may rely on, whatever runs the code behind it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+from sandbox.limits import Limits
+from sandbox.result import Outcome, Result
+
+
+@dataclass(slots=True)
+class Stats:
+    """What a sandbox has done since it was opened.
+
+    Attributes:
+        sessions: sessions opened.
+        kernels_started: kernels that came up.
+        kernels_live: kernels running or starting now.
+        waiting: callers waiting for a free place now.
+        cells: cells executed.
+        outcomes: cells by outcome.
+        faults: infrastructure faults, those that a retry repaired among them.
+    """
+
+    sessions: int = 0
+    kernels_started: int = 0
+    kernels_live: int = 0
+    waiting: int = 0
+    cells: int = 0
+    outcomes: Counter[Outcome] = field(default_factory=Counter)
+    faults: int = 0
+
+
+class Session(ABC):
+    """One kernel with its variables, for one trace. Cells run one after the other."""
+
+    @abstractmethod
+    async def execute(self, code: str, *, timeout: float | None = None, stdin: str | None = None) -> Result:
+        """Run one cell and wait for its end.
+
+        Args:
+            code: Python as in a notebook cell; any text at all is accepted.
+            timeout: wall time in seconds; `Limits.seconds` when None.
+            stdin: what `input()` and `sys.stdin` read; empty when None.
+
+        Returns:
+            The result, whatever the code did: raised, hung, crashed, flooded. When `state_lost` is set, the
+            variables are gone and the next cell starts on a fresh kernel.
+
+        Raises:
+            SandboxClosed: the session or its sandbox is closed.
+            SandboxError: the infrastructure failed (after one retry where nothing is lost by it). The session
+                may be used again; it then has no variables.
+            ValueError: the timeout is not positive.
+
+        Cancelling it kills the kernel and leaves nothing running; the session may be used again, without its
+        variables.
+        """
+
+
+class BaseSandbox(ABC):
+    """A bounded supply of sessions. Used as an async context manager, whose end kills everything."""
+
+    limits: Limits
+    size: int
+
+    @property
+    @abstractmethod
+    def isolation(self) -> str:
+        """What stands between the code and the host, to be recorded with every trace. Never raises."""
+
+    @property
+    @abstractmethod
+    def stats(self) -> Stats:
+        """Counts since it was opened. Never raises; readable after the end."""
+
+    @abstractmethod
+    def session(self) -> AbstractAsyncContextManager[Session]:
+        """A context manager that waits for a free place and gives a new session.
+
+        At most `size` sessions are open at once; those who wait are served in the order of asking. The end of
+        the block frees the place and leaves nothing of the session behind. Cancelling the wait gives the
+        place in the queue up.
+
+        Entering it raises:
+            SandboxClosed: the sandbox is not open, or was closed while waiting.
+            SandboxError: no kernel could be started, even at the second attempt.
+        """
+
+    @abstractmethod
+    async def __aenter__(self) -> Self:
+        """Open it.
+
+        Raises:
+            SandboxUnavailable: this machine cannot run it; the message says what to do.
+        """
+
+    @abstractmethod
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close it: sessions still open are killed, those who wait get SandboxClosed. Raises nothing else."""

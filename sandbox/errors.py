@@ -1,0 +1,34 @@
+"""What can go wrong on the host's side of the sandbox.
+
+::
+
+    SandboxError                  the infrastructure failed; the model is not to blame, the call may be retried
+    ├── SandboxUnavailable        this machine cannot isolate code as asked (bubblewrap missing or refused)
+    ├── SandboxClosed             used before ``async with`` or after it ended
+    ├── KernelStartError          a kernel did not come up, twice in a row
+    └── KernelProtocolError       a kernel that has run no code yet answered with something that is not Jupyter
+
+What the *code* did wrong is never one of these: it is a `sandbox.Result` with a `sandbox.Outcome`.
+"""
+
+from __future__ import annotations
+
+
+class SandboxError(Exception):
+    """The sandbox itself failed. Retry it, count it, but never grade it as a wrong answer."""
+
+
+class SandboxUnavailable(SandboxError):  # noqa: N818 - reads better where it is caught
+    """This machine cannot run the isolation that was asked for; the message says in one line what to do."""
+
+
+class SandboxClosed(SandboxError):  # noqa: N818
+    """The sandbox or the session is not open: before its ``async with``, or after it."""
+
+
+class KernelStartError(SandboxError):
+    """A kernel could not be started, although starting was tried a second time."""
+
+
+class KernelProtocolError(SandboxError):
+    """A fresh kernel, which has run no code yet, sent something that is not a Jupyter message."""

@@ -1,0 +1,145 @@
+"""A sandbox that runs nothing: for tests of what is built on top."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from types import TracebackType
+from typing import Self
+
+from sandbox.base import BaseSandbox, Session, Stats
+from sandbox.errors import SandboxClosed, SandboxError
+from sandbox.limits import Limits
+from sandbox.result import Outcome, Result
+
+Answer = Result | str | SandboxError
+"""What a cell comes to: a result, its printed text (outcome OK), or an infrastructure fault to raise."""
+
+Script = Mapping[str, Answer] | Callable[[str], Answer | Awaitable[Answer]]
+"""Code to answer. A callable may be async, to wait or to hang, and may itself raise a SandboxError."""
+
+
+class FakeSandbox(BaseSandbox):
+    """Answers each cell from a script instead of running it.
+
+    ``FakeSandbox({"1+1": "2"})``, or ``FakeSandbox(lambda code: Result(Outcome.ERROR, error="..."))``. Code
+    that a mapping does not know is answered by `Outcome.ERROR` naming it, so that a test fails where it should.
+
+    Attributes:
+        codes: every cell executed, in order, whatever the session.
+        open_sessions: sessions open now; 0 at the end of a tidy test.
+    """
+
+    def __init__(self, script: Script | None = None, *, limits: Limits | None = None, size: int = 8) -> None:
+        if size < 1:
+            raise ValueError(f"size must be at least 1, got {size}")
+        self.limits = limits or Limits()
+        self.size = size
+        self.codes: list[str] = []
+        self.open_sessions = 0
+        self._script: Script = {} if script is None else script
+        self._faults: list[SandboxError] = []
+        self._stats = Stats()
+        self._places = asyncio.Semaphore(size)
+        self._open = False
+
+    @property
+    def isolation(self) -> str:
+        """Always "fake"."""
+        return "fake"
+
+    @property
+    def stats(self) -> Stats:
+        """Sessions, cells, outcomes and faults so far."""
+        return self._stats
+
+    def fail_next(self, error: SandboxError, times: int = 1) -> None:
+        """Make the next `times` cells raise this infrastructure fault instead of being answered."""
+        self._faults.extend([error] * times)
+
+    def session(self) -> AbstractAsyncContextManager[Session]:
+        """A new session, once there is a place."""
+        return self._session()
+
+    @asynccontextmanager
+    async def _session(self) -> AsyncIterator[Session]:
+        self._require_open()
+        self._stats.waiting += 1
+        try:
+            await self._places.acquire()
+        finally:
+            self._stats.waiting -= 1
+        try:
+            self._require_open()
+            self._stats.sessions += 1
+            self.open_sessions += 1
+            session = _FakeSession(self)
+            try:
+                yield session
+            finally:
+                session.closed = True
+                self.open_sessions -= 1
+        finally:
+            self._places.release()
+
+    def _require_open(self) -> None:
+        if not self._open:
+            raise SandboxClosed("the sandbox is not open")
+
+    async def answer(self, code: str) -> Result:
+        """Look a cell up in the script."""
+        self._require_open()
+        self.codes.append(code)
+        try:
+            if self._faults:
+                raise self._faults.pop(0)
+            if callable(self._script):
+                answer = self._script(code)
+                if inspect.isawaitable(answer):
+                    answer = await answer
+            else:
+                unknown = Result(Outcome.ERROR, error=f"FakeSandbox: no answer for {code!r}")
+                answer = self._script.get(code, unknown)
+            if isinstance(answer, SandboxError):
+                raise answer
+        except SandboxError:
+            self._stats.faults += 1
+            raise
+        result = Result(Outcome.OK, stdout=answer) if isinstance(answer, str) else answer
+        self._stats.cells += 1
+        self._stats.outcomes[result.outcome] += 1
+        return result
+
+    async def __aenter__(self) -> Self:
+        """Open it."""
+        self._open = True
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close it and turn away those who wait."""
+        self._open = False
+        # Each waiter that this wakes finds the sandbox closed and, on leaving, wakes the next.
+        self._places.release()
+
+
+class _FakeSession(Session):
+    def __init__(self, box: FakeSandbox) -> None:
+        self.closed = False
+        self._box = box
+        self._turn = asyncio.Lock()
+        self._cells = 0
+
+    async def execute(self, code: str, *, timeout: float | None = None, stdin: str | None = None) -> Result:
+        if timeout is not None and timeout <= 0:
+            raise ValueError(f"timeout must be positive, got {timeout}")
+        async with self._turn:
+            if self.closed:
+                raise SandboxClosed("the session is closed")
+            if self._cells >= self._box.limits.cells:
+                return Result.no_more_cells(self._box.limits.cells)
+            self._cells += 1
+            return await self._box.answer(code)

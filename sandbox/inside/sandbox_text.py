@@ -1,0 +1,218 @@
+"""What a cell printed and how it failed, as bounded text. Runs inside the sandbox; see `main`."""
+
+from __future__ import annotations
+
+import io
+import linecache
+import os
+import tempfile
+import threading
+import time
+import traceback
+from collections import deque
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+FLUSH_SECONDS = 0.05
+FLUSH_CHARS = 4096
+
+
+class PrintedTooMuch(BaseException):
+    """Raised in the model's code by the print that goes over the limit. No `except Exception` holds it."""
+
+
+class CellOutput:
+    """What the running cell prints: the beginning goes to the host at once, of the rest only the end is kept.
+
+    File descriptors 1 and 2 are one file, so that output of child processes and C code is picked up too. It
+    is looked at whenever Python prints and when the cell ends: no thread, no timing.
+    """
+
+    def __init__(self, keep: int, limit: int) -> None:
+        self.keep = max(1, keep)
+        self.limit = limit
+        self.send: Any = None
+        self.pid = os.getpid()
+        self.lock = threading.RLock()
+        handle, path = tempfile.mkstemp()
+        os.close(handle)
+        self.file = os.open(path, os.O_RDWR | os.O_APPEND)
+        Path(path).unlink()
+        self.begin()
+
+    def take_descriptors(self) -> None:
+        """Point descriptors 1 and 2 at the file."""
+        os.dup2(self.file, 1)
+        os.dup2(self.file, 2)
+
+    def begin(self) -> None:
+        """Forget what was printed since the last cell ended, and start counting."""
+        with self.lock:
+            os.ftruncate(self.file, 0)
+            self.read = 0
+            self.total = 0
+            self.sent = 0
+            self.pending: list[tuple[str, str]] = []
+            self.pending_chars = 0
+            self.flushed_at = 0.0
+            self.tail: deque[tuple[str, str]] = deque()
+            self.tail_chars = 0
+
+    def write(self, name: str, text: str) -> None:
+        """Take what Python printed to `name` (stdout or stderr). Raises PrintedTooMuch over the limit."""
+        if os.getpid() != self.pid:  # a forked child has no way to the host but the shared file
+            os.write(1, text.encode("utf-8", "replace"))
+            return
+        with self.lock:
+            self.collect()
+            self._add(name, text)
+            over = self.total > self.limit
+            now = time.monotonic()
+            if self.pending_chars > FLUSH_CHARS or now - self.flushed_at > FLUSH_SECONDS:
+                self.flush()
+                self.flushed_at = now
+        if over:
+            raise PrintedTooMuch
+
+    def _add(self, name: str, text: str) -> None:
+        self.total += len(text)
+        room = self.keep - self.sent
+        if room > 0:
+            head, text = text[:room], text[room:]
+            self.sent += len(head)
+            self.pending.append((name, head))
+            self.pending_chars += len(head)
+        if text:
+            text = text[-self.keep :]
+            self.tail.append((name, text))
+            self.tail_chars += len(text)
+            while self.tail_chars - len(self.tail[0][1]) >= self.keep:
+                self.tail_chars -= len(self.tail.popleft()[1])
+
+    def collect(self) -> None:
+        """Pick up what was written to the descriptors, not more than its beginning and end."""
+        size = os.fstat(self.file).st_size
+        if size <= self.read:
+            return
+        new, most = size - self.read, 4 * self.keep
+        if new <= 2 * most:
+            data = os.pread(self.file, new, self.read)
+        else:
+            data = os.pread(self.file, most, self.read) + os.pread(self.file, most, size - most)
+            self.total += new - len(data)
+        self.read = size
+        self._add("stdout", data.decode("utf-8", "replace"))
+
+    def flush(self) -> None:
+        """Send what is pending, joined into one message per run of the same stream."""
+        pending, self.pending, self.pending_chars = self.pending, [], 0
+        runs: list[tuple[str, list[str]]] = []
+        for name, text in pending:
+            if not runs or runs[-1][0] != name:
+                runs.append((name, []))
+            runs[-1][1].append(text)
+        for name, texts in runs:
+            self.send({"name": name, "text": encodable("".join(texts))})
+
+    def finish(self) -> None:
+        """The cell is over: send the rest, and say how much lies between the beginning and the end."""
+        with self.lock:
+            self.collect()
+            self.flush()
+            omitted = self.total - self.sent - self.tail_chars
+            for name, text in self.tail:
+                self.pending.append((name, text))
+            tail = "".join(text for _, text in self.pending)
+            self.pending = []
+            if tail:
+                self.send({"name": "stdout", "text": encodable(tail), "omitted": omitted})
+            self.tail.clear()
+
+
+class CellStream(io.TextIOBase):
+    """`sys.stdout` or `sys.stderr` of the model's code."""
+
+    encoding = "utf-8"
+    errors = "replace"
+
+    def __init__(self, output: CellOutput, name: str, descriptor: int) -> None:
+        self.output = output
+        self.name = name
+        self.descriptor = descriptor
+        self.buffer = CellBytes(self)
+
+    def write(self, text: str) -> int:
+        """Print."""
+        if not isinstance(text, str):
+            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
+        self.output.write(self.name, text)
+        return len(text)
+
+    def writable(self) -> bool:
+        """Yes."""
+        return True
+
+    def fileno(self) -> int:
+        """The descriptor that child processes inherit."""
+        return self.descriptor
+
+
+class CellBytes(io.RawIOBase):
+    """`sys.stdout.buffer`."""
+
+    def __init__(self, stream: CellStream) -> None:
+        self.stream = stream
+
+    def write(self, data: Any) -> int:
+        """Print bytes."""
+        data = bytes(data)
+        self.stream.output.write(self.stream.name, data.decode("utf-8", "replace"))
+        return len(data)
+
+    def writable(self) -> bool:
+        """Yes."""
+        return True
+
+    def fileno(self) -> int:
+        """The descriptor that child processes inherit."""
+        return self.stream.descriptor
+
+
+def encodable(text: str) -> str:
+    """Lone surrogates cannot travel; they become question marks, as on a terminal."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def compact_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> str:
+    """The traceback as Python prints it, with only the frames of the model's own code."""
+    if issubclass(kind, SyntaxError) and (trace is None or not own_frames(trace)):
+        return "".join(traceback.format_exception_only(kind, error)).rstrip()
+    lines = []
+    frames = own_frames(trace)
+    shown = frames if len(frames) <= 15 else [*frames[:5], None, *frames[-10:]]
+    for frame in shown:
+        if frame is None:
+            lines.append(f"  [... {len(frames) - 15} more frames ...]")
+            continue
+        name, line, function = frame
+        where = "" if function == "<module>" else f", in {function}"
+        lines.append(f'  File "{name}", line {line}{where}')
+        if source := linecache.getline(name, line).strip():
+            lines.append(f"    {source}")
+    if lines:
+        lines.insert(0, "Traceback (most recent call last):")
+    lines.append("".join(traceback.format_exception_only(kind, error)).rstrip())
+    return "\n".join(lines)
+
+
+def own_frames(trace: TracebackType | None) -> list[tuple[str, int, str] | None]:
+    """File name, line and function of the frames in cells, in `exec`, and in files that the model wrote."""
+    frames: list[tuple[str, int, str] | None] = []
+    own = ("<cell ", "<string>", os.environ["HOME"] + "/", "/tmp/")
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        if code.co_filename.startswith(own):
+            frames.append((code.co_filename, trace.tb_lineno, code.co_name))
+        trace = trace.tb_next
+    return frames

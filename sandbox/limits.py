@@ -1,0 +1,40 @@
+"""What one session may use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds for one session and its kernel; all must be positive. Raises ValueError otherwise.
+
+    Attributes:
+        seconds: wall time of one cell in seconds, unless `execute` is given its own timeout.
+        grace_seconds: how long a cell may take to obey the interrupt after its time is up, before it is killed.
+        start_seconds: how long one kernel may take to start before the attempt counts as failed.
+        memory_bytes: private memory of each process (RLIMIT_DATA; an idle kernel has about 190 MB of it).
+        processes: processes and threads together (an idle kernel has about 8).
+        disk_bytes: size of each of the writable file systems (working directory, /tmp, /dev/shm); they are
+            in memory. Also the largest single file.
+        open_files: file descriptors of each process.
+        output_chars: characters of the text that the model reads; more is cut in the middle.
+        printed_chars: characters that a cell may print before it is stopped with `Outcome.OUTPUT`.
+        cells: cells of one session.
+    """
+
+    seconds: float = 10.0
+    grace_seconds: float = 1.0
+    start_seconds: float = 30.0
+    memory_bytes: int = 1 << 30
+    processes: int = 64
+    disk_bytes: int = 64 << 20
+    open_files: int = 256
+    output_chars: int = 8_000
+    printed_chars: int = 1_000_000
+    cells: int = 1_000
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if not getattr(self, field.name) > 0:
+                raise ValueError(f"Limits.{field.name} must be positive, got {getattr(self, field.name)!r}")

@@ -1,0 +1,95 @@
+"""What one cell came to, and the text of it that a model reads."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Self
+
+# CSI, OSC and two-character escape sequences (ECMA-48).
+_ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
+
+
+class Outcome(StrEnum):
+    """How a cell ended. Everything but OK is the code's own doing."""
+
+    OK = "ok"
+    ERROR = "error"
+    """It raised an exception (`sys.exit()` and `input()` past the end of stdin among them)."""
+    TIMEOUT = "timeout"
+    """It ran longer than its time and was interrupted or killed."""
+    MEMORY = "memory"
+    """It raised MemoryError at the memory limit."""
+    DIED = "died"
+    """Its process ended or broke: `os._exit`, a segmentation fault, a kernel talking nonsense."""
+    OUTPUT = "output"
+    """It printed more than `Limits.printed_chars` and was stopped."""
+    CELLS = "cells"
+    """It was not run: the session has used up `Limits.cells`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One executed cell.
+
+    Attributes:
+        outcome: how it ended.
+        stdout: what it printed, stdout and stderr in the order of printing, cut in the middle if too long.
+        value: the last expression's value as a notebook shows it, or None if there was none.
+        error: a compact traceback or one line that says what went wrong; None when all is well.
+        duration_s: wall time in seconds.
+        truncated: whether anything was cut from stdout, value or error.
+        state_lost: whether the session's variables are gone (the next cell starts on a fresh kernel).
+    """
+
+    outcome: Outcome
+    stdout: str = ""
+    value: str | None = None
+    error: str | None = None
+    duration_s: float = 0.0
+    truncated: bool = False
+    state_lost: bool = False
+
+    @classmethod
+    def no_more_cells(cls, limit: int) -> Self:
+        """The result of a cell that was not run, since the session has had its `limit` of cells."""
+        return cls(Outcome.CELLS, error=f"LimitError: no more code runs here, after {limit:,} cells.")
+
+    @property
+    def text(self) -> str:
+        """What the model reads: the printed text, then the value, then the error. No trailing newline.
+
+        Empty when the cell printed and returned nothing: the caller decides how to show that.
+        """
+        parts = [self.stdout.rstrip("\n"), self.value, self.error]
+        return "\n".join(part for part in parts if part).rstrip("\n")
+
+
+def clean(text: str) -> str:
+    """Without ANSI sequences, and encodable: lone surrogates become question marks."""
+    return _ANSI.sub("", text).encode("utf-8", "replace").decode("utf-8")
+
+
+def cut_middle(head: str, tail: str, limit: int, omitted: int = 0) -> tuple[str, bool]:
+    """Head and tail joined in at most `limit` characters plus a line that states the cut.
+
+    Args:
+        head: the text, or what is left of its beginning if some was dropped before.
+        tail: what is left of its end.
+        limit: characters to keep, half of them from the beginning and half from the end.
+        omitted: characters already dropped between head and tail.
+
+    Returns:
+        The text, and whether anything is missing from it.
+    """
+    whole = head + tail
+    if not omitted and len(whole) <= limit:
+        return whole, False
+    if len(whole) > limit:
+        if not omitted:
+            head, tail = whole, whole
+        first, last = head[: (limit + 1) // 2], tail[-(limit // 2) :] if limit // 2 else ""
+        omitted += len(whole) - len(first) - len(last)
+        head, tail = first, last
+    return f"{head}\n[... {omitted:,} characters cut ...]\n{tail}", True

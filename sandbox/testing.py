@@ -1,0 +1,237 @@
+"""The contract that every sandbox keeps, as tests to inherit. Needs pytest and pytest-asyncio.
+
+::
+
+    class TestMine(SandboxContract, PythonContract):
+        @pytest_asyncio.fixture
+        async def box(self):
+            async with MySandbox(size=2) as box:
+                yield box
+
+`SandboxContract` is about sessions, and holds for `FakeSandbox` too; `PythonContract` is for those that run code.
+The fixture `box` is an open sandbox with two places and ordinary limits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from sandbox.base import BaseSandbox, Session
+from sandbox.errors import SandboxClosed
+from sandbox.result import Outcome
+
+
+class SandboxContract:
+    """Sessions: their number, their order, their end."""
+
+    async def test_isolation_and_stats_are_there(self, box: BaseSandbox) -> None:
+        """A trace can record what the code ran in, and a session and a cell are counted."""
+        before, cells = box.stats.sessions, box.stats.cells
+        async with box.session() as session:
+            await session.execute("1 + 1")
+        assert isinstance(box.isolation, str) and box.isolation
+        assert (box.stats.sessions, box.stats.cells) == (before + 1, cells + 1)
+
+    async def test_a_closed_session_refuses(self, box: BaseSandbox) -> None:
+        """After its block a session raises SandboxClosed."""
+        async with box.session() as session:
+            pass
+        with pytest.raises(SandboxClosed):
+            await session.execute("1 + 1")
+
+    async def test_timeout_must_be_positive(self, box: BaseSandbox) -> None:
+        """A timeout of nothing is the caller's mistake, not a result."""
+        async with box.session() as session:
+            with pytest.raises(ValueError, match="timeout"):
+                await session.execute("1 + 1", timeout=0)
+
+    async def test_waiters_are_served_in_order(self, box: BaseSandbox) -> None:
+        """With every place taken, those who ask first get one first."""
+        order: list[int] = []
+        release = asyncio.Event()
+        full = asyncio.Event()
+
+        async def hold() -> None:
+            async with box.session():
+                held.append(True)
+                if len(held) == box.size:
+                    full.set()
+                await release.wait()
+
+        async def ask(number: int) -> None:
+            async with box.session():
+                order.append(number)
+
+        held: list[bool] = []
+        holders = [asyncio.create_task(hold()) for _ in range(box.size)]
+        await full.wait()
+        askers = []
+        for number in range(4):
+            askers.append(asyncio.create_task(ask(number)))
+            while box.stats.waiting <= number:  # noqa: ASYNC110 - a turn of the loop, not a time
+                await asyncio.sleep(0)
+        cancelled = askers.pop(1)
+        cancelled.cancel()
+        assert order == []
+        release.set()
+        await asyncio.gather(*holders, *askers)
+        assert sorted(order) == [0, 2, 3] and order[0] == 0
+        assert box.stats.waiting == 0
+
+
+class PythonContract:
+    """Cells: what they come to, and what they leave."""
+
+    @staticmethod
+    async def _run(box: BaseSandbox, *cells: str, stdin: str | None = None) -> list[str]:
+        async with box.session() as session:
+            return [(await session.execute(cell, stdin=stdin)).text for cell in cells]
+
+    async def test_variables_stay(self, box: BaseSandbox) -> None:
+        """State is kept between cells."""
+        assert await self._run(box, "x = 6*7\nprint(x)", "x + 1") == ["42", "43"]
+
+    async def test_sessions_share_nothing(self, box: BaseSandbox) -> None:
+        """One session's variables and files are not another's."""
+        async with box.session() as one, box.session() as other:
+            await one.execute("x = 1\nopen('note', 'w').write('mine')")
+            result = await other.execute("import os\nprint('x' in globals(), os.path.exists('note'))")
+        assert result.text == "False False"
+
+    async def test_value_follows_the_output_on_its_own_line(self, box: BaseSandbox) -> None:
+        """The last expression is shown as in a notebook; None and a semicolon show nothing."""
+        cells = ("print('a', end='')\n[1, 'b']", "None", "3;", "x = 3", "")
+        assert await self._run(box, *cells) == ["a\n[1, 'b']", "", "", "", ""]
+
+    async def test_stdout_and_stderr_keep_their_order(self, box: BaseSandbox) -> None:
+        """What is printed comes in the order of printing, escape sequences taken out."""
+        cell = "import sys\nprint(1)\nprint(2, file=sys.stderr)\nprint('\\x1b[31m3\\x1b[0m')"
+        assert await self._run(box, cell) == ["1\n2\n3"]
+
+    async def test_output_of_child_processes_is_seen(self, box: BaseSandbox) -> None:
+        """What a child process writes is part of the output."""
+        assert await self._run(box, "import os\nos.system('echo child')\nprint('end')") == ["child\nend"]
+
+    async def test_error_is_a_compact_traceback(self, box: BaseSandbox) -> None:
+        """Only the model's own frames, the output before it kept, cells counted from 1."""
+        texts = await self._run(
+            box, "def f():\n    x = 1\n    return y", "print('before')\nf()", "import json\njson.loads('{')"
+        )
+        assert texts[1] == (
+            "before\n"
+            "Traceback (most recent call last):\n"
+            '  File "<cell 2>", line 2\n'
+            "    f()\n"
+            '  File "<cell 1>", line 3, in f\n'
+            "    return y\n"
+            "NameError: name 'y' is not defined"
+        )
+        assert texts[2].splitlines()[1:3] == ['  File "<cell 3>", line 2', "    json.loads('{')"]
+        assert texts[2].count("File") == 1
+
+    async def test_syntax_error_points_at_the_place(self, box: BaseSandbox) -> None:
+        """As Python shows it: line and caret."""
+        async with box.session() as session:
+            result = await session.execute("x = = 3")
+        assert result.outcome is Outcome.ERROR
+        expected = '  File "<cell 1>", line 1\n    x = = 3\n        ^\nSyntaxError: invalid syntax'
+        assert result.text == expected
+
+    async def test_endless_recursion_is_told_briefly(self, box: BaseSandbox) -> None:
+        """A thousand frames are not shown."""
+        (text,) = await self._run(box, "def f(n):\n    return f(n + 1)\nf(0)")
+        assert "more frames" in text and text.splitlines()[-1].startswith("RecursionError")
+        assert len(text.splitlines()) < 50
+
+    async def test_stdin_is_read(self, box: BaseSandbox) -> None:
+        """By input(), by sys.stdin and through descriptor 0; past its end is EOFError."""
+        cells = ("int(input('n? ')) + 1", "import sys\nsys.stdin.read()", "open(0).read()")
+        assert await self._run(box, *cells, stdin="41\nb") == ["n? \n42", "'41\\nb'", "'41\\nb'"]
+        async with box.session() as session:
+            result = await session.execute("input()")
+        assert result.outcome is Outcome.ERROR
+        assert result.text.splitlines()[-1] == "EOFError: EOF when reading a line"
+
+    async def test_exit_ends_the_cell_not_the_session(self, box: BaseSandbox) -> None:
+        """sys.exit() and exit() are errors of the cell; variables stay."""
+        async with box.session() as session:
+            result = await session.execute("x = 1\nimport sys\nsys.exit(2)")
+            assert (result.outcome, result.state_lost) == (Outcome.ERROR, False)
+            assert result.text.splitlines()[-1] == "SystemExit: 2"
+            assert (await session.execute("exit()")).outcome is Outcome.ERROR
+            assert (await session.execute("x")).text == "1"
+
+    async def test_timeout_by_interrupt_keeps_the_variables(self, box: BaseSandbox) -> None:
+        """A loop is interrupted; what it printed and computed is kept."""
+        async with box.session() as session:
+            result = await session.execute("x = 5\nprint('go')\nwhile True:\n    pass", timeout=0.5)
+            assert (result.outcome, result.state_lost) == (Outcome.TIMEOUT, False)
+            assert result.text == "go\nTimeoutError: the code ran longer than 0.5 s and was stopped."
+            assert (await session.execute("x")).text == "5"
+
+    async def test_timeout_by_kill_says_that_variables_are_lost(self, box: BaseSandbox) -> None:
+        """Code that does not obey the interrupt is killed, and the session goes on afresh."""
+        stubborn = "x = 5\nimport signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True:\n    pass"
+        async with box.session() as session:
+            result = await session.execute(stubborn, timeout=0.5)
+            assert (result.outcome, result.state_lost) == (Outcome.TIMEOUT, True)
+            assert result.text.endswith("All variables are lost.")
+            assert (await session.execute("'x' in globals()")).text == "False"
+
+    async def test_long_output_is_cut_in_the_middle(self, box: BaseSandbox) -> None:
+        """Head and tail are kept and the cut is counted."""
+        async with box.session() as session:
+            result = await session.execute("for i in range(30_000):\n    print(i)")
+        whole = "".join(f"{i}\n" for i in range(30_000))
+        head, _, tail = result.stdout.partition("\n[... ")
+        count, _, tail = tail.partition(" characters cut ...]\n")
+        assert result.truncated and result.outcome is Outcome.OK
+        assert whole.startswith(head) and whole.endswith(tail)
+        assert len(head) + len(tail) + int(count.replace(",", "")) == len(whole)
+        assert len(result.text) <= box.limits.output_chars + 60
+
+    async def test_a_huge_value_is_cut(self, box: BaseSandbox) -> None:
+        """A value is bounded like output."""
+        async with box.session() as session:
+            result = await session.execute("'a' * 10_000_000")
+        assert result.truncated and len(result.text) <= box.limits.output_chars + 120
+
+    async def test_top_level_await(self, box: BaseSandbox) -> None:
+        """As in a notebook."""
+        assert await self._run(box, "import asyncio\nawait asyncio.sleep(0)\n7") == ["7"]
+
+    async def test_strange_text_is_no_trouble(self, box: BaseSandbox) -> None:
+        """Null characters, lone surrogates, other scripts."""
+        async with box.session() as session:
+            assert (await session.execute("x = '\0'")).outcome is Outcome.ERROR
+            assert (await session.execute("print('\ud800')")).outcome is Outcome.OK
+            assert (await session.execute("print('\\ud800', 'π√7')")).text == "? π√7"
+
+    async def test_sessions_run_at_once(self, box: BaseSandbox) -> None:
+        """Each of several sessions has its own state while all run."""
+
+        async def one(number: int) -> str:
+            async with box.session() as session:
+                await session.execute(f"x = {number}")
+                return (await session.execute("x * x")).text
+
+        assert await asyncio.gather(*(one(number) for number in range(5))) == ["0", "1", "4", "9", "16"]
+
+    async def test_cancelling_a_cell_leaves_the_session_usable(self, box: BaseSandbox) -> None:
+        """The kernel is gone, and the next cell has a fresh one."""
+        async with box.session() as session:
+            await _cancel_when_running(session)
+            assert (await session.execute("'x' in globals()")).text == "False"
+
+
+async def _cancel_when_running(session: Session) -> None:
+    await session.execute("x = 1")
+    cell = asyncio.create_task(session.execute("while True:\n    pass", timeout=60))
+    # Ten turns of the loop bring it as far as waiting for the kernel; earlier would do as well.
+    for _ in range(10):
+        await asyncio.sleep(0)
+    cell.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await cell

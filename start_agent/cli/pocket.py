@@ -1,0 +1,121 @@
+"""``start-agent pocket``: build the embedded reasoner anew, list its problems, watch it solve some."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from start_agent import config
+from start_agent.cli.solving import add_options, open_solver, run_to_end
+from start_agent.pocket import held_out
+from start_agent.pocket.options import BuildOptions
+
+if TYPE_CHECKING:
+    from start_agent.decoding.solver import Solver
+
+
+class ProblemOptions(BaseModel):
+    """Which of the held-out problems."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    problems: int = Field(3, ge=1, description="how many held-out problems")
+    problem_seed: int = Field(0, ge=0, description="which ones")
+
+
+def add(commands: Any) -> None:
+    """Add the command and its own commands to the parser."""
+    parser = commands.add_parser("pocket", help="the embedded reasoner: build it, see its problems, watch it")
+    actions = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    build = actions.add_parser(
+        "build",
+        help="train the reasoner from scratch",
+        description="Train the pocket reasoner from scratch; a run that was cut off goes on where it stopped.",
+    )
+    config.add_options(build, BuildOptions, "build")
+    build.set_defaults(run=run_build)
+
+    problems = actions.add_parser("problems", help="print held-out problems as JSON lines")
+    config.add_options(problems, ProblemOptions, "problems")
+    problems.set_defaults(run=run_problems)
+
+    demo = actions.add_parser(
+        "demo",
+        help="solve held-out problems, streaming: first alone, then with hints",
+        description="Solve held-out problems: the model alone first, then with hints and Python, streaming.",
+    )
+    config.add_options(demo, ProblemOptions, "problems")
+    add_options(demo)
+    demo.set_defaults(run=run_demo)
+
+
+def run_build(arguments: argparse.Namespace) -> int:
+    """Train and save."""
+    from start_agent.pocket.build import build
+
+    folder = build(config.build(BuildOptions, vars(arguments)))
+    print(folder)
+    return 0
+
+
+def run_problems(arguments: argparse.Namespace) -> int:
+    """Print problems with their answers."""
+    options = config.build(ProblemOptions, vars(arguments))
+    for problem in held_out(options.problems, seed=options.problem_seed):
+        row = {name: getattr(problem, name) for name in ("key", "family", "level", "question", "answer")}
+        print(json.dumps(row))
+    return 0
+
+
+def run_demo(arguments: argparse.Namespace) -> int:
+    """Solve some problems; 0 where every trace came to its end."""
+    return run_to_end(_demo(arguments))
+
+
+async def _demo(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.rule import Rule
+
+    from start_agent.cli.render import TerminalListener, verdict
+    from start_agent.events import TraceFinished
+
+    console = Console(highlight=False)
+    options = config.build(ProblemOptions, vars(arguments))
+    right = {"alone": 0, "with hints": 0}
+    async with open_solver(arguments) as (solver, solve_options):
+        alone = _without_hints(solver)
+        for problem in held_out(options.problems, seed=options.problem_seed):
+            console.print(Rule(f"{problem.family}, level {problem.level}"), problem.question)
+            trace = await alone.solve(problem.question, seed=solve_options.seed)
+            right["alone"] += trace.answer == problem.answer
+            console.print("\nalone: ", verdict(trace), "\n", sep="")
+            listener = TerminalListener(console)
+            async with aclosing(solver.stream(problem.question, seed=solve_options.seed)) as events:
+                async for event in events:
+                    listener.hear(event)
+                    if isinstance(event, TraceFinished):
+                        right["with hints"] += event.trace.answer == problem.answer
+            console.print(f"the right answer is {problem.answer}\n", style="bold")
+    total = options.problems
+    console.print(Rule(), *(f"right {how}: {count} of {total}" for how, count in right.items()), sep="\n")
+    return 0
+
+
+def _without_hints(solver: Solver) -> Solver:
+    """The same model and sandbox, with nothing inserted."""
+    from start_agent.decoding.solver import Solver
+
+    settings = solver.settings.model_copy(update={"hints": False})
+    return Solver(
+        solver.engine,
+        solver.sandbox,
+        settings=settings,
+        sampling=solver.sampling,
+        instruction=solver.instruction,
+        system=solver.system,
+    )

@@ -1,0 +1,92 @@
+"""Traces on a terminal: thinking dimmed, hints and notices marked, code highlighted, outputs boxed, the answer last."""
+
+from __future__ import annotations
+
+from rich.box import ROUNDED
+from rich.console import Console
+from rich.panel import Panel
+from rich.syntax import Syntax
+from rich.text import Text
+
+from start_agent.decoding.controller import Phase
+from start_agent.events import CellFinished, Event, ModelText, SpanAdded, TraceFinished
+from start_agent.trace import SpanKind, Trace
+
+_STYLES = {Phase.THINKING: "dim", Phase.ANSWERING: ""}
+
+
+class TerminalListener:
+    """Shows a trace while it grows. Works as well where the console is no terminal: then without colours."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._line = ""  # of code, until it is complete
+        self._at_start = True  # of a line on the screen
+
+    def hear(self, event: Event) -> None:
+        """Show an event."""
+        match event:
+            case ModelText(text=text, phase=Phase.CODE):
+                self._code(text)
+            case ModelText(text=text, phase=phase):
+                self._write(Text(text, style=_STYLES[phase]))
+            case SpanAdded(span, text) if span.kind is SpanKind.HINT:
+                self._inserted(text, "yellow")
+            case SpanAdded(span, text) if span.kind is SpanKind.NOTICE:
+                self._inserted(text, "magenta")
+            case CellFinished(result):
+                self._fresh_line()
+                title = "output" if result.outcome == "ok" else f"output: {result.outcome}"
+                self._console.print(
+                    Panel(Text(result.text), box=ROUNDED, title=title, title_align="left", expand=False)
+                )
+            case TraceFinished(trace):
+                self._flush_code()
+                self._fresh_line()
+                self._console.print(verdict(trace))
+
+    def _code(self, text: str) -> None:
+        """Code is shown by whole lines: a highlighter needs them."""
+        *lines, self._line = (self._line + text).split("\n")
+        for line in lines:
+            self._code_line(line)
+
+    def _code_line(self, line: str) -> None:
+        self._fresh_line()
+        if line.lstrip().startswith("```"):
+            self._console.print(Text(line, style="dim"))
+        else:
+            highlighted = Syntax("", "python", theme="ansi_dark").highlight(line)
+            highlighted.rstrip()
+            self._console.print(Text("  ") + highlighted)
+
+    def _flush_code(self) -> None:
+        if self._line:
+            self._code_line(self._line)
+            self._line = ""
+
+    def _inserted(self, text: str, style: str) -> None:
+        """What was put in: marked, its fences left to the code and the boxes around it."""
+        shown = "\n".join(line for line in text.split("\n") if not line.startswith("```"))
+        self._write(Text(shown, style=style))
+        self._fresh_line()
+
+    def _write(self, text: Text) -> None:
+        self._flush_code()
+        if text.plain:
+            self._console.print(text, end="", soft_wrap=True)
+            self._at_start = text.plain.endswith("\n")
+
+    def _fresh_line(self) -> None:
+        if not self._at_start:
+            self._console.print()
+            self._at_start = True
+
+
+def verdict(trace: Trace) -> Text:
+    """The answer and what it took, in one line."""
+    assert trace.outcome is not None, "a verdict on a trace that still grows"
+    answer = Text("no answer", style="bold red") if trace.answer is None else Text(trace.answer, style="bold green")
+    hints = sum(1 for _ in trace.of_kind(SpanKind.HINT))
+    facts = f"  ({trace.outcome}; tool calls: {trace.tool_calls}, hints: {hints}, tokens: {trace.count()})"
+    return Text("answer: ", style="bold") + answer + Text(facts, style="dim")

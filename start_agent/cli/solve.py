@@ -1,0 +1,89 @@
+"""``start-agent solve``: one question, one trace, streamed to the terminal."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+from start_agent.cli.solving import add_options, open_solver, run_to_end
+from start_agent.errors import InputError, PromptError
+from start_agent.events import TraceFinished
+
+_EXAMPLES = """examples:
+  start-agent solve "What is 48613 * 7957?"
+  start-agent solve --no-hints "What is 48613 * 7957?"      the model left alone
+  start-agent solve --rounds 3 --seed 7 --file question.txt
+  start-agent solve --model Qwen/QwQ-32B --device cuda --temperature 0.6 --top-p 0.95 "..."
+  echo "What is 12 * 34?" | start-agent solve --json | jq .answer
+"""
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "solve",
+        help="solve one question, streaming",
+        description="Solve one question: the model thinks, is hinted, calls Python in a sandbox, and answers.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("question", nargs="?", help="the question; '-' or nothing reads it from standard input")
+    parser.add_argument("--file", type=Path, metavar="PATH", help="read the question from a file")
+    output = parser.add_mutually_exclusive_group()
+    output.add_argument("--json", action="store_true", help="print the whole trace as one line of JSON, nothing else")
+    output.add_argument("--quiet", action="store_true", help="print the answer, nothing else")
+    add_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Solve one question; 0 where the trace came to its end, whatever it answers."""
+    return run_to_end(_solve(arguments))
+
+
+async def _solve(arguments: argparse.Namespace) -> int:
+    question = _question(arguments)
+    quiet = arguments.json or arguments.quiet
+    async with open_solver(arguments) as (solver, options):
+        if quiet:
+            trace = await solver.solve(question, seed=options.seed)
+        else:
+            from rich.console import Console
+
+            from start_agent.cli.render import TerminalListener
+
+            listener = TerminalListener(Console(highlight=False))
+            async with aclosing(solver.stream(question, seed=options.seed)) as events:
+                async for event in events:
+                    listener.hear(event)
+                    if isinstance(event, TraceFinished):
+                        trace = event.trace
+        if arguments.json:
+            print(json.dumps(trace.to_json(solver.engine.tokenizer.decode), ensure_ascii=False))
+    if arguments.quiet:
+        print(trace.answer or "")
+    return 0
+
+
+def _question(arguments: argparse.Namespace) -> str:
+    """The question, from wherever it was given. Raises ``InputError`` where it was given twice or not at all."""
+    given: str | None = arguments.question
+    if arguments.file is not None:
+        if given is not None:
+            raise InputError("give the question as an argument or with --file, not both")
+        try:
+            given = arguments.file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"cannot read the question from {arguments.file}: {error}") from error
+    elif given is None or given == "-":
+        if given is None and sys.stdin.isatty():
+            raise InputError('no question: try  start-agent solve "What is 48613 * 7957?"')
+        given = sys.stdin.read()
+    assert given is not None
+    if not given.strip():
+        raise PromptError("the question is empty")
+    return given

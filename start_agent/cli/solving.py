@@ -1,0 +1,103 @@
+"""What the commands that solve share: their options, and an open solver made from them."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+import sys
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from hints import HintLibrary
+from sandbox import Sandbox
+from start_agent import config
+from start_agent.decoding.settings import DecodingSettings
+from start_agent.decoding.solver import Solver
+from start_agent.engines.base import Sampling
+from start_agent.engines.transformers import TransformersEngine, TransformersOptions
+from start_agent.models import resolve
+
+
+class SolveOptions(BaseModel):
+    """Who is asked, and how the question is put."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = Field("pocket", description="a model of the hub, a local folder, or the embedded 'pocket'")
+    seed: int = Field(0, ge=0, description="decides the hints and the sampling")
+    system: str = Field("", description="system message")
+    instruction: str | None = Field(
+        None, description="sentence after the question; unset, it asks for a boxed answer (of 'pocket': nothing)"
+    )
+    hint_files: tuple[Path, ...] = Field((), description="hint file that extends or replaces the built-in library")
+    unsafe_no_isolation: bool = Field(
+        False, description="DANGEROUS: run the model's code as your own user, with nothing in between"
+    )
+
+
+_OPTIONS: dict[str, type[BaseModel]] = {
+    "model": SolveOptions,
+    "decoding": DecodingSettings,
+    "sampling": Sampling,
+    "transformers engine": TransformersOptions,
+}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of everything that solves."""
+    parser.add_argument("--config", type=Path, metavar="PATH", help="YAML file of options, named as the flags are")
+    parser.add_argument("--engine", choices=["transformers"], default="transformers", help="what runs the model")
+    for title, model in _OPTIONS.items():
+        config.add_options(parser, model, title)
+
+
+@asynccontextmanager
+async def open_solver(
+    arguments: argparse.Namespace, *, sessions: int = 1
+) -> AsyncGenerator[tuple[Solver, SolveOptions], None]:
+    """A solver over an open engine and an open sandbox of this many sessions. Raises what opening them raises."""
+    given, file = vars(arguments), config.read_yaml(arguments.config)
+    config.refuse_unknown(file, list(_OPTIONS.values()), arguments.config)
+    options = config.build(SolveOptions, file, given)
+    settings = config.build(DecodingSettings, file, given)
+    sampling = config.build(Sampling, file, given)
+    choice = resolve(options.model)
+    hints = HintLibrary.load(*options.hint_files)
+    engine = TransformersEngine(choice.location, config.build(TransformersOptions, file, given))
+    async with AsyncExitStack() as stack:
+        box = None
+        if settings.tools:
+            box = Sandbox(size=sessions, prestart=1, unsafe_no_isolation=options.unsafe_no_isolation)
+            await stack.enter_async_context(box)
+        await stack.enter_async_context(engine)
+        instruction = choice.instruction if options.instruction is None else options.instruction
+        solver = Solver(
+            engine,
+            box,
+            settings=settings,
+            sampling=sampling,
+            hints=hints,
+            instruction=instruction,
+            system=options.system,
+        )
+        yield solver, options
+
+
+def run_to_end(work: Coroutine[None, None, int]) -> int:
+    """Run a command's coroutine. Ctrl-C and a termination signal cancel it, so that what it opened is closed."""
+
+    async def cancellable() -> int:
+        task = asyncio.current_task()
+        assert task is not None
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        return await work
+
+    try:
+        return asyncio.run(cancellable())
+    except asyncio.CancelledError:
+        print("start-agent: terminated", file=sys.stderr)
+        return 128 + signal.SIGTERM

@@ -1,0 +1,292 @@
+"""The controller: what happened → what to do next.
+
+A pure state machine. It does no I/O, reads no clock and knows no engine; its randomness is a generator seeded by
+the caller. Given the same observations it takes the same actions, so a stored trace can be replayed through it.
+
+::
+
+    start() ─► Generate ─► turn_ended ─┬─ connective     ─► + hint        ─► Generate
+                                       ├─ end of thinking ─► + hint       ─► Generate      (rounds left)
+                                       ├─ code closed    ─► RunCode ─► tool_returned ─► + tool output ─► Generate
+                                       ├─ code closed    ─► + notice      ─► Generate      (no calls left)
+                                       └─ end, limit, repetition          ─► Finish
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from hints import Domain, HintLibrary, Placement, join
+from start_agent.answers import last_boxed
+from start_agent.decoding.settings import DecodingSettings
+from start_agent.errors import PromptError
+from start_agent.markers import Armed, Block, MarkerKind, Match, Matcher, State, StopKind, Watch
+from start_agent.prompts import Prompt
+from start_agent.seeds import derive_seed
+from start_agent.tokenizer import Tokenizer
+from start_agent.trace import Span, SpanKind, TraceOutcome
+
+EMPTY_OUTPUT = "(no output: print a value to see it)"
+"""What the model reads where its code printed nothing."""
+
+CALLS_USED_UP = "tool_calls_used_up"
+"""The cause of the notice that no more code runs."""
+
+
+class Phase(StrEnum):
+    """What the model is doing."""
+
+    THINKING = "thinking"
+    CODE = "code"
+    AWAITING_TOOL = "awaiting_tool"
+    ANSWERING = "answering"
+    DONE = "done"
+
+
+@dataclass(frozen=True, slots=True)
+class Generate:
+    """Have the engine write at most ``max_tokens``, from where the text stands until an armed marker."""
+
+    max_tokens: int
+    armed: Armed
+    state: State
+    recent: tuple[int, ...]
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunCode:
+    """Run a cell in the trace's kernel."""
+
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The trace is complete."""
+
+    outcome: TraceOutcome
+    answer: str | None
+
+
+Action = Generate | RunCode | Finish
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Spans that join the trace now, and what to do then."""
+
+    spans: tuple[Span, ...]
+    action: Action
+
+
+class Controller:
+    """Decides one trace.
+
+    Args:
+        prompt: the rendered question.
+        tokenizer: the model's.
+        matcher: of the same vocabulary, with the markers of ``settings`` and ``prompt``.
+        hints: the library that hints are chosen from.
+        settings: what is allowed.
+        seed: decides where hints go and which; turns of sampling derive their seeds from it.
+        context_length: the engine's, in tokens.
+
+    Raises:
+        PromptError: the prompt leaves no room in the context for a single token.
+    """
+
+    def __init__(
+        self,
+        prompt: Prompt,
+        *,
+        tokenizer: Tokenizer,
+        matcher: Matcher,
+        hints: HintLibrary,
+        settings: DecodingSettings,
+        seed: int,
+        context_length: int,
+    ) -> None:
+        if len(prompt.token_ids) >= context_length:
+            raise PromptError(
+                f"the prompt has {len(prompt.token_ids)} tokens and the model's context is {context_length}: "
+                "shorten the question"
+            )
+        self.settings = settings
+        self._tokenizer, self._matcher, self._hints = tokenizer, matcher, hints
+        self._seed, self._random = seed, random.Random(derive_seed(seed, "hints"))
+        self._prompt, self._context_left = prompt, context_length - len(prompt.token_ids)
+        self._state = State(answering=not prompt.thinking)
+        self._text = bytearray()  # all after the prompt
+        self._code_begins = self._code_ends = 0  # in _text: the code of the latest block
+        self._answer_begins = None if prompt.thinking else 0  # in _text
+        self._written: list[int] = []  # by the model
+        self._model_text = bytearray()
+        self._since_inserted: int | None = None  # tokens by the model; None before the first insertion
+        self._turns = self._hints_used = self._rounds_used = self._calls = 0
+        self._pass_over = self._draw_connective()
+        self._armed: Armed | None = None
+        self._phase: Phase | None = None
+
+    @property
+    def phase(self) -> Phase:
+        """What the model is doing."""
+        return self._phase or phase_of(self._state)
+
+    def start(self) -> Step:
+        """The first step: the prompt joins the trace."""
+        return Step((Span(SpanKind.PROMPT, self._prompt.token_ids),), self._generate())
+
+    def turn_ended(self, token_ids: tuple[int, ...], stop: StopKind) -> Step:
+        """The engine wrote ``token_ids``, trimmed by the watch's rule, and stopped for this reason."""
+        self._read(token_ids)
+        span = Span(SpanKind.MODEL, token_ids, stop.value)
+        match stop:
+            case StopKind.CONNECTIVE:
+                self._hints_used += 1
+                self._pass_over = self._draw_connective()
+                return self._hint(span, Placement.CONNECTIVE)
+            case StopKind.THINK_END:
+                self._rounds_used += 1
+                return self._hint(span, Placement.END_OF_THINK)
+            case StopKind.EOS if not (token_ids and token_ids[-1] in self._tokenizer.eos_ids):  # dropped
+                self._rounds_used += 1
+                return self._hint(span, Placement.END_OF_THINK)
+            case StopKind.CODE_CLOSE if self._calls < self.settings.max_tool_calls:
+                self._calls += 1
+                self._phase = Phase.AWAITING_TOOL
+                return Step((span,), RunCode(self._code))
+            case StopKind.CODE_CLOSE:
+                notice = f"The code was not run: all {self.settings.max_tool_calls} tool calls are used up."
+                return self._insert(SpanKind.NOTICE, self._as_output(notice), CALLS_USED_UP, span)
+            case StopKind.EOS:
+                answer = self._answer(ended=True)
+                outcome = TraceOutcome.NO_ANSWER if answer is None else TraceOutcome.ANSWERED
+                return Step((span,), self._finish(outcome, answer))
+            case StopKind.REPETITION:
+                return Step((span,), self._finish(TraceOutcome.REPETITION, self._answer()))
+            case StopKind.LENGTH:
+                return Step((span,), self._finish(self._limit_reached(), self._answer()))
+
+    def tool_returned(self, text: str, outcome: str) -> Step:
+        """The cell ran: ``text`` is what the model reads, ``outcome`` the sandbox's word for how it went."""
+        self._phase = None
+        return self._insert(SpanKind.TOOL_OUTPUT, self._as_output(text or EMPTY_OUTPUT), outcome)
+
+    @property
+    def _code(self) -> str:
+        """The code of the block that has just closed: all up to the line of its closing fence."""
+        code = bytes(self._text[self._code_begins : self._code_ends])
+        return code.decode("utf-8", errors="replace")
+
+    def _read(self, token_ids: tuple[int, ...]) -> None:
+        """Follow the markers in what the model wrote."""
+        assert self._armed is not None, "a turn ended that was never begun"
+        watch = Watch(self._matcher, self._state, self._armed, self._written)
+        for token_id in token_ids:
+            watch.push(token_id)
+        self._follow(watch.matches)
+        self._state, self._pass_over = watch.state, watch.connectives_left
+        self._written += token_ids
+        text = self._tokenizer.bytes_of(token_ids)
+        self._text += text
+        self._model_text += text
+        self._context_left -= len(token_ids)
+        if self._since_inserted is not None:
+            self._since_inserted += len(token_ids)
+
+    def _follow(self, matches: Iterable[Match]) -> None:
+        for match in matches:
+            if match.kind is MarkerKind.CODE_OPEN:
+                self._code_begins = match.end
+            elif match.kind is MarkerKind.CODE_CLOSE:
+                self._code_ends = max(match.begin, self._code_begins)
+            elif match.kind is MarkerKind.THINK_END and self._answer_begins is None:
+                self._answer_begins = match.end
+
+    def _hint(self, span: Span, placement: Placement) -> Step:
+        settings = self.settings
+        template = settings.template if settings.domain is Domain.CODE else None
+        hint = self._hints.choose(self._random, settings.domain, placement, template=template)
+        tail = bytes(self._text[-64:]).decode("utf-8", errors="ignore")
+        return self._insert(SpanKind.HINT, join(tail, hint), hint.id, span)
+
+    def _insert(self, kind: SpanKind, text: str, cause: str, *before: Span) -> Step:
+        """Add text that the model did not write, encoded on its own, and let the model go on."""
+        token_ids = tuple(self._tokenizer.encode(text))
+        encoded = self._tokenizer.bytes_of(token_ids)
+        self._state, matches = self._matcher.inserted(self._state, encoded, may_open=kind is SpanKind.HINT)
+        self._follow(matches)
+        self._text += encoded
+        self._context_left -= len(token_ids)
+        self._since_inserted = 0
+        return Step((*before, Span(kind, token_ids, cause)), self._generate())
+
+    def _as_output(self, text: str) -> str:
+        separator = "" if self._text.endswith(b"\n") else "\n"
+        return f"{separator}```output\n{text}\n```\n"
+
+    def _generate(self) -> Action:
+        settings = self.settings
+        left = min(self._context_left, settings.max_tokens - len(self._written))
+        if left <= 0:
+            return self._finish(self._limit_reached(), self._answer())
+        may_hint = settings.hints and settings.tools and self._calls < settings.max_tool_calls
+        cooldown = 0 if self._since_inserted is None else settings.hint_cooldown - self._since_inserted
+        self._armed = Armed(
+            eos_ids=self._tokenizer.eos_ids,
+            code=settings.tools,
+            connective=self._pass_over if may_hint and self._hints_used < settings.max_hints else None,
+            connective_after=max(cooldown, 0),
+            replace=may_hint and self._rounds_used < settings.rounds,
+            repetition=settings.repetition,
+        )
+        self._turns += 1
+        return Generate(
+            max_tokens=min(left, settings.max_turn_tokens),
+            armed=self._armed,
+            state=self._state,
+            recent=tuple(self._written[-self._armed.repetition.window :]) if self._armed.repetition else (),
+            seed=derive_seed(self._seed, f"turn {self._turns}"),
+        )
+
+    def _limit_reached(self) -> TraceOutcome:
+        if self._context_left <= 0:
+            return TraceOutcome.CONTEXT_LIMIT
+        if len(self._written) >= self.settings.max_tokens:
+            return TraceOutcome.TOKEN_LIMIT
+        return TraceOutcome.TURN_LIMIT
+
+    def _finish(self, outcome: TraceOutcome, answer: str | None) -> Finish:
+        self._phase = Phase.DONE
+        return Finish(outcome, answer)
+
+    def _answer(self, *, ended: bool = False) -> str | None:
+        """The last closed box after thinking; of the whole text where a model ended without closing its thinking."""
+        if self._answer_begins is not None:
+            text = self._text[self._answer_begins :]  # nothing is inserted after thinking
+        elif ended:
+            text = self._model_text
+        else:
+            return None
+        return last_boxed(text.decode("utf-8", errors="replace"))
+
+    def _draw_connective(self) -> int | None:
+        """How many connectives to pass over before the next hint; None for all of them."""
+        chance = self.settings.hint_probability
+        if chance == 0:
+            return None
+        passed = 0
+        while self._random.random() >= chance:
+            passed += 1
+        return passed
+
+
+def phase_of(state: State) -> Phase:
+    """The phase of a model that is writing."""
+    if state.answering:
+        return Phase.ANSWERING
+    return Phase.CODE if state.block is Block.CODE else Phase.THINKING

@@ -1,0 +1,40 @@
+"""The settings of decoding: each option is defined here once, for the command line, YAML and Python alike."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from hints import Domain, Template
+from start_agent.markers import CONNECTIVES, LANGUAGES, Repetition
+
+
+class DecodingSettings(BaseModel):
+    """What the controller does with a trace."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    hints: bool = Field(True, description="insert hints; without them the model is left alone")
+    domain: Domain = Field(Domain.MATH, description="which part of the hint library is used")
+    template: Template | None = Field(None, description="variant of a code hint's debug template; any where unset")
+    hint_probability: float = Field(0.5, ge=0, le=1, description="chance of a hint at each connective")
+    hint_cooldown: int = Field(64, ge=0, description="tokens that the model writes before it is hinted again")
+    max_hints: int = Field(1, ge=0, description="hints after connectives, per trace")
+    rounds: int = Field(1, ge=0, description="hints in place of the end of thinking, per trace")
+    connectives: tuple[str, ...] = Field(CONNECTIVES, description="words after which a hint may come")
+
+    tools: bool = Field(True, description="run the code that the model writes while it thinks")
+    max_tool_calls: int = Field(6, ge=0, description="cells run per trace; START allows 6")
+    languages: tuple[str, ...] = Field(LANGUAGES, description="language tags of the code blocks that are run")
+    cell_timeout: float = Field(10.0, gt=0, description="seconds that one cell may run")
+
+    max_tokens: int = Field(16384, ge=1, description="tokens that the model may write in all")
+    max_turn_tokens: int = Field(16384, ge=1, description="tokens that the model may write without a stop")
+    repetition_tokens: int = Field(128, ge=0, description="a run repeated over this many tokens ends it; 0 never does")
+    repetition_repeats: int = Field(4, ge=2, description="how often the run must have been said by then")
+
+    @property
+    def repetition(self) -> Repetition | None:
+        """The rule against endless repetition, where there is one."""
+        if not self.repetition_tokens:
+            return None
+        return Repetition(min_tokens=self.repetition_tokens, min_repeats=self.repetition_repeats)

@@ -1,0 +1,189 @@
+"""The solver: one engine, one sandbox and one controller, together growing one trace."""
+
+from __future__ import annotations
+
+import codecs
+import uuid
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, aclosing
+from functools import partial
+from itertools import groupby
+from typing import Any
+
+from hints import Domain, HintLibrary, Placement
+from sandbox import BaseSandbox, Session
+from start_agent import __version__
+from start_agent.decoding.controller import Controller, Finish, Generate, Phase, RunCode, phase_of
+from start_agent.decoding.settings import DecodingSettings
+from start_agent.engines.base import Engine, Sampling, Turn, TurnRequest
+from start_agent.errors import ConfigError
+from start_agent.events import CellFinished, CellStarted, Event, ModelText, SpanAdded, TraceFinished
+from start_agent.markers import Markers, Matcher, Watch
+from start_agent.prompts import Prompt, render_prompt
+from start_agent.trace import Trace
+
+
+class Solver:
+    """Solves questions, each as one trace; any number of them at once.
+
+    Args:
+        engine: open (inside its ``async with``).
+        sandbox: open; None where ``settings.tools`` is off.
+        settings: what the controller may do.
+        sampling: how tokens are drawn.
+        hints: the library; the built-in one where none is given.
+        instruction: follows each question in the prompt.
+        system: the system message; none where empty.
+
+    Raises:
+        ConfigError: tools are wanted without a sandbox, or hints that the library does not have.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        sandbox: BaseSandbox | None = None,
+        *,
+        settings: DecodingSettings | None = None,
+        sampling: Sampling | None = None,
+        hints: HintLibrary | None = None,
+        instruction: str = "",
+        system: str = "",
+    ) -> None:
+        self.engine, self.sandbox = engine, sandbox
+        self.settings = settings or DecodingSettings()
+        self.sampling = sampling or Sampling()
+        self.hints = hints or HintLibrary.builtin()
+        self.instruction, self.system = instruction, system
+        self._matchers: dict[str, Matcher] = {}  # by the end of thinking
+        if self.settings.tools and sandbox is None:
+            raise ConfigError("tools are on but there is no sandbox: give one, or set tools=False")
+        _check_hints(self.settings, self.hints)
+
+    async def solve(self, question: str, *, seed: int = 0) -> Trace:
+        """Grow a trace to its end. Raises what ``stream`` raises."""
+        async with aclosing(self.stream(question, seed=seed, live=False)) as events:
+            async for event in events:
+                if isinstance(event, TraceFinished):
+                    return event.trace
+        raise AssertionError("a stream ended without a trace")
+
+    async def stream(self, question: str, *, seed: int = 0, live: bool = True) -> AsyncGenerator[Event, None]:
+        """Grow a trace and tell of it; the last event is ``TraceFinished``.
+
+        Closing the generator early cancels what is under way: no kernel and no cached state is left behind.
+
+        Args:
+            question: what is asked.
+            seed: decides the hints and the sampling.
+            live: tell of the model's text as it comes (``ModelText``), not only of whole spans.
+
+        Raises:
+            PromptError: the question makes no prompt for this model.
+            EngineError, SandboxError: the infrastructure failed; there is no trace.
+        """
+        tokenizer = self.engine.tokenizer
+        prompt = render_prompt(tokenizer, question, system=self.system, instruction=self.instruction)
+        matcher = self._matcher(prompt)
+        controller = Controller(
+            prompt,
+            tokenizer=tokenizer,
+            matcher=matcher,
+            hints=self.hints,
+            settings=self.settings,
+            seed=seed,
+            context_length=self.engine.context_length,
+        )
+        trace = Trace(meta=self._meta(question, seed))
+        trace_id = uuid.uuid4().hex
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self.engine.release, trace_id)
+            session: Session | None = None
+            step = controller.start()
+            while trace.outcome is None:
+                for span in step.spans:
+                    trace.append(span)
+                    yield SpanAdded(span, tokenizer.decode(span.token_ids))
+                match step.action:
+                    case Generate() as action:
+                        new_watch = partial(Watch, matcher, action.state, action.armed, action.recent)
+                        request = TurnRequest(
+                            trace_id, trace.token_ids, self.sampling, action.seed, action.max_tokens, new_watch
+                        )
+                        async with aclosing(self._turn(request, live)) as items:
+                            async for item in items:
+                                if isinstance(item, Turn):
+                                    step = controller.turn_ended(item.token_ids, item.stop)
+                                else:
+                                    yield item
+                    case RunCode(code):
+                        yield CellStarted(code)
+                        session = session or await self._open_session(stack, trace)
+                        result = await session.execute(code, timeout=self.settings.cell_timeout)
+                        yield CellFinished(result)
+                        step = controller.tool_returned(result.text, result.outcome.value)
+                    case Finish(outcome, answer):
+                        trace.outcome, trace.answer = outcome, answer
+        yield TraceFinished(trace)
+
+    async def _turn(self, request: TurnRequest, live: bool) -> AsyncGenerator[ModelText | Turn, None]:
+        """A turn of the engine; where live, its ids are told as text, each event within one phase."""
+        if not live:
+            yield await self.engine.generate(request)
+            return
+        watch = request.new_watch()
+        utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        async with aclosing(self.engine.stream(request)) as items:
+            async for item in items:
+                if isinstance(item, Turn):
+                    yield item
+                    return
+                for phase, run in groupby(item, key=lambda token_id: _phase_of_token(watch, token_id)):
+                    token_ids = tuple(run)
+                    yield ModelText(token_ids, utf8.decode(self.engine.tokenizer.bytes_of(token_ids)), phase)
+
+    async def _open_session(self, stack: AsyncExitStack, trace: Trace) -> Session:
+        """The trace's kernel, taken when its first cell is there."""
+        assert self.sandbox is not None, "a controller without tools runs no code"
+        trace.meta["sandbox"] = self.sandbox.isolation
+        return await stack.enter_async_context(self.sandbox.session())
+
+    def _matcher(self, prompt: Prompt) -> Matcher:
+        markers = Markers(self.settings.connectives, prompt.think_end, self.settings.languages)
+        return self._matchers.setdefault(prompt.think_end, Matcher(self.engine.tokenizer, markers))
+
+    def _meta(self, question: str, seed: int) -> dict[str, Any]:
+        return {
+            "version": __version__,
+            "question": question,
+            "seed": seed,
+            "engine": self.engine.name,
+            "model": self.engine.model,
+            "context_length": self.engine.context_length,
+            "sampling": self.sampling.model_dump(mode="json"),
+            "settings": self.settings.model_dump(mode="json"),
+            "instruction": self.instruction,
+            "system": self.system,
+        }
+
+
+def _phase_of_token(watch: Watch, token_id: int) -> Phase:
+    """The phase in which the token begins; the watch moves on over it."""
+    phase = phase_of(watch.state)
+    watch.push(token_id)
+    return phase
+
+
+def _check_hints(settings: DecodingSettings, library: HintLibrary) -> None:
+    """Refuse, before any trace, settings for which the library has no hint."""
+    needed = [
+        placement
+        for placement, wanted in ((Placement.CONNECTIVE, settings.max_hints), (Placement.END_OF_THINK, settings.rounds))
+        if settings.hints and settings.tools and wanted
+    ]
+    template = settings.template if settings.domain is Domain.CODE else None
+    for placement in needed:
+        if not library.select(settings.domain, placement, template=template):
+            raise ConfigError(
+                f"the hint library has no {settings.domain} hint for the placement {placement}: add one to your file"
+            )

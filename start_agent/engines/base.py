@@ -1,0 +1,121 @@
+"""What every engine is: a turn takes token ids, sampling settings and a watch; it yields new ids and why it ended.
+
+An engine knows nothing of tools, hints or traces. The caller owns the list of ids and hands in the whole of it each
+turn; ``trace_id`` only tells the engine which cached state may be of use.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from start_agent.errors import PromptError
+from start_agent.markers import StopKind, Watch
+from start_agent.tokenizer import Tokenizer
+
+
+class Sampling(BaseModel):
+    """How the next token is drawn. The filters apply in the order temperature, min-p, top-k, top-p."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    temperature: float = Field(0.0, ge=0.0, description="0 decodes greedily; START samples at 0.6")
+    top_p: float = Field(1.0, gt=0.0, le=1.0, description="smallest set of tokens with this much probability")
+    top_k: int = Field(0, ge=0, description="the k likeliest tokens only; 0 takes all")
+    min_p: float = Field(0.0, ge=0.0, le=1.0, description="tokens at least this likely, relative to the likeliest")
+
+
+@dataclass(frozen=True, slots=True)
+class TurnRequest:
+    """One turn of generation.
+
+    Attributes:
+        trace_id: names the trace across its turns; the engine may keep its KV cache under this name.
+        token_ids: everything so far, prompt included.
+        sampling: how tokens are drawn.
+        seed: of this turn; the same ids, settings and seed give the same tokens.
+        max_tokens: at least 1; with ``token_ids`` within the engine's context length.
+        new_watch: makes the watch that ends the turn; an engine that tries again makes another.
+    """
+
+    trace_id: str
+    token_ids: Sequence[int]
+    sampling: Sampling
+    seed: int
+    max_tokens: int
+    new_watch: Callable[[], Watch]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a turn cost, in tokens: whose KV was ``reused``, ``fed`` to the model again or anew, and ``decoded``."""
+
+    reused: int
+    fed: int
+    decoded: int
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """The end of a turn: the tokens that are kept, trimmed by the watch's rule, and why it ended."""
+
+    token_ids: tuple[int, ...]
+    stop: StopKind
+    usage: Usage
+
+
+class Engine(abc.ABC):
+    """The contract of an engine; ``tests/contract`` proves it for each. Use it in ``async with``."""
+
+    name: str
+    model: str
+    tokenizer: Tokenizer
+    context_length: int
+
+    async def __aenter__(self) -> Self:
+        """Make the engine ready. Raises ``InputError`` for what the user can mend, else ``EngineError``."""
+        return self
+
+    async def __aexit__(  # noqa: B027 - an engine that holds nothing has nothing to give back
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Give back everything; turns under way are cancelled."""
+
+    @abc.abstractmethod
+    def stream(self, request: TurnRequest) -> AsyncGenerator[tuple[int, ...] | Turn, None]:
+        """Run a turn: runs of new ids as they are settled, then one ``Turn`` with all of them, last.
+
+        Concatenated, the runs are ``Turn.token_ids``: what a later token may still undo (a marker that is
+        replaced, a looked-ahead token) is held back. Closing the iterator early cancels the turn.
+
+        Raises:
+            PromptError: the ids and ``max_tokens`` do not fit the context, or there are none.
+            EngineError: the engine failed; the turn may be tried again with the same request.
+        """
+
+    async def generate(self, request: TurnRequest) -> Turn:
+        """Run a turn to its end, without listening. Raises what ``stream`` raises."""
+        async for item in self.stream(request):
+            if isinstance(item, Turn):
+                return item
+        raise AssertionError("an engine's stream ended without a turn")
+
+    async def release(self, trace_id: str) -> None:  # noqa: B027 - an engine without a cache has nothing to do
+        """Forget what is kept for a trace. Unknown names are fine."""
+
+    def check(self, request: TurnRequest) -> None:
+        """Refuse a request that cannot be run, as ``stream`` must. Raises ``PromptError``."""
+        if not request.token_ids:
+            raise PromptError("the prompt has no tokens")
+        if request.max_tokens < 1:
+            raise PromptError(f"max_tokens is {request.max_tokens}: a turn needs at least 1")
+        if len(request.token_ids) + request.max_tokens > self.context_length:
+            raise PromptError(
+                f"{len(request.token_ids)} tokens and {request.max_tokens} new ones do not fit the context of "
+                f"{self.context_length}: shorten the question or lower --max-tokens"
+            )

@@ -1,0 +1,60 @@
+"""Logits → tokens, for a batch whose rows have settings and seeds of their own."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import torch
+
+from start_agent.engines.base import Sampling
+
+
+def sample(logits: torch.Tensor, settings: Sequence[Sampling], randoms: Sequence[random.Random]) -> list[int]:
+    """One token per row.
+
+    A row that samples draws one uniform number from its own generator, so what a row gets does not depend on
+    the rows beside it.
+
+    Args:
+        logits: (rows, vocabulary).
+        settings: one per row.
+        randoms: one per row; not used by greedy rows.
+    """
+    tokens: list[int] = logits.argmax(dim=-1).tolist()
+    drawn = [row for row, setting in enumerate(settings) if setting.temperature > 0]
+    if drawn:
+        picked = _draw(
+            logits[drawn].float(),
+            [settings[row] for row in drawn],
+            torch.tensor([randoms[row].random() for row in drawn], dtype=torch.float64, device=logits.device),
+        )
+        for row, token in zip(drawn, picked.tolist(), strict=True):
+            tokens[row] = token
+    return tokens
+
+
+def _draw(logits: torch.Tensor, settings: Sequence[Sampling], uniform: torch.Tensor) -> torch.Tensor:
+    """Inverse-transform sampling from the filtered distributions; one uniform number per row, in [0, 1)."""
+
+    def column(values: Sequence[float]) -> torch.Tensor:
+        return torch.tensor(values, dtype=torch.float32, device=logits.device)[:, None]
+
+    probabilities = (logits / column([setting.temperature for setting in settings])).softmax(dim=-1)
+    order = None
+    if any(setting.top_p < 1 or setting.top_k or setting.min_p for setting in settings):
+        probabilities, order = probabilities.sort(dim=-1, descending=True, stable=True)
+        rank = torch.arange(probabilities.shape[-1], device=logits.device)
+        likely_enough = probabilities >= column([setting.min_p for setting in settings]) * probabilities[:, :1]
+        within_k = rank < column([setting.top_k or probabilities.shape[-1] for setting in settings])
+        probabilities = probabilities * (likely_enough & within_k)
+        probabilities = probabilities / probabilities.sum(dim=-1, keepdim=True)
+        # A token belongs to the nucleus while those before it do not fill it; the likeliest always does.
+        before = probabilities.cumsum(dim=-1) - probabilities
+        probabilities = probabilities * (before < column([setting.top_p for setting in settings]))
+    cumulative = probabilities.double().cumsum(dim=-1)
+    index = torch.searchsorted(cumulative, (uniform[:, None] * cumulative[:, -1:]), right=True)
+    # Rounding may carry the number past the last token that has any probability.
+    last = (probabilities > 0).long().cumsum(dim=-1).argmax(dim=-1, keepdim=True)
+    index = torch.minimum(index, last)
+    return (index if order is None else order.gather(-1, index)).squeeze(-1)

@@ -1,0 +1,65 @@
+"""The exceptions of start-agent.
+
+::
+
+    StartAgentError
+    ├── InputError              what the user gave cannot be used; the message says what to do
+    │   ├── ConfigError         an option or a configuration file
+    │   ├── ModelError          a model name or folder
+    │   ├── TokenizerError      a vocabulary whose tokens have no known bytes
+    │   ├── PromptError         an empty question, no chat template, longer than the context
+    │   ├── TraceFormatError    a stored trace that cannot be read
+    │   └── MissingExtraError   a package that is not installed; names the command that installs it
+    ├── EngineError             the engine failed: infrastructure, never the model's fault
+    └── ReplayError             a controller took another action than the stored trace records
+
+The packages ``hints`` and ``sandbox`` have trees of their own, ``HintError`` and ``SandboxError``. What a model
+does wrong (a failing cell, endless repetition, no answer) is no exception at all: it is recorded in the trace.
+"""
+
+from __future__ import annotations
+
+
+class StartAgentError(Exception):
+    """The root: whoever catches this catches everything that start-agent itself raises."""
+
+
+class InputError(StartAgentError):
+    """What the user gave cannot be used. The message is one line that says what to do."""
+
+
+class ConfigError(InputError):
+    """An option or a configuration file is wrong."""
+
+
+class ModelError(InputError):
+    """A model cannot be found or is of a kind that the engine does not run."""
+
+
+class TokenizerError(InputError):
+    """A tokenizer whose tokens cannot be mapped to bytes."""
+
+
+class PromptError(InputError):
+    """A question that makes no usable prompt for this model."""
+
+
+class TraceFormatError(InputError):
+    """A stored trace that cannot be read."""
+
+
+class MissingExtraError(InputError):
+    """A needed package is not installed."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"the package {package!r} is not installed: run  pip install 'start-agent[{extra}]'")
+        self.package = package
+        self.extra = extra
+
+
+class EngineError(StartAgentError):
+    """The engine failed. Retried by those who can; never graded, never trained on."""
+
+
+class ReplayError(StartAgentError):
+    """A controller took another action than the stored trace records."""

@@ -1,0 +1,318 @@
+"""Markers on the token stream: connectives, code fences, the end of thinking.
+
+A marker is a run of bytes; tokens cut it anywhere, and one token may hold several. ``Matcher.step`` moves an
+immutable ``State`` over one token, so that a state can be kept, forked and gone back to. ``Watch`` decides, for
+one turn of generation, which token is the last one: engines push what they sample and stop when told; the
+controller pushes what it got and reads the same answers.
+
+The rules:
+
+* A connective is found where its word ends. The byte after it must be seen first (``Wait`` is not ``Waiting``),
+  and the token that brings that byte is discarded unless it also holds the end of the word. Word characters are
+  ASCII letters, digits and the underscore; letter case is as listed.
+* A code block opens at the end of a line of three backticks and at most one word, the language; in a language
+  that is run, the fence may stand at the end of a line of prose too, as models often write it. It closes at three
+  backticks that begin a line (after three spaces at the most). Inside a block nothing else is a marker.
+* **Trim**: the token that completes a marker is kept whole; what came after it was never in the trace. A marker
+  that is replaced (the end of thinking, the end of sequence before a hint) goes with every token that holds a
+  part of it.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+from start_agent.tokenizer import Tokenizer
+
+CONNECTIVES = ("Wait", "Alternatively")
+"""The connectives after which START inserts hints (arXiv 2503.04625)."""
+
+LANGUAGES = ("python", "py", "python3")
+"""Language tags, in any letter case, of blocks that are run."""
+
+LONGEST_LANGUAGE = 32
+"""Bytes of a fence's language; a longer one opens nothing."""
+
+
+class MarkerKind(StrEnum):
+    """What was found."""
+
+    CONNECTIVE = "connective"
+    CODE_OPEN = "code_open"
+    CODE_CLOSE = "code_close"
+    THINK_END = "think_end"
+
+
+class StopKind(StrEnum):
+    """Why a turn ended."""
+
+    CONNECTIVE = "connective"
+    CODE_CLOSE = "code_close"
+    THINK_END = "think_end"
+    EOS = "eos"
+    REPETITION = "repetition"
+    LENGTH = "length"
+
+
+class Match(NamedTuple):
+    """A marker. ``begin`` and ``end`` count bytes since the first state; ``word`` is the connective or language."""
+
+    kind: MarkerKind
+    begin: int
+    end: int
+    word: str
+
+
+class Block(StrEnum):
+    """Where in the text a state stands."""
+
+    PROSE = "prose"
+    CODE = "code"
+    OTHER = "other"  # a block that is not run
+
+
+class State(NamedTuple):
+    """All that the matcher remembers: ``position`` bytes were read, the last of them are ``tail``."""
+
+    block: Block = Block.PROSE
+    answering: bool = False
+    tail: bytes = b"\n"
+    position: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Markers:
+    """What counts as a marker for a model."""
+
+    connectives: tuple[str, ...] = CONNECTIVES
+    think_end: str = "</think>"
+    languages: tuple[str, ...] = LANGUAGES
+
+
+class Matcher:
+    """Finds markers in a stream of tokens of one vocabulary."""
+
+    def __init__(self, tokenizer: Tokenizer, markers: Markers | None = None) -> None:
+        self.markers = markers or Markers()
+        self.pieces: Sequence[bytes] = tokenizer.pieces
+        self.think_end = self.markers.think_end.encode()
+        self._languages = frozenset(language.lower().encode() for language in self.markers.languages)
+        words = [word.encode() for word in self.markers.connectives]
+        parts = [
+            rb"(?P<open>(?P<indent>\n {0,3})?```(?P<language>[\w+#.-]{0,%d})[ \t]*\r?\n)" % LONGEST_LANGUAGE,
+            rb"(?P<think>%s)" % re.escape(self.think_end),
+        ]
+        if words:
+            # The shortest first: in a stream "Wait" is found before "Wait, but" could be.
+            parts.append(rb"(?P<word>%s)" % b"|".join(map(_bounded, sorted(words, key=len))))
+        self._prose = re.compile(b"|".join(parts))
+        self._closing = re.compile(rb"\n {0,3}```")
+        longest = max(len(self.think_end), LONGEST_LANGUAGE + 16, *(len(word) for word in words), 0)
+        self._keep = longest + 2  # a byte of context on either side
+
+    def step(self, state: State, token_id: int) -> tuple[State, tuple[Match, ...]]:
+        """Read one token: the state after it, and the markers that it completed, in order."""
+        # An id beyond the vocabulary is padding of the embedding: it has no bytes.
+        return self.read(state, self.pieces[token_id] if token_id < len(self.pieces) else b"")
+
+    def read(self, state: State, text: bytes) -> tuple[State, tuple[Match, ...]]:
+        """Read a run of bytes, as ``step`` does a token's."""
+        data = state.tail + text
+        origin = state.position - len(state.tail)
+        block, answering, start = state.block, state.answering, 0
+        matches: list[Match] = []
+        while found := (self._prose if block is Block.PROSE else self._closing).search(data, start):
+            start = found.end()
+            kind, word = None, b""
+            if block is not Block.PROSE:
+                kind = MarkerKind.CODE_CLOSE if block is Block.CODE else None
+                block = Block.PROSE
+            elif found["open"] is not None:
+                start -= 1  # the newline may be the first byte of another fence
+                word = found["language"].lower()
+                if word in self._languages:
+                    kind, block = MarkerKind.CODE_OPEN, Block.CODE
+                elif found["indent"] is not None:
+                    block = Block.OTHER
+            elif found["think"] is not None:
+                kind, answering = MarkerKind.THINK_END, True
+            else:
+                kind, word = MarkerKind.CONNECTIVE, found.group()
+            if kind is not None:
+                matches.append(Match(kind, origin + found.start(), origin + found.end(), word.decode()))
+        tail = data[max(start, len(data) - self._keep) :]
+        return State(block, answering, tail, state.position + len(text)), tuple(matches)
+
+    def inserted(self, state: State, text: bytes, *, may_open: bool) -> tuple[State, tuple[Match, ...]]:
+        """Pass over text that was put in, not generated: no marker spans the seam.
+
+        With ``may_open`` (a hint) the text may end inside a code block, and its fences are among the matches;
+        otherwise (a tool's output) prose goes on after it, whatever fences it spells.
+        """
+        after, matches = self.read(State(position=state.position), text) if may_open else (State(), ())
+        tail = text[-1:] or state.tail[-1:]
+        return State(after.block, state.answering, tail, state.position + len(text)), matches
+
+
+def _bounded(word: bytes) -> bytes:
+    """A pattern for a connective: where its edge is a word character, its neighbour is none.
+
+    A backtick before it is refused too: it stands in a fence's language line.
+    """
+    pattern = re.escape(word)
+    if re.match(rb"[A-Za-z0-9_]", word):
+        pattern = rb"(?<![A-Za-z0-9_`])" + pattern
+    if re.search(rb"[A-Za-z0-9_]\Z", word):
+        pattern += rb"(?=[^A-Za-z0-9_])"
+    return pattern
+
+
+@dataclass(frozen=True, slots=True)
+class Repetition:
+    """Endless repetition: the last tokens are one run of at most ``max_period`` tokens, over and over.
+
+    It stops a turn once the run was said ``min_repeats`` times and covers ``min_tokens`` tokens.
+    """
+
+    max_period: int = 128
+    min_repeats: int = 4
+    min_tokens: int = 128
+    check_every: int = 16
+
+    def found(self, token_ids: Sequence[int]) -> bool:
+        """Whether the sequence ends so."""
+        size = len(token_ids)
+        for period in range(1, self.max_period + 1):
+            span = max(self.min_tokens, period * self.min_repeats)
+            if span > size:
+                break
+            if (
+                token_ids[-1] == token_ids[-1 - period]
+                and token_ids[size - span + period :] == token_ids[size - span : size - period]
+            ):
+                return True
+        return False
+
+    @property
+    def window(self) -> int:
+        """How many tokens back it looks, at the most."""
+        return max(self.min_tokens, self.max_period * self.min_repeats)
+
+
+@dataclass(frozen=True, slots=True)
+class Armed:
+    """What ends a turn, besides its length.
+
+    Attributes:
+        eos_ids: ids that end the sequence.
+        code: stop where a code block that is run closes.
+        connective: stop at a connective, after passing over this many; None never stops at one.
+        connective_after: tokens of the turn in which connectives do not count at all.
+        replace: stop at the end of thinking, and drop its tokens, or those of an end of sequence before it.
+        repetition: stop at endless repetition.
+    """
+
+    eos_ids: frozenset[int]
+    code: bool = True
+    connective: int | None = None
+    connective_after: int = 0
+    replace: bool = False
+    repetition: Repetition | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Why a turn ended, and how many of its tokens are kept."""
+
+    kind: StopKind
+    keep: int
+
+
+class Watch:
+    """Reads the tokens of one turn and says where it ends.
+
+    Args:
+        matcher: the vocabulary's matcher.
+        state: where the text stands before the turn.
+        armed: what ends the turn.
+        recent: the tokens that the model wrote before, for finding repetition across turns.
+    """
+
+    def __init__(self, matcher: Matcher, state: State, armed: Armed, recent: Sequence[int] = ()) -> None:
+        self.armed = armed
+        self.matches: list[Match] = []
+        self.connectives_left = armed.connective
+        self._matcher = matcher
+        self._states = [state]
+        window = armed.repetition.window if armed.repetition else 0
+        self._written = list(recent[max(0, len(recent) - window) :])
+
+    @property
+    def state(self) -> State:
+        """Where the text stands after the tokens pushed so far (after a stop: after those that are kept)."""
+        return self._states[-1]
+
+    @property
+    def settled(self) -> int:
+        """How many of the tokens pushed so far are certain to be kept: those that a listener may hear of."""
+        state, think_end = self.state, self._matcher.think_end
+        if self.armed.replace and self._thinking(state):
+            for size in range(min(len(think_end) - 1, len(state.tail)), 0, -1):
+                if state.tail.endswith(think_end[:size]):
+                    return self._tokens_before(state.position - size)
+        return len(self._states) - 1
+
+    def push(self, token_id: int) -> Stop | None:
+        """Read the next token; a ``Stop`` says that the turn is over and how much of it is kept."""
+        count = len(self._states)
+        before = self._states[-1]
+        if token_id in self.armed.eos_ids:
+            dropped = self.armed.replace and self._thinking(before)
+            if not dropped:
+                self._states.append(before)
+            return Stop(StopKind.EOS, count - dropped)
+        after, matches = self._matcher.step(before, token_id)
+        self._states.append(after)
+        thinking = not before.answering
+        for match in matches:
+            self.matches.append(match)
+            stop = self._judge(match, count) if thinking else None
+            if stop is not None:
+                del self._states[stop.keep + 1 :]
+                return stop
+            thinking = thinking and match.kind is not MarkerKind.THINK_END
+        return self._repeats(token_id, count)
+
+    def _judge(self, match: Match, count: int) -> Stop | None:
+        if match.kind is MarkerKind.CODE_CLOSE and self.armed.code:
+            return Stop(StopKind.CODE_CLOSE, count)
+        if match.kind is MarkerKind.THINK_END and self.armed.replace:
+            return Stop(StopKind.THINK_END, self._tokens_before(match.begin))
+        if match.kind is MarkerKind.CONNECTIVE and self.connectives_left is not None:
+            completed_here = match.end > self._states[-2].position
+            keep = count if completed_here else count - 1
+            if keep > self.armed.connective_after:
+                self.connectives_left -= 1
+                if self.connectives_left < 0:
+                    return Stop(StopKind.CONNECTIVE, keep)
+        return None
+
+    def _repeats(self, token_id: int, count: int) -> Stop | None:
+        rule = self.armed.repetition
+        if rule is not None:
+            self._written.append(token_id)
+            if len(self._written) % rule.check_every == 0 and rule.found(self._written[-rule.window :]):
+                return Stop(StopKind.REPETITION, count)
+        return None
+
+    def _tokens_before(self, position: int) -> int:
+        """How many tokens of the turn end at or before a byte position."""
+        return max(0, bisect_right(self._states, position, key=lambda state: state.position) - 1)
+
+    def _thinking(self, state: State) -> bool:
+        return state.block is Block.PROSE and not state.answering

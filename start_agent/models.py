@@ -1,0 +1,58 @@
+"""Names of models: the ones that ship with the package, and everybody else's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from start_agent.errors import MissingExtraError, ModelError
+from start_agent.pocket import weights_path
+from start_agent.prompts import BOXED_INSTRUCTION
+from start_agent.tokenizer import first_line
+
+
+@dataclass(frozen=True, slots=True)
+class ModelChoice:
+    """Where a model is, and the instruction that follows each question in its prompts."""
+
+    location: str
+    instruction: str
+
+
+def resolve(name: str) -> ModelChoice:
+    """``pocket`` is the embedded reasoner; anything else is a local folder or a name of the hub.
+
+    Raises:
+        ModelError: a path that does not exist or is no model's folder.
+    """
+    if name == "pocket":
+        return ModelChoice(str(weights_path()), instruction="")  # it has only ever seen bare questions
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ModelError(f"{name!r} is a folder without a config.json: not a model")
+        return ModelChoice(str(path), BOXED_INSTRUCTION)
+    if name.startswith((".", "/", "~")) or name.count("/") > 1 or not name.strip():
+        raise ModelError(f"there is no folder {name!r}: name a model of the hub, a local folder, or 'pocket'")
+    _look_up(name)
+    return ModelChoice(name, BOXED_INSTRUCTION)
+
+
+def _look_up(name: str) -> None:
+    """Refuse a name that the hub does not know, before loading tries and tries again."""
+    try:
+        from huggingface_hub import HfApi, try_to_load_from_cache
+        from huggingface_hub.errors import HFValidationError
+    except ImportError as error:
+        raise MissingExtraError("huggingface_hub", "transformers") from error
+    try:
+        if isinstance(try_to_load_from_cache(name, "config.json"), str):
+            return
+        HfApi().model_info(name, timeout=10)
+    except HFValidationError as error:
+        raise ModelError(f"{name!r} is neither a folder nor a name of the hub") from error
+    except Exception as error:  # whatever the hub's client and the HTTP library under it raise
+        raise ModelError(
+            f"cannot find the model {name!r} on the hub ({first_line(error)}): "
+            "check the name and the network, or name a local folder"
+        ) from error

@@ -1,0 +1,17 @@
+"""The pocket reasoner: a tiny language model that ships with the package, and the problems that it knows.
+
+It reasons in words inside `<think>` and knows Python from other texts, but uses it inside its thinking only
+when a hint wakes it: the situation that START starts from, on any machine, offline. Importing this package
+loads neither torch nor transformers.
+"""
+
+from pathlib import Path
+
+from start_agent.pocket.problems import Problem, Split, generate, held_out, split_of
+
+__all__ = ["Problem", "Split", "generate", "held_out", "split_of", "weights_path"]
+
+
+def weights_path() -> Path:
+    """The folder of the shipped model and tokenizer, to be given to `from_pretrained` or to vLLM."""
+    return Path(__file__).parent / "weights"

@@ -1,0 +1,63 @@
+"""From options to a folder that `AutoModelForCausalLM.from_pretrained` loads: tokenizer, training, weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import sys
+import time
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+from typing import TextIO
+
+from start_agent.pocket.batches import encoder
+from start_agent.pocket.corpus import texts
+from start_agent.pocket.options import BuildOptions
+from start_agent.pocket.tokenizer import save_tokenizer, train_tokenizer
+from start_agent.pocket.train import train
+
+_SAMPLE = 1000  # texts whose sha256 goes into build.json, to tell corpora apart
+
+
+def corpus_digest(seed: int) -> str:
+    """The sha256 of the first texts of a seed's corpus; it changes when the generator changes."""
+    digest = hashlib.sha256()
+    for pieces in islice(texts(seed), _SAMPLE):
+        digest.update("\x00".join(pieces).encode())
+    return digest.hexdigest()
+
+
+def build(options: BuildOptions, stream: TextIO = sys.stderr) -> Path:
+    """Train the pocket reasoner and write it to `options.output`; a run cut off goes on where it stopped.
+
+    Progress goes to `stream`. Returns the output folder, which holds `config.json`, `model.safetensors`
+    (bfloat16), `generation_config.json`, the tokenizer's files and `build.json`.
+    """
+    import torch
+    from transformers import GenerationConfig
+
+    options.output.mkdir(parents=True, exist_ok=True)
+    begin = time.monotonic()
+    sample = (piece for pieces in islice(texts(options.seed), options.tokenizer_texts) for piece in pieces)
+    tokenizer = train_tokenizer(sample, options.vocabulary)
+    model, loss = train(options, encoder(tokenizer), tokenizer.get_vocab_size(), stream=stream)
+    # Saved as a user loads it: the attention left to the library's choice, the cache on.
+    model.config.use_cache = True
+    model.config._attn_implementation = None
+    model.generation_config = GenerationConfig(bos_token_id=None, eos_token_id=[2, 0], pad_token_id=0)
+    model.to(torch.bfloat16).save_pretrained(options.output)
+    save_tokenizer(tokenizer, options.output, options.context)
+    record = {
+        "options": json.loads(options.model_dump_json(exclude={"output", "work"})),
+        "seed": options.seed,
+        "final_loss": round(loss, 5),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "seconds": round(time.monotonic() - begin, 1),
+        "corpus_sha256": corpus_digest(options.seed),
+        "versions": {name: version(name) for name in ("torch", "transformers", "tokenizers", "safetensors")},
+        "python": platform.python_version(),
+    }
+    (options.output / "build.json").write_text(json.dumps(record, indent=2) + "\n")
+    return options.output

@@ -1,0 +1,54 @@
+"""The settings of a build of the pocket reasoner; the command `start-agent pocket build` is made from them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class BuildOptions(BaseModel):
+    """Everything that decides what a build gives. The defaults are those of the shipped weights."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    output: Path = Field(description="Folder for the model, the tokenizer and build.json (Hugging Face layout).")
+    work: Path | None = Field(
+        default=None, description="Folder for checkpoints and the log; by default `work` inside the output folder."
+    )
+    seed: int = Field(default=0, ge=0, description="Seed of the corpus and of the initial weights.")
+    steps: int = Field(default=5000, ge=1, description="Optimizer steps in all.")
+    rows: int = Field(default=16, ge=1, description="Packed rows in a batch.")
+    row_length: int = Field(default=512, ge=64, description="Tokens in a packed row; longer texts are left out.")
+    vocabulary: int = Field(default=1024, ge=300, le=65536, description="Most tokens that the tokenizer may have.")
+    tokenizer_texts: int = Field(default=20000, ge=100, description="Texts that the tokenizer is trained on.")
+    layers: int = Field(default=5, ge=1, description="Transformer layers.")
+    width: int = Field(default=192, ge=32, description="Width of the residual stream.")
+    heads: int = Field(default=3, ge=1, description="Attention heads; width / heads is the head size (vLLM: 64).")
+    feed_forward: int = Field(default=512, ge=32, description="Width of the gated feed-forward layers.")
+    context: int = Field(default=1024, ge=64, description="Longest sequence that the model accepts, in tokens.")
+    rope_theta: float = Field(default=10000.0, gt=0, description="Base of the rotary position embedding.")
+    learning_rate: float = Field(default=2e-3, gt=0, description="Peak learning rate.")
+    warmup_steps: int = Field(default=150, ge=0, description="Steps of linear warm-up before the cosine.")
+    final_rate: float = Field(default=0.02, ge=0, le=1, description="Last learning rate as a share of the peak.")
+    weight_decay: float = Field(default=0.05, ge=0, description="Weight decay of the matrices.")
+    clip: float = Field(default=1.0, gt=0, description="Largest norm of the gradient.")
+    threads: int | None = Field(default=None, ge=1, description="CPU threads; by default torch's own choice.")
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where to train.")
+    compile: bool = Field(default=True, description="Compile the model; about twice as fast, needs a C++ compiler.")
+    checkpoint_every: int = Field(default=500, ge=1, description="Steps between checkpoints, from which it resumes.")
+    log_every: int = Field(default=20, ge=1, description="Steps between lines of the log.")
+
+    @model_validator(mode="after")
+    def _fits(self) -> BuildOptions:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        if self.row_length > self.context:
+            raise ValueError(f"row_length {self.row_length} is longer than context {self.context}")
+        return self
+
+    @property
+    def work_folder(self) -> Path:
+        """Where checkpoints and the log go."""
+        return self.work if self.work is not None else self.output / "work"

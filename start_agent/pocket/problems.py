@@ -1,0 +1,92 @@
+"""Problems with whole-number answers, drawn by family and level, split by the hash of the question.
+
+    >>> [p.question for p in generate(seed=1, count=2, families=["products"], levels=[1])]  # doctest: +SKIP
+    ['What is 7 * 12?', 'Compute 3 * 9.']
+
+A question belongs to exactly one split, whatever seed drew it, so the sets can never overlap: "held-out" is a
+tenth of all questions (benchmarks), "dev" another tenth (choosing settings), "train" the rest, which alone
+feeds the corpus.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Literal
+
+from start_agent.pocket.families import FAMILIES, LEVELS, Draft
+
+Split = Literal["train", "dev", "held-out"]
+_TRIES = 2000  # draws of one cell in a row that may fall in another split or repeat, before the cell is spent
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A question, its answer as integer text, where it comes from, and the sha256 of the question."""
+
+    family: str
+    level: int
+    question: str
+    answer: str
+    key: str
+
+    @classmethod
+    def of(cls, draft: Draft) -> Problem:
+        """The problem of a draft."""
+        return cls(draft.family, draft.level, draft.question, str(draft.answer), question_key(draft.question))
+
+
+def question_key(question: str) -> str:
+    """The sha256 of the question's UTF-8 text, in hex."""
+    return hashlib.sha256(question.encode()).hexdigest()
+
+
+def split_of(question: str) -> Split:
+    """The split that a question belongs to, from the first 8 hex digits of its key modulo 10."""
+    bucket = int(question_key(question)[:8], 16) % 10
+    return "held-out" if bucket == 0 else "dev" if bucket == 1 else "train"
+
+
+def drafts(
+    seed: int,
+    split: Split = "train",
+    families: Sequence[str] | None = None,
+    levels: Sequence[int] | None = None,
+) -> Iterator[Draft]:
+    """Distinct drafts without end (until every cell is spent), going round families and levels in turn."""
+    rng = random.Random(f"start-agent pocket problems {seed}")
+    cells = [(family, level) for level in levels or LEVELS for family in families or FAMILIES]
+    for family, level in cells:
+        if family not in FAMILIES or level not in LEVELS:
+            known = ", ".join(FAMILIES)
+            raise ValueError(f"no family {family!r} at level {level}; families: {known}; levels: 1 to 3")
+    seen: set[str] = set()
+    while cells:
+        for cell in list(cells):
+            for _ in range(_TRIES):
+                draft = FAMILIES[cell[0]].draw(rng, cell[1])
+                if draft.question not in seen and split_of(draft.question) == split:
+                    seen.add(draft.question)
+                    yield draft
+                    break
+            else:
+                cells.remove(cell)
+
+
+def generate(
+    seed: int,
+    count: int,
+    split: Split = "train",
+    families: Sequence[str] | None = None,
+    levels: Sequence[int] | None = None,
+) -> list[Problem]:
+    """`count` distinct problems of a split, balanced over families and levels; fewer if there are no more."""
+    return [Problem.of(draft) for draft in islice(drafts(seed, split, families, levels), count)]
+
+
+def held_out(count: int = 500, seed: int = 0) -> list[Problem]:
+    """The benchmark's problems: distinct, balanced over families and levels, never in the corpus."""
+    return generate(seed, count, split="held-out")

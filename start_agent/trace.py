@@ -1,0 +1,166 @@
+"""The trace: the exact token ids that a model saw and wrote, each span marked with who wrote it.
+
+A trace is a list of spans. Concatenated, the spans are, id for id, what the engine was given and what it gave.
+Masks, text and counts are computed from the spans when asked for; none is stored beside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from start_agent.errors import TraceFormatError
+
+SCHEMA_VERSION = 1
+"""Version of the JSON form; readers refuse what they do not know."""
+
+IGNORE_INDEX = -100
+"""The label that the cross-entropy of torch (and so every trainer built on it) leaves out of the loss."""
+
+
+class SpanKind(StrEnum):
+    """Who wrote a span."""
+
+    PROMPT = "prompt"
+    MODEL = "model"
+    HINT = "hint"
+    TOOL_OUTPUT = "tool_output"
+    NOTICE = "notice"
+
+
+class TraceOutcome(StrEnum):
+    """How a trace ended. All of these are data: what the infrastructure does wrong raises instead."""
+
+    ANSWERED = "answered"
+    NO_ANSWER = "no_answer"
+    TOKEN_LIMIT = "token_limit"
+    TURN_LIMIT = "turn_limit"
+    CONTEXT_LIMIT = "context_limit"
+    REPETITION = "repetition"
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A run of tokens by one author.
+
+    ``cause`` says what no token can: for a model span why it ended (a ``StopKind``), for a hint its id, for a tool
+    output the outcome of the cell, for a notice its name.
+    """
+
+    kind: SpanKind
+    token_ids: tuple[int, ...]
+    cause: str = ""
+
+
+@dataclass(slots=True)
+class Trace:
+    """Spans in the order in which they came to be, and how it ended.
+
+    ``outcome`` is None while the trace grows. ``answer`` is the content of the last closed box after thinking.
+    ``meta`` holds what is needed to make the trace again: model, engine, seed, settings, sandbox isolation.
+    """
+
+    spans: list[Span] = field(default_factory=list)
+    outcome: TraceOutcome | None = None
+    answer: str | None = None
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    def append(self, span: Span) -> None:
+        """Add a span, once and for good. Empty spans are legal: a turn may end before its first kept token."""
+        if self.outcome is not None:
+            raise ValueError(f"the trace has ended ({self.outcome}): nothing can be appended")
+        self.spans.append(span)
+
+    @property
+    def token_ids(self) -> list[int]:
+        """All ids, prompt included: what the engine saw and wrote."""
+        return [token_id for span in self.spans for token_id in span.token_ids]
+
+    def kinds(self) -> list[SpanKind]:
+        """The author of each token; as long as ``token_ids``."""
+        return [span.kind for span in self.spans for _ in span.token_ids]
+
+    def labels(self, trained: Iterable[SpanKind] = (SpanKind.MODEL,)) -> list[int]:
+        """The ids where the loss looks (spans of the ``trained`` kinds), ``IGNORE_INDEX`` elsewhere."""
+        wanted = frozenset(trained)
+        return [token_id if span.kind in wanted else IGNORE_INDEX for span in self.spans for token_id in span.token_ids]
+
+    def count(self, *kinds: SpanKind) -> int:
+        """Tokens in spans of the given kinds; of all kinds when none is named."""
+        return sum(len(span.token_ids) for span in self.spans if not kinds or span.kind in kinds)
+
+    def of_kind(self, *kinds: SpanKind) -> Iterator[Span]:
+        """The spans of the given kinds, in order."""
+        return (span for span in self.spans if span.kind in kinds)
+
+    @property
+    def tool_calls(self) -> int:
+        """Cells that ran: spans of kind tool_output."""
+        return sum(1 for _ in self.of_kind(SpanKind.TOOL_OUTPUT))
+
+    @property
+    def unhinted_tool_calls(self) -> int:
+        """Cells that ran and whose code was not begun by a hint: the model called Python by itself."""
+        unhinted, hinted = 0, False
+        for span in self.spans:
+            if span.kind is SpanKind.HINT:
+                hinted = True
+            elif span.kind is SpanKind.TOOL_OUTPUT:
+                unhinted += not hinted
+                hinted = False
+        return unhinted
+
+    def text(self, decode: Callable[[Iterable[int]], str], *kinds: SpanKind) -> str:
+        """The text of the spans of the given kinds (of all when none is named), decoded in one piece."""
+        return decode(token_id for span in self.spans if not kinds or span.kind in kinds for token_id in span.token_ids)
+
+    def to_json(self, decode: Callable[[Iterable[int]], str] | None = None) -> dict[str, Any]:
+        """A JSON-ready object. With ``decode``, each span also carries its ``text``, which nobody reads back."""
+        spans: list[dict[str, Any]] = []
+        for span in self.spans:
+            row: dict[str, Any] = {"kind": span.kind.value, "token_ids": list(span.token_ids)}
+            if span.cause:
+                row["cause"] = span.cause
+            if decode is not None:
+                row["text"] = decode(span.token_ids)
+            spans.append(row)
+        outcome = None if self.outcome is None else self.outcome.value
+        return {
+            "schema": SCHEMA_VERSION,
+            "outcome": outcome,
+            "answer": self.answer,
+            "spans": spans,
+            "meta": self.meta,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Trace:
+        """Read what ``to_json`` wrote.
+
+        Raises:
+            TraceFormatError: a schema of another version, or a field that is missing or of another type.
+        """
+        if not isinstance(data, Mapping) or data.get("schema") != SCHEMA_VERSION:
+            found = data.get("schema") if isinstance(data, Mapping) else type(data).__name__
+            raise TraceFormatError(f"not a trace of schema {SCHEMA_VERSION} (found {found!r})")
+        try:
+            spans = [
+                Span(SpanKind(row["kind"]), _checked_ids(row["token_ids"]), str(row.get("cause", "")))
+                for row in data["spans"]
+            ]
+            outcome = None if data["outcome"] is None else TraceOutcome(data["outcome"])
+            answer = data["answer"]
+            meta = dict(data["meta"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise TraceFormatError(f"a trace with a missing or wrong field: {error}") from error
+        if answer is not None and not isinstance(answer, str):
+            raise TraceFormatError("a trace whose answer is not text")
+        return cls(spans=spans, outcome=outcome, answer=answer, meta=meta)
+
+
+def _checked_ids(raw: object) -> tuple[int, ...]:
+    if not isinstance(raw, list) or not all(type(token_id) is int and token_id >= 0 for token_id in raw):
+        raise ValueError("token_ids must be a list of whole numbers")
+    return tuple(raw)

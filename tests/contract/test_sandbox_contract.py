@@ -1,0 +1,37 @@
+"""The contract suite on both sandboxes. Bubblewrap has to be there: without it these fail."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from sandbox import BaseSandbox, FakeSandbox, Sandbox
+from sandbox.testing import PythonContract, SandboxContract
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def real() -> AsyncIterator[Sandbox]:
+    async with Sandbox(size=2) as box:
+        yield box
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def fake() -> AsyncIterator[FakeSandbox]:
+    async with FakeSandbox({"1 + 1": "2"}, size=2) as box:
+        yield box
+
+
+class TestSandbox(SandboxContract, PythonContract):
+    @pytest.fixture
+    def box(self, real: Sandbox) -> BaseSandbox:
+        return real
+
+
+class TestFakeSandbox(SandboxContract):
+    @pytest.fixture
+    def box(self, fake: FakeSandbox) -> BaseSandbox:
+        return fake

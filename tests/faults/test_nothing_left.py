@@ -1,0 +1,127 @@
+"""Cancellation, early ends and a dying host: no process, folder or descriptor stays."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from sandbox import Limits, Sandbox, SandboxClosed
+
+Processes = Callable[[], list[str]]
+
+ROOT = Path(__file__).parents[2]
+
+
+def _folders() -> set[Path]:
+    return set(Path(tempfile.gettempdir()).glob("sbx-*"))
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(sandbox_processes: Processes) -> Iterator[None]:
+    processes, folders = len(sandbox_processes()), _folders()
+    descriptors = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    yield
+    assert len(sandbox_processes()) <= processes
+    assert _folders() <= folders
+    assert len(os.listdir("/proc/self/fd")) <= descriptors + 8  # noqa: PTH208 - the loop's own, once
+
+
+async def test_a_cancelled_cell(sandbox_processes: Processes) -> None:
+    async with Sandbox(size=1, prestart=0) as box, box.session() as session:
+        cell = asyncio.create_task(session.execute("while True: pass", timeout=60))
+        for _ in range(10):  # turns of the loop; far enough to have sent it
+            await asyncio.sleep(0)
+        cell.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await cell
+        assert box.stats.kernels_live == 0 and sandbox_processes() == []
+
+
+@pytest.mark.parametrize("turns", [0, 1, 3, 10, 30, 100])
+async def test_a_cancelled_start(turns: int) -> None:
+    async with Sandbox(size=2, prestart=0) as box:
+
+        async def use() -> None:
+            async with box.session():
+                raise AssertionError("not cancelled")
+
+        async with box.session():  # takes the first kernel, so that the next has to be started
+            task = asyncio.create_task(use())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        async with box.session() as session:
+            assert (await session.execute("1")).text == "1"
+
+
+async def test_the_end_of_the_box_ends_all() -> None:
+    waited: list[BaseException] = []
+
+    async def wait(box: Sandbox) -> None:
+        try:
+            async with box.session():
+                pass
+        except SandboxClosed as error:
+            waited.append(error)
+
+    async with Sandbox(size=1) as box:
+        manager = box.session()
+        session = await manager.__aenter__()
+        waiters = [asyncio.create_task(wait(box)) for _ in range(2)]
+        cell = asyncio.create_task(session.execute("while True: pass", timeout=60))
+        while box.stats.waiting < 2:  # noqa: ASYNC110 - a turn of the loop, not a time
+            await asyncio.sleep(0)
+    await asyncio.gather(*waiters)
+    assert len(waited) == 2
+    with pytest.raises(SandboxClosed):
+        await cell
+    with pytest.raises(SandboxClosed):
+        await session.execute("1")
+    await manager.__aexit__(None, None, None)
+
+
+async def test_a_failing_block_ends_all() -> None:
+    with pytest.raises(RuntimeError, match="mine"):
+        async with Sandbox(size=2) as box, box.session():
+            raise RuntimeError("mine")
+
+
+def test_a_host_killed_outright_takes_its_kernels_along(sandbox_processes: Processes) -> None:
+    program = """
+import asyncio
+from sandbox import Sandbox
+async def main():
+    async with Sandbox(size=2) as box, box.session() as session:
+        print(box._folder, flush=True)
+        await session.execute("while True: pass", timeout=100)
+asyncio.run(main())
+"""
+    host = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert host.stdout
+    with host, host.stdout:
+        folder = Path(host.stdout.readline().strip())
+        assert sandbox_processes()
+        host.send_signal(signal.SIGKILL)
+        host.wait()
+    while sandbox_processes():  # the kernel ends them at its own pace; the test's time limit is the bound
+        pass
+    # A killed host cannot tidy its folder; there is nothing in it but empty folders and the canary.
+    assert [path.name for path in folder.rglob("*") if not path.is_dir()] == ["canary"]
+    subprocess.run(["rm", "-r", folder], check=True)
+
+
+async def test_limits_reach_the_kernel() -> None:
+    async with Sandbox(Limits(cells=1), size=1, prestart=0) as box, box.session() as session:
+        await session.execute("1")
+        result = await session.execute("1")
+        assert result.outcome == "cells" and "after 1 cells" in result.text

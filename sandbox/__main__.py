@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+# ruff: noqa: T201 - a command line prints
 import argparse
 import asyncio
 import os

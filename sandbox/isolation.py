@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import sys
 from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from sandbox.errors import SandboxUnavailable
+from sandbox.errors import KernelStartError, SandboxUnavailable
 from sandbox.limits import Limits
 
 Isolation = Literal["bubblewrap", "none"]
@@ -88,10 +89,15 @@ def bubblewrap_command(sockets: Path, limits: Limits, info: int) -> list[str]:
         sockets: the folder of the host in which the kernel binds its sockets.
         limits: the session's limits; the size of the writable file systems is taken from them.
         info: descriptor on which bubblewrap reports the process that is the namespace's first.
+
+    Raises KernelStartError without bubblewrap, SandboxUnavailable where Python shares its folder with a home.
     """
+    bubblewrap = shutil.which("bwrap")
+    if bubblewrap is None:
+        raise KernelStartError("bwrap is not on the path")
     writable = ["--size", str(limits.disk_bytes), "--perms", "1777", "--tmpfs"]
     return [
-        *("bwrap", "--die-with-parent", "--new-session", "--info-fd", str(info)),
+        *(bubblewrap, "--die-with-parent", "--new-session", "--info-fd", str(info)),
         *("--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"),
         *_user_arguments(),
         *("--hostname", "sandbox"),

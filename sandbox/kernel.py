@@ -208,7 +208,8 @@ class Kernel:
             socket.linger = 0
             socket.rcvhwm = 256
             socket.sndtimeo = 0
-            socket.reconnect_ivl = -1
+            # Not sought again in a kernel's life; never (-1) makes libzmq 4.3 abort when a peer vanishes.
+            socket.reconnect_ivl = 100_000_000
             # A reply holds a value and an error, each in the worst case four bytes or an escape per character.
             socket.setsockopt(zmq.MAXMSGSIZE, 1_000_000 + 32 * self._limits.output_chars)
             if name == "iopub":

@@ -50,22 +50,22 @@ class SandboxContract:
     async def test_waiters_are_served_in_order(self, box: BaseSandbox) -> None:
         """With every place taken, those who ask first get one first."""
         order: list[int] = []
-        release = asyncio.Event()
+        held: list[bool] = []
         full = asyncio.Event()
 
-        async def hold() -> None:
+        async def hold(until: asyncio.Event) -> None:
             async with box.session():
                 held.append(True)
                 if len(held) == box.size:
                     full.set()
-                await release.wait()
+                await until.wait()
 
         async def ask(number: int) -> None:
             async with box.session():
                 order.append(number)
 
-        held: list[bool] = []
-        holders = [asyncio.create_task(hold()) for _ in range(box.size)]
+        ends = [asyncio.Event() for _ in range(box.size)]
+        holders = [asyncio.create_task(hold(end)) for end in ends]
         await full.wait()
         askers = []
         for number in range(4):
@@ -75,9 +75,12 @@ class SandboxContract:
         cancelled = askers.pop(1)
         cancelled.cancel()
         assert order == []
-        release.set()
-        await asyncio.gather(*holders, *askers)
-        assert sorted(order) == [0, 2, 3] and order[0] == 0
+        ends[0].set()  # one place only, through which they go one after the other
+        await asyncio.gather(*askers)
+        assert order == [0, 2, 3]
+        for end in ends:
+            end.set()
+        await asyncio.gather(*holders)
         assert box.stats.waiting == 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 _BOX = re.compile(r"\\boxed\s*\{")
+_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 
 
 def last_boxed(text: str) -> str | None:
@@ -12,24 +13,15 @@ def last_boxed(text: str) -> str | None:
 
     Braces nest; an escaped brace (``\{``) is a character like any other. An unterminated box is no answer.
     """
-    for opening in reversed(list(_BOX.finditer(text))):
-        content = _until_closed(text, opening.end())
-        if content is not None:
-            return content.strip()
-    return None
-
-
-def _until_closed(text: str, begin: int) -> str | None:
-    depth, position = 1, begin
-    while position < len(text):
-        character = text[position]
-        if character == "\\":
-            position += 1
-        elif character == "{":
-            depth += 1
-        elif character == "}":
-            depth -= 1
-            if depth == 0:
-                return text[begin:position]
-        position += 1
-    return None
+    boxes = {box.end() for box in _BOX.finditer(text)}
+    # One pass over all braces: a search from each box would be quadratic where none of them is closed.
+    open_braces: list[int] = []
+    begin, end = -1, -1
+    for brace in _BRACE.finditer(text):
+        if brace.group() == "{":
+            open_braces.append(brace.end())
+        elif brace.group() == "}" and open_braces:
+            opened = open_braces.pop()
+            if opened in boxes and opened > begin:
+                begin, end = opened, brace.start()
+    return None if begin < 0 else text[begin:end].strip()

@@ -10,9 +10,10 @@ The rules:
 * A connective is found where its word ends. The byte after it must be seen first (``Wait`` is not ``Waiting``),
   and the token that brings that byte is discarded unless it also holds the end of the word. Word characters are
   ASCII letters, digits and the underscore; letter case is as listed.
-* A code block opens at the end of a line of three backticks and at most one word, the language; in a language
-  that is run, the fence may stand at the end of a line of prose too, as models often write it. It closes at three
-  backticks that begin a line (after three spaces at the most). Inside a block nothing else is a marker.
+* A code block opens at the end of a line of three backticks and at most one word, the language (a few blanks may
+  follow); in a language that is run, the fence may stand at the end of a line of prose too, as models often write
+  it. It closes at three backticks that begin a line (after three spaces at the most). Inside a block nothing else
+  is a marker, and no connective is found in the word that follows three backticks.
 * **Trim**: the token that completes a marker is kept whole; what came after it was never in the trace. A marker
   that is replaced (the end of thinking, the end of sequence before a hint) goes with every token that holds a
   part of it.
@@ -38,6 +39,9 @@ LANGUAGES = ("python", "py", "python3")
 LONGEST_LANGUAGE = 32
 """Bytes of a fence's language; a longer one opens nothing."""
 
+MOST_BLANKS = 8
+"""Blanks between a fence's language and the end of its line; after more it opens nothing."""
+
 
 class MarkerKind(StrEnum):
     """What was found."""
@@ -60,7 +64,10 @@ class StopKind(StrEnum):
 
 
 class Match(NamedTuple):
-    """A marker. ``begin`` and ``end`` count bytes since the first state; ``word`` is the connective or language."""
+    """A marker. ``begin`` and ``end`` count bytes since the first state; ``word`` is the connective or language.
+
+    An opening fence runs from its backticks to the end of its line; a closing one from the line break before it.
+    """
 
     kind: MarkerKind
     begin: int
@@ -77,12 +84,16 @@ class Block(StrEnum):
 
 
 class State(NamedTuple):
-    """All that the matcher remembers: ``position`` bytes were read, the last of them are ``tail``."""
+    """All that the matcher remembers: ``position`` bytes were read, the last of them are ``tail``.
+
+    The first ``spent`` bytes of the tail are context only: they belong to what was found already.
+    """
 
     block: Block = Block.PROSE
     answering: bool = False
     tail: bytes = b"\n"
     position: int = 0
+    spent: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,18 +112,22 @@ class Matcher:
         self.markers = markers or Markers()
         self.pieces: Sequence[bytes] = tokenizer.pieces
         self.think_end = self.markers.think_end.encode()
+        self.think_end_begun = tuple(self.think_end[:size] for size in range(len(self.think_end) - 1, 0, -1))
         self._languages = frozenset(language.lower().encode() for language in self.markers.languages)
-        words = [word.encode() for word in self.markers.connectives]
-        parts = [
-            rb"(?P<open>(?P<indent>\n {0,3})?```(?P<language>[\w+#.-]{0,%d})[ \t]*\r?\n)" % LONGEST_LANGUAGE,
-            rb"(?P<think>%s)" % re.escape(self.think_end),
+        words = _reachable([word.encode() for word in self.markers.connectives if word])
+        fence_word = rb"```(?P<language>[\w+#.-]{0,%d})" % LONGEST_LANGUAGE
+        # Each alternative begins with a literal byte, which the regex engine can look for quickly.
+        alternatives = [
+            fence_word + rb"[ \t]{0,%d}\r?\n" % MOST_BLANKS,
+            re.escape(self.think_end),
+            *map(_bounded, words),
         ]
-        if words:
-            # The shortest first: in a stream "Wait" is found before "Wait, but" could be.
-            parts.append(rb"(?P<word>%s)" % b"|".join(map(_bounded, sorted(words, key=len))))
-        self._prose = re.compile(b"|".join(parts))
+        self._prose = re.compile(b"|".join(alternatives))
         self._closing = re.compile(rb"\n {0,3}```")
-        longest = max(len(self.think_end), LONGEST_LANGUAGE + 16, *(len(word) for word in words), 0)
+        self._line_begins = re.compile(rb"\n {0,3}\Z")
+        self._in_fence_line = re.compile(fence_word + rb"\Z")
+        fence = len("\n   ```") + LONGEST_LANGUAGE
+        longest = max(len(self.think_end), fence + MOST_BLANKS + len("\r\n"), *(fence + len(word) for word in words))
         self._keep = longest + 2  # a byte of context on either side
 
     def step(self, state: State, token_id: int) -> tuple[State, tuple[Match, ...]]:
@@ -124,7 +139,7 @@ class Matcher:
         """Read a run of bytes, as ``step`` does a token's."""
         data = state.tail + text
         origin = state.position - len(state.tail)
-        block, answering, start = state.block, state.answering, 0
+        block, answering, start = state.block, state.answering, state.spent
         matches: list[Match] = []
         while found := (self._prose if block is Block.PROSE else self._closing).search(data, start):
             start = found.end()
@@ -132,21 +147,22 @@ class Matcher:
             if block is not Block.PROSE:
                 kind = MarkerKind.CODE_CLOSE if block is Block.CODE else None
                 block = Block.PROSE
-            elif found["open"] is not None:
-                start -= 1  # the newline may be the first byte of another fence
+            elif found["language"] is not None:
+                start -= 1  # the newline may be the first byte of the closing fence
                 word = found["language"].lower()
                 if word in self._languages:
                     kind, block = MarkerKind.CODE_OPEN, Block.CODE
-                elif found["indent"] is not None:
+                elif self._line_begins.search(data, 0, found.start()):
                     block = Block.OTHER
-            elif found["think"] is not None:
+            elif found.group() == self.think_end:
                 kind, answering = MarkerKind.THINK_END, True
-            else:
+            elif not self._in_fence_line.search(data, 0, found.start()):
                 kind, word = MarkerKind.CONNECTIVE, found.group()
             if kind is not None:
                 matches.append(Match(kind, origin + found.start(), origin + found.end(), word.decode()))
-        tail = data[max(start, len(data) - self._keep) :]
-        return State(block, answering, tail, state.position + len(text)), tuple(matches)
+        cut = max(0, len(data) - self._keep)
+        state = State(block, answering, data[cut:], state.position + len(text), max(0, start - cut))
+        return state, tuple(matches)
 
     def inserted(self, state: State, text: bytes, *, may_open: bool) -> tuple[State, tuple[Match, ...]]:
         """Pass over text that was put in, not generated: no marker spans the seam.
@@ -156,17 +172,23 @@ class Matcher:
         """
         after, matches = self.read(State(position=state.position), text) if may_open else (State(), ())
         tail = text[-1:] or state.tail[-1:]
-        return State(after.block, state.answering, tail, state.position + len(text)), matches
+        spent = 0 if tail == b"\n" else len(tail)  # a line break is where a fence may begin, on either side
+        return State(after.block, state.answering, tail, state.position + len(text), spent), matches
+
+
+def _reachable(words: list[bytes]) -> list[bytes]:
+    """The connectives without those that hold another: in a stream "Wait" is found before "Wait, but" could be."""
+    return [word for word in words if not any(re.search(_bounded(other), word) for other in words if other != word)]
 
 
 def _bounded(word: bytes) -> bytes:
     """A pattern for a connective: where its edge is a word character, its neighbour is none.
 
-    A backtick before it is refused too: it stands in a fence's language line.
+    A backtick before it is refused too: it is a name in code.
     """
     pattern = re.escape(word)
     if re.match(rb"[A-Za-z0-9_]", word):
-        pattern = rb"(?<![A-Za-z0-9_`])" + pattern
+        pattern += rb"(?<![A-Za-z0-9_`]%s)" % pattern  # looks back over the word: see ``Matcher.__init__``
     if re.search(rb"[A-Za-z0-9_]\Z", word):
         pattern += rb"(?=[^A-Za-z0-9_])"
     return pattern
@@ -260,11 +282,10 @@ class Watch:
     @property
     def settled(self) -> int:
         """How many of the tokens pushed so far are certain to be kept: those that a listener may hear of."""
-        state, think_end = self.state, self._matcher.think_end
-        if self.armed.replace and self._thinking(state):
-            for size in range(min(len(think_end) - 1, len(state.tail)), 0, -1):
-                if state.tail.endswith(think_end[:size]):
-                    return self._tokens_before(state.position - size)
+        state, begun = self.state, self._matcher.think_end_begun
+        if self.armed.replace and self._thinking(state) and state.tail.endswith(begun):
+            longest = next(part for part in begun if state.tail.endswith(part))
+            return self._tokens_before(state.position - len(longest))
         return len(self._states) - 1
 
     def push(self, token_id: int) -> Stop | None:

@@ -66,5 +66,8 @@ def render_prompt(tokenizer: Tokenizer, question: str, *, system: str = "", inst
         fixed, rest = rest.split(stand_in)
         ids += tokenizer.encode_template(fixed) + tokenizer.encode(texts[role])
     ids += tokenizer.encode_template(rest)
-    begin, end = next((tags for tags in THINK_TAGS if tags[0] in rest or tags[1] in rest), THINK_TAGS[0])
+    # A template that leaves the opening to the model may name its tags in a system message of its own.
+    begin, end = next(
+        (tags for text in (rest, rendered) for tags in THINK_TAGS if tags[0] in text or tags[1] in text), THINK_TAGS[0]
+    )
     return Prompt(tuple(ids), thinking=rest.rfind(begin) >= rest.rfind(end), think_end=end)

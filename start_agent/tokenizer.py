@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -105,13 +106,25 @@ class Tokenizer:
         return self.bytes_of(token_ids).decode("utf-8", errors="replace")
 
     def encode(self, text: str) -> list[int]:
-        """Plain text → ids. No id of an added token ever comes out, whatever the text spells."""
-        ids: list[int] = self._plain.encode(text, add_special_tokens=False).ids
+        """Plain text → ids. No id of an added token ever comes out, whatever the text spells.
+
+        A lone surrogate, which is no Unicode text, is read as a question mark.
+
+        Raises:
+            TokenizerError: a character that the vocabulary has no piece for.
+        """
+        text = text.encode(errors="replace").decode()
+        encoding = self._plain.encode(text, add_special_tokens=False)
+        ids: list[int] = encoding.ids
         if self._added.keys().isdisjoint(ids):
             return ids
-        # Some vocabularies hold a special token as an ordinary piece too: break its spelling.
-        cut = min(position + 1 for literal in self._added.values() if literal and (position := text.find(literal)) >= 0)
-        return self.encode(text[:cut]) + self.encode(text[cut:])
+        # Some vocabularies hold a special token as an ordinary piece too: break its spelling wherever it stands.
+        found = [span for token_id, span in zip(ids, encoding.offsets, strict=True) if token_id in self._added]
+        for begin, end in found:
+            if end - begin < 2:
+                raise TokenizerError(f"the model's vocabulary has nothing for the character {text[begin:end]!r}")
+        edges = [0, *(begin + 1 for begin, _ in found), len(text)]
+        return [token_id for begin, end in pairwise(edges) for token_id in self.encode(text[begin:end])]
 
     def encode_template(self, text: str) -> list[int]:
         """The fixed text of a chat template → ids, special tokens recognised. Never for anybody's input."""
@@ -121,12 +134,33 @@ class Tokenizer:
     @cached_property
     def _plain(self) -> tokenizers.Tokenizer:
         # `encode_special_tokens` would still match added tokens that are not marked special (Qwen3's <think>).
-        return tokenizers.Tokenizer.from_str(json.dumps(self._description | {"added_tokens": []}))
+        plain: dict[str, Any] = {"added_tokens": [], "truncation": None, "padding": None}
+        return tokenizers.Tokenizer.from_str(json.dumps(_without_prefix(self._description) | plain))
 
 
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, for one-line reports."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def _without_prefix(part: Any) -> Any:
+    """A tokenizer's description without the space that some put before any text: ours goes on in the middle."""
+    if isinstance(part, list):
+        return [_without_prefix(item) for item in part]
+    if not isinstance(part, dict):
+        return part
+    without = dict(part)
+    for key in ("normalizer", "pre_tokenizer", "normalizers", "pretokenizers"):
+        if key in part:
+            without[key] = _without_prefix(part[key])
+    kind = part.get("type")
+    if kind == "Prepend":
+        return {"type": "Sequence", "normalizers": []}
+    if kind == "Metaspace":
+        without["prepend_scheme"] = "never"
+    if kind == "ByteLevel" and "add_prefix_space" in part:
+        without["add_prefix_space"] = False
+    return without
 
 
 def _piece_reader(description: dict[str, Any]) -> Callable[[str], bytes]:

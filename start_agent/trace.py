@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeVar
 
 from start_agent.errors import TraceFormatError
+
+Field = TypeVar("Field")
 
 SCHEMA_VERSION = 1
 """Version of the JSON form; readers refuse what they do not know."""
@@ -147,17 +149,21 @@ class Trace:
             raise TraceFormatError(f"not a trace of schema {SCHEMA_VERSION} (found {found!r})")
         try:
             spans = [
-                Span(SpanKind(row["kind"]), _checked_ids(row["token_ids"]), str(row.get("cause", "")))
-                for row in data["spans"]
+                Span(SpanKind(row["kind"]), _checked_ids(row["token_ids"]), _checked(str, row.get("cause", "")))
+                for row in _checked(list, data["spans"])
             ]
             outcome = None if data["outcome"] is None else TraceOutcome(data["outcome"])
-            answer = data["answer"]
-            meta = dict(data["meta"])
+            answer = None if data["answer"] is None else _checked(str, data["answer"])
+            meta = dict(_checked(dict, data["meta"]))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise TraceFormatError(f"a trace with a missing or wrong field: {error}") from error
-        if answer is not None and not isinstance(answer, str):
-            raise TraceFormatError("a trace whose answer is not text")
         return cls(spans=spans, outcome=outcome, answer=answer, meta=meta)
+
+
+def _checked(kind: type[Field], raw: object) -> Field:
+    if not isinstance(raw, kind):
+        raise TypeError(f"expected a {kind.__name__}, found {raw!r:.40}")
+    return raw
 
 
 def _checked_ids(raw: object) -> tuple[int, ...]:

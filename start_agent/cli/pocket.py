@@ -94,7 +94,7 @@ async def _demo(arguments: argparse.Namespace) -> int:
             trace = await alone.solve(problem.question, seed=solve_options.seed)
             right["alone"] += trace.answer == problem.answer
             console.print("\nalone: ", verdict(trace), "\n", sep="")
-            listener = TerminalListener(console)
+            listener = TerminalListener(console, solver.engine.tokenizer.eos_ids)
             async with aclosing(solver.stream(problem.question, seed=solve_options.seed)) as events:
                 async for event in events:
                     listener.hear(event)

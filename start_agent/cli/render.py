@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 from rich.box import ROUNDED
 from rich.console import Console
 from rich.panel import Panel
@@ -9,7 +11,7 @@ from rich.syntax import Syntax
 from rich.text import Text
 
 from start_agent.decoding.controller import Phase
-from start_agent.events import CellFinished, Event, ModelText, SpanAdded, TraceFinished
+from start_agent.events import CellFinished, CellStarted, Event, ModelText, SpanAdded, TraceFinished
 from start_agent.trace import SpanKind, Trace
 
 _STYLES = {Phase.THINKING: "dim", Phase.ANSWERING: ""}
@@ -18,14 +20,17 @@ _STYLES = {Phase.THINKING: "dim", Phase.ANSWERING: ""}
 class TerminalListener:
     """Shows a trace while it grows. Works as well where the console is no terminal: then without colours."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, eos_ids: Container[int] = ()) -> None:
         self._console = console
+        self._eos_ids = eos_ids
         self._line = ""  # of code, until it is complete
         self._at_start = True  # of a line on the screen
 
     def hear(self, event: Event) -> None:
         """Show an event."""
         match event:
+            case ModelText(token_ids=(token_id,)) if token_id in self._eos_ids:
+                pass
             case ModelText(text=text, phase=Phase.CODE):
                 self._code(text)
             case ModelText(text=text, phase=phase):
@@ -34,6 +39,8 @@ class TerminalListener:
                 self._inserted(text, "yellow")
             case SpanAdded(span, text) if span.kind is SpanKind.NOTICE:
                 self._inserted(text, "magenta")
+            case CellStarted():
+                self._flush_code()
             case CellFinished(result):
                 self._fresh_line()
                 title = "output" if result.outcome == "ok" else f"output: {result.outcome}"

@@ -56,7 +56,7 @@ async def _solve(arguments: argparse.Namespace) -> int:
 
             from start_agent.cli.render import TerminalListener
 
-            listener = TerminalListener(Console(highlight=False))
+            listener = TerminalListener(Console(highlight=False), solver.engine.tokenizer.eos_ids)
             async with aclosing(solver.stream(question, seed=options.seed)) as events:
                 async for event in events:
                     listener.hear(event)

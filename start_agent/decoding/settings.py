@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field
 
 from hints import Domain, Template
-from start_agent.markers import CONNECTIVES, LANGUAGES, Repetition
+from start_agent.markers import CONNECTIVES, LANGUAGES, Markers, Repetition
 
 
 class DecodingSettings(BaseModel):
@@ -38,3 +38,7 @@ class DecodingSettings(BaseModel):
         if not self.repetition_tokens:
             return None
         return Repetition(min_tokens=self.repetition_tokens, min_repeats=self.repetition_repeats)
+
+    def markers(self, think_end: str) -> Markers:
+        """What counts as a marker, for a model whose thinking ends so."""
+        return Markers(self.connectives, think_end, self.languages)

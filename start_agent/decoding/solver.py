@@ -18,7 +18,7 @@ from start_agent.decoding.settings import DecodingSettings
 from start_agent.engines.base import Engine, Sampling, Turn, TurnRequest
 from start_agent.errors import ConfigError
 from start_agent.events import CellFinished, CellStarted, Event, ModelText, SpanAdded, TraceFinished
-from start_agent.markers import Markers, Matcher, Watch
+from start_agent.markers import Matcher, Watch
 from start_agent.prompts import Prompt, render_prompt
 from start_agent.trace import Trace
 
@@ -53,7 +53,7 @@ class Solver:
         self.engine, self.sandbox = engine, sandbox
         self.settings = settings or DecodingSettings()
         self.sampling = sampling or Sampling()
-        self.hints = hints or HintLibrary.builtin()
+        self.hints = HintLibrary.builtin() if hints is None else hints
         self.instruction, self.system = instruction, system
         self._matchers: dict[str, Matcher] = {}  # by the end of thinking
         if self.settings.tools and sandbox is None:
@@ -84,7 +84,7 @@ class Solver:
         """
         tokenizer = self.engine.tokenizer
         prompt = render_prompt(tokenizer, question, system=self.system, instruction=self.instruction)
-        matcher = self._matcher(prompt)
+        matcher = self._matcher(prompt.think_end)
         controller = Controller(
             prompt,
             tokenizer=tokenizer,
@@ -94,7 +94,7 @@ class Solver:
             seed=seed,
             context_length=self.engine.context_length,
         )
-        trace = Trace(meta=self._meta(question, seed))
+        trace = Trace(meta=self._meta(question, seed, prompt))
         trace_id = uuid.uuid4().hex
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self.engine.release, trace_id)
@@ -148,11 +148,12 @@ class Solver:
         trace.meta["sandbox"] = self.sandbox.isolation
         return await stack.enter_async_context(self.sandbox.session())
 
-    def _matcher(self, prompt: Prompt) -> Matcher:
-        markers = Markers(self.settings.connectives, prompt.think_end, self.settings.languages)
-        return self._matchers.setdefault(prompt.think_end, Matcher(self.engine.tokenizer, markers))
+    def _matcher(self, think_end: str) -> Matcher:
+        if think_end not in self._matchers:
+            self._matchers[think_end] = Matcher(self.engine.tokenizer, self.settings.markers(think_end))
+        return self._matchers[think_end]
 
-    def _meta(self, question: str, seed: int) -> dict[str, Any]:
+    def _meta(self, question: str, seed: int, prompt: Prompt) -> dict[str, Any]:
         return {
             "version": __version__,
             "question": question,
@@ -164,6 +165,8 @@ class Solver:
             "settings": self.settings.model_dump(mode="json"),
             "instruction": self.instruction,
             "system": self.system,
+            "thinking": prompt.thinking,
+            "think_end": prompt.think_end,
         }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Sequence
 
@@ -56,6 +57,7 @@ class ScriptedEngine(Engine):
     async def stream(self, request: TurnRequest) -> AsyncGenerator[tuple[int, ...] | Turn, None]:
         """Say the next entry; see ``Engine.stream``. A script that has run out is an ``IndexError``."""
         self.check(request)
+        await asyncio.sleep(0)  # as every engine does, it lets others run and can be cancelled
         self.requests.append(request)
         watch, written, told, stop = request.new_watch(), list[int](), 0, None
         for token_id in self._entry(request):

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+_PARAMETERS_PER_THREAD = 10_000_000
+
+
 class TransformersOptions(BaseModel):
     """How a model is loaded and run."""
 
@@ -39,6 +42,9 @@ class TransformersOptions(BaseModel):
         "auto", description="of the weights; auto is float32 on a CPU, elsewhere the checkpoint's own"
     )
     context_length: int | None = Field(None, ge=2, description="tokens in a trace; the model's own limit where unset")
+    threads: int | None = Field(
+        None, ge=1, description="CPU threads; unset, one per 10 million parameters, up to torch's own choice"
+    )
     max_batch: int = Field(64, ge=1, description="traces that are open at once; others wait")
 
 
@@ -165,6 +171,10 @@ class TransformersEngine(Engine):
     def _run(self) -> None:
         import torch
 
+        # More threads than a small model can feed wait for each other: slower, and far slower on a busy machine.
+        parameters = sum(parameter.numel() for parameter in self._batch.model.parameters())
+        fitting = max(1, min(torch.get_num_threads(), parameters // _PARAMETERS_PER_THREAD))
+        torch.set_num_threads(self.options.threads or fitting)
         with torch.inference_mode():
             while not self._closing:
                 try:

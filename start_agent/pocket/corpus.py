@@ -19,8 +19,8 @@ from start_agent.pocket.texts import END, document, drill, reading, thought
 class Shares:
     """How the corpus is made up: shares of the kinds of text, and of the levels within each kind."""
 
-    thoughts: float = 0.44
-    readings: float = 0.05
+    thoughts: float = 0.46
+    readings: float = 0.02
     drills: float = 0.17
     thought_levels: tuple[float, float, float] = (0.45, 0.35, 0.2)
     document_levels: tuple[float, float, float] = (0.2, 0.35, 0.45)

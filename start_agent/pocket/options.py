@@ -18,7 +18,7 @@ class BuildOptions(BaseModel):
         default=None, description="Folder for checkpoints and the log; by default `work` inside the output folder."
     )
     seed: int = Field(default=0, ge=0, description="Seed of the corpus and of the initial weights.")
-    steps: int = Field(default=5000, ge=1, description="Optimizer steps in all.")
+    steps: int = Field(default=4000, ge=1, description="Optimizer steps in all.")
     rows: int = Field(default=16, ge=1, description="Packed rows in a batch.")
     row_length: int = Field(default=512, ge=64, description="Tokens in a packed row; longer texts are left out.")
     vocabulary: int = Field(default=1024, ge=300, le=65536, description="Most tokens that the tokenizer may have.")
@@ -30,7 +30,10 @@ class BuildOptions(BaseModel):
     context: int = Field(default=1024, ge=64, description="Longest sequence that the model accepts, in tokens.")
     rope_theta: float = Field(default=10000.0, gt=0, description="Base of the rotary position embedding.")
     learning_rate: float = Field(default=2e-3, gt=0, description="Peak learning rate.")
-    warmup_steps: int = Field(default=150, ge=0, description="Steps of linear warm-up before the cosine.")
+    warmup_steps: int = Field(default=150, ge=0, description="Steps of linear warm-up.")
+    decay_share: float = Field(
+        default=0.35, gt=0, le=1, description="Share of the steps, the last ones, that the rate falls in."
+    )
     final_rate: float = Field(default=0.02, ge=0, le=1, description="Last learning rate as a share of the peak.")
     weight_decay: float = Field(default=0.05, ge=0, description="Weight decay of the matrices.")
     clip: float = Field(default=1.0, gt=0, description="Largest norm of the gradient.")

@@ -229,7 +229,7 @@ def document(rng: random.Random, draft: Draft) -> list[str]:
         slipped = slipped and rng.random() >= (draft.mend_rate if doc.cells == 1 else 0.75)
         doc.last, _ = doc.run(rng.choice(draft.slips if slipped else draft.checks))
         doc.read(doc.last, before)
-    if rng.random() < 0.12:
+    if rng.random() < 0.06:
         doc.say("\n\n" + _recheck(rng, draft, int(doc.last)))
     doc.say("\n\n" if rng.random() < 0.15 else " ")
     doc.say(rng.choice(wording.CONCLUSIONS).format(n=doc.last) + "\n")

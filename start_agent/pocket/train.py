@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import sys
 import time
@@ -48,13 +47,21 @@ def new_model(options: BuildOptions, vocabulary: int) -> LlamaForCausalLM:
     return LlamaForCausalLM(config)
 
 
+def _descent(steps: int, options: BuildOptions) -> int:
+    """The last step that still has the level rate, in a run of `steps` steps."""
+    return steps - max(1, round(steps * options.decay_share))
+
+
 def rate_at(step: int, options: BuildOptions) -> float:
-    """The learning rate of a step (counted from 0): linear warm-up, then a cosine to `final_rate`."""
+    """The learning rate of a step (counted from 0): linear warm-up, level, then linearly down to `final_rate`.
+
+    Level until the last `decay_share` of the steps, so that runs of different lengths share their beginning.
+    """
     if step < options.warmup_steps:
         return options.learning_rate * (step + 1) / options.warmup_steps
-    done = (step - options.warmup_steps) / max(1, options.steps - options.warmup_steps)
-    low = options.final_rate
-    return options.learning_rate * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * done)))
+    start = _descent(options.steps, options)
+    left = min(1.0, (options.steps - step) / (options.steps - start))
+    return options.learning_rate * (options.final_rate + (1 - options.final_rate) * left)
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -77,6 +84,10 @@ def _load_checkpoint(path: Path, options: BuildOptions) -> dict[str, Any] | None
     state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     now = json.loads(options.model_dump_json(exclude=_MAY_CHANGE))
     changed = sorted(name for name in now if state["options"].get(name) != now[name])
+    if changed == ["steps"] and int(state["step"]) <= min(
+        _descent(now["steps"], options), _descent(state["options"]["steps"], options)
+    ):
+        changed = []  # both lengths have the same rates so far
     if changed:
         raise ValueError(f"the checkpoint {path} was made with other settings: {', '.join(changed)}")
     return state

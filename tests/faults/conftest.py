@@ -14,8 +14,8 @@ from sandbox import Limits, Result, Sandbox
 Attack = Callable[..., Awaitable[Result]]
 
 
-def _processes() -> list[str]:
-    """Command lines of bubblewraps and kernels that live (zombies wait for init, and are none of ours)."""
+def _processes(of: Path) -> list[str]:
+    """Command lines of living bubblewraps with sockets below the folder (a zombie waits for init, not for us)."""
     found = []
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
@@ -24,13 +24,13 @@ def _processes() -> list[str]:
                 line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
             except (FileNotFoundError, ProcessLookupError):
                 continue
-            if state != "Z" and "/run/inside" in line:
+            if state != "Z" and f"{of}/" in line:
                 found.append(line)
     return found
 
 
 @pytest.fixture
-def sandbox_processes() -> Callable[[], list[str]]:
+def sandbox_processes() -> Callable[[Path], list[str]]:
     return _processes
 
 

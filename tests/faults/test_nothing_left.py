@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,26 +16,25 @@ import pytest
 
 from sandbox import Limits, Sandbox, SandboxClosed
 
-Processes = Callable[[], list[str]]
+Processes = Callable[[Path], list[str]]
 
 ROOT = Path(__file__).parents[2]
 
 
-def _folders() -> set[Path]:
-    return set(Path(tempfile.gettempdir()).glob("sbx-*"))
-
-
 @pytest.fixture(autouse=True)
-def nothing_left(sandbox_processes: Processes) -> Iterator[None]:
-    processes, folders = len(sandbox_processes()), _folders()
-    descriptors = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
-    yield
-    assert len(sandbox_processes()) <= processes
-    assert _folders() <= folders
-    assert len(os.listdir("/proc/self/fd")) <= descriptors + 8  # noqa: PTH208 - the loop's own, once
+def folder(sandbox_processes: Processes, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A place for the test's sandboxes, apart from those of others on this machine."""
+    with tempfile.TemporaryDirectory(prefix="t-") as name:
+        monkeypatch.setattr(tempfile, "tempdir", name)
+        monkeypatch.setenv("TMPDIR", name)
+        descriptors = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+        yield Path(name)
+        assert sandbox_processes(Path(name)) == []
+        assert list(Path(name).iterdir()) == []
+        assert len(os.listdir("/proc/self/fd")) <= descriptors + 8  # noqa: PTH208 - the loop's own, once
 
 
-async def test_a_cancelled_cell(sandbox_processes: Processes) -> None:
+async def test_a_cancelled_cell(sandbox_processes: Processes, folder: Path) -> None:
     async with Sandbox(size=1, prestart=0) as box, box.session() as session:
         cell = asyncio.create_task(session.execute("while True: pass", timeout=60))
         for _ in range(10):  # turns of the loop; far enough to have sent it
@@ -42,7 +42,7 @@ async def test_a_cancelled_cell(sandbox_processes: Processes) -> None:
         cell.cancel()
         with pytest.raises(asyncio.CancelledError):
             await cell
-        assert box.stats.kernels_live == 0 and sandbox_processes() == []
+        assert box.stats.kernels_live == 0 and sandbox_processes(folder) == []
 
 
 @pytest.mark.parametrize("turns", [0, 1, 3, 10, 30, 100])
@@ -96,12 +96,12 @@ async def test_a_failing_block_ends_all() -> None:
             raise RuntimeError("mine")
 
 
-def test_a_host_killed_outright_takes_its_kernels_along(sandbox_processes: Processes) -> None:
+def test_a_host_killed_outright_takes_its_kernels_along(sandbox_processes: Processes, folder: Path) -> None:
     program = """
 import asyncio
 from sandbox import Sandbox
 async def main():
-    async with Sandbox(size=2) as box, box.session() as session:
+    async with Sandbox(size=1, prestart=0) as box, box.session() as session:
         print(box._folder, flush=True)
         await session.execute("while True: pass", timeout=100)
 asyncio.run(main())
@@ -109,15 +109,16 @@ asyncio.run(main())
     host = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert host.stdout
     with host, host.stdout:
-        folder = Path(host.stdout.readline().strip())
-        assert sandbox_processes()
+        left = Path(host.stdout.readline().strip())
+        seen = sandbox_processes(folder)
         host.send_signal(signal.SIGKILL)
         host.wait()
-    while sandbox_processes():  # the kernel ends them at its own pace; the test's time limit is the bound
+    assert seen
+    while sandbox_processes(folder):  # the kernel ends them at its own pace; the test's time limit is the bound
         pass
     # A killed host cannot tidy its folder; there is nothing in it but empty folders and the canary.
-    assert [path.name for path in folder.rglob("*") if not path.is_dir()] == ["canary"]
-    subprocess.run(["rm", "-r", folder], check=True)
+    assert [path.name for path in left.rglob("*") if not path.is_dir()] == ["canary"]
+    shutil.rmtree(left)
 
 
 async def test_limits_reach_the_kernel() -> None:

@@ -49,7 +49,7 @@ class Family:
 
 
 # How often a document checks its first program, by level: people check hard problems more often.
-AGAIN = {1: 0.3, 2: 0.6, 3: 0.8}
+AGAIN = {1: 0.4, 2: 0.7, 3: 0.9}
 # How often the second program, once the first has slipped, gets it right. Hard problems fool people twice.
 MEND = {1: 1.0, 2: 0.85, 3: 0.3}
 

@@ -65,8 +65,9 @@ def test_a_resumed_run_ends_in_the_same_state_as_an_uninterrupted_one(tmp_path: 
         torch.load(tmp_path / name / "work" / "checkpoint.pt", weights_only=True) for name in ("whole", "parts")
     )
     assert one["step"] == other["step"] == 3
-    for key, state in one["optimizer"]["state"].items():
-        assert all(torch.equal(state[part], other["optimizer"]["state"][key][part]) for part in state)
+    for first, second in zip(one["optimizers"], other["optimizers"], strict=True):
+        for key, state in first["state"].items():
+            assert all(torch.equal(state[part], second["state"][key][part]) for part in state)
     log = [json.loads(line) for line in (tmp_path / "parts" / "work" / "log.jsonl").read_text().splitlines()]
     assert [record["step"] for record in log] == [1, 2, 3]
 
@@ -127,3 +128,19 @@ def test_a_finished_build_run_again_trains_no_more_and_says_the_same(tmp_path: P
     assert record() == first
     assert (tmp_path / "model.safetensors").read_bytes() == weights
     assert len((tmp_path / "work" / "log.jsonl").read_text().splitlines()) == 2
+
+
+def test_the_length_of_a_run_may_change_until_its_rate_falls(tmp_path: Path) -> None:
+    from start_agent.pocket.train import rate_at, train
+
+    encode, quiet = _encoder(), io.StringIO()
+    train(_options(tmp_path / "a", steps=10), encode, 400, stop_at=2, stream=quiet)
+    train(_options(tmp_path / "a", steps=4), encode, 400, stream=quiet)
+    train(_options(tmp_path / "b", steps=4), encode, 400, stream=quiet)
+    one, other = (torch.load(tmp_path / n / "work" / "checkpoint.pt", weights_only=True)["model"] for n in "ab")
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    with pytest.raises(ValueError, match="steps"):
+        train(_options(tmp_path / "a", steps=10), encode, 400, stream=quiet)
+    rates = [rate_at(step, _options(tmp_path, steps=100, warmup_steps=10)) for step in range(100)]
+    assert rates[10:65] == [max(rates)] * 55
+    assert rates[65:] == sorted(rates[65:], reverse=True)

@@ -1,0 +1,144 @@
+"""What all benchmarks share: their options, and a report for people that ends in one line for programs."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import math
+import os
+import platform
+import sys
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from typing import Any, Literal, TextIO
+
+from rich.console import Console
+from rich.table import Table
+
+from sandbox import SandboxError
+from start_agent.errors import StartAgentError
+
+Target = tuple[Literal["<=", ">="], float]
+"""The side on which a figure is wanted, and of which bound."""
+
+_PACKAGES = ("start-agent", "torch", "transformers", "tokenizers", "ipykernel")
+_PIPED_WIDTH = 140  # columns, where there is no terminal to ask: a table must not be cut
+
+
+@dataclass(slots=True)
+class Report:
+    """What a benchmark found.
+
+    Attributes:
+        benchmark: its name.
+        figures: finite numbers by name; rates are fractions.
+        targets: the bounds of some of the figures.
+        settings: what is needed to run it again, and where it ran.
+        tables: what people read besides the figures with a target.
+    """
+
+    benchmark: str
+    figures: dict[str, float]
+    targets: dict[str, Target]
+    settings: dict[str, Any]
+    tables: list[Table] = field(default_factory=list)
+
+    @property
+    def missed(self) -> list[str]:
+        """The figures that are not within their bounds; a figure that was not measured is not."""
+        return [name for name, target in self.targets.items() if not met(self.figures.get(name), target)]
+
+    def line(self) -> str:
+        """The JSON object, on one line. Raises ``ValueError`` for a figure that is not finite."""
+        content = {
+            "benchmark": self.benchmark,
+            "figures": self.figures,
+            "targets": self.targets,
+            "missed": self.missed,
+            "settings": self.settings,
+        }
+        return json.dumps(content, allow_nan=False)
+
+    def print(self, file: TextIO | None = None) -> None:
+        """Print the tables, then the line as the last one."""
+        file = file or sys.stdout
+        console = Console(file=file, width=None if file.isatty() else _PIPED_WIDTH, highlight=False)
+        for table in [*self.tables, *([self._verdicts()] if self.targets else [])]:
+            console.print(table)
+            console.print()
+        print(self.line(), file=file, flush=True)
+
+    def _verdicts(self) -> Table:
+        table = Table("figure", "measured", "target", "", title=f"{self.benchmark}: targets", title_justify="left")
+        for name, (side, bound) in self.targets.items():
+            figure = self.figures.get(name)
+            verdict = "[red]missed[/red]" if name in self.missed else "[green]met[/green]"
+            table.add_row(name, "not measured" if figure is None else f"{figure:.3f}", f"{side} {bound:g}", verdict)
+        return table
+
+
+def met(figure: float | None, target: Target) -> bool:
+    """Whether a figure is on the wanted side of its bound, the bound included."""
+    if figure is None or math.isnan(figure):
+        return False
+    side, bound = target
+    return figure <= bound if side == "<=" else figure >= bound
+
+
+def new_parser(description: str) -> argparse.ArgumentParser:
+    """A parser with the options of every benchmark."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--quick", action="store_true", help="a small run, in a minute or so: to see that it works")
+    parser.add_argument("--seed", type=int, default=0, help="decides everything that is drawn (default: 0)")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads of torch (default: torch's own choice)")
+    parser.add_argument("--strict", action="store_true", help="exit with 1 where a target is missed")
+    return parser
+
+
+def common_settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The settings that every report has. Sets torch's threads where ``--threads`` says so."""
+    import torch
+
+    if arguments.threads is not None:
+        torch.set_num_threads(arguments.threads)
+    return {
+        "quick": arguments.quick,
+        "seed": arguments.seed,
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+        "machine": platform.machine(),
+        "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in _PACKAGES},
+    }
+
+
+def run(
+    parser: argparse.ArgumentParser,
+    measure: Callable[[argparse.Namespace], Coroutine[None, None, Report]],
+    argv: Sequence[str] | None = None,
+) -> int:
+    """Parse the command line, measure and report: the exit code.
+
+    1 where the run itself failed, or with ``--strict`` where a target is missed; 130 after Ctrl-C.
+    """
+    arguments = parser.parse_args(argv)
+    try:
+        report = asyncio.run(measure(arguments))
+    except (StartAgentError, SandboxError) as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    report.print()
+    return 1 if arguments.strict and report.missed else 0
+
+
+def say(text: str) -> None:
+    """Progress, for people: on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def rounded(figures: Mapping[str, float], digits: int = 4) -> dict[str, float]:
+    """The figures without digits that mean nothing."""
+    return {name: round(figure, digits) for name, figure in figures.items()}

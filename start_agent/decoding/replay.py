@@ -1,0 +1,67 @@
+"""A stored trace, taken through a controller again: the proof that the trace is what the controller decided."""
+
+from __future__ import annotations
+
+from hints import HintLibrary
+from start_agent.decoding.controller import Controller, Finish, Generate, Step
+from start_agent.decoding.settings import DecodingSettings
+from start_agent.errors import ReplayError
+from start_agent.markers import Matcher, StopKind
+from start_agent.prompts import Prompt
+from start_agent.tokenizer import Tokenizer
+from start_agent.trace import SpanKind, Trace
+
+
+def replay(trace: Trace, tokenizer: Tokenizer, hints: HintLibrary | None = None) -> None:
+    """Make the controller's decisions again from what the model wrote and the tools answered.
+
+    Args:
+        trace: complete, with the ``meta`` that the solver stores.
+        tokenizer: the model's.
+        hints: the library that the trace was made with.
+
+    Raises:
+        ReplayError: the controller decides differently; the message says where.
+    """
+    meta = trace.meta
+    settings = DecodingSettings.model_validate(meta["settings"])
+    prompt = Prompt(trace.spans[0].token_ids, meta["thinking"], meta["think_end"])
+    controller = Controller(
+        prompt,
+        tokenizer=tokenizer,
+        matcher=Matcher(tokenizer, settings.markers(prompt.think_end)),
+        hints=HintLibrary.builtin() if hints is None else hints,
+        settings=settings,
+        seed=meta["seed"],
+        context_length=meta["context_length"],
+    )
+    step, at = controller.start(), 0
+    while not isinstance(step.action, Finish):
+        at = _compare(trace, at, step)
+        if at == len(trace.spans):
+            raise ReplayError(f"the trace ends after {at} spans where the controller goes on: {step.action}")
+        span = trace.spans[at]
+        expected = SpanKind.MODEL if isinstance(step.action, Generate) else SpanKind.TOOL_OUTPUT
+        if span.kind is not expected:
+            raise ReplayError(f"span {at} is of kind {span.kind}, the controller waits for {expected}")
+        if expected is SpanKind.MODEL:
+            step = controller.turn_ended(span.token_ids, StopKind(span.cause))
+        else:
+            step = controller.tool_returned(_unwrapped(tokenizer.decode(span.token_ids)), span.cause)
+    at = _compare(trace, at, step)
+    if (at, trace.outcome, trace.answer) != (len(trace.spans), step.action.outcome, step.action.answer):
+        raise ReplayError(f"the controller ends after {at} spans with {step.action}, the trace does not")
+
+
+def _compare(trace: Trace, at: int, step: Step) -> int:
+    """Hold a step's spans against the trace's from ``at`` on; where they end."""
+    for span in step.spans:
+        if at == len(trace.spans) or trace.spans[at] != span:
+            raise ReplayError(f"span {at} is not what the controller decides: {span.kind} {span.cause!r}")
+        at += 1
+    return at
+
+
+def _unwrapped(output: str) -> str:
+    """The text inside an output block."""
+    return output.partition("```output\n")[2].removesuffix("\n```\n")

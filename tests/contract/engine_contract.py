@@ -1,0 +1,232 @@
+"""The contract of an engine, as tests: every engine's test module subclasses ``EngineContract``.
+
+Nothing here knows what the engine will say. Each test first lets it write freely, then puts a stop where the free
+text shows one is due, and expects the same text up to exactly there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
+
+import pytest
+import pytest_asyncio
+
+from start_agent.engines.base import Engine, Sampling, Turn, TurnRequest
+from start_agent.errors import PromptError
+from start_agent.markers import Armed, Markers, Matcher, Repetition, State, StopKind, Watch
+from start_agent.prompts import render_prompt
+
+FREE = Armed(frozenset(), code=False)
+QUESTIONS = ("What is 17 + 25?", "What is 4821 * 37?", "How many divisors does 360 have?", "What is 9 * 8?")
+
+
+class EngineContract:
+    """Subclasses give the fixture ``engine``: open, greedy-deterministic, with a vocabulary of words."""
+
+    names: list[str] = []  # noqa: RUF012 - shared on purpose: pytest makes an instance for each test
+
+    @pytest_asyncio.fixture(autouse=True)
+    async def release(self, engine: Engine) -> AsyncIterator[None]:
+        """Open traces may hold places in the engine's batch: each test gives back those that it named."""
+        yield
+        while self.names:
+            await engine.release(self.names.pop())
+
+    def request(
+        self,
+        engine: Engine,
+        token_ids: Sequence[int],
+        max_tokens: int,
+        *,
+        armed: Armed = FREE,
+        markers: Markers | None = None,
+        trace_id: str | None = None,
+        sampling: Sampling | None = None,
+        seed: int = 0,
+    ) -> TurnRequest:
+        matcher = Matcher(engine.tokenizer, markers)
+        self.names.append(trace_id or f"fresh {len(self.names)}")
+        return TurnRequest(
+            self.names[-1],
+            token_ids,
+            sampling or Sampling(),
+            seed,
+            max_tokens,
+            lambda: Watch(matcher, State(), armed),
+        )
+
+    def prompt(self, engine: Engine, question: int = 0) -> list[int]:
+        return list(render_prompt(engine.tokenizer, QUESTIONS[question]).token_ids)
+
+    async def free(self, engine: Engine, token_ids: Sequence[int], max_tokens: int = 80) -> tuple[int, ...]:
+        turn = await engine.generate(self.request(engine, token_ids, max_tokens))
+        assert (turn.stop, len(turn.token_ids)) == (StopKind.LENGTH, max_tokens)
+        return turn.token_ids
+
+    async def test_greedy_is_deterministic(self, engine: Engine) -> None:
+        ids = self.prompt(engine)
+        assert await self.free(engine, ids) == await self.free(engine, ids)
+
+    async def test_a_stream_is_its_turn(self, engine: Engine) -> None:
+        ids = self.prompt(engine)
+        heard: list[int] = []
+        async with aclosing(engine.stream(self.request(engine, ids, 40))) as items:
+            async for item in items:
+                if isinstance(item, Turn):
+                    turn = item
+                else:
+                    heard += item
+        assert tuple(heard) == turn.token_ids == (await self.free(engine, ids, 40))
+
+    async def test_a_stop_id_ends_the_turn_and_stays(self, engine: Engine) -> None:
+        ids = self.prompt(engine)
+        free = await self.free(engine, ids)
+        wanted = free[len(free) // 2]
+        turn = await engine.generate(self.request(engine, ids, 80, armed=Armed(frozenset({wanted}), code=False)))
+        assert turn.stop is StopKind.EOS
+        assert turn.token_ids == free[: free.index(wanted) + 1]
+
+    async def test_a_stop_id_that_is_replaced_is_dropped(self, engine: Engine) -> None:
+        ids = self.prompt(engine)
+        free = await self.free(engine, ids)
+        wanted = free[len(free) // 2]
+        armed = Armed(frozenset({wanted}), code=False, replace=True)
+        turn = await engine.generate(self.request(engine, ids, 80, armed=armed))
+        assert turn.stop is StopKind.EOS
+        assert turn.token_ids == free[: free.index(wanted)]
+
+    async def test_a_connective_ends_the_turn_behind_its_word(self, engine: Engine) -> None:
+        ids = self.prompt(engine)
+        free = await self.free(engine, ids)
+        pieces = [engine.tokenizer.bytes_of([token_id]) for token_id in free]
+        text = b"".join(pieces).decode(errors="ignore")
+        words = re.findall(r"(?<![A-Za-z0-9_`])[A-Za-z]{2,}(?=[^A-Za-z0-9_])", text)
+        word = words[len(words) // 2]
+        begin = next(re.finditer(rf"(?<![A-Za-z0-9_`]){word}(?![A-Za-z0-9_])".encode(), b"".join(pieces))).end()
+        keep = next(n for n in range(len(pieces) + 1) if len(b"".join(pieces[:n])) >= begin)
+        armed = Armed(frozenset(), code=False, connective=0)
+        turn = await engine.generate(self.request(engine, ids, 80, armed=armed, markers=Markers((word,))))
+        assert turn.stop is StopKind.CONNECTIVE
+        assert turn.token_ids == free[:keep]
+
+    async def test_an_end_of_thinking_that_is_replaced_goes_with_its_tokens(self, engine: Engine) -> None:
+        ids = self.prompt(engine)
+        free = await self.free(engine, ids)
+        text = engine.tokenizer.bytes_of(free)
+        start = next(n for n in range(len(text) // 3, len(text)) if text[n : n + 7].isascii())
+        marker = text[start : start + 7]
+        at = text.index(marker)
+        keep = max(n for n in range(len(free)) if len(engine.tokenizer.bytes_of(free[:n])) <= at)
+        markers = Markers((), think_end=marker.decode())
+        request = self.request(engine, ids, 80, armed=Armed(frozenset(), code=False, replace=True), markers=markers)
+        heard: list[int] = []
+        async with aclosing(engine.stream(request)) as items:
+            async for item in items:
+                if isinstance(item, Turn):
+                    turn = item
+                else:
+                    heard += item
+        assert turn.stop is StopKind.THINK_END
+        assert turn.token_ids == tuple(heard) == free[:keep]
+
+    async def test_an_end_of_thinking_that_nobody_waits_for_does_not_stop(self, engine: Engine) -> None:
+        ids = self.prompt(engine)
+        free = await self.free(engine, ids)
+        marker = engine.tokenizer.decode(free)[10:16]
+        turn = await engine.generate(self.request(engine, ids, 80, markers=Markers((), think_end=marker)))
+        assert turn.token_ids == free
+
+    async def test_repetition_ends_the_turn(self, engine: Engine) -> None:
+        ids = self.prompt(engine)
+        free = await self.free(engine, ids)
+        rule = Repetition(max_period=1, min_repeats=2, min_tokens=1, check_every=7)
+        due = next((n for n in range(7, len(free) + 1, 7) if rule.found(free[:n])), None)
+        turn = await engine.generate(
+            self.request(engine, ids, 80, armed=Armed(frozenset(), code=False, repetition=rule))
+        )
+        assert turn.token_ids == free[:due]
+        assert turn.stop is (StopKind.LENGTH if due is None else StopKind.REPETITION)
+
+    async def test_a_turn_goes_on_where_the_last_one_ended(self, engine: Engine) -> None:
+        ids = self.prompt(engine)
+        free = await self.free(engine, ids, 60)
+        first = await engine.generate(self.request(engine, ids, 25, trace_id="two turns"))
+        second = await engine.generate(self.request(engine, [*ids, *first.token_ids], 35, trace_id="two turns"))
+        assert first.token_ids + second.token_ids == free
+
+    async def test_an_insertion_is_read_like_everything_else(self, engine: Engine) -> None:
+        ids = self.prompt(engine)
+        inserted = engine.tokenizer.encode(" Wait, let me think about that in another way.\n")
+        first = await engine.generate(self.request(engine, ids, 20, trace_id="inserted"))
+        so_far = [*ids, *first.token_ids, *inserted]
+        second = await engine.generate(self.request(engine, so_far, 40, trace_id="inserted"))
+        assert second.token_ids == await self.free(engine, so_far, 40)
+
+    async def test_tokens_that_were_dropped_leave_no_trace(self, engine: Engine) -> None:
+        ids = self.prompt(engine)
+        first = await engine.generate(self.request(engine, ids, 30, trace_id="dropped"))
+        so_far = [*ids, *first.token_ids[:11]]
+        second = await engine.generate(self.request(engine, so_far, 40, trace_id="dropped"))
+        assert second.token_ids == await self.free(engine, so_far, 40)
+
+    async def test_traces_side_by_side_do_not_disturb_each_other(self, engine: Engine) -> None:
+        prompts = [self.prompt(engine, n % len(QUESTIONS)) for n in range(12)]
+        alone = [await self.free(engine, ids, 40) for ids in prompts[: len(QUESTIONS)]]
+        together = await asyncio.gather(*(self.free(engine, ids, 40) for ids in prompts))
+        assert together == [alone[n % len(QUESTIONS)] for n in range(12)]
+
+    async def test_a_seed_decides_a_sampled_turn(self, engine: Engine) -> None:
+        ids = self.prompt(engine)
+        warm = Sampling(temperature=1.5)
+
+        async def sampled(seed: int) -> tuple[int, ...]:
+            return (await engine.generate(self.request(engine, ids, 30, sampling=warm, seed=seed))).token_ids
+
+        one, again, other = await sampled(1), await sampled(1), await sampled(2)
+        assert one == again
+        assert one != other
+
+    async def test_a_nucleus_of_nothing_is_greedy(self, engine: Engine) -> None:
+        ids = self.prompt(engine)
+        for narrow in (Sampling(temperature=1, top_p=1e-6), Sampling(temperature=1, top_k=1)):
+            turn = await engine.generate(self.request(engine, ids, 30, sampling=narrow, seed=5))
+            assert turn.token_ids == await self.free(engine, ids, 30)
+
+    async def test_what_cannot_be_run_is_refused(self, engine: Engine) -> None:
+        ids = self.prompt(engine)
+        for bad in (
+            self.request(engine, [], 5),
+            self.request(engine, ids, 0),
+            self.request(engine, ids, engine.context_length - len(ids) + 1),
+        ):
+            with pytest.raises(PromptError):
+                await engine.generate(bad)
+
+    async def test_a_context_can_be_filled_to_the_last_token(self, engine: Engine) -> None:
+        ids = self.prompt(engine)
+        ids += ids[-1:] * (engine.context_length - len(ids) - 3)
+        assert len(await self.free(engine, ids, 3)) == 3
+
+    async def test_a_turn_given_up_leaves_the_engine_usable(self, engine: Engine) -> None:
+        ids = self.prompt(engine)
+        free = await self.free(engine, ids, 40)
+        async with aclosing(engine.stream(self.request(engine, ids, 200, trace_id="given up"))) as items:
+            async for _ in items:
+                break
+        await engine.release("given up")
+        await engine.release("never seen")
+        turn = await engine.generate(self.request(engine, ids, 40, trace_id="given up"))
+        assert turn.token_ids == free
+
+    async def test_a_task_that_is_cancelled_gives_its_turn_up(self, engine: Engine) -> None:
+        ids = self.prompt(engine)
+        task = asyncio.create_task(engine.generate(self.request(engine, ids, 200, trace_id="cancelled")))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await engine.release("cancelled")
+        assert len(await self.free(engine, ids, 10)) == 10

@@ -1,0 +1,35 @@
+"""The scripted engine under the engines' contract: its script is a model of sorts, made of words and a hash."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator
+
+import pytest
+from engine_contract import EngineContract
+
+from start_agent.engines.base import Engine, TurnRequest
+from start_agent.engines.scripted import ScriptedEngine, byte_tokenizer
+
+WORDS = b"Wait so the sum is 12 and 35 . Then I add , check it again \n for Alternatively what we know".split(b" ")
+
+
+def babble(request: TurnRequest) -> list[int]:
+    """Letters of words, each decided by its place, the letter before it and (where it is warm) the seed."""
+    text = [*request.token_ids]
+    warm = request.sampling.temperature > 0 and request.sampling.top_p > 0.5 and request.sampling.top_k != 1
+    for place in range(len(text), len(text) + request.max_tokens + 8):
+        seed = hash((text[-1], place, request.seed if warm else 0))
+        word = random.Random(seed).choice(WORDS) + b" "
+        text.append(BY_BYTE[word[place % len(word)]])
+    return text[len(request.token_ids) :]
+
+
+BY_BYTE = {byte_tokenizer().bytes_of([token_id])[0]: token_id for token_id in range(256)}
+
+
+class TestScripted(EngineContract):
+    @pytest.fixture
+    async def engine(self) -> AsyncIterator[Engine]:
+        async with ScriptedEngine(babble, context_length=600) as engine:
+            yield engine

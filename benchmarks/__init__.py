@@ -1,5 +1,5 @@
 """Benchmarks: each prints a table for people and, as its last line, one JSON object (``report.py``).
 
-    python -m benchmarks.pocket --quick
-    python -m benchmarks.engine --quick
+python -m benchmarks.pocket --quick
+python -m benchmarks.engine --quick
 """

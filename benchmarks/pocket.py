@@ -132,8 +132,11 @@ async def solve_all(
             say(f"{condition}: {done}/{len(problems)} traces, {time.perf_counter() - begun:.0f} s")
         return Attempt(problem, trace)
 
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(attempt(problem)) for problem in problems]
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(attempt(problem)) for problem in problems]
+    except ExceptionGroup as failed:  # one is enough: the first has cancelled the others
+        raise failed.exceptions[0] from failed
     return [task.result() for task in tasks]
 
 
@@ -172,7 +175,10 @@ async def measure(arguments: argparse.Namespace) -> Report:
             "open_traces": arguments.open_traces,
             "kernels": arguments.kernels,
             "isolation": box.isolation,
-            "conditions": {name: decoding.model_dump(mode="json") for name, (_, decoding) in CONDITIONS.items()},
+            "conditions": {  # beside the defaults of the version above
+                name: decoding.model_dump(mode="json", exclude_defaults=True)
+                for name, (_, decoding) in CONDITIONS.items()
+            },
         }
         if arguments.output is not None:
             _write(arguments.output, results, engine.tokenizer)
@@ -181,7 +187,7 @@ async def measure(arguments: argparse.Namespace) -> Report:
         _by("family", results, lambda problem: problem.family),
         _by("level", results, lambda problem: str(problem.level)),
     ]
-    return Report("pocket", rounded(figures_of(results), 6), TARGETS, settings, tables)
+    return Report("pocket", rounded(figures_of(results)), TARGETS, settings, tables)
 
 
 def _write(path: Path, results: dict[str, list[Attempt]], tokenizer: Tokenizer) -> None:

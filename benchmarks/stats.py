@@ -38,4 +38,5 @@ def mcnemar_p_value(pairs: Iterable[tuple[bool, bool]]) -> float:
     """
     differing = [first for first, second in pairs if first != second]
     count, fewer = len(differing), min(sum(differing), len(differing) - sum(differing))
-    return min(1.0, 2 * sum(comb(count, k) for k in range(fewer + 1)) / 2**count)
+    as_uneven = sum(comb(count, k) for k in range(fewer + 1))
+    return min(1.0, 2 * as_uneven / (1 << count))

@@ -1,10 +1,71 @@
 """start-agent: long thoughts that call Python.
 
-A question goes in, a trace comes out. Importing this package imports neither torch nor an engine.
+A question goes in, a trace comes out::
+
+    async with TransformersEngine(str(weights_path())) as engine, Sandbox() as box:
+        trace = await Solver(engine, box).solve("What is 48613 * 7957?")
+
+Importing this package imports neither torch nor an engine: its names are loaded when they are first used.
 """
 
 from __future__ import annotations
 
-from importlib import metadata
+from importlib import import_module, metadata
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from start_agent.decoding.replay import replay
+    from start_agent.decoding.settings import DecodingSettings
+    from start_agent.decoding.solver import Solver
+    from start_agent.engines.base import Engine, Sampling, Turn, TurnRequest
+    from start_agent.engines.scripted import ScriptedEngine
+    from start_agent.engines.transformers import TransformersEngine, TransformersOptions
+    from start_agent.errors import StartAgentError
+    from start_agent.tokenizer import Tokenizer
+    from start_agent.trace import Span, SpanKind, Trace, TraceOutcome
 
 __version__ = metadata.version("start-agent")
+
+_HOMES = {
+    "DecodingSettings": "decoding.settings",
+    "Engine": "engines.base",
+    "Sampling": "engines.base",
+    "ScriptedEngine": "engines.scripted",
+    "Solver": "decoding.solver",
+    "Span": "trace",
+    "SpanKind": "trace",
+    "StartAgentError": "errors",
+    "Tokenizer": "tokenizer",
+    "Trace": "trace",
+    "TraceOutcome": "trace",
+    "TransformersEngine": "engines.transformers",
+    "TransformersOptions": "engines.transformers",
+    "Turn": "engines.base",
+    "TurnRequest": "engines.base",
+    "replay": "decoding.replay",
+}
+
+__all__ = [
+    "DecodingSettings",
+    "Engine",
+    "Sampling",
+    "ScriptedEngine",
+    "Solver",
+    "Span",
+    "SpanKind",
+    "StartAgentError",
+    "Tokenizer",
+    "Trace",
+    "TraceOutcome",
+    "TransformersEngine",
+    "TransformersOptions",
+    "Turn",
+    "TurnRequest",
+    "replay",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

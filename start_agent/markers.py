@@ -86,7 +86,7 @@ class Block(StrEnum):
 class State(NamedTuple):
     """All that the matcher remembers: ``position`` bytes were read, the last of them are ``tail``.
 
-    The first ``spent`` bytes of the tail are context only: they belong to what was found already.
+    The first ``spent`` bytes of the tail are context only: what begins there is decided already.
     """
 
     block: Block = Block.PROSE
@@ -127,8 +127,9 @@ class Matcher:
         self._line_begins = re.compile(rb"\n {0,3}\Z")
         self._in_fence_line = re.compile(fence_word + rb"\Z")
         fence = len("\n   ```") + LONGEST_LANGUAGE
-        longest = max(len(self.think_end), fence + MOST_BLANKS + len("\r\n"), *(fence + len(word) for word in words))
-        self._keep = longest + 2  # a byte of context on either side
+        # A marker is decided at most this many bytes after it began (a connective by the byte that follows it) ...
+        self._reach = max(len(self.think_end), fence + MOST_BLANKS + len("\r\n"), *(len(word) + 1 for word in words), 0)
+        self._keep = self._reach + fence  # ... by what stood before it: at most a fence's line
 
     def step(self, state: State, token_id: int) -> tuple[State, tuple[Match, ...]]:
         """Read one token: the state after it, and the markers that it completed, in order."""
@@ -139,8 +140,9 @@ class Matcher:
         """Read a run of bytes, as ``step`` does a token's."""
         data = state.tail + text
         origin = state.position - len(state.tail)
-        block, answering, start = state.block, state.answering, state.spent
+        block, answering, spent = state.block, state.answering, state.spent
         matches: list[Match] = []
+        start = spent
         while found := (self._prose if block is Block.PROSE else self._closing).search(data, start):
             start = found.end()
             kind, word = None, b""
@@ -156,13 +158,17 @@ class Matcher:
                     block = Block.OTHER
             elif found.group() == self.think_end:
                 kind, answering = MarkerKind.THINK_END, True
-            elif not self._in_fence_line.search(data, 0, found.start()):
+            elif self._in_fence_line.search(data, 0, found.start()):
+                continue  # the end of the line is still to come
+            else:
                 kind, word = MarkerKind.CONNECTIVE, found.group()
+            spent = start
             if kind is not None:
                 matches.append(Match(kind, origin + found.start(), origin + found.end(), word.decode()))
         cut = max(0, len(data) - self._keep)
-        state = State(block, answering, data[cut:], state.position + len(text), max(0, start - cut))
-        return state, tuple(matches)
+        # What is decided must not be asked again once that context is out of sight.
+        spent = max(spent, len(data) - self._reach)
+        return State(block, answering, data[cut:], state.position + len(text), spent - cut), tuple(matches)
 
     def inserted(self, state: State, text: bytes, *, may_open: bool) -> tuple[State, tuple[Match, ...]]:
         """Pass over text that was put in, not generated: no marker spans the seam.

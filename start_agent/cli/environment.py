@@ -19,7 +19,7 @@ _PACKAGES = {
     "torch": "transformers",
     "transformers": "transformers",
     "numpy": "",
-    "sympy": "math",
+    "sympy": "",
     "scipy": "math",
 }
 """Package → the extra that installs it; empty where it is always there."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import signal
 import sys
 from collections.abc import AsyncGenerator, Coroutine
@@ -68,6 +69,8 @@ async def open_solver(
     choice = resolve(options.model)
     hints = HintLibrary.load(*options.hint_files)
     engine = TransformersEngine(choice.location, config.build(TransformersOptions, file, given))
+    if options.model == "pocket" or not sys.stderr.isatty():
+        _hide_progress_bars()
     async with AsyncExitStack() as stack:
         box = None
         if settings.tools:
@@ -85,6 +88,14 @@ async def open_solver(
             system=options.system,
         )
         yield solver, options
+
+
+def _hide_progress_bars() -> None:
+    """Those of transformers: of use where a person waits for a large model, noise elsewhere."""
+    with contextlib.suppress(ImportError):  # the engine will say what is missing
+        from transformers.utils.logging import disable_progress_bar
+
+        disable_progress_bar()
 
 
 def run_to_end(work: Coroutine[None, None, int]) -> int:

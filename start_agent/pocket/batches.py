@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from start_agent.pocket.corpus import texts
+from start_agent.pocket.corpus import EARLY, Shares, texts
 
 if TYPE_CHECKING:
     import torch
@@ -52,13 +52,13 @@ def pack(documents: list[list[int]], rows: int, length: int) -> list[list[list[i
     return packed
 
 
-def batch(encode: Encode, seed: int, step: int, rows: int, length: int) -> Batch:
+def batch(encode: Encode, seed: int, step: int, rows: int, length: int, shares: Shares = EARLY) -> Batch:
     """The batch of one step. Attention stays within a document; every token but a document's first is a target."""
     import torch
 
     documents: list[list[int]] = []
     total = 0
-    for pieces in texts(seed * 1_000_003 + step):
+    for pieces in texts(seed * 1_000_003 + step, shares):
         ids = encode(pieces)
         if len(ids) > length:
             continue

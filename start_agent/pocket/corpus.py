@@ -19,15 +19,19 @@ from start_agent.pocket.texts import END, document, drill, reading, thought
 class Shares:
     """How the corpus is made up: shares of the kinds of text, and of the levels within each kind."""
 
-    thoughts: float = 0.46
-    readings: float = 0.02
-    drills: float = 0.17
+    thoughts: float
+    readings: float
+    drills: float
+    chats: float  # of the documents: beyond the plain headers, those that are chats without thinking
     thought_levels: tuple[float, float, float] = (0.45, 0.35, 0.2)
     document_levels: tuple[float, float, float] = (0.2, 0.35, 0.45)
     drill_levels: tuple[float, float, float] = (0.6, 0.4, 0.0)
 
 
-SHARES = Shares()
+EARLY = Shares(thoughts=0.46, readings=0.02, drills=0.17, chats=0.0)
+# Later the model no longer sees thinking that follows a program in the user's turn and never calls Python: from
+# that alone it learns not to call Python a second time, once a hint has made it call it.
+LATE = Shares(thoughts=0.38, readings=0.0, drills=0.24, chats=0.15)
 
 
 def _draft(rng: random.Random, weights: tuple[float, float, float]) -> Draft:
@@ -38,7 +42,7 @@ def _draft(rng: random.Random, weights: tuple[float, float, float]) -> Draft:
             return draft
 
 
-def texts(seed: int, shares: Shares = SHARES) -> Iterator[list[str]]:
+def texts(seed: int, shares: Shares = EARLY) -> Iterator[list[str]]:
     """Texts without end, each a list of pieces to be encoded one by one, from train problems alone."""
     rng = random.Random(f"start-agent pocket corpus {seed}")
     while True:
@@ -50,6 +54,6 @@ def texts(seed: int, shares: Shares = SHARES) -> Iterator[list[str]]:
         elif roll - shares.readings < 0:
             pieces = reading(rng, _draft(rng, shares.document_levels))
         else:
-            pieces = document(rng, _draft(rng, shares.document_levels))
+            pieces = document(rng, _draft(rng, shares.document_levels), shares.chats)
         pieces[-1] += END
         yield [piece for piece in pieces if piece]

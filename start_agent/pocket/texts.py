@@ -125,6 +125,10 @@ def drill(rng: random.Random, drafts: list[Draft]) -> list[str]:
     return ["\n\n".join(lines) + "\n"]
 
 
+def _chat_header(rng: random.Random, question: str) -> str:
+    return f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
+
+
 _HEADERS: tuple[Callable[[random.Random, str], str], ...] = (
     lambda rng, q: f"# Notebook {rng.randint(1, 99)}\n\nProblem: {q}\n\n",
     lambda rng, q: f"Question: {q}\n\nAnswer: ",
@@ -134,7 +138,7 @@ _HEADERS: tuple[Callable[[random.Random, str], str], ...] = (
     lambda rng, q: f"Forum post: {q}\n\nReply: ",
     lambda rng, q: f"{q}\n\n",
     lambda rng, q: f"A worked problem\n{q}\n\n",
-    lambda rng, q: f"<|im_start|>user\n{q}<|im_end|>\n<|im_start|>assistant\n",
+    _chat_header,
 )
 
 
@@ -145,9 +149,10 @@ _KNOWN = {1: 0.9, 2: 0.6, 3: 0.1}
 class _Document:
     """A document while it is written: its pieces, the kernel's names, how many cells have run."""
 
-    def __init__(self, rng: random.Random, draft: Draft) -> None:
+    def __init__(self, rng: random.Random, draft: Draft, chats: float) -> None:
         self.rng, self.draft = rng, draft
-        self.pieces: list[str] = [rng.choice(_HEADERS)(rng, draft.question)]
+        header = _chat_header if chats and rng.random() < chats else rng.choice(_HEADERS)
+        self.pieces: list[str] = [header(rng, draft.question)]
         self.names: dict[str, object] = {}
         self.cells = 0
 
@@ -202,9 +207,12 @@ class _Document:
     last = ""
 
 
-def document(rng: random.Random, draft: Draft) -> list[str]:
-    """A document that uses Python: one to three programs with their outputs, and what follows from them."""
-    doc = _Document(rng, draft)
+def document(rng: random.Random, draft: Draft, chats: float = 0.0) -> list[str]:
+    """A document that uses Python: one to five programs with their outputs, and what follows from them.
+
+    `chats` is the share of documents that are chats for sure, whatever the choice among all headers gives.
+    """
+    doc = _Document(rng, draft, chats)
     roll = rng.random()
     known = _KNOWN[draft.level]
     guess = None if roll < 0.25 else draft.answer if roll < 0.25 + 0.75 * known else near_miss(rng, draft.answer)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from start_agent.pocket.batches import IGNORED, Encode, batch
+from start_agent.pocket.corpus import EARLY, LATE
 from start_agent.pocket.options import BuildOptions
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def _load_checkpoint(path: Path, options: BuildOptions) -> dict[str, Any] | None
         return None
     state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     now = json.loads(options.model_dump_json(exclude=_MAY_CHANGE))
-    changed = sorted(name for name in now if state["options"].get(name) != now[name])
+    changed = sorted(name for name in now if state["options"].get(name, now[name]) != now[name])
     if changed == ["steps"] and int(state["step"]) <= min(
         _descent(now["steps"], options), _descent(state["options"]["steps"], options)
     ):
@@ -179,7 +180,8 @@ def train(
     with (options.work_folder / "log.jsonl").open("a") as log:
         progress = _Progress(log, stream, options, start, last_loss)
         for step in range(start, end):
-            now = batch(encode, options.seed, step, options.rows, options.row_length)
+            shares = EARLY if step < options.early_steps else LATE
+            now = batch(encode, options.seed, step, options.rows, options.row_length, shares)
             for optimizer in optimizers:
                 for group in optimizer.param_groups:
                     group["lr"] = rate_at(step, options)

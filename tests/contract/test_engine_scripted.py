@@ -6,10 +6,10 @@ import random
 from collections.abc import AsyncIterator
 
 import pytest
-from engine_contract import EngineContract
 
 from start_agent.engines.base import Engine, TurnRequest
 from start_agent.engines.scripted import ScriptedEngine, byte_tokenizer
+from start_agent.engines.testing import EngineContract
 
 WORDS = b"Wait so the sum is 12 and 35 . Then I add , check it again \n for Alternatively what we know".split(b" ")
 

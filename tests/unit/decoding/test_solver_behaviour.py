@@ -22,7 +22,7 @@ from start_agent.events import CellFinished, CellStarted, ModelText, SpanAdded, 
 from start_agent.trace import Span, SpanKind, Trace, TraceOutcome
 
 TOKENIZER = byte_tokenizer()
-BARE = {"hints": False}
+BARE: dict[str, Any] = {"hints": False}
 
 
 async def solve(

@@ -1,4 +1,12 @@
-"""The contract of an engine, as tests: every engine's test module subclasses ``EngineContract``.
+"""The contract of an engine, as tests to inherit. Needs pytest and pytest-asyncio.
+
+::
+
+    class TestMine(EngineContract):
+        @pytest_asyncio.fixture
+        async def engine(self):
+            async with MyEngine(...) as engine:
+                yield engine
 
 Nothing here knows what the engine will say. Each test first lets it write freely, then puts a stop where the free
 text shows one is due, and expects the same text up to exactly there.
@@ -24,7 +32,7 @@ QUESTIONS = ("What is 17 + 25?", "What is 4821 * 37?", "How many divisors does 3
 
 
 class EngineContract:
-    """Subclasses give the fixture ``engine``: open, greedy-deterministic, with a vocabulary of words."""
+    """A fixture ``engine`` gives the engine, open: in float32, with a context of 300 to 4,000 tokens."""
 
     names: list[str] = []  # noqa: RUF012 - shared on purpose: pytest makes an instance for each test
 
@@ -47,6 +55,7 @@ class EngineContract:
         sampling: Sampling | None = None,
         seed: int = 0,
     ) -> TurnRequest:
+        """A request under a name that is given back after the test."""
         matcher = Matcher(engine.tokenizer, markers)
         self.names.append(trace_id or f"fresh {len(self.names)}")
         return TurnRequest(
@@ -59,18 +68,22 @@ class EngineContract:
         )
 
     def prompt(self, engine: Engine, question: int = 0) -> list[int]:
+        """The rendered ids of one of the questions."""
         return list(render_prompt(engine.tokenizer, QUESTIONS[question]).token_ids)
 
     async def free(self, engine: Engine, token_ids: Sequence[int], max_tokens: int = 80) -> tuple[int, ...]:
+        """What the engine says where nothing stops it."""
         turn = await engine.generate(self.request(engine, token_ids, max_tokens))
         assert (turn.stop, len(turn.token_ids)) == (StopKind.LENGTH, max_tokens)
         return turn.token_ids
 
     async def test_greedy_is_deterministic(self, engine: Engine) -> None:
+        """Greedy is deterministic."""
         ids = self.prompt(engine)
         assert await self.free(engine, ids) == await self.free(engine, ids)
 
     async def test_a_stream_is_its_turn(self, engine: Engine) -> None:
+        """A stream is its turn."""
         ids = self.prompt(engine)
         heard: list[int] = []
         async with aclosing(engine.stream(self.request(engine, ids, 40))) as items:
@@ -82,6 +95,7 @@ class EngineContract:
         assert tuple(heard) == turn.token_ids == (await self.free(engine, ids, 40))
 
     async def test_a_stop_id_ends_the_turn_and_stays(self, engine: Engine) -> None:
+        """A stop id ends the turn and stays."""
         ids = self.prompt(engine)
         free = await self.free(engine, ids)
         wanted = free[len(free) // 2]
@@ -90,6 +104,7 @@ class EngineContract:
         assert turn.token_ids == free[: free.index(wanted) + 1]
 
     async def test_a_stop_id_that_is_replaced_is_dropped(self, engine: Engine) -> None:
+        """A stop id that is replaced is dropped."""
         ids = self.prompt(engine)
         free = await self.free(engine, ids)
         wanted = free[len(free) // 2]
@@ -99,6 +114,7 @@ class EngineContract:
         assert turn.token_ids == free[: free.index(wanted)]
 
     async def test_a_connective_ends_the_turn_behind_its_word(self, engine: Engine) -> None:
+        """A connective ends the turn behind its word."""
         ids = self.prompt(engine)
         free = await self.free(engine, ids)
         pieces = [engine.tokenizer.bytes_of([token_id]) for token_id in free]
@@ -113,6 +129,7 @@ class EngineContract:
         assert turn.token_ids == free[:keep]
 
     async def test_an_end_of_thinking_that_is_replaced_goes_with_its_tokens(self, engine: Engine) -> None:
+        """An end of thinking that is replaced goes with its tokens."""
         ids = self.prompt(engine)
         free = await self.free(engine, ids)
         text = engine.tokenizer.bytes_of(free)
@@ -133,6 +150,7 @@ class EngineContract:
         assert turn.token_ids == tuple(heard) == free[:keep]
 
     async def test_an_end_of_thinking_that_nobody_waits_for_does_not_stop(self, engine: Engine) -> None:
+        """An end of thinking that nobody waits for does not stop."""
         ids = self.prompt(engine)
         free = await self.free(engine, ids)
         marker = engine.tokenizer.decode(free)[10:16]
@@ -140,6 +158,7 @@ class EngineContract:
         assert turn.token_ids == free
 
     async def test_repetition_ends_the_turn(self, engine: Engine) -> None:
+        """Repetition ends the turn."""
         ids = self.prompt(engine)
         free = await self.free(engine, ids)
         rule = Repetition(max_period=1, min_repeats=2, min_tokens=1, check_every=7)
@@ -151,6 +170,7 @@ class EngineContract:
         assert turn.stop is (StopKind.LENGTH if due is None else StopKind.REPETITION)
 
     async def test_a_turn_goes_on_where_the_last_one_ended(self, engine: Engine) -> None:
+        """A turn goes on where the last one ended."""
         ids = self.prompt(engine)
         free = await self.free(engine, ids, 60)
         first = await engine.generate(self.request(engine, ids, 25, trace_id="two turns"))
@@ -158,6 +178,7 @@ class EngineContract:
         assert first.token_ids + second.token_ids == free
 
     async def test_an_insertion_is_read_like_everything_else(self, engine: Engine) -> None:
+        """An insertion is read like everything else."""
         ids = self.prompt(engine)
         inserted = engine.tokenizer.encode(" Wait, let me think about that in another way.\n")
         first = await engine.generate(self.request(engine, ids, 20, trace_id="inserted"))
@@ -166,6 +187,7 @@ class EngineContract:
         assert second.token_ids == await self.free(engine, so_far, 40)
 
     async def test_tokens_that_were_dropped_leave_no_trace(self, engine: Engine) -> None:
+        """Tokens that were dropped leave no trace."""
         ids = self.prompt(engine)
         first = await engine.generate(self.request(engine, ids, 30, trace_id="dropped"))
         so_far = [*ids, *first.token_ids[:11]]
@@ -173,12 +195,14 @@ class EngineContract:
         assert second.token_ids == await self.free(engine, so_far, 40)
 
     async def test_traces_side_by_side_do_not_disturb_each_other(self, engine: Engine) -> None:
+        """Traces side by side do not disturb each other."""
         prompts = [self.prompt(engine, n % len(QUESTIONS)) for n in range(12)]
         alone = [await self.free(engine, ids, 40) for ids in prompts[: len(QUESTIONS)]]
         together = await asyncio.gather(*(self.free(engine, ids, 40) for ids in prompts))
         assert together == [alone[n % len(QUESTIONS)] for n in range(12)]
 
     async def test_a_seed_decides_a_sampled_turn(self, engine: Engine) -> None:
+        """A seed decides a sampled turn."""
         ids = self.prompt(engine)
         warm = Sampling(temperature=1.5)
 
@@ -190,12 +214,14 @@ class EngineContract:
         assert one != other
 
     async def test_a_nucleus_of_nothing_is_greedy(self, engine: Engine) -> None:
+        """A nucleus of nothing is greedy."""
         ids = self.prompt(engine)
         for narrow in (Sampling(temperature=1, top_p=1e-6), Sampling(temperature=1, top_k=1)):
             turn = await engine.generate(self.request(engine, ids, 30, sampling=narrow, seed=5))
             assert turn.token_ids == await self.free(engine, ids, 30)
 
     async def test_what_cannot_be_run_is_refused(self, engine: Engine) -> None:
+        """What cannot be run is refused."""
         ids = self.prompt(engine)
         for bad in (
             self.request(engine, [], 5),
@@ -206,11 +232,13 @@ class EngineContract:
                 await engine.generate(bad)
 
     async def test_a_context_can_be_filled_to_the_last_token(self, engine: Engine) -> None:
+        """A context can be filled to the last token."""
         ids = self.prompt(engine)
         ids += ids[-1:] * (engine.context_length - len(ids) - 3)
         assert len(await self.free(engine, ids, 3)) == 3
 
     async def test_a_turn_given_up_leaves_the_engine_usable(self, engine: Engine) -> None:
+        """A turn given up leaves the engine usable."""
         ids = self.prompt(engine)
         free = await self.free(engine, ids, 40)
         async with aclosing(engine.stream(self.request(engine, ids, 200, trace_id="given up"))) as items:
@@ -222,6 +250,7 @@ class EngineContract:
         assert turn.token_ids == free
 
     async def test_a_task_that_is_cancelled_gives_its_turn_up(self, engine: Engine) -> None:
+        """A task that is cancelled gives its turn up."""
         ids = self.prompt(engine)
         task = asyncio.create_task(engine.generate(self.request(engine, ids, 200, trace_id="cancelled")))
         await asyncio.sleep(0)

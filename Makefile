@@ -1,0 +1,47 @@
+# The two commands of the README are `make demo` and `make test`. Each sets up all that it needs, once.
+
+PYTHON ?= python3
+BIN := .venv/bin
+SETUP := pyproject.toml constraints.txt
+
+.PHONY: demo test check bubblewrap clean
+
+## Solve problems on the embedded pocket reasoner, streaming.
+demo: .venv/.demo bubblewrap
+	@if $(BIN)/start-agent env >/dev/null; then flags=; else \
+	  echo "NOTE: no isolation here (run '$(BIN)/start-agent env' to see why). The demo's model is the pocket"; \
+	  echo "reasoner that ships with this repository; its code now runs as your own user."; \
+	  flags=--unsafe-no-isolation; fi; \
+	$(BIN)/start-agent pocket demo $$flags
+
+## Run all tests.
+test: .venv/.test bubblewrap
+	$(BIN)/pytest
+
+## Lint and type-check.
+check: .venv/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# The sandbox's isolation. Where it is missing and may be installed, it is; where not, the commands say so.
+bubblewrap:
+	@command -v bwrap >/dev/null || if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  apt-get update -qq && apt-get install -y -qq bubblewrap >/dev/null; else \
+	  echo "bubblewrap is not installed; with it the model's code is isolated (e.g. sudo apt install bubblewrap)"; fi
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "start-agent needs Python 3.11 or later: make PYTHON=python3.11 ..."; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/.demo: .venv/bin/python $(SETUP)
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[transformers,math]'
+	@touch $@
+
+.venv/.test: .venv/bin/python $(SETUP)
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[transformers,math,dev]'
+	@touch $@ .venv/.demo
+
+clean:
+	rm -rf .venv

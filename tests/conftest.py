@@ -1,0 +1,24 @@
+"""What all tests share: the vocabularies, hypothesis that finds the same examples in every run."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # so that a test finds ``tests.support``
+
+from tests.support import vocabularies  # noqa: E402 - after the path that it is found on
+
+settings.register_profile("tests", deadline=None, derandomize=True, max_examples=150, database=None)
+settings.load_profile("tests")
+
+
+@pytest.fixture(scope="session", params=vocabularies.NAMES)
+def vocabulary(request: pytest.FixtureRequest) -> vocabularies.Vocabulary:
+    """Each of the vocabularies in turn; the real ones are skipped where their data is absent."""
+    if request.param in vocabularies.REAL and not vocabularies.QWEN_RANKS.is_file():
+        pytest.skip(f"the Qwen vocabulary is not here (shared/data/tokenizers/{vocabularies.QWEN_RANKS.name})")
+    return vocabularies.vocabulary(request.param)

@@ -1,0 +1,219 @@
+"""The command line as people use it: in processes of its own, on the pocket reasoner, with real kernels."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from start_agent import __version__
+from start_agent.decoding.replay import replay
+from start_agent.pocket import weights_path
+from start_agent.tokenizer import Tokenizer
+from start_agent.trace import SpanKind, Trace
+
+COMMAND = [sys.executable, "-m", "start_agent"]
+QUESTION = "What is 48613 * 7957?"
+ANSWER = str(48613 * 7957)
+HINTED = ["--hint-probability", "1"]
+
+_HINT = """version: 1
+mode: replace
+hints:
+  - id: endless
+    version: 1
+    domain: math
+    function: general_tool_use
+    placement: end_of_think
+    source: test
+    text: "Let me loop.\\n```python\\nimport time; time.sleep(600)\\n"
+"""
+
+
+def start_agent(*arguments: str, stdin: str = "", timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *arguments], input=stdin, capture_output=True, text=True, timeout=timeout, check=False
+    )
+
+
+def test_the_version() -> None:
+    assert start_agent("--version").stdout == f"start-agent {__version__}\n"
+
+
+def test_every_command_explains_itself() -> None:
+    for command in (["solve"], ["env"], ["pocket"], ["pocket", "build"], ["pocket", "demo"], ["pocket", "problems"]):
+        done = start_agent(*command, "--help")
+        assert done.returncode == 0
+        assert len(done.stdout.splitlines()) > 5
+
+
+def test_the_environment() -> None:
+    done = start_agent("env")
+    assert done.returncode == 0
+    assert "isolated by bubblewrap" in done.stdout
+
+
+def test_solving_streams_and_ends_with_the_answer() -> None:
+    done = start_agent("solve", QUESTION, *HINTED)
+    assert done.returncode == 0, done.stderr
+    assert "print(" in done.stdout
+    assert "╭─ output" in done.stdout
+    assert "\x1b" not in done.stdout  # no colours where nobody looks
+    assert "<|im_end|>" not in done.stdout
+    assert done.stdout.splitlines()[-1].startswith(f"answer: {ANSWER} ")
+
+
+def test_json_is_one_line_with_the_whole_trace() -> None:
+    done = start_agent("solve", "--json", QUESTION, *HINTED)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("\n") == 1
+    row = json.loads(done.stdout)
+    assert row["answer"] == ANSWER
+    assert {"kind", "token_ids", "text"} <= row["spans"][0].keys()
+    trace = Trace.from_json(row)
+    tokenizer = Tokenizer.from_pretrained(str(weights_path()))
+    assert trace.tool_calls >= 1
+    assert ANSWER in trace.text(tokenizer.decode, SpanKind.TOOL_OUTPUT)
+    assert trace.meta["sandbox"] == "bubblewrap"
+    assert "".join(span["text"] for span in row["spans"]) == trace.text(tokenizer.decode)
+    replay(trace, tokenizer)
+
+
+def test_quiet_says_the_answer_and_reads_from_anywhere(tmp_path: Path) -> None:
+    path = tmp_path / "question.txt"
+    path.write_text(QUESTION + "\n")
+    for arguments, stdin in (
+        (["--file", str(path)], ""),
+        ([], QUESTION),
+        (["-"], QUESTION),
+    ):
+        done = start_agent("solve", "--quiet", *arguments, *HINTED, stdin=stdin)
+        assert (done.returncode, done.stdout) == (0, ANSWER + "\n"), done.stderr
+
+
+def test_without_hints_the_model_is_left_alone() -> None:
+    row = json.loads(start_agent("solve", "--json", "--no-hints", QUESTION).stdout)
+    assert "hint" not in {span["kind"] for span in row["spans"]}
+
+
+def test_options_come_from_yaml_and_the_command_line_wins(tmp_path: Path) -> None:
+    path = tmp_path / "options.yaml"
+    path.write_text("hints: false\nmax-tokens: 7\nseed: 3\n")
+    done = start_agent("solve", "--json", "--config", str(path), "--max-tokens", "9", QUESTION)
+    row = json.loads(done.stdout)
+    assert row["outcome"] == "token_limit"
+    assert (row["meta"]["settings"]["max_tokens"], row["meta"]["seed"]) == (9, 3)
+
+
+def test_problems_are_printed_as_json_lines() -> None:
+    done = start_agent("pocket", "problems", "--problems", "5")
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len({row["key"] for row in rows}) == 5
+
+
+def _hint_file(folder: Path) -> list[str]:
+    path = folder / "hints.yaml"
+    path.write_text(_HINT.replace("text:", "txet: no\n    text:"))
+    return ["--hint-files", str(path), QUESTION]
+
+
+def _model_without_template(folder: Path) -> list[str]:
+    model = folder / "model"
+    shutil.copytree(weights_path(), model)
+    config = json.loads((model / "tokenizer_config.json").read_text())
+    config.pop("chat_template", None)
+    (model / "tokenizer_config.json").write_text(json.dumps(config))
+    (model / "chat_template.jinja").unlink(missing_ok=True)
+    return ["--model", str(model), QUESTION]
+
+
+def _bad_yaml(folder: Path) -> list[str]:
+    path = folder / "options.yaml"
+    path.write_text("rouns: 3\n")
+    return ["--config", str(path), QUESTION]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda folder: [""], "the question is empty"),
+        (lambda folder: ["--file", str(folder / "none.txt")], "cannot read the question"),
+        (lambda folder: ["--model", str(folder / "none"), QUESTION], "there is no folder"),
+        (lambda folder: ["--model", str(folder), QUESTION], "not a model"),
+        (lambda folder: ["--model", "no..name", QUESTION], "neither a folder nor a name of the hub"),
+        (lambda folder: ["--context-length", "20", QUESTION], "the model's context is 20: shorten the question"),
+        (lambda folder: ["--rounds", "many", QUESTION], "--rounds"),
+        (lambda folder: ["--temperature=-1", QUESTION], "--temperature"),
+        (_bad_yaml, "unknown option 'rouns'"),
+        (_hint_file, "hints.yaml:10: "),
+        (_model_without_template, "no chat template"),
+    ],
+)
+def test_bad_input_gets_one_clear_line(make: object, message: str, tmp_path: Path) -> None:
+    assert callable(make)
+    done = start_agent("solve", *make(tmp_path))
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert message in done.stderr
+
+
+def test_a_missing_extra_names_the_command_that_installs_it(tmp_path: Path) -> None:
+    (tmp_path / "transformers.py").write_text("raise ImportError('not here', name='transformers')\n")
+    done = subprocess.run(
+        [*COMMAND, "solve", QUESTION],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "pip install 'start-agent[transformers]'" in done.stderr
+
+
+def test_importing_the_package_is_light() -> None:
+    code = "import sys, start_agent, start_agent.cli.main; print('torch' in sys.modules, 'transformers' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "False False\n"
+
+
+@pytest.mark.parametrize(("signal_number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_leaves_no_kernel_behind(signal_number: int, code: int, tmp_path: Path) -> None:
+    """The signal comes while the first cell runs: an endless loop that a hint file's template begins."""
+    hints = tmp_path / "hints.yaml"
+    hints.write_text(
+        "version: 1\nmode: replace\nhints:\n"
+        "  - id: endless\n    version: 1\n    domain: math\n    function: general_tool_use\n"
+        "    placement: end_of_think\n    source: test\n"
+        "    text: \"Let me loop.\\n```python\\nimport time; print('begun', flush=True); time.sleep(600)\\n\"\n"
+    )
+    process = subprocess.Popen(
+        [*COMMAND, "solve", "--max-hints", "0", "--hint-files", str(hints), "--cell-timeout", "500", QUESTION],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    while "time.sleep(600)" not in (line := process.stdout.readline()):
+        assert line, process.communicate()[1]
+    while not (kernels := _descendants(process.pid)):
+        assert process.poll() is None
+    process.send_signal(signal_number)
+    _, complaint = process.communicate(timeout=30)
+    assert process.returncode == code, complaint
+    assert len(complaint.splitlines()) == 1
+    assert not [kernel for kernel in kernels if Path(f"/proc/{kernel}").exists()]
+
+
+def _descendants(process_id: int) -> list[int]:
+    children = Path(f"/proc/{process_id}/task/{process_id}/children").read_text().split()
+    found = [int(child) for child in children]
+    return found + [other for child in found for other in _descendants(child)]

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the benchmarks are not installed with the package
+
+from benchmarks.engine import Comparison, Run, cut
+from benchmarks.engine import figures_of as engine_figures
+from benchmarks.pocket import Attempt, figures_of, summary
+from start_agent.pocket import Problem
+from start_agent.trace import Span, SpanKind, Trace, TraceOutcome
+
+PROBLEM = Problem("sums", 1, "What is 1 + 1?", "2", "key")
+
+
+def attempt(answer: str | None, *kinds: SpanKind, outcome: TraceOutcome = TraceOutcome.ANSWERED) -> Attempt:
+    spans = [Span(SpanKind.PROMPT, (1, 2, 3)), *(Span(kind, (4, 5)) for kind in kinds)]
+    return Attempt(PROBLEM, Trace(spans, outcome, answer))
+
+
+@pytest.mark.parametrize(
+    ("answer", "correct"), [("2", True), (" 2\n", True), ("2.0", False), ("", False), (None, False)]
+)
+def test_an_answer_is_right_character_for_character(answer: str | None, correct: bool) -> None:
+    assert attempt(answer).correct is correct
+
+
+def test_the_summary_of_a_condition() -> None:
+    hint, model, output = SpanKind.HINT, SpanKind.MODEL, SpanKind.TOOL_OUTPUT
+    found = summary(
+        [
+            attempt("2", model, hint, model, output, model),
+            attempt("2", model, hint, model, output, model, output),  # the second call is its own idea
+            attempt("3", model),
+            attempt(None, model, outcome=TraceOutcome.REPETITION),
+        ]
+    )
+    assert found["accuracy"] == 0.5
+    assert found["accuracy_low"] < 0.5 < found["accuracy_high"]
+    assert found["tool_calls"] == 0.75
+    assert found["tool_rate"] == 0.5
+    assert found["tokens"] == (10 + 12 + 2 + 2) / 4
+    assert found["finished_rate"] == 0.75
+    assert found["unhinted_repeat_rate"] == 0.5
+
+
+def test_without_hints_no_rate_of_hinted_traces() -> None:
+    assert "unhinted_repeat_rate" not in summary([attempt("2", SpanKind.MODEL)])
+
+
+def test_the_report_compares_greedy_and_hinted() -> None:
+    right, wrong = attempt("2", SpanKind.HINT), attempt("3")
+    figures = figures_of({"greedy": [right, wrong, wrong, wrong], "hint": [right, right, right, wrong]})
+    assert figures["hint_gain"] == 0.5
+    assert figures["greedy_headroom"] == 0.75
+    assert figures["hint_gain_p_value"] == 0.5
+    assert figures["unhinted_repeat_rate"] == 0.0
+
+
+def test_the_engine_figures_are_medians_of_ratios() -> None:
+    def pair(ours: float, theirs: float) -> tuple[Run, Run]:
+        return Run(ours, [[1, 2], [3, 4]], fed=10), Run(theirs, [[1, 2], [3, 5]], fed=40)
+
+    figures = engine_figures(
+        {
+            "generate_64": Comparison("", [pair(1.0, 1.0), pair(2.0, 3.0), pair(1.0, 9.0)]),
+            "resubmit_1k": Comparison("", [pair(1.0, 2.0)]),
+        }
+    )
+    assert figures["ratio_generate_64"] == 1.5
+    assert figures["tokens_per_second_generate_64"] == 4.0
+    assert figures["same_text_generate_64"] == 0.5
+    assert figures["resubmit_tokens_ratio_1k"] == 4.0
+    assert figures["resubmit_time_ratio_1k"] == 2.0
+
+
+def test_cut_reads_in_a_circle() -> None:
+    assert cut([0, 1, 2, 3, 4], 2, 3) == [[0, 1, 2], [3, 4, 0]]
+    assert cut([0, 1, 2], 1, 2, start=2) == [[2, 0]]

@@ -1,0 +1,257 @@
+"""The watch: where a turn ends, what is kept of it, and what a listener may hear before."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import accumulate
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from start_agent.markers import Armed, Block, MarkerKind, Match, Matcher, Repetition, State, Stop, StopKind, Watch
+from start_agent.tokenizer import Tokenizer
+from tests.support import reference
+
+EOS = 0
+# One made-up vocabulary: markers whole, in parts, and with what stands around them in real vocabularies.
+PIECES = [
+    *(b"<eos>", b"", b"Wait", b" Wait", b" Wait,", b"Wa", b"it", b"Alternatively,", b"<", b"</", b"/think", b"think"),
+    *(b"</think>", b".</think", b">", b">\n\n", b">\n", b"```", b"``", b"`", b"`\n", b"```\n", b"\n```", b"```python\n"),
+    *(b"python", b"\n", b"\n\n", b" ", b"x", b".", b"js", b"```\n</think>\n", b"x</think> Wait, ", b"`\nWait, x"),
+]
+MATCHER = Matcher(cast(Tokenizer, SimpleNamespace(pieces=PIECES)))
+TOKENS = st.lists(st.integers(1, len(PIECES) - 1), max_size=20)
+TURNS = st.tuples(TOKENS, st.booleans(), TOKENS).map(lambda parts: [*parts[0], *([EOS] * parts[1]), *parts[2]])
+ARMED = st.builds(
+    Armed,
+    eos_ids=st.just(frozenset({EOS})),
+    code=st.booleans(),
+    connective=st.none() | st.integers(0, 2),
+    connective_after=st.integers(0, 6),
+    replace=st.booleans(),
+)
+
+
+def ids(*pieces: str) -> list[int]:
+    return [PIECES.index(piece.encode()) for piece in pieces]
+
+
+def armed(**changes: object) -> Armed:
+    return replace(Armed(frozenset({EOS}), code=False), **changes)  # type: ignore[arg-type]
+
+
+def run(watch: Watch, token_ids: Sequence[int]) -> tuple[Stop | None, list[int]]:
+    """Push until the watch stops; also what was settled after each token."""
+    settled = []
+    for token_id in token_ids:
+        stop = watch.push(token_id)
+        if stop is not None:
+            return stop, settled
+        settled.append(watch.settled)
+    return None, settled
+
+
+def expected_stop(token_ids: Sequence[int], rule: Armed) -> Stop | None:
+    """The rules of markers.py, applied to the whole text's markers and the places where its tokens end."""
+    pieces = [b"" if token_id == EOS else PIECES[token_id] for token_id in token_ids]
+    ends = [0, *accumulate(map(len, pieces))]
+    text = b"".join(pieces)
+    passed, thinking = 0, True
+    for count, token_id in enumerate(token_ids, 1):
+        before = reference.read(text[: ends[count - 1]])
+        if token_id == EOS:
+            replaced = rule.replace and before.block is Block.PROSE and not before.answering
+            return Stop(StopKind.EOS, count - 1 if replaced else count)
+        for match in reference.read(text[: ends[count]]).matches[len(before.matches) :]:
+            if not thinking:
+                break
+            if match.kind is MarkerKind.CODE_CLOSE and rule.code:
+                return Stop(StopKind.CODE_CLOSE, count)
+            if match.kind is MarkerKind.THINK_END:
+                if rule.replace:
+                    return Stop(StopKind.THINK_END, max(k for k in range(count) if ends[k] <= match.begin))
+                thinking = False
+            if match.kind is MarkerKind.CONNECTIVE and rule.connective is not None:
+                keep = count if ends[count - 1] < match.end else count - 1
+                passed += keep > rule.connective_after
+                if passed > rule.connective:
+                    return Stop(StopKind.CONNECTIVE, keep)
+    return None
+
+
+@settings(max_examples=800)
+@given(token_ids=TURNS, rule=ARMED)
+def test_a_turn_ends_where_the_rules_say(token_ids: list[int], rule: Armed) -> None:
+    assert run(Watch(MATCHER, State(), rule), token_ids)[0] == expected_stop(token_ids, rule)
+
+
+@settings(max_examples=800)
+@given(token_ids=TURNS, rule=ARMED)
+def test_what_is_settled_is_kept_and_only_a_begun_end_of_thinking_is_held_back(
+    token_ids: list[int], rule: Armed
+) -> None:
+    stop, settled = run(Watch(MATCHER, State(), rule), token_ids)
+    keep = len(token_ids) if stop is None else stop.keep
+    assert settled == sorted(settled)
+    assert all(count <= keep for count in settled)
+    for pushed, count in enumerate(settled, 1):
+        held = b"".join(PIECES[token_id] for token_id in token_ids[count:pushed])
+        assert not held or (rule.replace and any(held.endswith(b"</think>"[:size]) for size in range(1, 8)))
+
+
+@settings(max_examples=500)
+@given(token_ids=TURNS, rule=ARMED)
+def test_reading_again_what_was_kept_leads_to_the_same_state(token_ids: list[int], rule: Armed) -> None:
+    watch, again = Watch(MATCHER, State(), rule), Watch(MATCHER, State(), rule)
+    stop, _ = run(watch, token_ids)
+    kept = token_ids[: stop.keep] if stop else token_ids
+    for token_id in kept:
+        again.push(token_id)
+    assert again.state == watch.state
+    assert again.matches == [match for match in watch.matches if match.end <= again.state.position][: len(again.matches)]
+
+
+@settings(max_examples=300)
+@given(before=TOKENS, cut=st.integers(1, 7), spare=st.sampled_from(["", "x", "<", "."]), after=TOKENS)
+def test_a_replaced_end_of_thinking_goes_with_every_token_that_holds_a_part(
+    before: list[int], cut: int, spare: str, after: list[int]
+) -> None:
+    tag = [spare.encode() + b"</think>"[:cut], b"</think>"[cut:] + b"\n"]
+    matcher = Matcher(cast(Tokenizer, SimpleNamespace(pieces=[*PIECES, *tag])))
+    # After a text without marks, where the tag is the first.
+    before = [token_id for token_id in before if not set(PIECES[token_id]) & set(b"<`>h/")]
+    watch = Watch(matcher, State(), armed(replace=True))
+    stop, settled = run(watch, [*before, len(PIECES), len(PIECES) + 1, *after])
+    assert stop == Stop(StopKind.THINK_END, len(before))
+    assert settled == [*range(1, len(before) + 1), len(before)]
+    assert not watch.state.answering
+
+
+def test_the_end_of_sequence_is_kept_unless_it_is_replaced() -> None:
+    assert run(Watch(MATCHER, State(), armed()), [*ids("x"), EOS])[0] == Stop(StopKind.EOS, 2)
+    assert run(Watch(MATCHER, State(), armed(replace=True)), [*ids("x"), EOS])[0] == Stop(StopKind.EOS, 1)
+    # Inside a block, and after thinking, there is nothing to go on with.
+    in_code = ids("```python\n", "x")
+    assert run(Watch(MATCHER, State(), armed(replace=True)), [*in_code, EOS])[0] == Stop(StopKind.EOS, 3)
+    answering = State(answering=True)
+    assert run(Watch(MATCHER, answering, armed(replace=True)), [*ids("x"), EOS])[0] == Stop(StopKind.EOS, 2)
+
+
+def test_after_thinking_nothing_but_the_end_stops() -> None:
+    rule = armed(code=True, connective=0, replace=True)
+    said = ids("Wait", ".", "\n", "```python\n", "x", "\n```", "\n", "</think>")
+    assert run(Watch(MATCHER, State(answering=True), rule), [*said, EOS])[0] == Stop(StopKind.EOS, len(said) + 1)
+    # ... nor after an end of thinking that is not replaced, in the same token.
+    rule = armed(code=True, connective=0)
+    assert run(Watch(MATCHER, State(), rule), [*ids("x</think> Wait, "), EOS])[0] == Stop(StopKind.EOS, 2)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "keep"),
+    [
+        (["Wait", "."], 1),  # the token of the byte that follows is discarded
+        (["Wa", "it", "."], 2),
+        (["x", " Wait,", "x"], 2),  # ... unless it holds the end of the word
+        (["Wait", "", "."], 2),  # a token without bytes decides nothing
+        (["Wait", "</"], 1),
+        (["Wait", "\n"], 1),
+    ],
+)
+def test_a_connective_ends_with_the_token_that_completes_it(pieces: list[str], keep: int) -> None:
+    watch = Watch(MATCHER, State(), armed(connective=0))
+    assert run(watch, ids(*pieces))[0] == Stop(StopKind.CONNECTIVE, keep)
+    assert watch.state.position == sum(map(len, pieces[:keep]))
+
+
+def test_connectives_are_passed_over_and_do_not_count_in_the_cooldown() -> None:
+    said = ids(*[" Wait,"] * 6)
+    for passed in range(6):
+        watch = Watch(MATCHER, State(), armed(connective=passed))
+        assert run(watch, said)[0] == Stop(StopKind.CONNECTIVE, passed + 1)
+    for after in range(6):
+        watch = Watch(MATCHER, State(), armed(connective=0, connective_after=after))
+        assert run(watch, said)[0] == Stop(StopKind.CONNECTIVE, after + 1)
+    watch = Watch(MATCHER, State(), armed(connective=9))
+    assert run(watch, said)[0] is None and watch.connectives_left == 3
+    assert run(Watch(MATCHER, State(), armed()), said)[0] is None
+
+
+def test_markers_are_reported_in_order() -> None:
+    watch = Watch(MATCHER, State(), armed())
+    run(watch, ids(" Wait,", "\n", "```python\n", "x", "\n```", "\n", "</think>"))
+    assert watch.matches == [
+        Match(MarkerKind.CONNECTIVE, 1, 5, "Wait"),
+        Match(MarkerKind.CODE_OPEN, 7, 17, "python"),
+        Match(MarkerKind.CODE_CLOSE, 18, 22, ""),
+        Match(MarkerKind.THINK_END, 23, 31, ""),
+    ]
+
+
+# --- repetition ---
+
+
+def repeats_naively(token_ids: Sequence[int], rule: Repetition) -> bool:
+    """For each period: count, from the end, how many tokens equal the one a period later."""
+    for period in range(1, rule.max_period + 1):
+        covered = period
+        while covered < len(token_ids) and token_ids[-covered - 1] == token_ids[-covered - 1 + period]:
+            covered += 1
+        if min(covered, len(token_ids)) >= max(rule.min_tokens, rule.min_repeats * period):
+            return True
+    return False
+
+
+RULES = st.builds(
+    Repetition,
+    max_period=st.integers(1, 12),
+    min_repeats=st.integers(2, 5),
+    min_tokens=st.integers(1, 40),
+    check_every=st.just(1),
+)
+
+
+@settings(max_examples=500)
+@given(
+    rule=RULES,
+    head=st.lists(st.integers(0, 2), max_size=12),
+    run=st.lists(st.integers(0, 2), min_size=1, max_size=14),
+    times=st.integers(0, 8),
+    rest=st.integers(0, 13),
+)
+def test_repetition_is_what_a_naive_definition_says(
+    rule: Repetition, head: list[int], run: list[int], times: int, rest: int
+) -> None:
+    token_ids = [*head, *run * times, *run[:rest]]
+    assert rule.found(token_ids) == repeats_naively(token_ids, rule)
+    assert rule.found(tuple(token_ids)) == rule.found(token_ids)
+    # What lies further back than the window makes no difference.
+    assert rule.found(token_ids[-rule.window :]) == rule.found(token_ids)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_random_text_does_not_repeat(seed: int) -> None:
+    generator = random.Random(seed)
+    token_ids = [generator.randrange(4) for _ in range(1500)]
+    assert not any(Repetition().found(token_ids[:size]) for size in range(0, 1500, 16))
+
+
+@settings(max_examples=60)
+@given(period=st.integers(1, 128), said=st.integers(0, 60), recent=st.integers(0, 700))
+def test_a_turn_that_repeats_itself_is_stopped_in_time(period: int, said: int, recent: int) -> None:
+    rule = Repetition()
+    matcher = Matcher(cast(Tokenizer, SimpleNamespace(pieces=[])))
+    text = [*range(1000, 1000 + said), *[1 + token % period for token in range(2 * rule.window)]]
+    before, turn = text[:recent], text[recent:]
+    watch = Watch(matcher, State(), armed(repetition=rule), before)
+    stop, _ = run(watch, turn)
+    due = said + max(rule.min_tokens, period * rule.min_repeats) - recent
+    assert stop is not None and stop.kind is StopKind.REPETITION
+    assert max(due, 1) <= stop.keep < max(due, 1) + rule.check_every
+    assert watch.settled == stop.keep
+    # The controller hands in all that was ever written, the engine's watch saw the end of it: they agree.
+    assert run(Watch(matcher, State(), armed(repetition=rule), before[-rule.window :]), turn)[0] == stop

@@ -17,7 +17,7 @@ from start_agent.markers import Armed, Block, MarkerKind, Match, Matcher, State,
 from tests.support.lattice import Lattice
 from tests.support.vocabularies import Vocabulary
 
-MOST_PATHS = 120
+MOST_PATHS = 300
 NEIGHBOURS = 4  # bytes on either side of a marker that its tokens may reach into
 BEGUN = "Let me compute 6 * 7.\n```python\nprint(6 * 7)"
 
@@ -103,11 +103,9 @@ def spellings(vocabulary: Vocabulary, case: Case) -> Iterator[tuple[int, ...]]:
     first, last = max(case.begin - NEIGHBOURS, 0), min(case.end + NEIGHBOURS, len(text))
     head, tail = (_usual(vocabulary, part) for part in (text[:first], text[last:]))
     lattice = Lattice(vocabulary, text, first, last)
-    for path in (*lattice.paths(MOST_PATHS), _usual(vocabulary, text)[len(head) :][: 0 if tail else None]):
-        token_ids = (*head, *path, *tail)
-        if vocabulary.tokenizer.bytes_of(token_ids) == text:
-            yield token_ids
     yield _usual(vocabulary, text)
+    for path in lattice.paths(MOST_PATHS):
+        yield (*head, *path, *tail)
 
 
 def _usual(vocabulary: Vocabulary, text: bytes) -> tuple[int, ...]:
@@ -207,13 +205,17 @@ def test_an_end_of_sequence_is_kept_or_dropped_alone(vocabulary: Vocabulary, mat
 
 def test_the_cuts_of_a_real_vocabulary_are_awkward(vocabulary: Vocabulary) -> None:
     """The suite is worth its time: markers share tokens with their neighbours, and there are many ways to cut them."""
-    if vocabulary.name == "bytes":
-        pytest.skip("a byte shares nothing")
+    shared = set()
     for case in (CLOSINGS[1], THINK_ENDS[0], CONNECTIVES[1]):
-        paths = list(spellings(vocabulary, case))
-        assert len(set(paths)) > 4
-        ends = [{0, *ends_of(vocabulary, path)} for path in paths]
-        if case.kind is not MarkerKind.THINK_END or vocabulary.name in ("qwen", "qwq", "pocket"):
-            assert any(not {case.begin, case.end} <= cuts for cuts in ends)
+        paths = set(spellings(vocabulary, case))
+        if any(not {case.begin, case.end} <= {0, *ends_of(vocabulary, path)} for path in paths):
+            shared.add(case.kind)
+        assert len(paths) >= (1 if vocabulary.name == "bytes" else 5)
+    expected = {
+        "bytes": set(),
+        "pocket": {MarkerKind.CODE_CLOSE, MarkerKind.THINK_END},
+        "sentencepiece": {MarkerKind.CODE_CLOSE, MarkerKind.THINK_END, MarkerKind.CONNECTIVE},
+    }
+    assert shared >= expected.get(vocabulary.name, expected["sentencepiece"])
     single = len(vocabulary.spellings.get(b"</think>", ()))
     assert single == (vocabulary.name in ("qwq", "unigram"))

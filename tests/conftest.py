@@ -10,7 +10,7 @@ from hypothesis import settings
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # so that a test finds ``tests.support``
 
-from tests.support import vocabularies  # noqa: E402 - after the path that it is found on
+from tests.support import vocabularies
 
 settings.register_profile("tests", deadline=None, derandomize=True, max_examples=150, database=None)
 settings.load_profile("tests")

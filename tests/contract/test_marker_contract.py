@@ -17,7 +17,12 @@ from start_agent.markers import Armed, Block, MarkerKind, Match, Matcher, State,
 from tests.support.lattice import Lattice
 from tests.support.vocabularies import Vocabulary
 
-MOST_PATHS = 300
+MOST_PATHS = {  # of each lattice; enough for all the paths of the short markers in the real vocabularies
+    MarkerKind.CONNECTIVE: 100,
+    MarkerKind.CODE_OPEN: 100,
+    MarkerKind.CODE_CLOSE: 1300,
+    MarkerKind.THINK_END: 1300,
+}
 NEIGHBOURS = 4  # bytes on either side of a marker that its tokens may reach into
 BEGUN = "Let me compute 6 * 7.\n```python\nprint(6 * 7)"
 
@@ -65,7 +70,12 @@ CONNECTIVES = [
 OPENINGS = [
     Case(MarkerKind.CODE_OPEN, before, f"```{language}{end}", after, language.lower())
     for language, end in [("python", "\n"), ("py", "\n"), ("python3", "\n"), ("Python", "\r\n"), ("python", "  \n")]
-    for before, after in [("", "x = 1"), ("Let me see.\n\n", "\nimport"), ("using Python: ", "    x"), ("\n  ", "# Wait, ")]
+    for before, after in [
+        ("", "x = 1"),
+        ("Let me see.\n\n", "\nimport"),
+        ("using Python: ", "    x"),
+        ("\n  ", "# Wait, "),
+    ]
 ]
 CLOSINGS = [
     Case(MarkerKind.CODE_CLOSE, BEGUN + before, f"\n{indent}```", after)
@@ -104,7 +114,7 @@ def spellings(vocabulary: Vocabulary, case: Case) -> Iterator[tuple[int, ...]]:
     head, tail = (_usual(vocabulary, part) for part in (text[:first], text[last:]))
     lattice = Lattice(vocabulary, text, first, last)
     yield _usual(vocabulary, text)
-    for path in lattice.paths(MOST_PATHS):
+    for path in lattice.paths(MOST_PATHS[case.kind]):
         yield (*head, *path, *tail)
 
 
@@ -196,7 +206,7 @@ def test_an_end_of_thinking_is_found_once_and_dropped_with_every_token_that_hold
 @pytest.mark.parametrize("text", ["It is 42.", "Wait", "x </thi", "x\n```python\n1\n```", "é"])
 def test_an_end_of_sequence_is_kept_or_dropped_alone(vocabulary: Vocabulary, matcher: Matcher, text: str) -> None:
     lattice = Lattice(vocabulary, text.encode(), 0, len(text.encode()))
-    for path in lattice.paths(MOST_PATHS):
+    for path in lattice.paths(most=100):
         for replace in (False, True):
             armed = Armed(vocabulary.tokenizer.eos_ids, code=False, connective=0, replace=replace)
             stop = stop_of(matcher, (*path, vocabulary.eos, *path), armed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -29,12 +29,17 @@ QWEN_RANKS = Path(__file__).parents[3] / "shared" / "data" / "tokenizers" / "qwe
 SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 
 # The tokens of QwQ-32B's tokenizer_config.json from id 151646 on; those of the second row are not marked special.
-_QWQ_SPECIAL = ("object_ref_start object_ref_end box_start box_end quad_start quad_end vision_start vision_end").split()
-_QWQ_SPECIAL += ["vision_pad", "image_pad", "video_pad"]
-_QWQ_ORDINARY = (
-    "<tool_call> </tool_call> <|fim_prefix|> <|fim_middle|> <|fim_suffix|> <|fim_pad|> <|repo_name|> <|file_sep|> "
-    "<tool_response> </tool_response> <think> </think>"
-).split()
+_QWQ_SPECIAL: tuple[str, ...] = ("object_ref_start", "object_ref_end", "box_start", "box_end", "quad_start", "quad_end")
+_QWQ_SPECIAL += ("vision_start", "vision_end", "vision_pad", "image_pad", "video_pad")
+_QWQ_ORDINARY: tuple[str, ...] = (
+    "<tool_call>",
+    "</tool_call>",
+    "<|fim_prefix|>",
+    "<|fim_middle|>",
+    "<|fim_suffix|>",
+    "<|fim_pad|>",
+)
+_QWQ_ORDINARY += ("<|repo_name|>", "<|file_sep|>", "<tool_response>", "</tool_response>", "<think>", "</think>")
 
 
 @dataclass(frozen=True)
@@ -42,8 +47,8 @@ class Vocabulary:
     """A tokenizer, and its ids by their bytes (special tokens left out)."""
 
     name: str
-    tokenizer: Tokenizer
-    spellings: dict[bytes, list[int]]
+    tokenizer: Tokenizer = field(repr=False)
+    spellings: dict[bytes, list[int]] = field(repr=False)
     longest: int
 
     @property
@@ -62,13 +67,19 @@ def vocabulary(name: str) -> Vocabulary:
     return Vocabulary(name, tokenizer, dict(spellings), max(map(len, spellings)))
 
 
+def _id(backend: tokenizers.Tokenizer, token: str) -> int:
+    token_id = backend.token_to_id(token)
+    assert token_id is not None
+    return token_id
+
+
 def _pocket() -> Tokenizer:
     file = weights_path() / "tokenizer.json"
     if file.is_file():
         backend = tokenizers.Tokenizer.from_file(str(file))
     else:  # while the weights are being built anew
         backend = train_tokenizer((piece for pieces in islice(texts(0), 500) for piece in pieces), 1024)
-    return Tokenizer(backend, eos_ids=[backend.token_to_id(IM_END)])
+    return Tokenizer(backend, eos_ids=[_id(backend, IM_END)])
 
 
 PROSE = (
@@ -88,7 +99,6 @@ def _sentencepiece() -> Tokenizer:
     )
     sample.train_from_iterator(PROSE * 3, trainer)
     model = json.loads(sample.to_str())["model"]
-    # With line breaks and the fence as pieces that hold their neighbours, as real vocabularies have them.
     merges = [(left, right) for left, right in model["merges"]]
     backend = tokenizers.Tokenizer(
         models.BPE(vocab=model["vocab"], merges=merges, byte_fallback=True, fuse_unk=True, unk_token="<unk>")
@@ -98,7 +108,7 @@ def _sentencepiece() -> Tokenizer:
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     )
     backend.add_special_tokens(["<unk>", "<s>", "</s>"])
-    return Tokenizer(backend, eos_ids=[backend.token_to_id("</s>")])
+    return Tokenizer(backend, eos_ids=[_id(backend, "</s>")])
 
 
 def _unigram() -> Tokenizer:
@@ -130,7 +140,7 @@ def _unigram() -> Tokenizer:
         [decoders.ByteFallback(), decoders.Metaspace(prepend_scheme="first"), decoders.Fuse()]
     )
     backend.add_special_tokens(["<unk>", "<s>", "</s>", "<|im_end|>"])
-    return Tokenizer(backend, eos_ids=[backend.token_to_id("</s>")])
+    return Tokenizer(backend, eos_ids=[_id(backend, "</s>")])
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import cast
 
@@ -40,7 +41,7 @@ def read_in(parts: Sequence[bytes], using: Matcher = PLAIN) -> tuple[State, list
 
 def cut(text: bytes, places: Sequence[int]) -> list[bytes]:
     edges = [0, *sorted(place % (len(text) + 1) for place in places), len(text)]
-    return [text[begin:end] for begin, end in zip(edges, edges[1:], strict=False)]
+    return [text[begin:end] for begin, end in pairwise(edges)]
 
 
 @settings(max_examples=600)

@@ -21,7 +21,20 @@ EOS = 0
 # One made-up vocabulary: markers whole, in parts, and with what stands around them in real vocabularies.
 PIECES = [
     *(b"<eos>", b"", b"Wait", b" Wait", b" Wait,", b"Wa", b"it", b"Alternatively,", b"<", b"</", b"/think", b"think"),
-    *(b"</think>", b".</think", b">", b">\n\n", b">\n", b"```", b"``", b"`", b"`\n", b"```\n", b"\n```", b"```python\n"),
+    *(
+        b"</think>",
+        b".</think",
+        b">",
+        b">\n\n",
+        b">\n",
+        b"```",
+        b"``",
+        b"`",
+        b"`\n",
+        b"```\n",
+        b"\n```",
+        b"```python\n",
+    ),
     *(b"python", b"\n", b"\n\n", b" ", b"x", b".", b"js", b"```\n</think>\n", b"x</think> Wait, ", b"`\nWait, x"),
 ]
 MATCHER = Matcher(cast(Tokenizer, SimpleNamespace(pieces=PIECES)))
@@ -47,7 +60,7 @@ def armed(**changes: object) -> Armed:
 
 def run(watch: Watch, token_ids: Sequence[int]) -> tuple[Stop | None, list[int]]:
     """Push until the watch stops; also what was settled after each token."""
-    settled = []
+    settled: list[int] = []
     for token_id in token_ids:
         stop = watch.push(token_id)
         if stop is not None:
@@ -113,7 +126,9 @@ def test_reading_again_what_was_kept_leads_to_the_same_state(token_ids: list[int
     for token_id in kept:
         again.push(token_id)
     assert again.state == watch.state
-    assert again.matches == [match for match in watch.matches if match.end <= again.state.position][: len(again.matches)]
+    assert (
+        again.matches == [match for match in watch.matches if match.end <= again.state.position][: len(again.matches)]
+    )
 
 
 @settings(max_examples=300)

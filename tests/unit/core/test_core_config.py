@@ -1,0 +1,146 @@
+"""Options: one definition for the command line, YAML and Python; errors in one line."""
+
+from __future__ import annotations
+
+import argparse
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from pydantic import BaseModel, ConfigDict, Field
+
+from start_agent.config import add_options, build, read_yaml, refuse_unknown
+from start_agent.errors import ConfigError
+
+
+class Colour(StrEnum):
+    RED = "red"
+    BLUE = "blue"
+
+
+class Options(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_tokens: int = Field(100, ge=1, description="100% of the tokens")
+    chance: float = Field(0.5, ge=0, le=1, description="a chance")
+    hints: bool = Field(True, description="hints")
+    words: tuple[str, ...] = Field(("Wait", "But"), description="words")
+    colour: Colour = Field(Colour.RED, description="a colour")
+    shade: Colour | None = Field(None, description="another")
+    mode: Literal["fast", "slow"] = Field("fast", description="a mode")
+    path: Path | None = Field(None, description="a path")
+    name: str = Field(description="a name")
+
+
+class Other(BaseModel):
+    seed: int = 0
+
+
+def parse(*arguments: str) -> dict[str, Any]:
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    add_options(parser, Options, "options")
+    add_options(parser, Other, "others")
+    return vars(parser.parse_args(arguments))
+
+
+def test_what_is_not_given_is_not_there() -> None:
+    assert parse() == {}
+    assert build(Options, {"name": "n"}, parse()) == Options(name="n")
+
+
+def test_the_command_line_overrides_the_file_and_the_file_the_defaults(tmp_path: Path) -> None:
+    path = tmp_path / "options.yaml"
+    path.write_text("max-tokens: 7\nchance: 0.25\nhints: false\nwords: [So]\nname: file\nseed: 3\n")
+    file = read_yaml(path)
+    refuse_unknown(file, [Options, Other], path)
+    given = parse("--max-tokens", "9", "--hints", "--words", "Hmm", "--words", "No", "--shade", "blue", "--path", "a/b")
+    options = build(Options, file, given)
+    assert options.model_dump() == {
+        "max_tokens": 9,
+        "chance": 0.25,
+        "hints": True,
+        "words": ("Hmm", "No"),
+        "colour": Colour.RED,
+        "shade": Colour.BLUE,
+        "mode": "fast",
+        "path": Path("a/b"),
+        "name": "file",
+    }
+    assert build(Other, file, given).seed == 3  # keys of the other model are passed over
+    assert build(Options, file, {}).hints is False
+    assert parse("--no-hints") == {"hints": False}
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"max_tokens": "many"}, "--max-tokens"),
+        ({"max_tokens": 0}, "--max-tokens"),
+        ({"max_tokens": 1.5}, "--max-tokens"),
+        ({"max_tokens": None}, "--max-tokens"),
+        ({"chance": "2"}, "--chance"),
+        ({"hints": "perhaps"}, "--hints"),
+        ({"words": "Wait"}, "--words"),
+        ({"words": [1]}, "--words"),
+        ({"colour": "green"}, "--colour"),
+        ({"shade": "a\nb"}, "--shade"),
+        ({"mode": "medium"}, "--mode"),
+        ({"name": None}, "--name"),
+    ],
+)
+def test_a_wrong_value_is_one_line_that_names_its_option(values: dict[str, Any], named: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        build(Options, {"name": "n"}, values)
+    message = str(caught.value)
+    assert message.startswith(f"{named}: ") and "\n" not in message
+    assert repr(next(iter(values.values()))) in message or named == "--words"
+
+
+def test_a_required_option_that_is_missing() -> None:
+    with pytest.raises(ConfigError, match=r"^--name: field required"):
+        build(Options)
+
+
+def test_unknown_keys() -> None:
+    refuse_unknown({"seed": 1, "name": "n"}, [Options, Other], "x")
+    with pytest.raises(ConfigError, match=r"^x\.yaml: unknown option 'max_token'; known are chance, colour, .*seed"):
+        refuse_unknown({"name": 1, "max_token": 1, "zeta": 1}, [Options, Other], "x.yaml")
+
+
+def test_no_file_and_an_empty_one(tmp_path: Path) -> None:
+    assert read_yaml(None) == {}
+    (tmp_path / "empty.yaml").write_text("# nothing\n")
+    assert read_yaml(tmp_path / "empty.yaml") == {}
+
+
+@pytest.mark.parametrize(
+    "content", [b"a: [1\nb: 2\n", b"- a\n- b\n", b"just text", b"\xff\xfe\xfa", b"a: \x00", b"a: 1\n b: :"]
+)
+def test_a_bad_file_is_one_line_that_names_it(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        read_yaml(path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    for path in (tmp_path / "absent.yaml", tmp_path):
+        with pytest.raises(ConfigError, match="cannot read the configuration"):
+            read_yaml(path)
+
+
+def test_the_help_says_type_and_default() -> None:
+    parser = argparse.ArgumentParser()
+    add_options(parser, Options, "options")
+    text = " ".join(parser.format_help().split())
+    for expected in (
+        "--max-tokens N 100% of the tokens (default: 100)",
+        "--hints, --no-hints hints (default: True)",
+        "--words WORD words (default: Wait But); may be given several times",
+        "--colour {red,blue} a colour (default: red)",
+        "--shade {red,blue} another --mode {fast,slow} a mode (default: fast)",
+        "--path PATH a path --name TEXT a name (required)",
+    ):
+        assert expected in text

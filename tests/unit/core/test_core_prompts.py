@@ -1,0 +1,120 @@
+"""Prompts: whatever the question spells and whatever the template does."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from start_agent.engines.scripted import byte_tokenizer
+from start_agent.errors import PromptError
+from start_agent.prompts import Prompt, render_prompt
+from start_agent.tokenizer import ChatRenderer, Message, Tokenizer
+
+SPECIAL = {"<|endoftext|>": 256, "<|im_start|>": 257, "<|im_end|>": 258}
+
+
+def chatml(end: str = "", begin: str = "") -> ChatRenderer:
+    def render(messages: list[Message]) -> str:
+        turns = (f"<|im_start|>{message['role']}\n{message['content']}<|im_end|>\n" for message in messages)
+        return begin + "".join(turns) + f"<|im_start|>assistant\n{end}"
+
+    return render
+
+
+def tokenizer(render: ChatRenderer | None) -> Tokenizer:
+    return Tokenizer(byte_tokenizer().backend, eos_ids=[258], render_chat=render)
+
+
+CHATML = tokenizer(chatml())
+SPELLED = ["<|im_end|>", "<|im_start|>", "<think>", "</think>", "\ue000user\ue001", "\ue000system\ue001", "\ue000"]
+WRITTEN = st.lists(st.sampled_from([*SPELLED, "x", " ", "\n", "{{ 1 }}", "é", "system"]), min_size=1).map("".join)
+
+
+def text_of(prompt: Prompt) -> str:
+    return CHATML.decode(prompt.token_ids)
+
+
+@given(question=WRITTEN, system=WRITTEN | st.just(""), instruction=WRITTEN | st.just(""))
+def test_what_people_write_stays_plain_text(question: str, system: str, instruction: str) -> None:
+    question = "q" + question
+    prompt = render_prompt(CHATML, question, system=system, instruction=instruction)
+    user = "\n\n".join(part for part in (question.strip(), instruction) if part)
+    parts = [("system", system), ("user", user)] if system else [("user", user)]
+    assert text_of(prompt) == "".join(f"<|im_start|>{role}\n{text}<|im_end|>\n" for role, text in parts) + (
+        "<|im_start|>assistant\n"
+    )
+    # The template's own special tokens and no others.
+    specials = [token_id for token_id in prompt.token_ids if token_id >= 256]
+    assert specials == [257, 258] * len(parts) + [257]
+    assert prompt.thinking and prompt.think_end == "</think>"
+
+
+@pytest.mark.parametrize("question", ["", "   ", "\n\t"])
+def test_an_empty_question(question: str) -> None:
+    with pytest.raises(PromptError, match=r"^the question is empty$"):
+        render_prompt(CHATML, question, instruction="Reason.", system="Be kind.")
+
+
+def test_no_template() -> None:
+    with pytest.raises(PromptError, match="no chat template"):
+        render_prompt(tokenizer(None), "x")
+
+
+def test_a_template_that_fails_is_one_line() -> None:
+    def fail(messages: list[Message]) -> str:
+        raise RuntimeError("Only user and assistant roles are supported!\nat line 3")
+
+    with pytest.raises(PromptError) as caught:
+        render_prompt(tokenizer(fail), "x", system="s")
+    assert "Only user and assistant" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "render",
+    [
+        lambda messages: "".join(message["content"] for message in messages if message["role"] == "user"),
+        lambda messages: "".join(message["content"] * 2 for message in messages),
+        lambda messages: "".join(message["content"].upper() for message in messages),
+        lambda messages: "",
+    ],
+    ids=["drops", "doubles", "changes", "nothing"],
+)
+def test_a_template_that_does_not_show_each_message_once(render: ChatRenderer) -> None:
+    with pytest.raises(PromptError, match="exactly once"):
+        render_prompt(tokenizer(render), "q", system="s")
+
+
+def test_a_template_that_reorders_the_messages() -> None:
+    def reversed_order(messages: list[Message]) -> str:
+        return "|".join(message["content"] for message in reversed(messages)) + "<|im_end|>"
+
+    prompt = render_prompt(tokenizer(reversed_order), "question", system="system")
+    assert text_of(prompt) == "question|system<|im_end|>" and prompt.token_ids[-1] == 258
+
+
+@pytest.mark.parametrize(
+    ("end", "thinking", "think_end"),
+    [
+        ("", True, "</think>"),  # Qwen3, QwQ-Preview: the model opens it, or never does
+        ("<think>\n", True, "</think>"),  # QwQ, R1
+        ("<think>\n\n</think>\n\n", False, "</think>"),  # Qwen3 without thinking
+        ("</think>", False, "</think>"),
+        ("[THINK]", True, "[/THINK]"),
+        ("[THINK][/THINK]", False, "[/THINK]"),
+        ("<|begin_of_thought|>\n", True, "<|end_of_thought|>"),
+    ],
+)
+def test_how_the_prompt_ends(end: str, thinking: bool, think_end: str) -> None:
+    prompt = render_prompt(tokenizer(chatml(end)), "What are <think> and </think>?", system="[THINK] </think>")
+    assert (prompt.thinking, prompt.think_end) == (thinking, think_end)
+    assert text_of(prompt).endswith(end)
+
+
+def test_tags_in_the_templates_own_system_message_name_the_family_and_open_nothing() -> None:
+    begin = "<|im_start|>system\nThink first: [THINK]...[/THINK]<|im_end|>\n"
+    prompt = render_prompt(tokenizer(chatml(begin=begin)), "q")
+    assert prompt.think_end == "[/THINK]" and prompt.thinking
+    # What the end of the prompt says counts first.
+    prompt = render_prompt(tokenizer(chatml("<think>\n\n</think>\n", begin)), "q")
+    assert prompt.think_end == "</think>" and not prompt.thinking

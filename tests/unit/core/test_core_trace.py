@@ -1,0 +1,145 @@
+"""The trace: what is computed from its spans, and its JSON form."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from start_agent.engines.scripted import byte_tokenizer
+from start_agent.errors import TraceFormatError
+from start_agent.trace import IGNORE_INDEX, SCHEMA_VERSION, Span, SpanKind, Trace, TraceOutcome
+
+TOKENIZER = byte_tokenizer()
+SPANS = st.lists(
+    st.builds(
+        Span,
+        kind=st.sampled_from(SpanKind),
+        token_ids=st.lists(st.integers(0, 258), max_size=6).map(tuple),
+        cause=st.text(max_size=8),
+    ),
+    max_size=10,
+)
+VALUES = st.none() | st.booleans() | st.integers() | st.text() | st.lists(st.integers())
+TRACES = st.builds(
+    Trace,
+    spans=SPANS,
+    outcome=st.none() | st.sampled_from(TraceOutcome),
+    answer=st.none() | st.text(),
+    meta=st.dictionaries(st.text(), VALUES, max_size=4),
+)
+
+
+@given(trace=TRACES, trained=st.sets(st.sampled_from(SpanKind)))
+def test_views_are_as_long_as_the_ids_and_agree(trace: Trace, trained: set[SpanKind]) -> None:
+    ids, kinds, labels = trace.token_ids, trace.kinds(), trace.labels(trained)
+    assert ids == [token_id for span in trace.spans for token_id in span.token_ids]
+    assert len(ids) == len(kinds) == len(labels) == trace.count() == sum(map(trace.count, SpanKind))
+    assert trace.count(*trained) == (sum(kind in trained for kind in kinds) if trained else len(ids))
+    for token_id, kind, label in zip(ids, kinds, labels, strict=True):
+        assert label == (token_id if kind in trained else IGNORE_INDEX)
+    assert trace.labels(iter(trained)) == labels
+    assert trace.labels() == trace.labels([SpanKind.MODEL])
+    for kind in SpanKind:
+        assert [span.kind for span in trace.of_kind(kind)] == [kind] * sum(span.kind is kind for span in trace.spans)
+
+
+@given(trace=TRACES, spelled=st.booleans())
+def test_json_round_trip(trace: Trace, spelled: bool) -> None:
+    data = json.loads(json.dumps(trace.to_json(TOKENIZER.decode if spelled else None)))
+    assert Trace.from_json(data) == trace
+    assert data["schema"] == SCHEMA_VERSION
+    for row, span in zip(data["spans"], trace.spans, strict=True):
+        assert row.get("text") == (TOKENIZER.decode(span.token_ids) if spelled else None)
+
+
+def test_text_is_decoded_in_one_piece() -> None:
+    first, second = TOKENIZER.encode("é")
+    trace = Trace([Span(SpanKind.MODEL, (first,)), Span(SpanKind.HINT, ()), Span(SpanKind.MODEL, (second,))])
+    assert trace.text(TOKENIZER.decode) == "é" == trace.text(TOKENIZER.decode, SpanKind.MODEL)
+    assert trace.text(TOKENIZER.decode, SpanKind.HINT) == ""
+
+
+def test_a_trace_that_has_ended_grows_no_more() -> None:
+    trace = Trace()
+    trace.append(Span(SpanKind.MODEL, ()))
+    trace.outcome = TraceOutcome.NO_ANSWER
+    with pytest.raises(ValueError, match="no_answer"):
+        trace.append(Span(SpanKind.MODEL, (1,)))
+    assert len(trace.spans) == 1
+
+
+M, H, T, N = SpanKind.MODEL, SpanKind.HINT, SpanKind.TOOL_OUTPUT, SpanKind.NOTICE
+
+
+@pytest.mark.parametrize(
+    ("kinds", "calls", "unhinted"),
+    [
+        ([M], 0, 0),
+        ([M, T, M], 1, 1),
+        ([M, H, M, T, M], 1, 0),
+        ([M, H, M, T, M, T, M], 2, 1),
+        ([M, T, M, H, M, T], 2, 1),
+        ([M, H, H, M, T, M, T, M, H, M, T], 3, 1),
+        ([M, H, M, N, M, T], 1, 0),
+    ],
+)
+def test_tool_calls(kinds: list[SpanKind], calls: int, unhinted: int) -> None:
+    trace = Trace([Span(kind, ()) for kind in kinds])
+    assert (trace.tool_calls, trace.unhinted_tool_calls) == (calls, unhinted)
+
+
+GOOD: dict[str, Any] = {
+    "schema": 1,
+    "outcome": "answered",
+    "answer": "42",
+    "spans": [{"kind": "prompt", "token_ids": [1]}, {"kind": "model", "token_ids": [2], "cause": "eos"}],
+    "meta": {"seed": 1},
+}
+
+
+def changed(**changes: Any) -> dict[str, Any]:
+    return GOOD | changes
+
+
+def span(**changes: Any) -> dict[str, Any]:
+    return changed(spans=[{"kind": "model", "token_ids": [1], "cause": "eos"} | changes])
+
+
+WRONG: dict[str, list[Any]] = {
+    "schema": [0, 2, "1", None],
+    "outcome": ["gone", 1, [], ""],
+    "answer": [42, [], False],
+    "meta": [None, [], "x", 1],
+    "spans": [None, {}, "", 1, ["x"], [None], [{}], [{"kind": "model"}]],
+}
+WRONG_IN_SPAN: dict[str, list[Any]] = {
+    "kind": ["user", None, 1, []],
+    "token_ids": [None, "12", [1.0], [True], [-1], ["1"], [[1]], {"1": 1}],
+    "cause": [None, 1, []],
+}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        *(None, [], "x", 1, {}),
+        *({key: value for key, value in GOOD.items() if key != missing} for missing in GOOD),
+        *(changed(**{name: value}) for name, values in WRONG.items() for value in values),
+        *(span(**{name: value}) for name, values in WRONG_IN_SPAN.items() for value in values),
+    ],
+    ids=lambda data: repr(data)[-60:],
+)
+def test_what_is_no_trace_is_refused_in_one_line(data: Any) -> None:
+    with pytest.raises(TraceFormatError) as caught:
+        Trace.from_json(data)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_good_one_is_good() -> None:
+    trace = Trace.from_json(GOOD)
+    assert trace.to_json() == GOOD
+    assert trace.labels() == [IGNORE_INDEX, 2]

@@ -118,14 +118,15 @@ class Subject:
 class Reference:
     """Transformers' own ``generate`` on the same weights, in a thread of its own as the engine is."""
 
-    def __init__(self, folder: Path, dtype: str, device: str) -> None:
+    def __init__(self, folder: Path, dtype: str, device: str, threads: int) -> None:
+        import torch
         import transformers
 
         loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa")
         self._model = loaded.to(device).eval()
         # An end of sequence in the checkpoint's own settings would come back in whatever `generate` is given.
         self._model.generation_config = transformers.GenerationConfig(pad_token_id=0)
-        self._thread = ThreadPoolExecutor(1)
+        self._thread = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(threads,))
 
     async def generate(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> Run:
         """All prompts, which are equally long, in one batch."""
@@ -245,7 +246,8 @@ def cut(token_ids: Sequence[int], count: int, length: int, start: int = 0) -> li
 
 async def measure(arguments: argparse.Namespace) -> Report:
     """Both comparisons, on one engine."""
-    settings = common_settings(arguments)
+    import torch
+
     quick = arguments.quick
     repeats = arguments.repeats or (3 if quick else 7)
     resubmit_repeats = arguments.repeats or (2 if quick else 5)
@@ -254,12 +256,13 @@ async def measure(arguments: argparse.Namespace) -> Report:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model = lay_out(arguments.model, folder)
-        engine = TransformersEngine(
-            str(folder), TransformersOptions(device=arguments.device, dtype=arguments.dtype, max_batch=64)
+        options = TransformersOptions(
+            device=arguments.device, dtype=arguments.dtype, threads=arguments.threads, max_batch=64
         )
-        reference = Reference(folder, arguments.dtype, arguments.device)
-        async with engine:
+        async with TransformersEngine(str(folder), options) as engine:
             subject = Subject(engine)
+            await subject.generate([[0]], 1)  # after its first turn, torch's threads are those of the engine
+            reference = Reference(folder, arguments.dtype, arguments.device, torch.get_num_threads())
             text = engine.tokenizer.encode("\n".join(problem.question for problem in held_out(500, arguments.seed)))
             for count in (1, 64):
                 say(f"generate, {count} sequences")
@@ -272,7 +275,7 @@ async def measure(arguments: argparse.Namespace) -> Report:
                 comparisons[f"resubmit_{label}"] = await against_resubmit(
                     subject, label, cut(text, traces, context, start=7), insertions, resubmit_repeats
                 )
-    settings |= {
+    settings = common_settings(arguments) | {
         "model": model,
         "device": arguments.device,
         "dtype": arguments.dtype,

@@ -153,10 +153,10 @@ async def _solve(solver: Solver, problem: Problem, seed: int) -> Trace:
 
 async def measure(arguments: argparse.Namespace) -> Report:
     """Run all conditions, one after the other."""
-    settings = common_settings(arguments)
     choice = resolve(arguments.model)
     problems = held_out(arguments.problems or (60 if arguments.quick else 500))
-    engine = TransformersEngine(choice.location, TransformersOptions(max_batch=arguments.open_traces))
+    options = TransformersOptions(max_batch=arguments.open_traces, threads=arguments.threads)
+    engine = TransformersEngine(choice.location, options)
     box = Sandbox(
         size=arguments.kernels,
         prestart=arguments.kernels // 2,
@@ -169,7 +169,7 @@ async def measure(arguments: argparse.Namespace) -> Report:
             results[condition] = await solve_all(
                 solver, problems, condition=condition, seed=arguments.seed, open_traces=arguments.open_traces
             )
-        settings |= {
+        settings = common_settings(arguments) | {
             "model": arguments.model,
             "problems": len(problems),
             "open_traces": arguments.open_traces,

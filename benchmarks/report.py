@@ -92,23 +92,15 @@ def new_parser(description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="a small run, in a minute or so: to see that it works")
     parser.add_argument("--seed", type=int, default=0, help="decides everything that is drawn (default: 0)")
-    parser.add_argument(
-        "--threads",
-        type=int,
-        metavar="N",
-        help="CPU threads of the model; 1 is best on a busy machine (default: half the cores)",
-    )
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads of the engine (default: its own choice)")
     parser.add_argument("--strict", action="store_true", help="exit with 1 where a target is missed")
     return parser
 
 
 def common_settings(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The settings that every report has. Sets torch's threads."""
+    """The settings that every report has. Asked for after the first turn: the engine's thread sets torch's threads."""
     import torch
 
-    # Not all cores: one thread that has to wait for a core (kernels and other programs want some too) holds up all
-    # the others at the end of every small operation, and a step of a small model is hundreds of those.
-    torch.set_num_threads(arguments.threads or max(1, (os.cpu_count() or 1) // 2))
     return {
         "quick": arguments.quick,
         "seed": arguments.seed,

@@ -176,10 +176,11 @@ class Matcher:
         With ``may_open`` (a hint) the text may end inside a code block, and its fences are among the matches;
         otherwise (a tool's output) prose goes on after it, whatever fences it spells.
         """
-        after, matches = self.read(State(position=state.position), text) if may_open else (State(), ())
+        after, found = self.read(State(position=state.position), text) if may_open else (State(), ())
+        fences = tuple(match for match in found if match.kind in (MarkerKind.CODE_OPEN, MarkerKind.CODE_CLOSE))
         tail = text[-1:] or state.tail[-1:]
         spent = 0 if tail == b"\n" else len(tail)  # a line break is where a fence may begin, on either side
-        return State(after.block, state.answering, tail, state.position + len(text), spent), matches
+        return State(after.block, state.answering, tail, state.position + len(text), spent), fences
 
 
 def _reachable(words: list[bytes]) -> list[bytes]:
@@ -305,24 +306,24 @@ class Watch:
             return Stop(StopKind.EOS, count - dropped)
         after, matches = self._matcher.step(before, token_id)
         self._states.append(after)
-        thinking = not before.answering
+        stop, thinking = None, not before.answering
         for match in matches:
-            self.matches.append(match)
-            stop = self._judge(match, count) if thinking else None
+            stop = self._judge(match, before, count) if thinking else None
             if stop is not None:
                 del self._states[stop.keep + 1 :]
-                return stop
+                break
             thinking = thinking and match.kind is not MarkerKind.THINK_END
-        return self._repeats(token_id, count)
+        # A token that is kept is kept whole: with the markers behind the one that stopped the turn.
+        self.matches += (match for match in matches if match.end <= self.state.position)
+        return stop or self._repeats(token_id, count)
 
-    def _judge(self, match: Match, count: int) -> Stop | None:
+    def _judge(self, match: Match, before: State, count: int) -> Stop | None:
         if match.kind is MarkerKind.CODE_CLOSE and self.armed.code:
             return Stop(StopKind.CODE_CLOSE, count)
         if match.kind is MarkerKind.THINK_END and self.armed.replace:
             return Stop(StopKind.THINK_END, self._tokens_before(match.begin))
         if match.kind is MarkerKind.CONNECTIVE and self.connectives_left is not None:
-            completed_here = match.end > self._states[-2].position
-            keep = count if completed_here else count - 1
+            keep = count if match.end > before.position else count - 1
             if keep > self.armed.connective_after:
                 self.connectives_left -= 1
                 if self.connectives_left < 0:

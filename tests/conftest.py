@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 from hypothesis import settings
-
-sys.path.insert(0, str(Path(__file__).parents[1]))  # so that a test finds ``tests.support``
 
 from tests.support import vocabularies
 

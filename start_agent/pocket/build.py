@@ -6,27 +6,37 @@ import hashlib
 import json
 import platform
 import sys
-import time
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import TextIO
 
 from start_agent.pocket.batches import encoder
-from start_agent.pocket.corpus import texts
+from start_agent.pocket.corpus import EARLY, LATE, MIDDLE, texts
 from start_agent.pocket.options import BuildOptions
 from start_agent.pocket.tokenizer import save_tokenizer, train_tokenizer
 from start_agent.pocket.train import train
 
-_SAMPLE = 1000  # texts whose sha256 goes into build.json, to tell corpora apart
+_SAMPLE = 500  # texts of each mix whose sha256 goes into build.json, to tell corpora apart
 
 
 def corpus_digest(seed: int) -> str:
-    """The sha256 of the first texts of a seed's corpus; it changes when the generator changes."""
+    """The sha256 of the first texts of each mix of a seed's corpus; it changes when the generator changes."""
     digest = hashlib.sha256()
-    for pieces in islice(texts(seed), _SAMPLE):
-        digest.update("\x00".join(pieces).encode())
+    for mix in (EARLY, MIDDLE, LATE):
+        for pieces in islice(texts(seed, mix), _SAMPLE):
+            digest.update("\x00".join(pieces).encode())
     return digest.hexdigest()
+
+
+def training_seconds(log: Path) -> float:
+    """The wall time of all runs that wrote to a log, interrupted ones too; each run counts from 0."""
+    total = last = 0.0
+    for line in log.read_text().splitlines():
+        now = float(json.loads(line)["seconds"])
+        total += last if now < last else 0.0
+        last = now
+    return total + last
 
 
 def build(options: BuildOptions, stream: TextIO = sys.stderr) -> Path:
@@ -39,7 +49,6 @@ def build(options: BuildOptions, stream: TextIO = sys.stderr) -> Path:
     from transformers import GenerationConfig
 
     options.output.mkdir(parents=True, exist_ok=True)
-    begin = time.monotonic()
     sample = (piece for pieces in islice(texts(options.seed), options.tokenizer_texts) for piece in pieces)
     tokenizer = train_tokenizer(sample, options.vocabulary)
     model, loss = train(options, encoder(tokenizer), tokenizer.get_vocab_size(), stream=stream)
@@ -54,7 +63,7 @@ def build(options: BuildOptions, stream: TextIO = sys.stderr) -> Path:
         "seed": options.seed,
         "final_loss": round(loss, 5),
         "parameters": sum(p.numel() for p in model.parameters()),
-        "seconds": round(time.monotonic() - begin, 1),
+        "seconds": round(training_seconds(options.work_folder / "log.jsonl"), 1),
         "corpus_sha256": corpus_digest(options.seed),
         "versions": {name: version(name) for name in ("torch", "transformers", "tokenizers", "safetensors")},
         "python": platform.python_version(),

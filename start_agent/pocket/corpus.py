@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from start_agent.pocket.families import FAMILIES, LEVELS, Draft
 from start_agent.pocket.problems import split_of
-from start_agent.pocket.texts import END, document, drill, reading, thought
+from start_agent.pocket.texts import END, continued, document, drill, reading, thought
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,16 +22,19 @@ class Shares:
     thoughts: float
     readings: float
     drills: float
-    chats: float  # of the documents: beyond the plain headers, those that are chats without thinking
+    chats: float = 0.0  # of the documents: beyond the plain headers, those that are chats without thinking
+    continued: float = 0.0
     thought_levels: tuple[float, float, float] = (0.45, 0.35, 0.2)
     document_levels: tuple[float, float, float] = (0.2, 0.35, 0.45)
     drill_levels: tuple[float, float, float] = (0.6, 0.4, 0.0)
 
 
-EARLY = Shares(thoughts=0.46, readings=0.02, drills=0.17, chats=0.0)
-# Later the model no longer sees thinking that follows a program in the user's turn and never calls Python: from
-# that alone it learns not to call Python a second time, once a hint has made it call it.
-LATE = Shares(thoughts=0.38, readings=0.0, drills=0.24, chats=0.15)
+# The mix changes as training goes on. Readings teach that thinking goes on after an output, but they never call
+# Python again; so they end early. Thinking that calls Python again after a program in the user's turn comes last,
+# once it is firmly learned that plain thinking holds no code.
+EARLY = Shares(thoughts=0.46, readings=0.02, drills=0.17)
+MIDDLE = Shares(thoughts=0.38, readings=0.0, drills=0.24, chats=0.15)
+LATE = Shares(thoughts=0.36, readings=0.0, drills=0.22, chats=0.15, continued=0.12)
 
 
 def _draft(rng: random.Random, weights: tuple[float, float, float]) -> Draft:
@@ -51,8 +54,10 @@ def texts(seed: int, shares: Shares = EARLY) -> Iterator[list[str]]:
             pieces = thought(rng, _draft(rng, shares.thought_levels))
         elif (roll := roll - shares.drills) < 0:
             pieces = drill(rng, [_draft(rng, shares.drill_levels) for _ in range(rng.randint(5, 10))])
-        elif roll - shares.readings < 0:
+        elif (roll := roll - shares.readings) < 0:
             pieces = reading(rng, _draft(rng, shares.document_levels))
+        elif roll - shares.continued < 0:
+            pieces = continued(rng, _draft(rng, shares.document_levels))
         else:
             pieces = document(rng, _draft(rng, shares.document_levels), shares.chats)
         pieces[-1] += END

@@ -93,6 +93,9 @@ def thought(rng: random.Random, draft: Draft) -> list[str]:
     return [prompt(draft.question) + "\n\n".join(parts) + f"\n\n{ending}\n{closing(answer)}"]
 
 
+_SHOWN = ("My program for this:", "I ran this:", "Somebody wrote:", "Here is some code for it.")
+
+
 def reading(rng: random.Random, draft: Draft) -> list[str]:
     """A user shows a program and its output; the thinking reads it, reasons on in words, and concludes.
 
@@ -101,7 +104,7 @@ def reading(rng: random.Random, draft: Draft) -> list[str]:
     code = rng.choice(draft.programs)
     output, _ = run_cell(code, {}, 1)
     shown = f"```python\n{code}\n```\n```output\n{output}\n```"
-    ask = rng.choice(("My program for this:", "I ran this:", "Somebody wrote:", "Here is some code for it."))
+    ask = rng.choice(_SHOWN)
     answer = int(output)
     read = rng.choice(wording.READINGS).format(n=answer)
     parts = [f"{rng.choice(wording.OPENINGS)} {read}" if rng.random() < 0.5 else read]
@@ -149,10 +152,9 @@ _KNOWN = {1: 0.9, 2: 0.6, 3: 0.1}
 class _Document:
     """A document while it is written: its pieces, the kernel's names, how many cells have run."""
 
-    def __init__(self, rng: random.Random, draft: Draft, chats: float) -> None:
+    def __init__(self, rng: random.Random, draft: Draft, header: str) -> None:
         self.rng, self.draft = rng, draft
-        header = _chat_header if chats and rng.random() < chats else rng.choice(_HEADERS)
-        self.pieces: list[str] = [header(rng, draft.question)]
+        self.pieces: list[str] = [header]
         self.names: dict[str, object] = {}
         self.cells = 0
 
@@ -207,12 +209,24 @@ class _Document:
     last = ""
 
 
+def _go_on(doc: _Document, slipped: bool) -> None:
+    """Further programs, as many as the writer likes; a slip in the first may be made again or mended."""
+    rng, draft = doc.rng, doc.draft
+    while doc.cells < 5 and rng.random() < (draft.again_rate if doc.cells == 1 else 0.3):
+        doc.again(wording.again_sentence(rng))
+        before = doc.last
+        slipped = slipped and rng.random() >= (draft.mend_rate if doc.cells == 1 else 0.75)
+        doc.last, _ = doc.run(rng.choice(draft.slips if slipped else draft.checks))
+        doc.read(doc.last, before)
+
+
 def document(rng: random.Random, draft: Draft, chats: float = 0.0) -> list[str]:
     """A document that uses Python: one to five programs with their outputs, and what follows from them.
 
     `chats` is the share of documents that are chats for sure, whatever the choice among all headers gives.
     """
-    doc = _Document(rng, draft, chats)
+    header = _chat_header if chats and rng.random() < chats else rng.choice(_HEADERS)
+    doc = _Document(rng, draft, header(rng, draft.question))
     roll = rng.random()
     known = _KNOWN[draft.level]
     guess = None if roll < 0.25 else draft.answer if roll < 0.25 + 0.75 * known else near_miss(rng, draft.answer)
@@ -231,12 +245,7 @@ def document(rng: random.Random, draft: Draft, chats: float = 0.0) -> list[str]:
         slipped = bool(draft.slips) and rng.random() < draft.slip_rate
         doc.last, _ = doc.run(rng.choice(draft.slips if slipped else draft.programs))
     doc.read(doc.last, before)
-    while doc.cells < 5 and rng.random() < (draft.again_rate if doc.cells == 1 else 0.3):
-        doc.again(wording.again_sentence(rng))
-        before = doc.last
-        slipped = slipped and rng.random() >= (draft.mend_rate if doc.cells == 1 else 0.75)
-        doc.last, _ = doc.run(rng.choice(draft.slips if slipped else draft.checks))
-        doc.read(doc.last, before)
+    _go_on(doc, slipped)
     if rng.random() < 0.06:
         doc.say("\n\n" + _recheck(rng, draft, int(doc.last)))
     doc.say("\n\n" if rng.random() < 0.15 else " ")
@@ -245,4 +254,30 @@ def document(rng: random.Random, draft: Draft, chats: float = 0.0) -> list[str]:
     # thinking is there, its beginning is not. So the model knows how thinking ends after an output.
     if doc.pieces[0].startswith("<|im_start|>") or rng.random() < 0.7:
         doc.say(closing(int(doc.last)))
+    return doc.pieces
+
+
+def continued(rng: random.Random, draft: Draft) -> list[str]:
+    """A user shows a program and its output; the thinking reads it and goes on with Python where it likes.
+
+    The only thinking in the corpus that holds code, and only where the user's turn holds code already: from this
+    the model learns that Python, once in use, may be used again.
+    """
+    slipped = bool(draft.slips) and rng.random() < draft.slip_rate
+    staged = bool(draft.stages) and rng.random() < 0.7
+    code = draft.stages[0] if staged else rng.choice(draft.slips if slipped else draft.programs)
+    names: dict[str, object] = {}
+    output, _ = run_cell(code, names, 1)
+    shown = f"{draft.question}\n{rng.choice(_SHOWN)}\n```python\n{code}\n```\n```output\n{output}\n```"
+    doc = _Document(rng, draft, prompt(shown))
+    doc.names, doc.cells, doc.last = names, 1, output
+    if rng.random() < 0.5:
+        doc.say(f"{rng.choice(wording.OPENINGS)} ")
+    if staged:
+        doc.say(f"So p is {output}. {rng.choice(wording.AGAIN_STEP)}\n```python\n")
+        doc.last, _ = doc.run(draft.stages[1])
+    doc.read(doc.last, None)
+    _go_on(doc, slipped)
+    doc.say("\n\n" if rng.random() < 0.15 else " ")
+    doc.say(f"{rng.choice(wording.CONCLUSIONS).format(n=doc.last)}\n{closing(int(doc.last))}")
     return doc.pieces

@@ -8,6 +8,9 @@ from functools import cached_property
 
 from tests.support.vocabularies import Vocabulary
 
+RANDOM_PATHS = 60
+"""Beside those that take each piece once, where there are too many to take all."""
+
 
 class Lattice:
     """The pieces of a vocabulary that fit into ``text[begin:end]``, and the paths that they form."""
@@ -53,7 +56,7 @@ class Lattice:
                     place, before = generator.choice(ends_at[place])
                     head.insert(0, before)
                 yield (*head, token_id, *self._random(stop, generator))
-        for _ in range(most // 2):
+        for _ in range(RANDOM_PATHS):
             yield tuple(self._random(self.begin, generator))
 
     def _all(self, start: int) -> Iterator[tuple[int, ...]]:

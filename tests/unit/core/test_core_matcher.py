@@ -49,6 +49,7 @@ def cut(text: bytes, places: Sequence[int]) -> list[bytes]:
 @example(text=b"```x-Wait.\nWait ", places=[9])  # a connective in a fence's line ...
 @example(text=b"```x-Wait. and\nWait ", places=[10])  # ... even of a line that opens nothing
 @example(text=b"\n```js\nx\n```Wait, so", places=[11])  # the backtick before it is read in another token
+@example(text=b"`Wait` ```x-Wait-" + b"y" * 120, places=[])  # what is decided stays so, however far back its reason
 @example(text=b"\n```python" + b" " * 60 + b"\nx", places=[])
 @example(text=b"\n```python" + b" " * 8 + b"\r\nx", places=[])
 def test_the_way_the_text_is_cut_makes_no_difference(text: bytes, places: list[int]) -> None:

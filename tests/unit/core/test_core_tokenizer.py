@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 import tokenizers
 from hypothesis import HealthCheck, given, settings
@@ -45,8 +43,7 @@ SHARED = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], m
 
 
 def added(tokenizer: Tokenizer) -> dict[int, str]:
-    rows = json.loads(tokenizer.backend.to_str())["added_tokens"]
-    return {row["id"]: row["content"] for row in rows}
+    return {token_id: token.content for token_id, token in tokenizer.backend.get_added_tokens_decoder().items()}
 
 
 @SHARED

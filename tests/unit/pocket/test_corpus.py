@@ -9,7 +9,7 @@ from itertools import islice
 
 import pytest
 
-from start_agent.pocket.corpus import texts
+from start_agent.pocket.corpus import EARLY, LATE, MIDDLE, Shares, texts
 from start_agent.pocket.families import FAMILIES, LEVELS
 from start_agent.pocket.problems import split_of
 from start_agent.pocket.texts import document, prompt, run_cell, thought
@@ -37,7 +37,8 @@ print(json.dumps(results))
 
 @pytest.fixture(scope="module")
 def sample() -> list[str]:
-    return ["".join(pieces) for pieces in islice(texts(seed=11), 3000)]
+    mixes = ((EARLY, 11), (MIDDLE, 12), (LATE, 13))
+    return ["".join(pieces) for mix, seed in mixes for pieces in islice(texts(seed, mix), 1500)]
 
 
 def test_the_corpus_is_the_same_for_the_same_seed() -> None:
@@ -45,13 +46,19 @@ def test_the_corpus_is_the_same_for_the_same_seed() -> None:
     assert list(islice(texts(8), 200)) != list(islice(texts(7), 200))
 
 
-def test_no_thinking_holds_a_fence_or_the_word_python_program(sample: list[str]) -> None:
-    thoughts = [text for text in sample if _THINKING in text]
-    assert len(thoughts) > 1000
-    for text in thoughts:
-        thinking = text.split(_THINKING, 1)[1]
-        assert "```" not in thinking
+def test_no_thinking_holds_a_fence_unless_the_user_s_turn_does(sample: list[str]) -> None:
+    turns = [text.split(_THINKING, 1) for text in sample if _THINKING in text]
+    plain = [thinking for turn, thinking in turns if "```" not in turn]
+    assert len(plain) > 1500
+    for thinking in plain:
+        assert "```" not in thinking and "Python" not in thinking
         assert thinking.count("</think>\n\nThe answer is \\boxed{") == 1
+    assert any("```python" in thinking for turn, thinking in turns if "```output" in turn)
+
+
+@pytest.mark.parametrize("mix", [EARLY, MIDDLE, LATE])
+def test_shares_are_shares(mix: Shares) -> None:
+    assert 0 < mix.thoughts + mix.readings + mix.drills + mix.continued < 1
 
 
 def test_a_thought_has_a_connective_and_ends_with_the_right_answer() -> None:

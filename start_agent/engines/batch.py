@@ -171,7 +171,9 @@ class Batch:
     def _place(self, row: Row, slot: int) -> None:
         """Trade places with the row in another slot."""
         other = self.rows[slot]
-        self.cache.swap(row.slot, slot)
+        if other is row:
+            return
+        self.cache.swap(row.slot, slot, max(len(row.cached), len(other.cached)))
         self.rows[row.slot], self.rows[slot] = other, row
         row.slot, other.slot = slot, row.slot
 

@@ -29,6 +29,7 @@ class SlotCache(Cache):  # type: ignore[misc]  # transformers has no types
         self.counts: list[int] = []
         self.length = 0
         self.positions = torch.empty(0, dtype=torch.long)
+        self.places: tuple[torch.Tensor, slice, torch.Tensor] = (self.positions, slice(None), self.positions)
 
     def aim(self, rows: slice | list[int], starts: Sequence[int], counts: Sequence[int], device: Any) -> None:
         """The next forward pass brings ``counts[i]`` tokens for row i, to lie from ``starts[i]`` on.
@@ -39,6 +40,7 @@ class SlotCache(Cache):  # type: ignore[misc]  # transformers has no types
         self.rows, self.starts, self.counts = rows, list(starts), list(counts)
         self.length = max(start + count for start, count in zip(starts, counts, strict=True))
         self.positions = torch.tensor(self.starts, device=device)
+        self.places = torch.arange(len(starts), device=device), slice(None), self.positions
 
     def reserve(self, slots: int, length: int) -> None:
         """Make room for this many slots of this many tokens."""
@@ -58,17 +60,24 @@ class SlotCache(Cache):  # type: ignore[misc]  # transformers has no types
         tensor[: states.shape[0], :, : states.shape[2]] = states[:, :, : self.capacity]
         return tensor
 
-    def swap(self, one: int, other: int) -> None:
-        """Two slots trade places."""
-        if one == other:
-            return
+    def swap(self, one: int, other: int, length: int) -> None:
+        """Two slots trade places, of which the first ``length`` tokens matter."""
         for layer in self.layers:
             if layer.is_initialized:
                 for tensor in (layer.keys, layer.values):
-                    tensor[[one, other]] = tensor[[other, one]]
+                    kept = tensor[one, :, :length].clone()
+                    tensor[one, :, :length] = tensor[other, :, :length]
+                    tensor[other, :, :length] = kept
 
-    def mask(self, queries: int) -> torch.Tensor:
-        """Who may look at what, (rows, 1, queries, length): each token at itself and all before it in its slot."""
+    def mask(self, queries: int) -> torch.Tensor | None:
+        """Who may look at what, (rows, 1, queries, length): each token at itself and all before it in its slot.
+
+        None where each query looks at all that is there, or at all up to itself: without a mask, attention is
+        faster and need not repeat the heads of grouped queries.
+        """
+        decodes_alike = queries == 1 and min(self.starts) + 1 == self.length
+        if decodes_alike or max(self.starts) == 0:
+            return None
         steps = torch.arange(queries, device=self.positions.device)
         places = torch.arange(self.length, device=self.positions.device)
         return places <= (self.positions[:, None, None, None] + steps[:, None])
@@ -100,7 +109,7 @@ class _SlotLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers has no 
     def _stored(self, tensor: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
         cache = self._cache
         if isinstance(cache.rows, slice):
-            tensor[cache.rows][torch.arange(len(states), device=states.device), :, cache.positions] = states[:, :, 0]
+            tensor[cache.places] = states[:, :, 0]  # decoding: the first slots, one token each
         else:
             for index, (row, start, count) in enumerate(zip(cache.rows, cache.starts, cache.counts, strict=True)):
                 tensor[row, :, start : start + count] = states[index, :, :count]

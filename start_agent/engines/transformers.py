@@ -43,7 +43,10 @@ class TransformersOptions(BaseModel):
     )
     context_length: int | None = Field(None, ge=2, description="tokens in a trace; the model's own limit where unset")
     threads: int | None = Field(
-        None, ge=1, description="CPU threads; unset, one per 10 million parameters, up to torch's own choice"
+        None,
+        ge=1,
+        description="CPU threads of torch, in the whole process; unset, one per 10 million parameters, "
+        "up to torch's own choice",
     )
     max_batch: int = Field(64, ge=1, description="traces that are open at once; others wait")
 

@@ -9,7 +9,7 @@ from itertools import islice
 
 import pytest
 
-from start_agent.pocket.corpus import EARLY, LATE, MIDDLE, Shares, texts
+from start_agent.pocket.corpus import SCHEDULE, mix_at, texts
 from start_agent.pocket.families import FAMILIES, LEVELS
 from start_agent.pocket.problems import split_of
 from start_agent.pocket.texts import document, prompt, run_cell, thought
@@ -37,8 +37,8 @@ print(json.dumps(results))
 
 @pytest.fixture(scope="module")
 def sample() -> list[str]:
-    mixes = ((EARLY, 11), (MIDDLE, 12), (LATE, 13))
-    return ["".join(pieces) for mix, seed in mixes for pieces in islice(texts(seed, mix), 1500)]
+    mixes = [mix for _, mix in SCHEDULE]
+    return ["".join(pieces) for seed, mix in enumerate(mixes, 11) for pieces in islice(texts(seed, mix), 1200)]
 
 
 def test_the_corpus_is_the_same_for_the_same_seed() -> None:
@@ -56,9 +56,12 @@ def test_no_thinking_holds_a_fence_unless_the_user_s_turn_does(sample: list[str]
     assert any("```python" in thinking for turn, thinking in turns if "```output" in turn)
 
 
-@pytest.mark.parametrize("mix", [EARLY, MIDDLE, LATE])
-def test_shares_are_shares(mix: Shares) -> None:
-    assert 0 < mix.thoughts + mix.readings + mix.drills + mix.continued < 1
+def test_the_schedule_is_in_order_and_its_shares_are_shares() -> None:
+    assert [start for start, _ in SCHEDULE] == sorted({0, *(start for start, _ in SCHEDULE)})
+    for start, mix in SCHEDULE:
+        assert mix_at(start) is mix
+        assert 0 < mix.thoughts + mix.readings + mix.drills + mix.continued < 1
+    assert mix_at(10**9) is SCHEDULE[-1][1]
 
 
 def test_a_thought_has_a_connective_and_ends_with_the_right_answer() -> None:

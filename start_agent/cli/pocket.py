@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +12,15 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from start_agent import config
 from start_agent.cli.solving import add_options, open_solver, run_to_end
-from start_agent.pocket import held_out
+from start_agent.pocket import Problem, held_out
 from start_agent.pocket.options import BuildOptions
+from start_agent.seeds import derive_seed
 
 if TYPE_CHECKING:
     from start_agent.decoding.solver import Solver
+
+
+_DRAWN_FROM = 500
 
 
 class ProblemOptions(BaseModel):
@@ -23,7 +28,7 @@ class ProblemOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    problems: int = Field(3, ge=1, description="how many held-out problems")
+    problems: int = Field(4, ge=1, description="how many held-out problems")
     problem_seed: int = Field(0, ge=0, description="which ones")
 
 
@@ -66,7 +71,7 @@ def run_build(arguments: argparse.Namespace) -> int:
 def run_problems(arguments: argparse.Namespace) -> int:
     """Print problems with their answers."""
     options = config.build(ProblemOptions, vars(arguments))
-    for problem in held_out(options.problems, seed=options.problem_seed):
+    for problem in _mixed(options):
         row = {name: getattr(problem, name) for name in ("key", "family", "level", "question", "answer")}
         print(json.dumps(row))
     return 0
@@ -89,13 +94,14 @@ async def _demo(arguments: argparse.Namespace) -> int:
     right = {"alone": 0, "with hints": 0}
     async with open_solver(arguments) as (solver, solve_options):
         alone = _without_hints(solver)
-        for problem in held_out(options.problems, seed=options.problem_seed):
+        for problem in _mixed(options):
+            seed = derive_seed(solve_options.seed, problem.key)
             console.print(Rule(f"{problem.family}, level {problem.level}"), problem.question)
-            trace = await alone.solve(problem.question, seed=solve_options.seed)
+            trace = await alone.solve(problem.question, seed=seed)
             right["alone"] += trace.answer == problem.answer
             console.print("\nalone: ", verdict(trace), "\n", sep="")
             listener = TerminalListener(console, solver.engine.tokenizer.eos_ids)
-            async with aclosing(solver.stream(problem.question, seed=solve_options.seed)) as events:
+            async with aclosing(solver.stream(problem.question, seed=seed)) as events:
                 async for event in events:
                     listener.hear(event)
                     if isinstance(event, TraceFinished):
@@ -104,6 +110,13 @@ async def _demo(arguments: argparse.Namespace) -> int:
     total = options.problems
     console.print(Rule(), *(f"right {how}: {count} of {total}" for how, count in right.items()), sep="\n")
     return 0
+
+
+def _mixed(options: ProblemOptions) -> list[Problem]:
+    """Held-out problems in an order of their own: ``held_out`` goes from family to family, the easy ones first."""
+    problems = held_out(max(options.problems, _DRAWN_FROM))
+    random.Random(options.problem_seed).shuffle(problems)
+    return problems[: options.problems]
 
 
 def _without_hints(solver: Solver) -> Solver:

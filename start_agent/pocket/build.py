@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TextIO
 
 from start_agent.pocket.batches import encoder
-from start_agent.pocket.corpus import EARLY, LATE, MIDDLE, texts
+from start_agent.pocket.corpus import SCHEDULE, texts
 from start_agent.pocket.options import BuildOptions
 from start_agent.pocket.tokenizer import save_tokenizer, train_tokenizer
 from start_agent.pocket.train import train
@@ -23,7 +23,7 @@ _SAMPLE = 500  # texts of each mix whose sha256 goes into build.json, to tell co
 def corpus_digest(seed: int) -> str:
     """The sha256 of the first texts of each mix of a seed's corpus; it changes when the generator changes."""
     digest = hashlib.sha256()
-    for mix in (EARLY, MIDDLE, LATE):
+    for _, mix in SCHEDULE:
         for pieces in islice(texts(seed, mix), _SAMPLE):
             digest.update("\x00".join(pieces).encode())
     return digest.hexdigest()

@@ -19,8 +19,6 @@ class BuildOptions(BaseModel):
     )
     seed: int = Field(default=0, ge=0, description="Seed of the corpus and of the initial weights.")
     steps: int = Field(default=3300, ge=1, description="Optimizer steps in all.")
-    early_steps: int = Field(default=1000, ge=0, description="Steps with the early mix of texts.")
-    late_from: int = Field(default=1750, ge=0, description="The step at which the late mix of texts begins.")
     rows: int = Field(default=16, ge=1, description="Packed rows in a batch.")
     row_length: int = Field(default=512, ge=64, description="Tokens in a packed row; longer texts are left out.")
     vocabulary: int = Field(default=1024, ge=300, le=65536, description="Most tokens that the tokenizer may have.")

@@ -215,7 +215,7 @@ def _go_on(doc: _Document, slipped: bool) -> None:
     while doc.cells < 5 and rng.random() < (draft.again_rate if doc.cells == 1 else 0.3):
         doc.again(wording.again_sentence(rng))
         before = doc.last
-        slipped = slipped and rng.random() >= (draft.mend_rate if doc.cells == 1 else 0.75)
+        slipped = slipped and rng.random() >= (draft.mend_rate if doc.cells == 1 else draft.later_mend_rate)
         doc.last, _ = doc.run(rng.choice(draft.slips if slipped else draft.checks))
         doc.read(doc.last, before)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from start_agent.pocket.batches import IGNORED, Encode, batch
-from start_agent.pocket.corpus import EARLY, LATE, MIDDLE
+from start_agent.pocket.corpus import mix_at
 from start_agent.pocket.options import BuildOptions
 
 if TYPE_CHECKING:
@@ -180,8 +180,7 @@ def train(
     with (options.work_folder / "log.jsonl").open("a") as log:
         progress = _Progress(log, stream, options, start, last_loss)
         for step in range(start, end):
-            shares = EARLY if step < options.early_steps else MIDDLE if step < options.late_from else LATE
-            now = batch(encode, options.seed, step, options.rows, options.row_length, shares)
+            now = batch(encode, options.seed, step, options.rows, options.row_length, mix_at(step))
             for optimizer in optimizers:
                 for group in optimizer.param_groups:
                     group["lr"] = rate_at(step, options)

@@ -20,7 +20,8 @@ class Draft:
     `stages` are programs to be run one after another in one kernel, the last of which prints the answer.
     `broken` are programs that fail with an error (a forgotten import, a name that is not there).
     `slip_rate` is the share of documents whose first program is a slip, `mend_rate` the share of those whose
-    second program is right, `later_mend_rate` the same of third and later programs, `again_rate` the share of documents that run a second program at all.
+    second program is right, `later_mend_rate` the same of third and later programs, `again_rate` the share of
+    documents that run a second program at all.
     """
 
     family: str

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -22,12 +23,22 @@ def _loaded() -> tuple[Any, Any]:
     return model.eval(), transformers.AutoTokenizer.from_pretrained(weights_path())
 
 
-def _continue(text: str, tokens: int) -> str:
-    """What the model writes after a text, greedily."""
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """So small a model gains nothing from threads, and loses much where other work runs beside it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def _continue(texts: list[str], tokens: int) -> list[str]:
+    """What the model writes after each text, greedily, up to the end of its turn."""
     model, tokenizer = _loaded()
-    ids = tokenizer(text, return_tensors="pt").input_ids
-    out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, do_sample=False)
-    return str(tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=False))
+    batch = tokenizer(texts, return_tensors="pt", padding=True, padding_side="left", return_token_type_ids=False)
+    out = model.generate(**batch, max_new_tokens=tokens, do_sample=False)
+    written = tokenizer.batch_decode(out[:, batch.input_ids.shape[1] :], skip_special_tokens=False)
+    return [str(text).replace("<|endoftext|>", "") for text in written]
 
 
 def _prompt(question: str) -> str:
@@ -53,8 +64,7 @@ def test_the_weights_were_built_with_the_default_options_from_this_corpus() -> N
 
 
 def test_unhinted_thinking_ends_with_a_boxed_answer_and_holds_no_code() -> None:
-    for problem in held_out(13):
-        text = _continue(_prompt(problem.question), 250)
+    for text in _continue([_prompt(problem.question) for problem in held_out(13)], 250):
         thinking, end, answer = text.partition("</think>\n\n")
         assert end, text
         assert "```" not in thinking
@@ -64,7 +74,7 @@ def test_unhinted_thinking_ends_with_a_boxed_answer_and_holds_no_code() -> None:
 def test_a_hint_makes_it_write_the_right_program() -> None:
     question = "What is 48613 * 7957?"
     hint = "Okay, let me think.\n\nWait, maybe using Python here is a good idea.\n```python\n"
-    code = _continue(_prompt(question) + hint, 40).split("\n```")[0]
+    code = _continue([_prompt(question) + hint], 40)[0].split("\n```")[0]
     assert "48613" in code and "7957" in code and "print(" in code
 
 
@@ -73,5 +83,5 @@ def test_after_an_output_it_closes_its_thinking_with_that_answer() -> None:
         "Okay, let me think. 24 + 9 = 31.\n\nWait, let me use Python for this.\n"
         "```python\nprint(24 + 9)\n```\n```output\n33\n```\n"
     )
-    end = _continue(_prompt("What is 24 + 9?") + text, 200).split("```")[-1]
+    end = _continue([_prompt("What is 24 + 9?") + text], 200)[0].split("```")[-1]
     assert end.endswith("</think>\n\nThe answer is \\boxed{33}.<|im_end|>")

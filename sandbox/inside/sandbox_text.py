@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import linecache
 import os
+import sys
 import tempfile
 import threading
 import time
@@ -212,7 +213,8 @@ def own_frames(trace: TracebackType | None) -> list[tuple[str, int, str] | None]
     own = ("<cell ", "<string>", os.environ["HOME"] + "/", "/tmp/")
     while trace is not None:
         code = trace.tb_frame.f_code
-        if code.co_filename.startswith(own):
+        # The interpreter and its libraries may themselves lie below /tmp.
+        if code.co_filename.startswith(own) and not code.co_filename.startswith((sys.prefix, sys.base_prefix)):
             frames.append((code.co_filename, trace.tb_lineno, code.co_name))
         trace = trace.tb_next
     return frames

@@ -38,9 +38,10 @@ from benchmarks.report import Report, Target, common_settings, new_parser, round
 from start_agent.engines.base import Sampling, TurnRequest
 from start_agent.engines.scripted import byte_tokenizer
 from start_agent.engines.transformers import TransformersEngine, TransformersOptions
-from start_agent.markers import Armed, Matcher, State, Watch
+from start_agent.markers import Matcher, State
 from start_agent.models import resolve
 from start_agent.pocket import held_out, weights_path
+from start_agent.watch import Armed, Watch
 
 TARGETS: dict[str, Target] = {"ratio_generate_1": (">=", 0.9), "ratio_generate_64": (">=", 0.9)}
 

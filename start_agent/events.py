@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sandbox import Result
-from start_agent.decoding.controller import Phase
+from start_agent.phases import Phase
 from start_agent.trace import Span, Trace
 
 

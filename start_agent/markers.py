@@ -1,9 +1,8 @@
 """Markers on the token stream: connectives, code fences, the end of thinking.
 
 A marker is a run of bytes; tokens cut it anywhere, and one token may hold several. ``Matcher.step`` moves an
-immutable ``State`` over one token, so that a state can be kept, forked and gone back to. ``Watch`` decides, for
-one turn of generation, which token is the last one: engines push what they sample and stop when told; the
-controller pushes what it got and reads the same answers.
+immutable ``State`` over one token, so that a state can be kept, forked and gone back to. What ends a turn of
+generation, and which of its tokens are kept, is decided in ``watch.py``.
 
 The rules:
 
@@ -14,15 +13,11 @@ The rules:
   follow); in a language that is run, the fence may stand at the end of a line of prose too, as models often write
   it. It closes at three backticks that begin a line (after three spaces at the most). Inside a block nothing else
   is a marker, and no connective is found in the word that follows three backticks.
-* **Trim**: the token that completes a marker is kept whole; what came after it was never in the trace. A marker
-  that is replaced (the end of thinking, the end of sequence before a hint) goes with every token that holds a
-  part of it.
 """
 
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -50,17 +45,6 @@ class MarkerKind(StrEnum):
     CODE_OPEN = "code_open"
     CODE_CLOSE = "code_close"
     THINK_END = "think_end"
-
-
-class StopKind(StrEnum):
-    """Why a turn ended."""
-
-    CONNECTIVE = "connective"
-    CODE_CLOSE = "code_close"
-    THINK_END = "think_end"
-    EOS = "eos"
-    REPETITION = "repetition"
-    LENGTH = "length"
 
 
 class Match(NamedTuple):
@@ -199,148 +183,3 @@ def _bounded(word: bytes) -> bytes:
     if re.search(rb"[A-Za-z0-9_]\Z", word):
         pattern += rb"(?=[^A-Za-z0-9_])"
     return pattern
-
-
-@dataclass(frozen=True, slots=True)
-class Repetition:
-    """Endless repetition: the last tokens are one run of at most ``max_period`` tokens, over and over.
-
-    It stops a turn once the run was said ``min_repeats`` times and covers ``min_tokens`` tokens.
-    """
-
-    max_period: int = 128
-    min_repeats: int = 4
-    min_tokens: int = 128
-    check_every: int = 16
-
-    def found(self, token_ids: Sequence[int]) -> bool:
-        """Whether the sequence ends so."""
-        size = len(token_ids)
-        for period in range(1, self.max_period + 1):
-            span = max(self.min_tokens, period * self.min_repeats)
-            if span > size:
-                break
-            if (
-                token_ids[-1] == token_ids[-1 - period]
-                and token_ids[size - span + period :] == token_ids[size - span : size - period]
-            ):
-                return True
-        return False
-
-    @property
-    def window(self) -> int:
-        """How many tokens back it looks, at the most."""
-        return max(self.min_tokens, self.max_period * self.min_repeats)
-
-
-@dataclass(frozen=True, slots=True)
-class Armed:
-    """What ends a turn, besides its length.
-
-    Attributes:
-        eos_ids: ids that end the sequence.
-        code: stop where a code block that is run closes.
-        connective: stop at a connective, after passing over this many; None never stops at one.
-        connective_after: tokens of the turn in which connectives do not count at all.
-        replace: stop at the end of thinking, and drop its tokens, or those of an end of sequence before it.
-        repetition: stop at endless repetition.
-    """
-
-    eos_ids: frozenset[int]
-    code: bool = True
-    connective: int | None = None
-    connective_after: int = 0
-    replace: bool = False
-    repetition: Repetition | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """Why a turn ended, and how many of its tokens are kept."""
-
-    kind: StopKind
-    keep: int
-
-
-class Watch:
-    """Reads the tokens of one turn and says where it ends.
-
-    Args:
-        matcher: the vocabulary's matcher.
-        state: where the text stands before the turn.
-        armed: what ends the turn.
-        recent: the tokens that the model wrote before, for finding repetition across turns.
-    """
-
-    def __init__(self, matcher: Matcher, state: State, armed: Armed, recent: Sequence[int] = ()) -> None:
-        self.armed = armed
-        self.matches: list[Match] = []
-        self.connectives_left = armed.connective
-        self._matcher = matcher
-        self._states = [state]
-        window = armed.repetition.window if armed.repetition else 0
-        self._written = list(recent[max(0, len(recent) - window) :])
-
-    @property
-    def state(self) -> State:
-        """Where the text stands after the tokens pushed so far (after a stop: after those that are kept)."""
-        return self._states[-1]
-
-    @property
-    def settled(self) -> int:
-        """How many of the tokens pushed so far are certain to be kept: those that a listener may hear of."""
-        state, begun = self.state, self._matcher.think_end_begun
-        if self.armed.replace and self._thinking(state) and state.tail.endswith(begun):
-            longest = next(part for part in begun if state.tail.endswith(part))
-            return self._tokens_before(state.position - len(longest))
-        return len(self._states) - 1
-
-    def push(self, token_id: int) -> Stop | None:
-        """Read the next token; a ``Stop`` says that the turn is over and how much of it is kept."""
-        count = len(self._states)
-        before = self._states[-1]
-        if token_id in self.armed.eos_ids:
-            dropped = self.armed.replace and self._thinking(before)
-            if not dropped:
-                self._states.append(before)
-            return Stop(StopKind.EOS, count - dropped)
-        after, matches = self._matcher.step(before, token_id)
-        self._states.append(after)
-        stop, thinking = None, not before.answering
-        for match in matches:
-            stop = self._judge(match, before, count) if thinking else None
-            if stop is not None:
-                del self._states[stop.keep + 1 :]
-                break
-            thinking = thinking and match.kind is not MarkerKind.THINK_END
-        # A token that is kept is kept whole: with the markers behind the one that stopped the turn.
-        self.matches += (match for match in matches if match.end <= self.state.position)
-        return stop or self._repeats(token_id, count)
-
-    def _judge(self, match: Match, before: State, count: int) -> Stop | None:
-        if match.kind is MarkerKind.CODE_CLOSE and self.armed.code:
-            return Stop(StopKind.CODE_CLOSE, count)
-        if match.kind is MarkerKind.THINK_END and self.armed.replace:
-            return Stop(StopKind.THINK_END, self._tokens_before(match.begin))
-        if match.kind is MarkerKind.CONNECTIVE and self.connectives_left is not None:
-            keep = count if match.end > before.position else count - 1
-            if keep > self.armed.connective_after:
-                self.connectives_left -= 1
-                if self.connectives_left < 0:
-                    return Stop(StopKind.CONNECTIVE, keep)
-        return None
-
-    def _repeats(self, token_id: int, count: int) -> Stop | None:
-        rule = self.armed.repetition
-        if rule is not None:
-            self._written.append(token_id)
-            if len(self._written) % rule.check_every == 0 and rule.found(self._written[-rule.window :]):
-                return Stop(StopKind.REPETITION, count)
-        return None
-
-    def _tokens_before(self, position: int) -> int:
-        """How many tokens of the turn end at or before a byte position."""
-        return max(0, bisect_right(self._states, position, key=lambda state: state.position) - 1)
-
-    def _thinking(self, state: State) -> bool:
-        return state.block is Block.PROSE and not state.answering

@@ -17,33 +17,24 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import StrEnum
 
 from hints import Domain, HintLibrary, Placement, join
 from start_agent.answers import last_boxed
 from start_agent.decoding.settings import DecodingSettings
 from start_agent.errors import PromptError
-from start_agent.markers import Armed, Block, MarkerKind, Match, Matcher, State, StopKind, Watch
+from start_agent.markers import MarkerKind, Match, Matcher, State
+from start_agent.phases import Phase, phase_of
 from start_agent.prompts import Prompt
 from start_agent.seeds import derive_seed
 from start_agent.tokenizer import Tokenizer
 from start_agent.trace import Span, SpanKind, TraceOutcome
+from start_agent.watch import Armed, StopKind, Watch
 
 EMPTY_OUTPUT = "(no output: print a value to see it)"
 """What the model reads where its code printed nothing."""
 
 CALLS_USED_UP = "tool_calls_used_up"
 """The cause of the notice that no more code runs."""
-
-
-class Phase(StrEnum):
-    """What the model is doing."""
-
-    THINKING = "thinking"
-    CODE = "code"
-    AWAITING_TOOL = "awaiting_tool"
-    ANSWERING = "answering"
-    DONE = "done"
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,10 +274,3 @@ class Controller:
         while self._random.random() >= chance:
             passed += 1
         return passed
-
-
-def phase_of(state: State) -> Phase:
-    """The phase of a model that is writing."""
-    if state.answering:
-        return Phase.ANSWERING
-    return Phase.CODE if state.block is Block.CODE else Phase.THINKING

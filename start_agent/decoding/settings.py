@@ -5,7 +5,8 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field
 
 from hints import Domain, Template
-from start_agent.markers import CONNECTIVES, LANGUAGES, Markers, Repetition
+from start_agent.markers import CONNECTIVES, LANGUAGES, Markers
+from start_agent.watch import Repetition
 
 
 class DecodingSettings(BaseModel):

@@ -13,14 +13,16 @@ from typing import Any
 from hints import Domain, HintLibrary, Placement
 from sandbox import BaseSandbox, Session
 from start_agent import __version__
-from start_agent.decoding.controller import Controller, Finish, Generate, Phase, RunCode, phase_of
+from start_agent.decoding.controller import Controller, Finish, Generate, RunCode
 from start_agent.decoding.settings import DecodingSettings
 from start_agent.engines.base import Engine, Sampling, Turn, TurnRequest
 from start_agent.errors import ConfigError
 from start_agent.events import CellFinished, CellStarted, Event, ModelText, SpanAdded, TraceFinished
-from start_agent.markers import Matcher, Watch
+from start_agent.markers import Matcher
+from start_agent.phases import Phase, phase_of
 from start_agent.prompts import Prompt, render_prompt
 from start_agent.trace import Trace
+from start_agent.watch import Watch
 
 
 class Solver:

@@ -15,8 +15,8 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from start_agent.errors import PromptError
-from start_agent.markers import StopKind, Watch
 from start_agent.tokenizer import Tokenizer
+from start_agent.watch import StopKind, Watch
 
 
 class Sampling(BaseModel):

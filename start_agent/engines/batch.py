@@ -17,7 +17,7 @@ import torch
 from start_agent.engines.base import Turn, TurnRequest, Usage
 from start_agent.engines.sampling import sample
 from start_agent.engines.slots import SlotCache
-from start_agent.markers import Stop, StopKind, Watch
+from start_agent.watch import Stop, StopKind, Watch
 
 
 @dataclass(slots=True, eq=False)

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from start_agent.markers import Armed, Block, MarkerKind, Match, Matcher, Repetition, State, Stop, StopKind, Watch
+from start_agent.markers import Block, MarkerKind, Match, Matcher, State
 from start_agent.tokenizer import Tokenizer
+from start_agent.watch import Armed, Repetition, Stop, StopKind, Watch
 from tests.support import reference
 
 EOS = 0
@@ -70,7 +71,7 @@ def run(watch: Watch, token_ids: Sequence[int]) -> tuple[Stop | None, list[int]]
 
 
 def expected_stop(token_ids: Sequence[int], rule: Armed) -> Stop | None:
-    """The rules of markers.py, applied to the whole text's markers and the places where its tokens end."""
+    """The rules of watch.py, applied to the whole text's markers and the places where its tokens end."""
     pieces = [b"" if token_id == EOS else PIECES[token_id] for token_id in token_ids]
     ends = [0, *accumulate(map(len, pieces))]
     text = b"".join(pieces)

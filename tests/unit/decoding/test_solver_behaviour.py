@@ -11,7 +11,7 @@ import pytest
 
 from hints import HintLibrary
 from sandbox import FakeSandbox, KernelStartError, Outcome, Result
-from start_agent.decoding.controller import CALLS_USED_UP, EMPTY_OUTPUT, Phase
+from start_agent.decoding.controller import CALLS_USED_UP, EMPTY_OUTPUT
 from start_agent.decoding.replay import replay
 from start_agent.decoding.settings import DecodingSettings
 from start_agent.decoding.solver import Solver
@@ -19,6 +19,7 @@ from start_agent.engines.base import Turn, TurnRequest
 from start_agent.engines.scripted import ScriptedEngine, byte_tokenizer
 from start_agent.errors import ConfigError, EngineError, PromptError, ReplayError
 from start_agent.events import CellFinished, CellStarted, ModelText, SpanAdded, TraceFinished
+from start_agent.phases import Phase
 from start_agent.trace import Span, SpanKind, Trace, TraceOutcome
 
 TOKENIZER = byte_tokenizer()

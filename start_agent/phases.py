@@ -1,0 +1,24 @@
+"""What a model is doing, seen from the outside."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from start_agent.markers import Block, State
+
+
+class Phase(StrEnum):
+    """What the model is doing."""
+
+    THINKING = "thinking"
+    CODE = "code"
+    AWAITING_TOOL = "awaiting_tool"
+    ANSWERING = "answering"
+    DONE = "done"
+
+
+def phase_of(state: State) -> Phase:
+    """The phase of a model that is writing."""
+    if state.answering:
+        return Phase.ANSWERING
+    return Phase.CODE if state.block is Block.CODE else Phase.THINKING

@@ -11,7 +11,8 @@ from start_agent.problem import LETTERS
 
 _TEXT = re.compile(r"\\(?:text|textbf|mathrm|mathbf)\s*\{([^{}]*)\}")
 _LETTER = re.compile(
-    r"(?:(?:option|choice|answer)\s*:?\s*)?(?:\(([a-z])\)|([a-z]))\s*(?:[.):,-]\s*(?P<said>.*)|\s+\((?P<gloss>.*)\))?",
+    r"(?:(?:option|choice|answer)\s*:?\s*)?"
+    r"(?:\((?P<enclosed>[a-z])\)[.:,-]?\s*(?P<after>.*)|(?P<bare>[a-z])(?:\s*[.):,-]\s*(?P<said>.*)|\s+\((?P<gloss>.*)\))?)",
     re.IGNORECASE | re.DOTALL,
 )
 
@@ -42,8 +43,8 @@ def read_letter(answer: str, choices: Sequence[str] = ()) -> str | None:
     text = _TEXT.sub(r"\1", answer).replace("$", "").replace("*", "").strip().removesuffix(".").strip()
     letters = LETTERS[: len(choices)] if choices else LETTERS
     if found := _LETTER.fullmatch(text):
-        letter = (found[1] or found[2]).upper()
-        rest = found["said"] or found["gloss"] or ""
+        letter = (found["enclosed"] or found["bare"]).upper()
+        rest = found["after"] or found["said"] or found["gloss"] or ""
         # "A, B" and "A) or B)" name two; "A. a" is a choice with its text.
         others = re.findall(r"(?<![\w'])[A-Z](?![\w'])", rest) if not _is_choice(rest, choices) else []
         return letter if letter in letters and set(others) <= {letter} else None

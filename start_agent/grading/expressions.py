@@ -20,7 +20,7 @@ from sympy import Basic, Eq, FiniteSet, Interval, MatrixBase, Tuple
 from sympy.core.relational import Relational
 
 from start_agent.grading.math import answer_text
-from start_agent.grading.numbers import Number, stands_for
+from start_agent.grading.numbers import Number, read_number, stands_for
 from start_agent.grading.verdict import Reason, Verdict
 
 # Only what is in the box is read. Math-Verify's other extractor, for plain numbers in prose, goes through eval.
@@ -50,6 +50,9 @@ def compare(pred: str, gold: str) -> Verdict:
 
 def _parse(text: str) -> list[Any]:
     """What Math-Verify makes of a text: an expression and the normalized text, or fewer of these."""
+    number = read_number(text)
+    if number is not None and "e" in text.lower():
+        text = str(number)  # "6.02e23" has another meaning in LaTeX
     return list(parse(f"\\boxed{{{_MEMBER.sub('', text)}}}", _CONFIG, parsing_timeout=None))
 
 

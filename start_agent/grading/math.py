@@ -19,7 +19,7 @@ _LEAD = re.compile(r"(?:so |thus |hence |therefore )?,?\s*(?:the )?(?:final )?an
 _WRAPPERS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("**", "**"))
 _PERCENT_SIGN = re.compile(r"\s*(?:\\?%|\\text\s*\{\s*(?:percent|\\?%)\s*\}|\bpercent\b)\s*$", re.IGNORECASE)
 _TEXT = re.compile(r"\\(?:text|mbox|textbf|textit|textrm|mathrm|mathbf|operatorname)\s*\{([^{}]*)\}")
-_SPACES = re.compile(r"\\[!,;: ]|\\quad|\\qquad|~|\s+|\\left(?![a-z])|\\right(?![a-z])|\\displaystyle")
+_SPACES = re.compile(r"\\[!,;: ]|\\q?quad|~|(?<!\d)\s+|\s+(?!\d)|\\left(?![a-z])|\\right(?![a-z])|\\displaystyle")
 
 
 def answer_text(text: str) -> str | None:
@@ -45,7 +45,7 @@ def answer_text(text: str) -> str | None:
 
 
 def plain_text(text: str) -> str:
-    r"""A text without what changes nothing about its meaning: spaces, ``\text``, the spelling of fractions."""
+    r"""A text without what changes nothing about its meaning: spaces but between digits, ``\text``, spellings."""
     text = _TEXT.sub(r"\1", text)
     text = _SPACES.sub("", text).replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac").replace("\\%", "%")
     text = text.replace("\\$", "").removesuffix(".")
@@ -54,7 +54,7 @@ def plain_text(text: str) -> str:
 
 def asks_for_percentage(question: str) -> bool:
     """Whether a question asks for a number of percent: its last sentence speaks of them."""
-    sentences = re.split(r"(?<=\w{3}[.?!])(?<!\bMrs\.)\s+", question.strip())  # "Mr." ends no sentence
+    sentences = re.split(r"(?<=[.?!])(?<!\b[MD]r\.)(?<!\bMs\.)(?<!\bMrs\.)\s+", question.strip())
     return re.search(r"percent|\d\s*\\?%|\bwhat\s*\\?%|\ba\s*\\?%", sentences[-1], re.IGNORECASE) is not None
 
 

@@ -86,18 +86,20 @@ class GraderPool:
     Args:
         size: processes at most; they are started as they are needed.
         seconds: what one comparison may take.
+        parse_all: have Math-Verify decide even where the text does (equal numbers, equal texts); to test it.
 
     Belongs to one event loop; opened with ``async with``, which raises MissingExtraError or GradingError where a
     process cannot be started. Answers that are plain numbers or equal texts need no process at all.
     """
 
-    def __init__(self, size: int | None = None, *, seconds: float = SECONDS) -> None:
+    def __init__(self, size: int | None = None, *, seconds: float = SECONDS, parse_all: bool = False) -> None:
         if size is not None and size < 1:
             raise ValueError(f"size must be at least 1, got {size}")
         if not seconds > 0:
             raise ValueError(f"seconds must be positive, got {seconds}")
         self.size = size or min(4, os.cpu_count() or 1)
         self.seconds = seconds
+        self._parse_all = parse_all
         self._desks = [_Desk() for _ in range(self.size)]
         self._free = list(reversed(self._desks))  # the last one put back is taken first: few are ever started
         self._places = asyncio.Semaphore(self.size)
@@ -142,7 +144,8 @@ class GraderPool:
             raise GradingError("the pool of graders is not open: use it inside its 'async with'")
         if percent:
             pred, gold = pred and without_percent(pred), without_percent(gold)
-        if (verdict := preliminary(pred, gold)) is not None or pred is None:
+        verdict = preliminary(pred, gold)
+        if pred is None or (verdict is not None and not (self._parse_all and verdict.parsed)):
             assert verdict is not None
             return verdict
         await self._places.acquire()

@@ -45,7 +45,7 @@ class Worker:
         self._rest = b""
         hello = self._read(START_SECONDS)
         if isinstance(hello, Reason) or "ready" not in hello:
-            self.kill()
+            self.close()
             if isinstance(hello, dict):
                 raise MissingExtraError(str(hello.get("missing")).replace("_", "-"), "math")
             raise GradingError(f"a grader's process did not start ({hello}, exit status {self._process.returncode})")

@@ -18,7 +18,7 @@ import sys
 MEMORY_BYTES = 4 << 30
 """Address space of the process; an ordinary answer needs about 0.3 GB of it."""
 
-ALARM_SECONDS = 5
+ALARM_SECONDS = 3
 """How much later than the host's own time limit the alarm rings."""
 
 

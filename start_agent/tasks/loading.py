@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from start_agent.errors import ConfigError, DataError, MissingExtraError
-from start_agent.problem import Problem
+from start_agent.problem import Kind, Problem
 from start_agent.tasks.definitions import TASKS
 from start_agent.tasks.options import DataOptions
 from start_agent.tasks.reading import by_columns
@@ -92,8 +92,7 @@ def resolve_task(options: DataOptions) -> Task:
         subject=columns["subject"],
         choices=columns["choices"],
     )
-    kind = TASKS["commonsenseqa"].kind if columns["choices"] else TASKS["math500"].kind
-    return Task(Path(options.data).stem, kind, read)
+    return Task(Path(options.data).stem, Kind.CHOICE if columns["choices"] else Kind.MATH, read)
 
 
 def _names() -> str:

@@ -41,7 +41,7 @@ def compare(pred: str, gold: str) -> Verdict:
         which = "prediction" if not _readable(parsed) else "gold answer"
         return Verdict(False, shown, Reason.UNREADABLE, gold_shown, f"the {which} cannot be parsed")
     # The order matters: what the gold answer is decides what the prediction may be.
-    equal = verify(gold_parsed, parsed, timeout_seconds=None)
+    equal = verify(gold_parsed, parsed, timeout_seconds=None) or _same_decimals(gold_parsed[0], parsed[0])
     detail = ""
     if equal and (detail := _refutation(gold_parsed[0], parsed[0], gold_answer, pred_answer)):
         equal = False
@@ -161,6 +161,21 @@ def _rounds(pred: sympy.Float, gold: sympy.Expr) -> bool | None:
     places = len(written.partition(".")[2])
     digits = len(written.replace(".", "").lstrip("-0"))
     return value == target or stands_for(Number(value, places=places, digits=digits), target, exact=True)
+
+
+def _same_decimals(gold: Any, pred: Any) -> bool:
+    r"""Whether two constants with decimals in them are exactly the same, as 1.5 \times 10^3 and 1500 are.
+
+    Math-Verify compares a product with a decimal and an integer as they stand, and finds them different.
+    """
+    if not all(isinstance(side, sympy.Expr) and not side.free_symbols for side in (gold, pred)):
+        return False
+    if not (gold.has(sympy.Float) or pred.has(sympy.Float)):
+        return False
+    try:
+        return _same_at(_exact(gold), _exact(pred), [], (1, 1)) is True
+    except Exception:  # SymPy cannot evaluate it
+        return False
 
 
 def _exact(expression: sympy.Expr) -> sympy.Expr:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
+import pickle
+import zlib
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
 from sandbox import FakeSandbox, KernelStartError, Limits, Outcome, Result, Sandbox
 from start_agent.errors import DataError, GradingError
-from start_agent.grading import Reason, grade_code
+from start_agent.grading import Reason, grade, grade_code
 from start_agent.grading.code import LIMITS
 from start_agent.problem import CodeTests
+from start_agent.tasks import load
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -116,3 +121,36 @@ async def test_the_expected_output_never_enters_the_sandbox() -> None:
     async with FakeSandbox(lambda code: "no") as fake:
         await grade_code("print(input())", cases_of(("in", "swordfish")), fake)
         assert fake.codes and not any("swordfish" in code for code in fake.codes)
+
+
+async def test_from_a_file_of_the_set_to_a_verdict(box: Sandbox, tmp_path: Path) -> None:
+    def packed(rows: list[dict[str, str]]) -> str:
+        return base64.b64encode(zlib.compress(pickle.dumps(json.dumps(rows)))).decode()
+
+    common = {"starter_code": "", "metadata": "{}", "difficulty": "easy", "contest_date": "2024-01-01T00:00:00"}
+    shown, hidden = {"input": "2\n", "output": "4\n", "testtype": "stdin"}, {"input": "5", "output": "10"}
+    called = {"input": "[1, 2]\n3", "output": "[3, 6]", "testtype": "functional"}
+    rows = [
+        {
+            "question_content": "Double it.",
+            "public_test_cases": json.dumps([shown]),
+            "private_test_cases": packed([hidden]),
+        },
+        {
+            "question_content": "Scale them.",
+            "starter_code": "class Solution:\n    def scale(self, xs: List[int], k: int) -> List[int]:\n        ",
+            "public_test_cases": json.dumps([called]),
+            "private_test_cases": packed([called]),
+            "metadata": json.dumps({"func_name": "scale"}),
+        },
+    ]
+    path = tmp_path / "test.jsonl"
+    path.write_text("".join(json.dumps(common | row) + "\n" for row in rows))
+    double, scale = load("livecodebench", data=str(path))
+    assert double.meta["level"] == "easy"
+    answer = "Here it is:\n```python\nprint(int(input()) ** 2)\n```"
+    verdict = await grade(double, answer, sandbox=box)
+    assert verdict.detail == "test 2 of 2: it printed '25', not '10'; input '5'"
+    assert (await grade(double, answer.replace("** 2", "* 2"), sandbox=box)).correct
+    body = scale.starter_code.rstrip() + " return [x * k for x in xs]"
+    assert (await grade(scale, f"```python\n{body}\n```", sandbox=box)).detail == "2 tests"

@@ -40,7 +40,7 @@ bubblewrap:
 	@touch $@
 
 .venv/.test: .venv/bin/python $(SETUP)
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[transformers,math,dev]'
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[transformers,math,data,dev]'
 	@touch $@ .venv/.demo
 
 clean:

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable
 
+from start_agent.trace import SpanKind, Trace, TraceOutcome
+
+_BLOCK = re.compile(r"^[ \t]*```[ \t]*(\w*)[^\n`]*\n(.*?)^[ \t]*```[ \t]*$", re.MULTILINE | re.DOTALL)
+_PYTHON = frozenset({"", "python", "python3", "py"})
 _BOX = re.compile(r"\\boxed\s*\{")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 
@@ -25,3 +30,26 @@ def last_boxed(text: str) -> str | None:
             if opened in boxes and opened > begin:
                 begin, end = opened, brace.start()
     return None if begin < 0 else text[begin:end].strip()
+
+
+def last_code_block(text: str) -> str | None:
+    """The Python of the last block of code that is closed; None where there is none.
+
+    A block is fenced by lines of three backticks. Blocks of another language are passed over.
+    """
+    blocks = [block[2] for block in _BLOCK.finditer(text) if block[1].lower() in _PYTHON]
+    return blocks[-1] if blocks else None
+
+
+def final_text(trace: Trace, decode: Callable[[Iterable[int]], str]) -> str | None:
+    """What the model wrote after its thinking; all that it wrote where it ended without closing its thinking.
+
+    None where it was stopped while it was still thinking. The same rule as for ``Trace.answer``.
+    """
+    text = trace.text(decode, SpanKind.MODEL)
+    if trace.meta.get("thinking", True):
+        _, marker, after = text.partition(trace.meta.get("think_end", "</think>"))
+        if marker:
+            return after
+        return text if trace.outcome in (TraceOutcome.ANSWERED, TraceOutcome.NO_ANSWER) else None
+    return text

@@ -9,8 +9,10 @@
     │   ├── TokenizerError      a vocabulary whose tokens have no known bytes
     │   ├── PromptError         an empty question, no chat template, longer than the context
     │   ├── TraceFormatError    a stored trace that cannot be read
+    │   ├── DataError           a data set that cannot be read, or a column that it does not have
     │   └── MissingExtraError   a package that is not installed; names the command that installs it
     ├── EngineError             the engine failed: infrastructure, never the model's fault
+    ├── GradingError            a grader's process could not be started: infrastructure, no verdict
     └── ReplayError             a controller took another action than the stored trace records
 
 The packages ``hints`` and ``sandbox`` have trees of their own, ``HintError`` and ``SandboxError``. What a model
@@ -48,6 +50,10 @@ class TraceFormatError(InputError):
     """A stored trace that cannot be read."""
 
 
+class DataError(InputError):
+    """A data set that cannot be found or read, or that lacks a column; the message lists the columns there are."""
+
+
 class MissingExtraError(InputError):
     """A needed package is not installed."""
 
@@ -59,6 +65,10 @@ class MissingExtraError(InputError):
 
 class EngineError(StartAgentError):
     """The engine failed. Retried by those who can; never graded, never trained on."""
+
+
+class GradingError(StartAgentError):
+    """A grader could not do its work. There is no verdict: the answer is neither right nor wrong."""
 
 
 class ReplayError(StartAgentError):

@@ -1,0 +1,188 @@
+"""Programs: each test is a cell in the sandbox, and what it prints is compared out here.
+
+The expected outputs never enter the sandbox, so that a program cannot look them up or claim to have passed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from sandbox import BaseSandbox, Limits, Outcome, Result
+from start_agent.errors import GradingError
+from start_agent.grading.cases import Case, read_cases
+from start_agent.grading.verdict import Reason, Verdict
+from start_agent.problem import CodeTests
+
+LIMITS = Limits(seconds=6.0, memory_bytes=2 << 30, output_chars=4_000_000, printed_chars=8_000_000)
+"""For the sandbox that grades: room for the longest output of a test; a model reads a few thousand characters."""
+
+_SHOWN = 200  # characters of an input or an output that a verdict shows
+
+# What programs of the set take for granted: its starter code speaks of List without importing it.
+_PRELUDE = """\
+import bisect, collections, copy, functools, heapq, itertools, math, operator, random, re, string, sys
+from bisect import *
+from collections import *
+from functools import *
+from heapq import *
+from itertools import *
+from math import *
+from typing import *
+from string import ascii_letters, ascii_lowercase, ascii_uppercase, digits
+pow = __builtins__["pow"] if isinstance(__builtins__, dict) else __builtins__.pow
+"""
+
+# The cell. Everything is in one function, and what it needs in fresh namespaces: tests share a kernel, not variables.
+_CELL = """\
+def _run_test():
+    import io, json, sys
+    sys.stderr = io.StringIO()
+    scope = {{"__name__": {name!r}, "exit": sys.exit, "quit": sys.exit}}
+    exec({prelude!r}, scope)
+    source, function = {source!r}, {function!r}
+    stdout = sys.stdout
+    if function:
+        arguments = [json.loads(line) for line in sys.stdin.read().split("\\n") if line.strip()]
+        sys.stdout = io.StringIO()
+    result = None
+    try:
+        exec(compile(source, "<string>", "exec"), scope)
+        if function:
+            found = scope["Solution"]() if "Solution" in scope else None
+            result = (getattr(found, function) if found is not None else scope[function])(*arguments)
+    except SystemExit as end:
+        if end.code not in (None, 0):
+            raise
+    finally:
+        sys.stdout.flush()
+        sys.stdout = stdout
+    if function:
+        print({marker!r} + json.dumps(result, default=repr))
+_run_test()
+"""
+_MARKER = "returned: "
+
+
+async def grade_code(program: str | None, tests: CodeTests, sandbox: BaseSandbox) -> Verdict:
+    """Run a program on its tests, in order, until the first that it fails.
+
+    A test is passed when the program ends normally (``sys.exit()`` and ``sys.exit(0)`` among the ways) within its
+    time and says what is expected. In the form of standard input, the lines of its output are compared without
+    surrounding white space, and where they differ as text, as rows of numbers; in the form of a function, the value
+    that it returns. ``tests.tolerance`` allows for rounding; where none is stated numbers are equal or they are not.
+
+    Args:
+        program: Python; None where the answer has none.
+        tests: what it must do.
+        sandbox: open, of limits that hold the tests' output (``LIMITS`` does). One session is taken for a program.
+
+    Raises:
+        DataError: the tests cannot be read.
+        SandboxError: the infrastructure failed: no verdict.
+        GradingError: the sandbox's limits are too narrow for these tests: no verdict.
+    """
+    if program is None or not program.strip():
+        return Verdict(False, None, Reason.NO_ANSWER, None, "no block of code after thinking")
+    cases = read_cases(tests)
+    cell = _cell(program, tests.function)
+    async with sandbox.session() as session:
+        for number, case in enumerate(cases, start=1):
+            result = await session.execute(cell, timeout=tests.time_limit, stdin=case.input)
+            fault = _fault(result, case, tests, sandbox.limits)
+            if fault is not None:
+                reason, words = fault
+                where = f"test {number} of {len(cases)}: {words}; input {_clip(case.input)}"
+                return Verdict(False, program, reason, case.output[:_SHOWN], where)
+    return Verdict(True, program, Reason.PASSED, None, f"{len(cases)} tests")
+
+
+def _cell(program: str, function: str) -> str:
+    name = "solution" if function else "__main__"  # what a module does when it is run is not wanted where it is called
+    return _CELL.format(name=name, prelude=_PRELUDE, source=program, function=function, marker=_MARKER)
+
+
+def _fault(result: Result, case: Case, tests: CodeTests, limits: Limits) -> tuple[Reason, str] | None:
+    """What is wrong with a test's result; None where it is passed. Raises GradingError."""
+    match result.outcome:
+        case Outcome.OK:
+            pass
+        case Outcome.TIMEOUT:
+            return Reason.TIMEOUT, f"not done within {tests.time_limit:g} s"
+        case Outcome.CELLS:
+            raise GradingError(f"the sandbox allows {limits.cells} cells: too few for these tests")
+        case Outcome.OUTPUT if len(case.output) < limits.printed_chars:
+            return Reason.WRONG_OUTPUT, f"it printed more than {limits.printed_chars:,} characters"
+        case Outcome.OUTPUT:
+            raise GradingError(f"the sandbox's limit of {limits.printed_chars:,} printed characters is too narrow")
+        case outcome:
+            return Reason.ERROR, (result.error or outcome.value).strip().rpartition("\n")[2][:_SHOWN]
+    if result.truncated:
+        if len(case.output) >= limits.output_chars:
+            raise GradingError(f"the sandbox's limit of {limits.output_chars:,} characters of output is too narrow")
+        return Reason.WRONG_OUTPUT, f"it printed more than {limits.output_chars:,} characters"
+    if tests.function:
+        last = next((line for line in reversed(result.stdout.splitlines()) if line.startswith(_MARKER)), None)
+        returned = "" if last is None else last.removeprefix(_MARKER)
+        right = same_value(case.output, returned, tests.tolerance)
+        return None if right else (Reason.WRONG_OUTPUT, f"it returned {_clip(returned)}, not {_clip(case.output)}")
+    if same_output(case.output, result.stdout, tests.tolerance):
+        return None
+    return Reason.WRONG_OUTPUT, f"it printed {_clip(result.stdout)}, not {_clip(case.output)}"
+
+
+def _clip(text: str) -> str:
+    text = text.strip()
+    return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + " ...")
+
+
+def same_output(expected: str, printed: str, tolerance: float = 0.0) -> bool:
+    """Whether a printed text is the expected one, line by line, as LiveCodeBench compares them."""
+    lines, wanted = _lines(printed), _lines(expected)
+    return len(lines) == len(wanted) and all(
+        line == other or _same_numbers(other, line, tolerance) for line, other in zip(lines, wanted, strict=True)
+    )
+
+
+def _lines(text: str) -> list[str]:
+    return [line.strip() for line in text.strip().split("\n")]
+
+
+def _same_numbers(expected: str, printed: str, tolerance: float) -> bool:
+    """Whether two lines are rows of the same numbers."""
+    wanted, found = expected.split(), printed.split()
+    try:
+        pairs = [(Decimal(one), Decimal(two)) for one, two in zip(wanted, found, strict=True)]
+    except (InvalidOperation, ValueError):  # a word, or not as many
+        return False
+    return all(one == two or _near(float(one), float(two), tolerance) for one, two in pairs)
+
+
+def _near(expected: float, found: float, tolerance: float) -> bool:
+    return tolerance > 0 and abs(expected - found) <= tolerance * max(1.0, abs(expected))
+
+
+def same_value(expected: str, returned: str, tolerance: float = 0.0) -> bool:
+    """Whether two values in JSON are equal."""
+    try:
+        return all(_same(one, two, tolerance) for one, two in _pairs(json.loads(expected), json.loads(returned)))
+    except (ValueError, RecursionError):  # no JSON, a number of too many digits, too deep: not what was expected
+        return False
+
+
+def _pairs(expected: Any, found: Any) -> Iterator[tuple[Any, Any]]:
+    """The leaves of two values side by side; what does not match in shape is a pair of its own."""
+    if isinstance(expected, list) and isinstance(found, list) and len(expected) == len(found):
+        for one, two in zip(expected, found, strict=True):
+            yield from _pairs(one, two)
+    else:
+        yield expected, found
+
+
+def _same(expected: Any, found: Any, tolerance: float) -> bool:
+    if expected == found:
+        return True
+    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in (expected, found))
+    return numbers and _near(float(expected), float(found), tolerance)

@@ -1,0 +1,133 @@
+r"""Plain numbers, read and compared exactly: most answers of most sets need nothing else.
+
+A number is an integer, a decimal or a fraction as people and models write it: ``025``, ``1,234``, ``10,\!080``,
+``-3.50``, ``\$18.90``, ``50\%``, ``\frac{3}{4}``, ``7/2``, ``90^\circ``. Everything else is left to Math-Verify.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+
+MAX_DIGITS = 1000
+"""Longer numerals are left alone: Python's own conversion is quadratic and refuses more than 4,300 digits."""
+
+FLOAT_DIGITS = 15
+"""A decimal with so many significant digits was printed by a program from a double; its last ones are noise."""
+
+FLOAT_NOISE = Fraction(1, 10**12)
+"""The relative error that is taken for the noise of a double (its precision is about 1e-16 for each operation)."""
+
+ROUNDED_DIGITS = 6
+"""Decimal places, and significant digits, that a decimal must show to stand for a fraction or a root.
+
+That is Math-Verify's own ``float_rounding``.
+"""
+
+# Words that follow a number without changing it. A closed list: "12 pi" and "3 million" are other numbers.
+_UNITS = (
+    "dollars?|cents?|degrees?|feet|foot|ft|inch(?:es)?|in|miles?|yards?|km|cm|mm|m|meters?|metres?|kilometers?|"
+    "centimeters?|hours?|minutes?|seconds?|days?|weeks?|months?|years?|people|units?|square units|cubic units"
+)
+_NUMERAL = r"(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d*)?"
+# An exponent as programs print it; in mathematics "2e3" would be read as a product, but nobody answers that.
+_PLAIN = re.compile(rf"([+-]?)({_NUMERAL})(?:[eE]([+-]?\d{{1,3}}))?(%?)")
+_FRACTION = re.compile(
+    r"([+-]?)(?:\\[dtc]?frac\{([+-]?\d+)\}\{([+-]?\d+)\}|\\[dtc]?frac(\d)(\d)|\(?([+-]?\d+)/([+-]?\d+)\)?)(%?)"
+)
+# White space goes, except between digits and after a comma before one: "1 2" is not 12, "100, 200" no thousands.
+_NOISE = re.compile(
+    r"\\!\s*|\\[,;: ]|~|\\left(?![a-z])|\\right(?![a-z])|\\displaystyle|(?<![\d,])\s+|\s+(?!\d)|\\?\$|"
+    r"\^\{?\\circ\}?|[°€£]"
+)
+_PERCENT = re.compile(r"(?<=\d)\s*\\?\s*(?:\\(?:text|mbox|mathrm)\s*\{\s*)?(?:percent|\\?%)\s*\}?$", re.I)
+_UNIT_WORDS = re.compile(
+    rf"(?<=[\d.}}])(?:\\?\s|~|(?=\\))+(?:\\(?:text|mbox|mathrm)\s*\{{\s*)?(?:{_UNITS})\.?\s*\}}?\s*$", re.I
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A number as it was written.
+
+    Attributes:
+        value: what it is worth, the percent sign left aside.
+        percent: whether a percent sign follows it.
+        places: digits after the decimal point; None of a fraction or an integer without a point.
+        digits: significant digits of a decimal.
+    """
+
+    value: Fraction
+    percent: bool = False
+    places: int | None = None
+    digits: int = 0
+
+    def __str__(self) -> str:
+        text = str(self.value)
+        if self.places is not None:  # as it was written, without its sign of currency or its unit
+            digits = str(abs(self.value) * 10**self.places).zfill(self.places + 1)
+            text = f"{'-' * (self.value < 0)}{digits[: -self.places]}.{digits[-self.places :]}"
+        return text + "%" * self.percent
+
+    @property
+    def worth(self) -> Fraction:
+        """The value, a percentage as the fraction that it is."""
+        return self.value / 100 if self.percent else self.value
+
+
+def read_number(text: str) -> Number | None:
+    """The number that a text is, with its currency sign, degrees or unit; None where it is anything else."""
+    if len(text) > MAX_DIGITS:
+        return None
+    text = _UNIT_WORDS.sub("", _PERCENT.sub("%", text.strip()))
+    text = _NOISE.sub("", text).replace("{,}", ",").replace("\\%", "%").replace("−", "-")
+    if plain := _PLAIN.fullmatch(text):
+        sign, numeral, exponent, percent = plain.groups()
+        numeral = numeral.replace(",", "")
+        whole, _, decimals = numeral.partition(".")
+        if not whole and not decimals:
+            return None
+        power = int(exponent or 0) - len(decimals)
+        value = int(whole + decimals) * Fraction(10) ** power * (-1 if sign == "-" else 1)
+        significant = len((whole + decimals).lstrip("0"))
+        return Number(value, bool(percent), -power if power < 0 else None, significant)
+    if fraction := _FRACTION.fullmatch(text):
+        sign, *parts, percent = fraction.groups()
+        above, below = (int(part) for part in parts if part is not None)
+        if below:
+            return Number(Fraction(above, below) * (-1 if sign == "-" else 1), bool(percent))
+    return None
+
+
+def equal_numbers(gold: Number, pred: Number) -> bool:
+    """Whether a predicted number is the gold one.
+
+    Numbers are equal exactly, with two allowances for decimals that a program printed: one that shows at least
+    ``ROUNDED_DIGITS`` may stand for the gold *fraction* that it rounds (0.333333 for 1/3), and one with
+    ``FLOAT_DIGITS`` may be off by the noise of a double. A gold decimal is the number that it spells: where
+    0.333333 is asked for, 1/3 is wrong. So is 10 where 10% is asked for, and the other way round; 0.1 is right.
+    """
+    if gold.worth == pred.worth:
+        return True
+    if pred.places is None or gold.percent is not pred.percent:
+        return False
+    return stands_for(pred, gold.value, exact=gold.places is None, whole=gold.value.denominator == 1)
+
+
+def stands_for(pred: Number, gold: Fraction, *, exact: bool, whole: bool = False) -> bool:
+    """Whether a decimal is the rounded form of a gold value that it does not equal.
+
+    Args:
+        pred: the decimal.
+        gold: the value; of a root or the like, itself rounded to many more digits.
+        exact: the gold answer is a fraction or a root, not a decimal.
+        whole: it is an integer, for which nothing is rounded.
+    """
+    if whole or pred.places is None:
+        return False
+    error = abs(pred.value - gold)
+    if pred.digits >= FLOAT_DIGITS and error <= FLOAT_NOISE * abs(gold):
+        return True
+    shown = min(pred.places, pred.digits)
+    return exact and shown >= ROUNDED_DIGITS and error <= Fraction(1, 10**pred.places)

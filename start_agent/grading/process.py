@@ -1,0 +1,112 @@
+"""A grader's process, seen from the host: asked one thing at a time, killed when it does not answer in time."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from start_agent.errors import GradingError, MissingExtraError
+from start_agent.grading.verdict import Reason
+
+START_SECONDS = 60.0
+"""How long a process may take to start; loading SymPy takes about half a second on an idle machine."""
+
+_PACKAGES = Path(__file__).parents[2]
+
+
+class Worker:
+    """One process. Not for two threads at once, except ``kill``, which any thread may call at any time.
+
+    Raises:
+        MissingExtraError: Math-Verify is not installed.
+        GradingError: the process does not come up.
+    """
+
+    def __init__(self) -> None:
+        # It parses what a model wrote: it has no business with the host's environment and its secrets.
+        environment = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR") if name in os.environ}
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "start_agent.grading.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=environment | {"PYTHONPATH": str(_PACKAGES), "PYTHONHASHSEED": "0"},
+            )
+        except OSError as error:
+            raise GradingError(f"cannot start a grader's process: {error}") from error
+        self._rest = b""
+        hello = self._read(START_SECONDS)
+        if isinstance(hello, Reason) or "ready" not in hello:
+            self.close()
+            if isinstance(hello, dict):
+                raise MissingExtraError(str(hello.get("missing")).replace("_", "-"), "math")
+            raise GradingError(f"a grader's process did not start ({hello}, exit status {self._process.returncode})")
+
+    def ask(self, pred: str, gold: str, seconds: float) -> dict[str, Any] | Reason:
+        """The verdict as a JSON object; TIMEOUT or CRASHED where there is none, and the process is no more then."""
+        request = {"pred": pred, "gold": gold, "seconds": seconds}
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(request).encode() + b"\n")
+            self._process.stdin.flush()
+        except OSError:
+            answer: dict[str, Any] | Reason = Reason.CRASHED
+        else:
+            answer = self._read(seconds)
+        if isinstance(answer, Reason):
+            self.kill()
+        return answer
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can be asked."""
+        return self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
+
+    def kill(self) -> None:
+        """End the process and wait for its end. Harmless when repeated."""
+        self._process.kill()
+        self._process.wait()
+
+    def close(self) -> None:
+        """Kill it and close the pipes; not while ``ask`` is under way."""
+        self.kill()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):  # what was still to be written cannot be
+                    pipe.close()
+
+    def _read(self, seconds: float) -> dict[str, Any] | Reason:
+        """The next line of the process."""
+        assert self._process.stdout is not None
+        handle = self._process.stdout.fileno()
+        poll = select.poll()
+        poll.register(handle, select.POLLIN)
+        deadline = time.monotonic() + seconds
+        while b"\n" not in self._rest:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return Reason.TIMEOUT
+            if poll.poll(left * 1000):
+                piece = os.read(handle, 1 << 16)
+                if not piece:
+                    return Reason.CRASHED
+                self._rest += piece
+        line, self._rest = self._rest.split(b"\n", 1)
+        try:
+            answer = json.loads(line)
+        except ValueError:
+            return Reason.CRASHED
+        return answer if isinstance(answer, dict) else Reason.CRASHED

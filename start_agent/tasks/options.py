@@ -1,0 +1,24 @@
+"""The options that choose problems: defined once, for the command line, YAML and Python alike."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class DataOptions(BaseModel):
+    """Which problems."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    task: str | None = Field(None, description="a known task, which says where its problems are and how they are read")
+    data: str | None = Field(None, description="a JSONL or Parquet file, a folder of them, or a set of the hub")
+    subset: str = Field("", description="configuration of a set of the hub")
+    split: str | None = Field(None, description="split of a set of the hub; the task's own, or 'test'")
+    question_column: str | None = Field(None, description="column of the question, where --data is no known task's")
+    answer_column: str | None = Field(None, description="column of the gold answer, where --data is no known task's")
+    level_column: str = Field("", description="column of the level, for a table of accuracy by level")
+    subject_column: str = Field("", description="column of the subject")
+    choices_column: str = Field("", description="column of a list of choices: makes it multiple choice")
+    limit: int | None = Field(None, ge=1, description="only so many problems, the first ones")
+    stream: bool | None = Field(None, description="read a set of the hub row by row instead of downloading it whole")
+    choice_seed: int = Field(0, ge=0, description="shuffles the choices of gpqa_diamond; recorded with each problem")

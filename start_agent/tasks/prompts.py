@@ -1,0 +1,54 @@
+"""What a model is asked: the question with what belongs to it, and the instruction that follows it."""
+
+from __future__ import annotations
+
+from start_agent.problem import LETTERS, Kind, Problem
+from start_agent.prompts import BOXED_INSTRUCTION
+
+INSTRUCTIONS = {
+    Kind.MATH: BOXED_INSTRUCTION,
+    Kind.CHOICE: "Please reason step by step, and put the letter of the right choice within \\boxed{}.",
+    Kind.CODE: (
+        "Please reason step by step. After your reasoning, give a complete Python program that reads its input from "
+        "standard input and prints the answer to standard output, in one block that begins with ```python and ends "
+        "with ```."
+    ),
+}
+"""The sentence that follows a question, by the kind of its problem; that of code is for standard input."""
+
+FUNCTION_INSTRUCTION = (
+    "Please reason step by step. After your reasoning, give the complete Python code that fills in the starter code, "
+    "in one block that begins with ```python and ends with ```. Keep its names and signatures."
+)
+"""For a code problem whose tests call a function."""
+
+_STARTER = "The program begins with this starter code:\n\n```python\n{code}\n```"
+
+
+def question_text(problem: Problem) -> str:
+    """The question with its choices or its starter code; no instruction."""
+    parts = [problem.question]
+    if problem.choices:
+        parts.append("\n".join(f"{letter}. {text}" for letter, text in zip(LETTERS, problem.choices, strict=False)))
+    if problem.starter_code.strip():
+        parts.append(_STARTER.format(code=problem.starter_code.rstrip()))
+    return "\n\n".join(parts)
+
+
+def instruction_of(problem: Problem) -> str:
+    """The instruction that follows a problem's question."""
+    if problem.tests is not None and problem.tests.function:
+        return FUNCTION_INSTRUCTION
+    return INSTRUCTIONS[problem.kind]
+
+
+def prompt_text(problem: Problem, instruction: str | None = None) -> str:
+    """All that the user says to the model.
+
+    Args:
+        problem: what is asked.
+        instruction: follows the question in a paragraph of its own; the kind's own where it is None, none at all
+            where it is empty (the embedded pocket model has only ever seen bare questions).
+    """
+    told = instruction_of(problem) if instruction is None else instruction
+    return "\n\n".join(part for part in (question_text(problem), told) if part)

@@ -1,0 +1,164 @@
+"""Rows → problems, for each known form of row."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from start_agent.answers import last_boxed
+from start_agent.errors import DataError
+from start_agent.problem import LETTERS, CodeTests, Kind, Problem
+from start_agent.seeds import derive_seed
+from start_agent.tasks.task import Row, column, meta_of, text_of
+
+
+def gsm8k(row: Row, seed: int) -> Problem:
+    """``question``, and ``answer`` that ends in "#### 42"."""
+    solution, mark, answer = text_of(row, "answer").rpartition("####")
+    if not mark:
+        raise DataError(f"the column 'answer' has no '####' before the final number: {solution[-60:]!r}")
+    return Problem(text_of(row, "question"), answer.strip().replace(",", ""))
+
+
+def math(row: Row, seed: int) -> Problem:
+    """``problem`` or ``question``, ``answer`` or a ``solution`` with a box, and maybe ``level`` and ``subject``."""
+    if "answer" in row or "Answer" in row or "solution" not in row:
+        answer = text_of(row, "answer", "Answer")
+    else:
+        boxed = last_boxed(text_of(row, "solution"))
+        if boxed is None:
+            raise DataError("the column 'solution' has no closed box, and there is no column 'answer'")
+        answer = boxed
+    meta = meta_of(row, subject="type") | meta_of(row, level="level", subject="subject", id="unique_id")
+    return Problem(text_of(row, "problem", "question", "Problem"), answer, meta=meta)
+
+
+def aime(row: Row, seed: int) -> Problem:
+    """As ``math``; the answer is a whole number from 0 to 999, maybe with leading zeros."""
+    problem = math(row, seed)
+    if not (problem.answer.isdecimal() and int(problem.answer) <= 999):
+        raise DataError(f"the answer {problem.answer[:40]!r} is no whole number from 0 to 999: not a row of AIME")
+    return problem
+
+
+def gpqa(row: Row, seed: int) -> Problem:
+    """``Question``, ``Correct Answer`` and three incorrect ones, shuffled by a seed of the question's own."""
+    question, right = text_of(row, "Question"), text_of(row, "Correct Answer")
+    choices = [right, *(text_of(row, f"Incorrect Answer {number}") for number in (1, 2, 3))]
+    order = list(range(len(choices)))
+    random.Random(derive_seed(seed, question)).shuffle(order)
+    meta = meta_of(row, subject="High-level domain", level="Writer's Difficulty Estimate", id="Record ID")
+    return Problem(
+        question,
+        LETTERS[order.index(0)],
+        Kind.CHOICE,
+        choices=tuple(choices[place] for place in order),
+        meta=meta | {"choice_seed": seed},
+    )
+
+
+def commonsenseqa(row: Row, seed: int) -> Problem:
+    """``question`` and ``choices`` side by side as on the hub, or both inside ``question`` as in the published file."""
+    question = column(row, "question")
+    if isinstance(question, Mapping):
+        stem, choices = text_of(question, "stem"), column(question, "choices")
+        concept = question.get("question_concept")
+    else:
+        stem, choices = text_of(row, "question"), column(row, "choices")
+        concept = row.get("question_concept")
+    texts, labels = read_choices(choices)
+    meta = meta_of(row, id="id") | ({"subject": concept} if concept else {})
+    answer = choice_letter(text_of(row, "answerKey"), texts, labels)
+    return Problem(stem, answer, Kind.CHOICE, choices=texts, meta=meta)
+
+
+def livecodebench(row: Row, seed: int) -> Problem:
+    """``question_content``, ``starter_code``, ``public_test_cases``, ``private_test_cases``, ``metadata.func_name``.
+
+    The tests are kept as they are: they are decoded when a program is graded, and never unpickled.
+    """
+    metadata = row.get("metadata") or "{}"
+    try:
+        known = json.loads(metadata) if isinstance(metadata, str) else dict(metadata)
+        function = str(known.get("func_name") or "")
+    except (ValueError, TypeError, AttributeError) as error:
+        raise DataError(f"the column 'metadata' is no JSON object: {str(metadata)[:60]!r}") from error
+    tests = CodeTests(
+        public=_as_json(column(row, "public_test_cases")),
+        private=_as_json(row.get("private_test_cases")),
+        function=function,
+    )
+    return Problem(
+        text_of(row, "question_content"),
+        "",
+        Kind.CODE,
+        starter_code=str(row.get("starter_code") or ""),
+        tests=tests,
+        meta=meta_of(row, level="difficulty", subject="platform", id="question_id")
+        | ({"date": str(row["contest_date"])} if row.get("contest_date") else {}),
+    )
+
+
+def by_columns(
+    question: str, answer: str, *, level: str = "", subject: str = "", choices: str = ""
+) -> Callable[[Row, int], Problem]:
+    """A reader for rows whose columns are called so. ``choices`` names a list, and makes it multiple choice."""
+
+    def read(row: Row, seed: int) -> Problem:
+        for name in (level, subject):
+            if name:
+                column(row, name)
+        asked, gold = text_of(row, question), text_of(row, answer)
+        named = {key: name for key, name in (("level", level), ("subject", subject)) if name}
+        meta = meta_of(row, **named)
+        if not choices:
+            return Problem(asked, gold, meta=meta)
+        texts, labels = read_choices(column(row, choices))
+        return Problem(asked, choice_letter(gold, texts, labels), Kind.CHOICE, choices=texts, meta=meta)
+
+    return read
+
+
+def read_choices(raw: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The texts and the labels of choices.
+
+    Known are a list of texts, a list of objects with ``label`` and ``text``, and an object with a list of each.
+
+    Raises:
+        DataError: they are of another form, or fewer than two or more than 26.
+    """
+    if isinstance(raw, Mapping) and "text" in raw:
+        texts = list(raw["text"])
+        labels = list(raw.get("label") or LETTERS[: len(texts)])
+    elif isinstance(raw, Sequence) and not isinstance(raw, str) and all(isinstance(item, Mapping) for item in raw):
+        texts = [item.get("text") for item in raw]
+        labels = [item.get("label") for item in raw]
+    elif isinstance(raw, Sequence) and not isinstance(raw, str):
+        texts, labels = list(raw), list(LETTERS[: len(raw)])
+    else:
+        raise DataError(f"choices in no known form: {raw!r:.60}")
+    if not 2 <= len(texts) <= len(LETTERS) or len(texts) != len(labels) or not all(isinstance(t, str) for t in texts):
+        raise DataError(f"choices in no known form: {raw!r:.60}")
+    return tuple(texts), tuple(str(label).strip().upper() for label in labels)
+
+
+def choice_letter(gold: str, texts: Sequence[str], labels: Sequence[str]) -> str:
+    """The letter under which the gold choice is shown. The set names it by its label, or by its text.
+
+    Raises:
+        DataError: there is no such choice.
+    """
+    if gold.upper() in labels:
+        return LETTERS[labels.index(gold.upper())]
+    if gold in texts:
+        return LETTERS[texts.index(gold)]
+    raise DataError(f"the right choice {gold!r} is none of {', '.join(labels)}")
+
+
+def _as_json(raw: Any) -> str:
+    """A column of tests: text as it stands, a list of rows back in the JSON that it came from."""
+    if raw is None or isinstance(raw, str):
+        return raw or "[]"
+    return json.dumps(raw)

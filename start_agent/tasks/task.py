@@ -1,0 +1,90 @@
+"""What a task is: where its rows come from, and how a row becomes a problem."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from start_agent.errors import DataError
+from start_agent.problem import Kind, Problem
+
+Row = Mapping[str, Any]
+"""One row of a data set, by column."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a data set is found.
+
+    Attributes:
+        path: a name of the hub, or a pattern of files (``hf://datasets/...``).
+        subset: the configuration of a hub set; empty for its only one.
+        split: "train", "test", ...
+        large: whether it is streamed, not downloaded and converted as a whole.
+    """
+
+    path: str
+    subset: str = ""
+    split: str = "test"
+    large: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A kind of problems under a name.
+
+    Attributes:
+        name: what it is called on the command line.
+        kind: of all its problems.
+        read: makes a problem of a row, given the seed that shuffles choices. A column that is not there is asked for
+            through ``column``, which raises DataError.
+        source: where its rows are when no file is given; None of problems that are made, not read.
+        make: makes so many problems from a seed, where there is no source.
+        about: one line.
+    """
+
+    name: str
+    kind: Kind
+    read: Callable[[Row, int], Problem] | None = None
+    source: Source | None = None
+    make: Callable[[int], list[Problem]] | None = field(default=None)
+    about: str = ""
+
+
+def column(row: Row, *names: str) -> Any:
+    """The value of the first of these columns that the row has.
+
+    Raises:
+        DataError: it has none of them; lists the columns that there are.
+    """
+    for name in names:
+        if name in row:
+            return row[name]
+    wanted = " or ".join(repr(name) for name in names)
+    raise DataError(f"there is no column {wanted}; the columns are {', '.join(map(str, row)) or 'none at all'}")
+
+
+def text_of(row: Row, *names: str) -> str:
+    """The text in the first of these columns that the row has; a number as text.
+
+    Raises:
+        DataError: it has none of them, or something else is in it.
+    """
+    value = column(row, *names)
+    name = next(name for name in names if name in row)
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise DataError(f"the column {name!r} holds {_described(value)} where a text is needed")
+    text = str(value).strip()
+    if not text:
+        raise DataError(f"the column {name!r} is empty")
+    return text
+
+
+def meta_of(row: Row, **columns: str) -> dict[str, Any]:
+    """What else is known of a problem: the columns that the row has, under the names given."""
+    return {key: row[name] for key, name in columns.items() if row.get(name) not in (None, "")}
+
+
+def _described(value: object) -> str:
+    return "nothing" if value is None else f"a {type(value).__name__}"

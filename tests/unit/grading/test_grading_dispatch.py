@@ -1,0 +1,98 @@
+"""``grade``: each kind of problem to its grader, traces and texts alike."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from sandbox import FakeSandbox
+from start_agent.answers import final_text, last_code_block
+from start_agent.engines.scripted import byte_tokenizer
+from start_agent.grading import GraderPool, Reason, grade
+from start_agent.problem import CodeTests, Kind, Problem
+from start_agent.trace import Span, SpanKind, Trace, TraceOutcome
+
+MATH = Problem("What is 6 * 7?", "42")
+CHOICE = Problem("Which?", "B", Kind.CHOICE, choices=("bank", "mall"))
+CODE = Problem(
+    "Print 6.", "", Kind.CODE, tests=CodeTests(json.dumps([{"input": "", "output": "6", "testtype": "stdin"}]))
+)
+TOKENIZER = byte_tokenizer()
+BLOCK = "```python\nprint(6)\n```"
+
+
+def trace(*spans: tuple[SpanKind, str], answer: str | None = None, outcome: TraceOutcome | None = None) -> Trace:
+    made = [Span(kind, tuple(TOKENIZER.encode(text))) for kind, text in spans]
+    ended = outcome or (TraceOutcome.NO_ANSWER if answer is None else TraceOutcome.ANSWERED)
+    return Trace(made, ended, answer, {"thinking": True, "think_end": "</think>"})
+
+
+async def test_math_with_and_without_a_pool() -> None:
+    finished = trace((SpanKind.MODEL, "</think>\\boxed{42}"), answer="42")
+    assert (await grade(MATH, finished)).correct
+    assert (await grade(MATH, "so \\boxed{042}")).correct
+    assert (await grade(MATH, None)).reason is Reason.NO_ANSWER
+    assert (await grade(MATH, trace((SpanKind.MODEL, "hm")))).reason is Reason.NO_ANSWER
+    async with GraderPool(1) as pool:
+        assert (await grade(MATH, finished, pool=pool)).correct
+        share = Problem("Of 50, 10 are red. What percentage is red?", "20")
+        assert (await grade(share, "\\boxed{20\\%}", pool=pool)).correct
+        assert not (await grade(MATH, "\\boxed{42\\%}", pool=pool)).correct
+
+
+async def test_choice() -> None:
+    assert (await grade(CHOICE, "\\boxed{B}")).correct
+    assert (await grade(CHOICE, trace((SpanKind.MODEL, ""), answer="mall"))).parsed == "B"
+
+
+async def test_code_is_taken_from_after_thinking() -> None:
+    async with FakeSandbox(lambda code: "6") as fake:
+        thought = (SpanKind.MODEL, "```python\nprint(5)\n```\n")
+        output = (SpanKind.TOOL_OUTPUT, "```output\n</think>\n```\n")
+        finished = trace((SpanKind.PROMPT, "q"), thought, output, (SpanKind.MODEL, f"</think>Here:\n{BLOCK}\n"))
+        verdict = await grade(CODE, finished, sandbox=fake, decode=TOKENIZER.decode)
+        assert verdict.correct and verdict.parsed == "print(6)\n"
+        verdict = await grade(
+            CODE, trace(thought, (SpanKind.MODEL, "</think>none")), sandbox=fake, decode=TOKENIZER.decode
+        )
+        assert verdict.reason is Reason.NO_ANSWER
+        assert (await grade(CODE, f"Text\n{BLOCK}", sandbox=fake)).correct
+        assert (await grade(CODE, None, sandbox=fake)).reason is Reason.NO_ANSWER
+        with pytest.raises(ValueError, match="decode"):
+            await grade(CODE, finished, sandbox=fake)
+    with pytest.raises(ValueError, match="sandbox"):
+        await grade(CODE, BLOCK)
+
+
+async def test_an_unfinished_trace_cannot_be_graded() -> None:
+    with pytest.raises(ValueError, match="not ended"):
+        await grade(MATH, Trace())
+
+
+def test_final_text() -> None:
+    told = trace((SpanKind.MODEL, "hm</think>answer </think> more"))
+    assert final_text(told, TOKENIZER.decode) == "answer </think> more"
+    assert final_text(trace((SpanKind.MODEL, "never closed")), TOKENIZER.decode) == "never closed"
+    stopped = trace((SpanKind.MODEL, "hm"), outcome=TraceOutcome.TOKEN_LIMIT)
+    assert final_text(stopped, TOKENIZER.decode) is None
+    told.meta["thinking"] = False
+    assert final_text(told, TOKENIZER.decode) == "hm</think>answer </think> more"
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        (BLOCK, "print(6)\n"),
+        (f"{BLOCK}\nthen\n```py\nx\n```", "x\n"),
+        (f"{BLOCK}\n```output\n6\n```", "print(6)\n"),
+        ("```\nx = 1\n```", "x = 1\n"),
+        ("```Python3 \nx = 1\n   ```  ", "x = 1\n"),
+        ("```python\nnever closed", None),
+        ("no code", None),
+        ("```python\n```", ""),
+        ("inline ```python\nx\n```", None),
+    ],
+)
+def test_last_code_block(text: str, code: str | None) -> None:
+    assert last_code_block(text) == code

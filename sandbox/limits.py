@@ -17,6 +17,7 @@ class Limits:
         processes: processes and threads together (an idle kernel has about 8).
         disk_bytes: size of each of the writable file systems (working directory, /tmp, /dev/shm); they are
             in memory. Also the largest single file.
+        inodes: files and folders in each of them.
         open_files: file descriptors of each process.
         output_chars: characters of the text that the model reads; more is cut in the middle.
         printed_chars: characters that a cell may print before it is stopped with `Outcome.OUTPUT`.
@@ -29,6 +30,7 @@ class Limits:
     memory_bytes: int = 1 << 30
     processes: int = 64
     disk_bytes: int = 64 << 20
+    inodes: int = 16_384
     open_files: int = 256
     output_chars: int = 8_000
     printed_chars: int = 1_000_000

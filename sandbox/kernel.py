@@ -29,6 +29,7 @@ from sandbox.limits import Limits
 from sandbox.zygote import Child, Zygote, kill, readable
 
 _REPORT_BYTES = 64 << 10
+_TIMER_SECONDS = 0.002  # a timer may call so much before its time
 _STATUS_SECONDS = 1.0  # how long the zygote may take to tell how a process ended that is known to have ended
 _OUR_LIMITS = ("memory_bytes", "processes", "disk_bytes", "inodes", "open_files", "output_chars", "printed_chars")
 
@@ -271,7 +272,7 @@ class Kernel:
             if ended or self._killing is not None:
                 reply.ending = "died"
                 return
-            if loop.time() >= deadline:
+            if loop.time() >= deadline - _TIMER_SECONDS:
                 if reply.interrupted or self._child is None:
                     reply.ending = "timeout"
                     return

@@ -54,6 +54,10 @@ class Connection:
             self._messages = self._decoder.feed(data)
         return self._messages.pop(0)
 
+    def close(self) -> None:
+        """Close the connection."""
+        self._socket.close()
+
 
 class Server:
     """One kernel's end of the connection.

@@ -149,8 +149,8 @@ def mounts() -> list[Mount]:
     # After /tmp: an interpreter may live there, and these would be hidden behind it.
     found += _interpreter_mounts()
     found.append(("bind", str(inside), INSIDE))
-    for source, path in hidden_python():
-        found += [("folder", "", _PYTHON), ("bind", path, source)]
+    for place, hidden in hidden_python():
+        found += [("folder", "", _PYTHON), ("bind", hidden, place)]
     return found
 
 

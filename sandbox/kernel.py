@@ -330,8 +330,8 @@ def _hear(reply: Reply, content: dict[str, Any]) -> int:
             reply.stdout.head += text
         return len(text) + 1
     plain, counts = content.get("plain"), (content["omitted"], content.get("plain_omitted"))
-    if not isinstance(plain, str) or not all(isinstance(count, int) and 0 <= count < 1 << 60 for count in counts):
+    if not isinstance(plain, str) or not all(type(count) is int and 0 <= count < 1 << 60 for count in counts):
         raise GarbageError("a stream message of a strange shape")
     reply.printed.tail, reply.stdout.tail = text, plain
-    reply.printed.omitted, reply.stdout.omitted = counts
+    reply.printed.omitted, reply.stdout.omitted = (int(count) for count in counts if count is not None)
     return len(text) + len(plain) + 1

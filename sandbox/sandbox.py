@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal, Self
 from sandbox import folders, isolation
 from sandbox.base import BaseSandbox, Session, Stats
 from sandbox.errors import KernelProtocolError, KernelStartError, SandboxClosed, SandboxUnavailable
+from sandbox.isolation import Tier
 from sandbox.limits import Limits
 from sandbox.result import Result
 
@@ -68,7 +69,7 @@ class Sandbox(BaseSandbox):
         self.limits = limits or Limits()
         self.size = size
         self._prestart = prestart
-        self._tiers: tuple[isolation.Tier, ...] = (0,) if unsafe_no_isolation else (tier,) if tier else (1, 2, 3)
+        self._tiers: tuple[Tier, ...] = (0,) if unsafe_no_isolation else (tier,) if tier else (1, 2, 3)
         self._preload = preload
         self._fault_rate = max_fault_rate
         self._stats = Stats()
@@ -87,7 +88,7 @@ class Sandbox(BaseSandbox):
         return isolation.NAMES[self.tier]
 
     @property
-    def tier(self) -> isolation.Tier:
+    def tier(self) -> Tier:
         """The number of the tier; 0 without isolation."""
         return self._pool.tier if self._pool is not None else self._tiers[0]
 
@@ -132,7 +133,7 @@ class Sandbox(BaseSandbox):
             raise
         return self
 
-    async def _open(self, tier: isolation.Tier) -> None:
+    async def _open(self, tier: Tier) -> None:
         from sandbox import selftest
         from sandbox.pool import Pool
         from sandbox.session import KernelSession
@@ -140,9 +141,7 @@ class Sandbox(BaseSandbox):
         folder = self._require_open() / f"tier-{tier}"
         folder.mkdir(mode=0o711)
         self._stats = Stats()
-        self._pool = Pool(
-            tier, self.limits, folder, self._preload, self._prestart, self._stats, self._fault_rate
-        )
+        self._pool = Pool(tier, self.limits, folder, self._preload, self._prestart, self._stats, self._fault_rate)
         canary = KernelSession(self._pool, self.limits, lambda result: None)
         try:
             await canary.open()

@@ -62,9 +62,7 @@ PROBES = (
         "connect to an abstract socket",
         "import socket\nsocket.socket(socket.AF_UNIX).connect({abstract!r})\nprint('escaped')",
     ),
-    Probe(
-        "connect to the internet", "import socket\nsocket.create_connection(('1.1.1.1', 53), 2)\nprint('escaped')"
-    ),
+    Probe("connect to the internet", "import socket\nsocket.create_connection(('1.1.1.1', 53), 2)\nprint('escaped')"),
     Probe("write to the system", "open('/usr/probe', 'w')\nprint('escaped')"),
     Probe("become root", "import os\nos.setuid(0)\nprint('escaped')"),
     Probe("signal the host", "import os\nos.kill({pid}, 0)\nprint('escaped')"),
@@ -108,7 +106,7 @@ PROBES = (
     ),
     Probe(
         "use shared memory without end",
-        "import os, mmap\nx = []\nfor n in range(64):\n    x.append(mmap.mmap(-1, 256 << 20)); x[-1].write(bytes(1 << 20))\n"
+        "import os, mmap\nx = []\nfor n in range(64):\n    x.append(mmap.mmap(-1, 256 << 20))\n    x[-1].write(bytes(1 << 20))\n"
         "print('escaped')",
         quick=False,
     ),

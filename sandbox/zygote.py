@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from sandbox import isolation
 from sandbox.errors import KernelStartError
@@ -63,7 +63,7 @@ class Zygote:
         self._running: dict[int, asyncio.Future[int | None]] = {}
         self._turns = asyncio.Semaphore(_FORKS_AT_ONCE)
         self._names = 0
-        self._errors: Any = None
+        self._errors: IO[bytes] | None = None
         self.dead = False
 
     async def start(self, seconds: float) -> None:
@@ -95,10 +95,8 @@ class Zygote:
         self._errors = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - closed in `close`
         try:
             home = isolation.HOME if self.tier in (1, 2) else str(self._folder / "home")
-            if self.tier == 1:
-                command = isolation.bubblewrap_command(info_write)
-            else:
-                command = isolation.python_command(str(isolation.inside))
+            inside = isolation.python_command(str(isolation.inside))
+            command = isolation.bubblewrap_command(info_write) if self.tier == 1 else inside
             self._process = subprocess.Popen(  # noqa: ASYNC220 - forked from the loop's own thread, see below
                 command,
                 stdin=theirs,
@@ -120,7 +118,8 @@ class Zygote:
                 os.close(info_read)
         mine.setblocking(False)
         asyncio.get_running_loop().add_reader(mine.fileno(), self._hear)
-        mine.send(json.dumps(self._world()).encode())
+        with contextlib.suppress(BrokenPipeError):  # it has ended already, which `_hear` finds out
+            mine.send(json.dumps(self._world()).encode())
         await asyncio.shield(self._learn_first_process(info_read))
 
     def _world(self) -> dict[str, Any]:
@@ -195,7 +194,8 @@ class Zygote:
         assert self._control is not None and self._ready is not None
         asyncio.get_running_loop().remove_reader(self._control.fileno())
         error = KernelStartError(f"the zygote ended: {self._last_words()}")
-        for waiting in (self._ready, *self._forking.values()):
+        every: list[asyncio.Future[Any]] = [self._ready, *self._forking.values()]
+        for waiting in every:
             if not waiting.done():
                 waiting.set_exception(error)
                 waiting.exception()  # seen: asyncio need not complain where nobody waits
@@ -206,6 +206,8 @@ class Zygote:
         self._running.clear()
 
     def _last_words(self) -> str:
+        if self._errors is None:
+            return "no word"
         self._errors.seek(0)
         words = self._errors.read(64 << 10).decode("utf-8", "replace").strip().splitlines()
         return str(words[-1]) if words else "no word"

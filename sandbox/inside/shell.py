@@ -61,14 +61,17 @@ class Shell(ZMQInteractiveShell):
     displayhook_class = DisplayHook
     failure: tuple[str, str] | None = None
     settings: dict[str, Any]
-    streams: list[CellStream]
+    streams: list[Any]
+    displayhook: Any
+    payload_manager: Any
+    run_cell: Any
 
     def open_output(self, settings: dict[str, Any]) -> CellOutput:
         """Make the place for what cells print. Once, in the forked process."""
         self.settings = settings
         output = CellOutput(settings["output_chars"] // 2, settings["printed_chars"])
         self.streams = [CellStream(output, "stdout", 1), CellStream(output, "stderr", 2)]
-        sys.stdout, sys.stderr = self.streams  # type: ignore[assignment]
+        sys.stdout, sys.stderr = self.streams
         output.take_descriptors()
         return output
 
@@ -77,7 +80,7 @@ class Shell(ZMQInteractiveShell):
         Compiler.cell = cell
         self.failure = self.displayhook.value = None
         open_stdin(stdin)
-        sys.stdout, sys.stderr = self.streams  # type: ignore[assignment]
+        sys.stdout, sys.stderr = self.streams
         self.run_cell(code, store_history=True)
         outcome, error = self.failure or ("ok", None)
         value = self.displayhook.value
@@ -153,7 +156,11 @@ def build() -> Shell:
     shell.user_ns.pop("open", None)  # IPython's refuses open(0), which programs that read stdin use
     warnings.filterwarnings("ignore", message="To exit: use")
     begun = dict(shell.user_ns)
-    for code in ("sum(range(10)) / 4.0", "x = [1, 'a']\nfor y in x:\n    pass\nx", "await __import__('asyncio').sleep(0)"):
+    for code in (
+        "sum(range(10)) / 4.0",
+        "x = [1, 'a']\nfor y in x:\n    pass\nx",
+        "await __import__('asyncio').sleep(0)",
+    ):
         shell.run_cell(code, store_history=True)
     for code in ("1 / 0", "x = = 3", "x"):
         shell.run_cell(code)

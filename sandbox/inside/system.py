@@ -100,7 +100,9 @@ def bind(source: str, target: str, *, read_only: bool = True, devices: bool = Fa
     """Show a file or folder, and what is mounted below it, at another place as well."""
     mount(source, target, None, MS_BIND | MS_REC)
     # struct mount_attr: what to set, what to clear, propagation, user namespace. The flags' values are those of mount(2).
-    attributes = struct.pack("QQQQ", MS_NOSUID | (0 if devices else MS_NODEV) | (MS_RDONLY if read_only else 0), 0, 0, 0)
+    attributes = struct.pack(
+        "QQQQ", MS_NOSUID | (0 if devices else MS_NODEV) | (MS_RDONLY if read_only else 0), 0, 0, 0
+    )
     syscall(_MOUNT_SETATTR, _AT_FDCWD, target.encode(), _AT_RECURSIVE, attributes, 32, what=f"mount_setattr {target}")
 
 

@@ -162,7 +162,7 @@ async def test_death_of_the_zygote(tier: Literal[1, 2]) -> None:
             zygote = box._pool._zygote  # type: ignore[union-attr]
             assert zygote is not None and zygote._process is not None
             zygote._process.kill()
-            while not zygote.dead:
+            while not zygote.dead:  # noqa: ASYNC110 - the loop hears of it
                 await asyncio.sleep(0)
             result = await session.execute("x")
             assert (result.outcome, result.state_lost) == (Outcome.DIED, True)
@@ -211,7 +211,7 @@ async def test_a_kernel_that_dies_unused_costs_nothing(tier: Literal[1, 2]) -> N
     async with Sandbox(size=1, prestart=1, tier=tier) as box, box.session() as session:
         kernel = session._kernel  # type: ignore[attr-defined]
         kill(kernel._child.pidfd)
-        while not kernel.dead:
+        while not kernel.dead:  # noqa: ASYNC110 - the loop hears of it
             await asyncio.sleep(0)
         assert (await session.execute("6 * 7")).text == "42"
 

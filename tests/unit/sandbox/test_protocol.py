@@ -84,7 +84,7 @@ def test_a_stock_client_can_talk_to_the_kernel(server: Path) -> None:
         assert hear(iopub)["msg_type"] == "iopub_welcome"
         session.send(shell, "kernel_info_request")
         assert hear(shell)["content"]["protocol_version"] == "5.4"
-        sent = session.send(shell, "execute_request", {"code": "é" * 300})
+        sent: Any = session.send(shell, "execute_request", {"code": "é" * 300})
         reply = hear(shell)
         assert reply["msg_type"] == "execute_reply" and reply["content"]["status"] == "ok"
         assert reply["parent_header"]["msg_id"] == sent["header"]["msg_id"]

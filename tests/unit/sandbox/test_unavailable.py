@@ -48,7 +48,7 @@ async def test_bubblewrap_that_does_not_start_is_found_out(monkeypatch: pytest.M
 
 async def test_bubblewrap_that_does_not_isolate_is_found_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     # It runs its last arguments, and nothing else: what is asked for is there, but so is the host.
-    _pretend(monkeypatch, tmp_path, 'shift 3; while [ "$1" != -- ]; do shift; done; shift; exec "$@"')
+    _pretend(monkeypatch, tmp_path, 'eval "exec $4>&-"; while [ "$1" != -- ]; do shift; done; shift; exec "$@"')
     monkeypatch.setattr(isolation, "INSIDE", str(isolation.inside))
     with pytest.raises(SandboxUnavailable, match="cannot be isolated"):
         async with Sandbox(prestart=0, tier=1):

@@ -105,9 +105,13 @@ def bubblewrap_command(info: int) -> list[str]:
     bubblewrap = shutil.which("bwrap")
     if bubblewrap is None:
         raise SandboxUnavailable("bwrap is not on the path")
-    user = [] if os.geteuid() == 0 else ["--unshare-user", "--uid", "1000", "--gid", "1000"]
+    # With another number, bubblewrap would make two user namespaces, of which only the outer one has rights over the
+    # processes. Each kernel gets a number other than 0 with a user namespace of its own.
+    user = [] if os.geteuid() == 0 else ["--unshare-user", "--uid", "0", "--gid", "0"]
     # With these the zygote makes the kernels' namespaces; they lose them all.
-    kept = ("SYS_ADMIN", "SETUID", "SETGID", "SETPCAP", "NET_ADMIN")
+    kept = ["SYS_ADMIN", "SETUID", "SETGID", "SETPCAP", "NET_ADMIN"]
+    if user:
+        kept.append("SETFCAP")  # without it, Linux lets no user namespace have a name for this one's user 0
     options = {"bind": "--ro-bind", "link": "--symlink"}
     arguments: list[str] = []
     for kind, source, target in mounts():

@@ -29,7 +29,6 @@ from sandbox.limits import Limits
 from sandbox.zygote import Child, Zygote, kill, readable
 
 _REPORT_BYTES = 64 << 10
-_TIMER_SECONDS = 0.002  # a timer may call so much before its time
 _STATUS_SECONDS = 1.0  # how long the zygote may take to tell how a process ended that is known to have ended
 _OUR_LIMITS = ("memory_bytes", "processes", "disk_bytes", "inodes", "open_files", "output_chars", "printed_chars")
 
@@ -79,7 +78,9 @@ class Kernel:
         self._zygote = zygote
         self._child: Child | None = None
         self._channels: list[Channel] = []
-        self._something = asyncio.Event()  # to read, or the end of the process
+        self._something = asyncio.Event()  # to read, or the end of the process, or of a cell's time
+        self._timer: asyncio.TimerHandle | None = None
+        self._late = False
         self._killing: asyncio.Task[None] | None = None
         self._wire = Wire(b"", "host")
         self.dead = False
@@ -231,23 +232,31 @@ class Kernel:
             "stop_on_error": False,
         }
         request, frames = self._wire.message("execute_request", content, None, {"cell": cell, "stdin": stdin})
-        loop = asyncio.get_running_loop()
-        timer = loop.call_later(timeout, self._something.set)
+        self._set_timer(timeout)
         try:
             with self._listening():
                 self._shell.send(frames)
-                await self._hear_out(reply, request, loop.time() + timeout)
+                await self._hear_out(reply, request)
         except GarbageError:
             reply.ending = "garbage"
         finally:
-            timer.cancel()
+            self._set_timer(None)
         if reply.ending == "died":
             reply.status = await self._status()
         return reply
 
-    async def _hear_out(self, reply: Reply, request: str, deadline: float) -> None:
+    def _set_timer(self, seconds: float | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._late = False
+        self._timer = None if seconds is None else asyncio.get_running_loop().call_later(seconds, self._time_is_up)
+
+    def _time_is_up(self) -> None:
+        self._late = True
+        self._something.set()
+
+    async def _hear_out(self, reply: Reply, request: str) -> None:
         """Fill in the reply, until the cell is over in one way or another. Raises GarbageError."""
-        loop = asyncio.get_running_loop()
         owed = {"execute_reply", "idle"}
         heard_chars = 0
         while True:
@@ -272,13 +281,12 @@ class Kernel:
             if ended or self._killing is not None:
                 reply.ending = "died"
                 return
-            if loop.time() >= deadline - _TIMER_SECONDS:
+            if self._late:
                 if reply.interrupted or self._child is None:
                     reply.ending = "timeout"
                     return
                 reply.interrupted = True
-                deadline = loop.time() + self._limits.grace_seconds
-                loop.call_at(deadline, self._something.set)
+                self._set_timer(self._limits.grace_seconds)
                 kill(self._child.pidfd, signal.SIGINT)
             await self._something.wait()
 

@@ -63,6 +63,7 @@ class Zygote:
         self._running: dict[int, asyncio.Future[int | None]] = {}
         self._turns = asyncio.Semaphore(_FORKS_AT_ONCE)
         self._names = 0
+        self._error = ""
         self._errors: IO[bytes] | None = None
         self.dead = False
 
@@ -183,11 +184,10 @@ class Zygote:
             elif "ended" in message:
                 if (ended := self._running.pop(message["ended"], None)) is not None and not ended.done():
                     ended.set_result(message["status"])
+            elif "error" in message:
+                self._error = message["error"]
             elif not self._ready.done():
-                if "error" in message:
-                    self._ready.set_exception(KernelStartError(message["error"]))
-                else:
-                    self._ready.set_result(None)
+                self._ready.set_result(None)
 
     def _die(self) -> None:
         self.dead = True
@@ -206,8 +206,8 @@ class Zygote:
         self._running.clear()
 
     def _last_words(self) -> str:
-        if self._errors is None:
-            return "no word"
+        if self._error or self._errors is None:
+            return self._error or "no word"
         self._errors.seek(0)
         words = self._errors.read(64 << 10).decode("utf-8", "replace").strip().splitlines()
         return str(words[-1]) if words else "no word"

@@ -19,6 +19,7 @@ from . import landlock, seccomp, system
 MEMORY_RESERVE = 32 << 20
 # Address space beyond RLIMIT_DATA: libraries, thread stacks' guards, shared files.
 _ADDRESS_ROOM = 4 << 30
+_UID = 1000  # what a user of no number of its own is called inside
 
 
 def enter(world: dict[str, Any], settings: dict[str, Any]) -> list[str]:
@@ -89,11 +90,11 @@ def _become(settings: dict[str, Any], old_proc: int) -> None:
     if settings["uid"] is not None:
         _change_user(settings["uid"])
         return
-    uid, gid = os.geteuid(), os.getegid()
+    uid, gid = os.geteuid(), os.getegid()  # the zygote's, which may be called 0 in a namespace of bubblewrap's
     # It gives no rights over anything, as all namespaces were made before. It is there so that Linux counts
     # the processes of each kernel by themselves.
     system.unshare(system.CLONE_NEWUSER)
-    for name, line in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
+    for name, line in (("setgroups", "deny"), ("uid_map", f"{uid or _UID} {uid} 1"), ("gid_map", f"{gid or _UID} {gid} 1")):
         handle = os.open(f"self/{name}", os.O_WRONLY, dir_fd=old_proc)
         os.write(handle, line.encode())
         os.close(handle)

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 USER = 65_532  # in nobody's use: neither a user of the system's, nor one of the kernels'
 
 
-def _closed_folder(path: Path) -> Path | None:
+def closed_folder(path: Path) -> Path | None:
     """The topmost folder on the way to a path that others may not enter."""
     return next((folder for folder in reversed([path, *path.parents]) if not folder.stat().st_mode & 0o001), None)
 
@@ -27,7 +27,7 @@ def _open_ways(paths: list[Path]) -> None:
 
     system.unshare(system.CLONE_NEWNS)
     system.mount("none", "/", None, system.MS_REC | system.MS_PRIVATE)
-    closed = {path: folder for path in paths if (folder := _closed_folder(path)) is not None}
+    closed = {path: folder for path in paths if (folder := closed_folder(path)) is not None}
     for folder in set(closed.values()):
         inside = [path for path in paths if closed.get(path) == folder]
         held = {path: os.open(path, os.O_PATH | os.O_DIRECTORY) for path in inside}

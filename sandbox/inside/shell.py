@@ -59,6 +59,7 @@ class Shell(ZMQInteractiveShell):
     """One session's shell. `settings` and `open_output` are set after the fork."""
 
     displayhook_class = DisplayHook
+    system = ZMQInteractiveShell.system_raw  # `!command` without a terminal, whose lines end otherwise
     failure: tuple[str, str] | None = None
     settings: dict[str, Any]
     streams: list[Any]

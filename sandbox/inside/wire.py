@@ -29,6 +29,7 @@ class Wire:
     """
 
     def __init__(self, key: bytes, name: str) -> None:
+        self.key = key
         self._signer = hmac.new(key, digestmod="sha256")
         self._name = name
         self._session = os.urandom(16).hex()

@@ -58,12 +58,21 @@ HOSTILE: tuple[tuple[str, set[Outcome]], ...] = (
     ("import os; os.closerange(0, 256)", {_DIED, _LATE}),
     ("x = []\nwhile True: x.append(bytearray(1 << 20))", {Outcome.MEMORY}),
     ("while True: print('x' * 1000)", {Outcome.OUTPUT}),
-    ("import os\nfor n in range(64):\n    if os.fork() == 0: os.setsid(); __import__('time').sleep(99)", {Outcome.ERROR}),
+    (
+        "import os\nfor n in range(64):\n    if os.fork() == 0: os.setsid(); __import__('time').sleep(99)",
+        {Outcome.ERROR},
+    ),
     ("import os\nif os.fork() == 0: __import__('time').sleep(99)", {_OK}),
-    ("import threading, time\nfor n in range(64): threading.Thread(target=time.sleep, args=(9,)).start()", {Outcome.ERROR}),
+    (
+        "import threading, time\nfor n in range(64): threading.Thread(target=time.sleep, args=(9,)).start()",
+        {Outcome.ERROR},
+    ),
     ("open('x', 'wb').write(bytes(64 << 20))", {Outcome.ERROR}),
     ("k = get_ipython().kernel\nk.iopub._socket.sendall(bytes(100_000))\nwhile True: pass", {_DIED}),
-    ("k = get_ipython().kernel\nwhile True: k.publish('stream', {'name': 'stdout', 'text': 'x' * 9999})", {Outcome.OUTPUT}),
+    (
+        "k = get_ipython().kernel\nwhile True: k.publish('stream', {'name': 'stdout', 'text': 'x' * 9999})",
+        {Outcome.OUTPUT},
+    ),
     ("import os, signal\nos.kill(os.getppid() or 1, 9)", {_OK}),
     ("import sys\nsys.exit(1)", {Outcome.ERROR}),
 )

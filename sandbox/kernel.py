@@ -123,8 +123,9 @@ class Kernel:
         self._wire = Wire(key.encode(), "host")
         home = isolation.HOME
         if tier in (0, 3):
-            home = str(self._folder / "home")
-            Path(home).mkdir(mode=0o700)
+            own = self._folder / "home"
+            own.mkdir(mode=0o700)
+            home = str(own)
         settings = {
             "key": key,
             "uid": isolation.own_uid() if tier else None,

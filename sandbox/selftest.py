@@ -83,7 +83,8 @@ PROBES = (
     ),
     Probe(
         "mount a file system",
-        "import ctypes\nprint('escaped' if ctypes.CDLL(None).mount(b'x', b'/tmp', b'tmpfs', 0, None) == 0 else 'refused')",
+        "import ctypes\nfailed = ctypes.CDLL(None).mount(b'x', b'/tmp', b'tmpfs', 0, None)\n"
+        "print('refused' if failed else 'escaped')",
     ),
     Probe(
         "use the kernel's keyring",
@@ -106,8 +107,8 @@ PROBES = (
     ),
     Probe(
         "use shared memory without end",
-        "import os, mmap\nx = []\nfor n in range(64):\n    x.append(mmap.mmap(-1, 256 << 20))\n    x[-1].write(bytes(1 << 20))\n"
-        "print('escaped')",
+        "import mmap\nx = []\nfor n in range(64):\n    x.append(mmap.mmap(-1, 256 << 20))\n"
+        "    x[-1].write(bytes(1 << 20))\nprint('escaped')",
         quick=False,
     ),
     Probe(
@@ -119,8 +120,8 @@ PROBES = (
     ),
     Probe(
         "use up inodes",
-        "import tempfile\nfolder = tempfile.gettempdir()\nfor n in range(100_000): open(f'{{folder}}/{{n}}', 'w').close()\n"
-        "print('escaped')",
+        "import tempfile\nfolder = tempfile.gettempdir()\nfor n in range(100_000):\n"
+        "    open(f'{{folder}}/{{n}}', 'w').close()\nprint('escaped')",
         quick=False,
         tiers=_ROOTED,
     ),

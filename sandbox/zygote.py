@@ -100,7 +100,7 @@ class Zygote:
             command = isolation.bubblewrap_command(info_write) if self.tier == 1 else inside
             self._process = subprocess.Popen(  # noqa: ASYNC220 - forked from the loop's own thread, see below
                 command,
-                stdin=theirs,
+                stdin=theirs.fileno(),
                 stdout=self._errors,
                 stderr=self._errors,
                 env=isolation.environment(home),

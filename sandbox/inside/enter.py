@@ -94,7 +94,11 @@ def _become(settings: dict[str, Any], old_proc: int) -> None:
     # It gives no rights over anything, as all namespaces were made before. It is there so that Linux counts
     # the processes of each kernel by themselves.
     system.unshare(system.CLONE_NEWUSER)
-    for name, line in (("setgroups", "deny"), ("uid_map", f"{uid or _UID} {uid} 1"), ("gid_map", f"{gid or _UID} {gid} 1")):
+    for name, line in (
+        ("setgroups", "deny"),
+        ("uid_map", f"{uid or _UID} {uid} 1"),
+        ("gid_map", f"{gid or _UID} {gid} 1"),
+    ):
         handle = os.open(f"self/{name}", os.O_WRONLY, dir_fd=old_proc)
         os.write(handle, line.encode())
         os.close(handle)

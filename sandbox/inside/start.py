@@ -17,8 +17,9 @@ _MESSAGE_BYTES = 128 << 10
 def main() -> None:
     """Become the zygote. The connection to the host is descriptor 0."""
     control = socket.socket(fileno=os.dup(0))
-    with open(os.devnull) as nothing:
-        os.dup2(nothing.fileno(), 0)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
     world = json.loads(control.recv(_MESSAGE_BYTES))
     try:
         if world["tier"] != 1:  # there bubblewrap sees to it

@@ -99,7 +99,7 @@ def mount(source: str, target: str, kind: str | None, flags: int = 0, options: s
 def bind(source: str, target: str, *, read_only: bool = True, devices: bool = False) -> None:
     """Show a file or folder, and what is mounted below it, at another place as well."""
     mount(source, target, None, MS_BIND | MS_REC)
-    # struct mount_attr: what to set, what to clear, propagation, user namespace. The flags' values are those of mount(2).
+    # struct mount_attr: what to set, what to clear, propagation, user namespace. The flags are mount(2)'s.
     attributes = struct.pack(
         "QQQQ", MS_NOSUID | (0 if devices else MS_NODEV) | (MS_RDONLY if read_only else 0), 0, 0, 0
     )

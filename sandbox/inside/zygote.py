@@ -88,7 +88,7 @@ def become_kernel(world: dict[str, Any], shell: Shell, descriptors: list[int]) -
     settings_pipe, report, *listeners = descriptors
     try:
         _close_others(descriptors)
-        with open(settings_pipe, encoding="utf-8") as file:
+        with os.fdopen(settings_pipe, encoding="utf-8") as file:
             settings = json.load(file)
         try:
             found = enter(world, settings)

@@ -8,12 +8,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 import pytest_asyncio
 
-from sandbox import Limits, Result, Sandbox
+from sandbox import Result, Sandbox
 from tests.support.processes import descendants
+from tests.support.small import LIMITS
 
 Attack = Callable[..., Awaitable[Result]]
-
-LIMITS = Limits(seconds=5, memory_bytes=512 << 20, processes=48, disk_bytes=16 << 20, inodes=2_000)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=[1, 2], ids=["tier1", "tier2"])

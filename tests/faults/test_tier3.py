@@ -12,8 +12,8 @@ import pytest_asyncio
 
 from sandbox import Outcome, Result, Sandbox
 from sandbox.inside import landlock
-from tests.faults.conftest import LIMITS
 from tests.support.processes import descendants
+from tests.support.small import LIMITS
 from tests.support.unprivileged import closed_folder
 
 Attack = Callable[..., Awaitable[Result]]

@@ -16,7 +16,6 @@ import shutil
 import signal
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,41 +25,13 @@ from sandbox.errors import KernelProtocolError, KernelStartError
 from sandbox.inside import zmtp
 from sandbox.inside.wire import GarbageError, Wire
 from sandbox.limits import Limits
+from sandbox.reply import Reply
 from sandbox.zygote import Child, Zygote, kill, readable
 
 _REPORT_BYTES = 64 << 10
 _STATUS_SECONDS = 1.0  # how long the zygote may take to tell how a process ended that is known to have ended
+_STRANGER_CHARS = 100  # what a message that belongs to no cell counts for against a flood
 _OUR_LIMITS = ("memory_bytes", "processes", "disk_bytes", "inodes", "open_files", "output_chars", "printed_chars")
-
-
-@dataclass(slots=True)
-class Text:
-    """A long text's beginning and end, and the number of characters missing in between."""
-
-    head: str = ""
-    tail: str = ""
-    omitted: int = 0
-
-
-@dataclass(slots=True)
-class Reply:
-    """What the host heard of one cell.
-
-    Attributes:
-        ending: "reply" when the kernel answered, else "timeout", "died", "flood" or "garbage".
-        interrupted: whether its time was up and it was interrupted.
-        printed: all that was printed, in the order of printing.
-        stdout: what of it was not printed to stderr.
-        content: the kernel's answer, unchecked but for being a dict; empty without one.
-        status: how the process ended (negative: by which signal); None unless it died.
-    """
-
-    ending: str
-    interrupted: bool = False
-    printed: Text = field(default_factory=Text)
-    stdout: Text = field(default_factory=Text)
-    content: dict[str, Any] = field(default_factory=dict)
-    status: int | None = None
 
 
 class Kernel:
@@ -79,6 +50,7 @@ class Kernel:
         self._child: Child | None = None
         self._channels: list[Channel] = []
         self._something = asyncio.Event()  # to read, or the end of the process, or of a cell's time
+        self._report: int | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._late = False
         self._killing: asyncio.Task[None] | None = None
@@ -99,9 +71,9 @@ class Kernel:
         seconds = self._limits.start_seconds
         try:
             async with asyncio.timeout(seconds):
-                report = await self._launch()
+                await self._launch()
                 self._connect()
-                await self._await_report(report)
+                await self._await_report()
                 await self._await_welcome()
         except TimeoutError:
             await self.kill()
@@ -116,8 +88,7 @@ class Kernel:
         for name in ("shell", "iopub"):
             (self._folder / name).unlink()
 
-    async def _launch(self) -> int:
-        """Fork the process. Returns the descriptor of its report."""
+    async def _launch(self) -> None:
         self._folder.mkdir(mode=0o711)
         tier, key = self._zygote.tier, secrets.token_hex(16)
         self._wire = Wire(key.encode(), "host")
@@ -135,7 +106,7 @@ class Kernel:
         }
         given: list[int] = []
         settings_read, settings_write = os.pipe()
-        report_read, report_write = os.pipe()
+        self._report, report_write = os.pipe()
         given += settings_read, report_write
         try:
             os.write(settings_write, json.dumps(settings).encode())
@@ -146,14 +117,10 @@ class Kernel:
                     listener.listen(1)
                     given.append(os.dup(listener.fileno()))
             self._child = await self._zygote.fork(given)
-        except BaseException:
-            os.close(report_read)
-            raise
         finally:
             for descriptor in given:
                 os.close(descriptor)
         asyncio.get_running_loop().add_reader(self._child.pidfd, self._ended)
-        return report_read
 
     def _ended(self) -> None:
         self.dead = True
@@ -161,17 +128,16 @@ class Kernel:
             asyncio.get_running_loop().remove_reader(self._child.pidfd)
         self._something.set()
 
-    async def _await_report(self, report: int) -> None:
+    async def _await_report(self) -> None:
+        assert self._report is not None
         said = b""
-        try:
-            while len(said) < _REPORT_BYTES:
-                await readable(report)
-                piece = os.read(report, 4096)
-                if not piece:
-                    break
-                said += piece
-        finally:
-            os.close(report)
+        while len(said) < _REPORT_BYTES:
+            await readable(self._report)
+            piece = os.read(self._report, 4096)
+            if not piece:
+                break
+            said += piece
+        self._close_report()
         if not said:
             raise KernelStartError("the kernel ended at its start")
         told = json.loads(said)
@@ -179,6 +145,11 @@ class Kernel:
             raise KernelStartError(f"the kernel could not be isolated: {told['error']}")
         if told["leaks"]:
             raise KernelStartError(f"the isolation does not hold here: {'; '.join(told['leaks'])}")
+
+    def _close_report(self) -> None:
+        report, self._report = self._report, None
+        if report is not None:
+            os.close(report)
 
     def _connect(self) -> None:
         # A reply holds a value and an error, each in the worst case four bytes or an escape per character.
@@ -265,10 +236,11 @@ class Kernel:
             self._something.clear()
             for message in self._received():
                 if message["parent_header"].get("msg_id") != request:
+                    heard_chars += _STRANGER_CHARS
                     continue
                 kind, content = message["header"]["msg_type"], message["content"]
                 if kind == "stream":
-                    heard_chars += _hear(reply, content)
+                    heard_chars += reply.hear(content)
                 elif kind == "status" and content.get("execution_state") == "idle":
                     owed.discard("idle")
                 elif kind == "execute_reply" and kind in owed:
@@ -325,22 +297,5 @@ class Kernel:
             self._child = None
         for channel in self._channels:
             channel.close()
+        self._close_report()
         shutil.rmtree(self._folder, ignore_errors=True)
-
-
-def _hear(reply: Reply, content: dict[str, Any]) -> int:
-    """Add what was printed. Returns how much to count against a flood."""
-    text = content.get("text")
-    if not isinstance(text, str):
-        raise GarbageError("a stream message without text")
-    if "omitted" not in content:
-        reply.printed.head += text
-        if content.get("name") == "stdout":
-            reply.stdout.head += text
-        return len(text) + 1
-    plain, counts = content.get("plain"), (content["omitted"], content.get("plain_omitted"))
-    if not isinstance(plain, str) or not all(type(count) is int and 0 <= count < 1 << 60 for count in counts):
-        raise GarbageError("a stream message of a strange shape")
-    reply.printed.tail, reply.stdout.tail = text, plain
-    reply.printed.omitted, reply.stdout.omitted = (int(count) for count in counts if count is not None)
-    return len(text) + len(plain) + 1

@@ -9,9 +9,10 @@ from collections.abc import Callable
 
 from sandbox.base import Session
 from sandbox.errors import SandboxClosed
-from sandbox.kernel import Kernel, Reply
+from sandbox.kernel import Kernel
 from sandbox.limits import Limits
 from sandbox.pool import Pool
+from sandbox.reply import Reply
 from sandbox.result import Outcome, Result, clean, cut_middle
 
 _LOST = " All variables are lost."

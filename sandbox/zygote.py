@@ -24,6 +24,7 @@ from sandbox import isolation
 from sandbox.errors import KernelStartError
 
 _MESSAGE_BYTES = 8 << 10
+_INFO_SECONDS = 5.0  # how long bubblewrap may take to say what it has started
 _FORKS_AT_ONCE = 16  # asked for and not yet answered: more would wait in the socket's buffer, or overflow it
 
 
@@ -64,6 +65,7 @@ class Zygote:
         self._turns = asyncio.Semaphore(_FORKS_AT_ONCE)
         self._names = 0
         self._error = ""
+        self._learning: asyncio.Task[None] | None = None
         self._errors: IO[bytes] | None = None
         self.dead = False
 
@@ -121,7 +123,8 @@ class Zygote:
         asyncio.get_running_loop().add_reader(mine.fileno(), self._hear)
         with contextlib.suppress(BrokenPipeError):  # it has ended already, which `_hear` finds out
             mine.send(json.dumps(self._world()).encode())
-        await asyncio.shield(self._learn_first_process(info_read))
+        self._learning = asyncio.create_task(self._learn_first_process(info_read))
+        await asyncio.shield(self._learning)
 
     def _world(self) -> dict[str, Any]:
         rooted = self.tier in (1, 2)
@@ -238,6 +241,8 @@ class Zygote:
             self._control.close()
             self._control = None
         process, self._process = self._process, None
+        if self._learning is not None:
+            await asyncio.wait([self._learning], timeout=_INFO_SECONDS)
         first, self._first = self._first, None
         if process is not None:
             own = os.pidfd_open(process.pid) if process.poll() is None else None

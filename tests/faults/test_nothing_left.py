@@ -189,12 +189,12 @@ async def test_too_many_faults_stop_the_run(monkeypatch: pytest.MonkeyPatch) -> 
 async def test_a_fault_is_retried_once(monkeypatch: pytest.MonkeyPatch) -> None:
     launch, calls = Kernel._launch, 0
 
-    async def launch_at_second(kernel: Kernel) -> int:
+    async def launch_at_second(kernel: Kernel) -> None:
         nonlocal calls
         calls += 1
         if calls == 1:
             raise KernelStartError("no luck")
-        return await launch(kernel)
+        await launch(kernel)
 
     async with Sandbox(size=1, prestart=0) as box:
         monkeypatch.setattr(Kernel, "_launch", launch_at_second)
@@ -203,7 +203,7 @@ async def test_a_fault_is_retried_once(monkeypatch: pytest.MonkeyPatch) -> None:
         assert (box.stats.faults, calls) == (1, 2)
 
 
-async def _fail(kernel: Kernel) -> int:
+async def _fail(kernel: Kernel) -> None:
     raise KernelStartError("no luck")
 
 

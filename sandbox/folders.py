@@ -11,7 +11,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-_PREFIX = "sbx-"
+_PREFIX = "kernels-"  # of folders with a lock: whoever has no lock on one may be taken for dead
 _UNIX_PATH_BYTES = 107  # sun_path of a socket's address, less its final zero; see unix(7)
 _KERNEL_BYTES = 48 << 20  # of an idle kernel, and a little work; what its cells may add is theirs to limit
 _KERNEL_DESCRIPTORS = 4  # at the host: two connections, the process, and one while it starts
@@ -36,7 +36,7 @@ def make() -> Held:
 
     Removes those of others of this user who were killed before they could.
     """
-    room = _UNIX_PATH_BYTES - len("/sbx-12345678/tier-1/1000000/shell")
+    room = _UNIX_PATH_BYTES - len("/kernels-12345678/tier-1/1000000/shell")
     parent = tempfile.gettempdir()
     parent = parent if len(os.fsencode(parent)) < room else "/tmp"
     _remove_orphans(Path(parent))

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sandbox import isolation
+from sandbox import isolation, memory
 from sandbox.channel import Channel
 from sandbox.errors import KernelProtocolError, KernelStartError
 from sandbox.inside import zmtp
@@ -30,7 +30,8 @@ from sandbox.zygote import Child, Zygote, kill, readable
 
 _REPORT_BYTES = 64 << 10
 _STATUS_SECONDS = 1.0  # how long the zygote may take to tell how a process ended that is known to have ended
-_STRANGER_CHARS = 100  # what a message that belongs to no cell counts for against a flood
+_WATCH_SECONDS = 0.25  # between two looks at the memory of a cell's processes
+_STRANGER_CHARS = 20  # what a message that belongs to no cell counts for against a flood
 _OUR_LIMITS = ("memory_bytes", "processes", "disk_bytes", "inodes", "open_files", "output_chars", "printed_chars")
 
 
@@ -52,6 +53,7 @@ class Kernel:
         self._something = asyncio.Event()  # to read, or the end of the process, or of a cell's time
         self._report: int | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._watcher: asyncio.TimerHandle | None = None
         self._late = False
         self._killing: asyncio.Task[None] | None = None
         self._wire = Wire(b"", "host")
@@ -205,6 +207,7 @@ class Kernel:
         }
         request, frames = self._wire.message("execute_request", content, None, {"cell": cell, "stdin": stdin})
         self._set_timer(timeout)
+        self._watch(reply)
         try:
             with self._listening():
                 self._shell.send(frames)
@@ -213,6 +216,7 @@ class Kernel:
             reply.ending = "garbage"
         finally:
             self._set_timer(None)
+            self._watch(None)
         if reply.ending == "died":
             reply.status = await self._status()
         return reply
@@ -226,6 +230,22 @@ class Kernel:
     def _time_is_up(self) -> None:
         self._late = True
         self._something.set()
+
+    def _watch(self, reply: Reply | None) -> None:
+        """Look at the memory of the cell's processes every now and then; no more when given None."""
+        if self._watcher is not None:
+            self._watcher.cancel()
+            self._watcher = None
+        if reply is not None:
+            self._watcher = asyncio.get_running_loop().call_later(_WATCH_SECONDS, self._look, reply)
+
+    def _look(self, reply: Reply) -> None:
+        process = None if self._child is None or self.dead else memory.process_id(self._child.pidfd)
+        if process is not None and memory.used_in_sum(process) > self._limits.memory_in_sum_bytes:
+            reply.ending = "memory"
+            self._something.set()
+        else:
+            self._watch(reply)
 
     async def _hear_out(self, reply: Reply, request: str) -> None:
         """Fill in the reply, until the cell is over in one way or another. Raises GarbageError."""
@@ -249,7 +269,7 @@ class Kernel:
             if heard_chars > 4 * self._limits.output_chars + 1_000:  # the real kernel keeps to a quarter
                 reply.ending = "flood"
                 return
-            if not owed:
+            if not owed or reply.ending == "memory":
                 return
             if ended or self._killing is not None:
                 reply.ending = "died"

@@ -22,7 +22,7 @@ class Reply:
     """What the host heard of one cell.
 
     Attributes:
-        ending: "reply" when the kernel answered, else "timeout", "died", "flood" or "garbage".
+        ending: "reply" when the kernel answered, else "timeout", "died", "flood", "memory" or "garbage".
         interrupted: whether its time was up and it was interrupted.
         printed: all that was printed, in the order of printing.
         stdout: what of it was not printed to stderr.

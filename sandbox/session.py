@@ -105,6 +105,9 @@ def result_of(reply: Reply, limits: Limits, timeout: float, duration: float) -> 
         outcome, error = Outcome.DIED, f"ProcessDiedError: the Python process died{_status(reply.status)}."
     elif reply.ending == "garbage":
         outcome, error = Outcome.DIED, "ProcessDiedError: the Python process broke and was stopped."
+    elif reply.ending == "memory":
+        most = limits.memory_in_sum_bytes >> 20
+        outcome, error = Outcome.MEMORY, f"MemoryError: the code's processes used more than {most:,} MB together."
     elif reply.ending == "flood":
         outcome, error = Outcome.OUTPUT, "OutputLimitError: the code printed too much and was stopped."
     else:

@@ -131,6 +131,14 @@ async def test_memory_that_no_limit_counts_is_refused(attack: Attack, code: str)
     assert (await attack(code)).outcome is Outcome.ERROR
 
 
+async def test_memory_in_sum_is_bounded(attack: Attack) -> None:
+    code = "import os, time\nfor n in range(8):\n    if os.fork() == 0:\n"
+    code += "        x = bytearray(os.urandom(1 << 20) * 200)\n"
+    result = await attack(code + "        time.sleep(99)\ntime.sleep(99)", 30)
+    assert (result.outcome, result.state_lost) == (Outcome.MEMORY, True)
+    assert "used more than 700 MB together. All variables are lost." in result.text
+
+
 async def test_child_processes_work_and_end(box: Sandbox) -> None:
     async with box.session() as session:
         cells = {
@@ -172,7 +180,8 @@ threading.Thread(target=talk, daemon=True).start()
         await session.execute(code)
         for _ in range(20):
             assert (await sibling.execute("6 * 7")).text == "42"
-        assert (await session.execute("6 * 7", timeout=3)).outcome in (Outcome.OK, Outcome.TIMEOUT)
+        result = await session.execute("6 * 7", timeout=3)
+        assert result.outcome in (Outcome.OK, Outcome.TIMEOUT, Outcome.OUTPUT)
 
 
 async def test_many_hostile_sessions_at_once(box: Sandbox) -> None:

@@ -2,4 +2,6 @@
 
 from sandbox import Limits
 
-LIMITS = Limits(seconds=5, memory_bytes=512 << 20, processes=48, disk_bytes=16 << 20, inodes=2_000)
+LIMITS = Limits(
+    seconds=5, memory_bytes=512 << 20, memory_in_sum_bytes=700 << 20, processes=48, disk_bytes=16 << 20, inodes=2_000
+)

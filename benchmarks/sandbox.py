@@ -25,6 +25,7 @@ import asyncio
 import os
 import platform
 import resource
+import tempfile
 import time
 from contextlib import AsyncExitStack
 from importlib import metadata
@@ -189,8 +190,9 @@ async def _stock(starts: int, cells: int) -> dict[str, float]:
     from jupyter_client.manager import AsyncKernelManager
 
     first, each, memory = [], [], []
-    for _ in range(starts):
-        manager: Any = AsyncKernelManager(kernel_name="python3", transport="ipc")
+    folder = tempfile.TemporaryDirectory(prefix="stock-")
+    for number in range(starts):
+        manager: Any = AsyncKernelManager(kernel_name="python3", transport="ipc", ip=f"{folder.name}/{number}")
         began = time.perf_counter()
         await manager.start_kernel()
         client = manager.client()
@@ -207,6 +209,7 @@ async def _stock(starts: int, cells: int) -> dict[str, float]:
         finally:
             client.stop_channels()
             await manager.shutdown_kernel(now=True)
+    folder.cleanup()
     return {
         "stock_first_reply_ms_p50": 1000 * median(first),
         "stock_cell_ms_p50": 1000 * median(each),

@@ -6,6 +6,7 @@ import logging
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -67,6 +68,39 @@ async def test_a_probe_that_gets_out_closes_the_tier(monkeypatch: pytest.MonkeyP
     with pytest.raises(SandboxUnavailable, match="code could escape"):
         async with Sandbox(prestart=0, tier=1):
             pass
+
+
+async def test_a_kernel_that_finds_a_way_out_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = Zygote._world
+    monkeypatch.setattr(Zygote, "_world", lambda zygote: world(zygote) | {"canaries": ["/usr/bin/env"]})
+    with pytest.raises(SandboxUnavailable, match=r"a file of the host can be read \(/usr/bin/env\)"):
+        async with Sandbox(prestart=0, tier=1):
+            pass
+
+
+async def test_what_is_preloaded_can_be_chosen() -> None:
+    async with Sandbox(size=1, prestart=0, preload=("fractions",)) as box, box.session() as session:
+        code = "import sys\n[name in sys.modules for name in ('fractions', 'sympy')]"
+        assert (await session.execute(code)).text == "[True, False]"
+        assert (await session.execute("import sympy\nsympy.factorint(6)")).text == "{2: 1, 3: 1}"
+    with pytest.raises(SandboxUnavailable, match="No module named 'nowhere'"):
+        async with Sandbox(preload=("nowhere",)):
+            pass
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"size": 0},
+        {"prestart": -1},
+        {"tier": 4},
+        {"max_fault_rate": 0.0},
+        {"tier": 1, "unsafe_no_isolation": True},
+    ],
+)
+def test_arguments_that_make_no_sense(arguments: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(arguments))):
+        Sandbox(**arguments)
 
 
 def _pretend(monkeypatch: pytest.MonkeyPatch, folder: Path, program: str) -> None:

@@ -16,6 +16,7 @@ from sandbox.errors import (
     KernelStartError,
     SandboxClosed,
     SandboxError,
+    SandboxFaulty,
     SandboxUnavailable,
 )
 from sandbox.fake import FakeSandbox
@@ -34,6 +35,7 @@ __all__ = [
     "Sandbox",
     "SandboxClosed",
     "SandboxError",
+    "SandboxFaulty",
     "SandboxUnavailable",
     "Session",
     "Stats",

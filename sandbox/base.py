@@ -21,7 +21,10 @@ class Stats:
         sessions: sessions opened.
         kernels_started: kernels that came up.
         kernels_live: kernels running or starting now.
+        kernels_ready: those of them that wait for the next session.
+        zygote_restarts: times that the process from which kernels are forked has died.
         waiting: callers waiting for a free place now.
+        waited_s: seconds that callers have waited for their sessions, in sum.
         cells: cells executed.
         outcomes: cells by outcome.
         faults: infrastructure faults, those that a retry repaired among them.
@@ -30,7 +33,10 @@ class Stats:
     sessions: int = 0
     kernels_started: int = 0
     kernels_live: int = 0
+    kernels_ready: int = 0
+    zygote_restarts: int = 0
     waiting: int = 0
+    waited_s: float = 0.0
     cells: int = 0
     outcomes: Counter[Outcome] = field(default_factory=Counter)
     faults: int = 0

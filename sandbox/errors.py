@@ -3,9 +3,10 @@
 ::
 
     SandboxError                  the infrastructure failed; the model is not to blame, the call may be retried
-    ├── SandboxUnavailable        this machine cannot isolate code as asked (bubblewrap missing or refused)
+    ├── SandboxUnavailable        this machine cannot isolate code as asked (no tier holds)
     ├── SandboxClosed             used before ``async with`` or after it ended
     ├── KernelStartError          a kernel did not come up, twice in a row
+    ├── SandboxFaulty             too many kernels could not be started: stop the run
     └── KernelProtocolError       a kernel that has run no code yet answered with something that is not Jupyter
 
 What the *code* did wrong is never one of these: it is a `sandbox.Result` with a `sandbox.Outcome`.
@@ -24,6 +25,10 @@ class SandboxUnavailable(SandboxError):  # noqa: N818 - reads better where it is
 
 class SandboxClosed(SandboxError):  # noqa: N818
     """The sandbox or the session is not open: before its ``async with``, or after it."""
+
+
+class SandboxFaulty(SandboxError):  # noqa: N818
+    """More kernels fail to start than `Sandbox(max_fault_rate=)` allows; trying on would only hide what is wrong."""
 
 
 class KernelStartError(SandboxError):

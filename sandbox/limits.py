@@ -13,10 +13,13 @@ class Limits:
         seconds: wall time of one cell in seconds, unless `execute` is given its own timeout.
         grace_seconds: how long a cell may take to obey the interrupt after its time is up, before it is killed.
         start_seconds: how long one kernel may take to start before the attempt counts as failed.
-        memory_bytes: private memory of each process (RLIMIT_DATA; an idle kernel has about 190 MB of it).
-        processes: processes and threads together (an idle kernel has about 8).
+        memory_bytes: private memory of each process (RLIMIT_DATA; an idle kernel has about 100 MB of it).
+        memory_in_sum_bytes: memory of a session's processes together, looked at a few times a second while a cell
+            runs that has started some: a bound on what stays in use, not on a short peak.
+        processes: processes and threads together (an idle kernel has one).
         disk_bytes: size of each of the writable file systems (working directory, /tmp, /dev/shm); they are
             in memory. Also the largest single file.
+        inodes: files and folders in each of them.
         open_files: file descriptors of each process.
         output_chars: characters of the text that the model reads; more is cut in the middle.
         printed_chars: characters that a cell may print before it is stopped with `Outcome.OUTPUT`.
@@ -27,8 +30,10 @@ class Limits:
     grace_seconds: float = 1.0
     start_seconds: float = 30.0
     memory_bytes: int = 1 << 30
+    memory_in_sum_bytes: int = 2 << 30
     processes: int = 64
     disk_bytes: int = 64 << 20
+    inodes: int = 16_384
     open_files: int = 256
     output_chars: int = 8_000
     printed_chars: int = 1_000_000

@@ -35,11 +35,13 @@ class Result:
 
     Attributes:
         outcome: how it ended.
-        stdout: what it printed, stdout and stderr in the order of printing, cut in the middle if too long.
+        stdout: what it printed to stdout, and what its child processes printed, cut in the middle if too long.
         value: the last expression's value as a notebook shows it, or None if there was none.
         error: a compact traceback or one line that says what went wrong; None when all is well.
         duration_s: wall time in seconds.
-        truncated: whether anything was cut from stdout, value or error.
+        printed: all that it printed, stdout and stderr in the order of printing, cut likewise; None where that is
+            the same as `stdout`.
+        truncated: whether anything was cut from what it printed, value or error.
         state_lost: whether the session's variables are gone (the next cell starts on a fresh kernel).
     """
 
@@ -50,6 +52,7 @@ class Result:
     duration_s: float = 0.0
     truncated: bool = False
     state_lost: bool = False
+    printed: str | None = None
 
     @classmethod
     def no_more_cells(cls, limit: int) -> Self:
@@ -62,7 +65,8 @@ class Result:
 
         Empty when the cell printed and returned nothing: the caller decides how to show that.
         """
-        parts = [self.stdout.rstrip("\n"), self.value, self.error]
+        printed = self.stdout if self.printed is None else self.printed
+        parts = [printed.rstrip("\n"), self.value, self.error]
         return "\n".join(part for part in parts if part).rstrip("\n")
 
 

@@ -4,47 +4,45 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import shutil
-import signal
-import tempfile
 import time
-from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 
-from sandbox import isolation
+from sandbox import folders, isolation
 from sandbox.base import BaseSandbox, Session, Stats
 from sandbox.errors import KernelProtocolError, KernelStartError, SandboxClosed, SandboxUnavailable
+from sandbox.isolation import Tier
 from sandbox.limits import Limits
-from sandbox.result import Outcome, Result, clean, cut_middle
+from sandbox.result import Result
 
 if TYPE_CHECKING:
-    import zmq.asyncio
-
-    from sandbox.kernel import Kernel, Reply
+    from sandbox.pool import Pool
 
 _log = logging.getLogger(__name__)
 
-_LOST = " All variables are lost."
-_UNIX_PATH_BYTES = 107  # sun_path of a socket's address, less its final zero; see unix(7)
+PRELOAD = ("numpy", "sympy")
 
 
 class Sandbox(BaseSandbox):
-    """Runs cells in Jupyter kernels that bubblewrap keeps from the host.
+    """Runs cells in Jupyter kernels, forked from a warm process and kept from the host by Linux.
 
     Args:
         limits: what each session may use.
-        size: sessions open at once; kernels alive at once, idle ones among them, are never more.
+        size: sessions open at once; kernels alive at once, idle ones among them, are never more. Opening lowers
+            it, with a warning, to what the memory and the file descriptors here allow.
         prestart: kernels kept ready for the next sessions, as far as `size` has room.
         unsafe_no_isolation: run the code as this very user with nothing in between. Logged as a warning, and
             `isolation` says "none".
+        tier: the one isolation to use (see `sandbox.isolation`); None for the strongest that holds here.
+        preload: modules to import before the first kernel is started, so that no cell waits for them.
+        max_fault_rate: the share of the latest starts that may fail, before sessions are refused with
+            SandboxFaulty.
 
-    Belongs to one event loop. Open it with ``async with``, which raises SandboxUnavailable where bubblewrap is
-    missing or does not hold.
+    Belongs to one event loop. Open it with ``async with``, which tries to get out of a first kernel and raises
+    SandboxUnavailable where that works in every tier.
     """
 
     def __init__(
@@ -54,63 +52,105 @@ class Sandbox(BaseSandbox):
         *,
         prestart: int = 2,
         unsafe_no_isolation: bool = False,
+        tier: Literal[1, 2, 3] | None = None,
+        preload: Sequence[str] = PRELOAD,
+        max_fault_rate: float = 0.5,
     ) -> None:
         if size < 1:
             raise ValueError(f"size must be at least 1, got {size}")
         if prestart < 0:
             raise ValueError(f"prestart must not be negative, got {prestart}")
+        if tier not in (None, 1, 2, 3):
+            raise ValueError(f"tier must be 1, 2 or 3, got {tier}")
+        if not 0 < max_fault_rate <= 1:
+            raise ValueError(f"max_fault_rate must be in (0, 1], got {max_fault_rate}")
+        if unsafe_no_isolation and tier is not None:
+            raise ValueError("unsafe_no_isolation and tier exclude each other")
         self.limits = limits or Limits()
         self.size = size
         self._prestart = prestart
-        self._isolation: isolation.Isolation = "none" if unsafe_no_isolation else "bubblewrap"
+        self._tiers: tuple[Tier, ...] = (0,) if unsafe_no_isolation else (tier,) if tier else (1, 2, 3)
+        self._preload = preload
+        self._fault_rate = max_fault_rate
         self._stats = Stats()
         self._places = asyncio.Semaphore(size)
         self._taken = 0
-        self._spares: deque[asyncio.Task[Kernel]] = deque()
-        self._kernels: set[Kernel] = set()
-        self._made = 0
         self._folder: Path | None = None
-        self._context: zmq.asyncio.Context | None = None
+        self._lock: folders.Held | None = None
+        self._pool: Pool | None = None
 
     @property
-    def isolation(self) -> isolation.Isolation:
-        """What stands between the code and the host: "bubblewrap", or "none"."""
-        return self._isolation
+    def isolation(self) -> str:
+        """What stands between the code and the host, e.g. "bubblewrap (tier 1)", or "none"; see `sandbox.isolation`.
+
+        Before it is opened, what it will be tried first.
+        """
+        return isolation.NAMES[self.tier]
+
+    @property
+    def tier(self) -> Tier:
+        """The number of the tier; 0 without isolation."""
+        return self._pool.tier if self._pool is not None else self._tiers[0]
 
     @property
     def stats(self) -> Stats:
         """Sessions, kernels, cells, outcomes and faults so far."""
-        self._stats.kernels_live = len(self._kernels)
+        if self._pool is not None:
+            self._stats.kernels_live = len(self._pool.kernels)
+            self._stats.kernels_ready = self._pool.ready
         return self._stats
 
     async def __aenter__(self) -> Self:
-        """Open it: starts the first kernels, each of which checks its isolation before it is used."""
-        import zmq
-        import zmq.asyncio
-
+        """Open it: warm up, and see whether the isolation holds."""
         if self._folder is not None:
             raise SandboxClosed("the sandbox is already open")
-        if self._isolation == "none":
+        if self._tiers == (0,):
             _log.warning("The sandbox runs code WITHOUT ISOLATION, as this user: unsafe_no_isolation is set.")
-        self._folder = folder = _short_folder()
-        (folder / "canary").touch()
-        self._context = zmq.asyncio.Context()
-        self._context.set(zmq.MAX_SOCKETS, 65_536)
+        self._lock = folders.make()
+        self._folder = self._lock.path
+        most = folders.most_kernels()
+        if self.size > most:
+            _log.warning("The memory and descriptors here are enough for %d sessions, not %d.", most, self.size)
+            self.size = most
+            self._places = asyncio.Semaphore(most)
+        reasons = []
         try:
-            # The first kernel is started here even if none is to wait ready: it is the proof that all works.
-            self._spares.append(self._start_spare())
-            self._refill()
-            await asyncio.shield(self._spares[0])
-        except KernelStartError as error:
-            await self._close()
-            remedy = "install bubblewrap and allow it, or pass the explicit Sandbox(unsafe_no_isolation=True)"
-            if self._isolation == "none":
-                raise
-            raise SandboxUnavailable(f"Code cannot be isolated here ({error}): {remedy}.") from error
+            for tier in self._tiers:
+                try:
+                    await self._open(tier)
+                    break
+                except (KernelStartError, KernelProtocolError, SandboxUnavailable) as error:
+                    await self._close_pool()
+                    if tier == 0:
+                        raise
+                    _log.info("%s: %s", isolation.NAMES[tier], error)
+                    reasons.append(f"{isolation.NAMES[tier]}: {error}")
+            else:
+                remedy = "install bubblewrap and allow it, or pass the explicit Sandbox(unsafe_no_isolation=True)"
+                raise SandboxUnavailable(f"Code cannot be isolated here ({'; '.join(reasons)}): {remedy}.")
         except BaseException:
             await self._close()
             raise
         return self
+
+    async def _open(self, tier: Tier) -> None:
+        from sandbox import selftest
+        from sandbox.pool import Pool
+        from sandbox.session import KernelSession
+
+        folder = self._require_open() / f"tier-{tier}"
+        folder.mkdir(mode=0o711)
+        self._stats = Stats()
+        self._pool = Pool(tier, self.limits, folder, self._preload, self._prestart, self._stats, self._fault_rate)
+        canary = KernelSession(self._pool, self.limits, lambda result: None)
+        try:
+            await canary.open()
+            escaped = await selftest.quick(canary, tier, self._require_open())
+        finally:
+            await canary.close()
+        if escaped:
+            raise SandboxUnavailable(f"the isolation does not hold here: {'; '.join(escaped)}")
+        self._pool.refill(self.size)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -119,20 +159,17 @@ class Sandbox(BaseSandbox):
         await self._close()
 
     async def _close(self) -> None:
-        folder, self._folder = self._folder, None
+        self._folder = None
         # Each waiter that this wakes finds the sandbox closed and, on leaving, wakes the next.
         self._places.release()
-        spares = list(self._spares)
-        self._spares.clear()
-        for spare in spares:
-            spare.cancel()
-        await asyncio.gather(*spares, return_exceptions=True)
-        await asyncio.gather(*(self.drop(kernel) for kernel in list(self._kernels)))
-        if self._context is not None:
-            self._context.destroy(linger=0)
-            self._context = None
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+        await self._close_pool()
+        if self._lock is not None:
+            self._lock.remove()
+            self._lock = None
+
+    async def _close_pool(self) -> None:
+        if self._pool is not None:
+            await self._pool.close()
 
     def session(self) -> AbstractAsyncContextManager[Session]:
         """A new session on a kernel of its own, once there is a place. See `BaseSandbox.session`."""
@@ -140,7 +177,10 @@ class Sandbox(BaseSandbox):
 
     @asynccontextmanager
     async def _session(self) -> AsyncIterator[Session]:
+        from sandbox.session import KernelSession
+
         self._require_open()
+        began = time.monotonic()
         self._stats.waiting += 1
         try:
             await self._places.acquire()
@@ -150,7 +190,11 @@ class Sandbox(BaseSandbox):
         session = None
         try:
             self._require_open()
-            session = KernelSession(self, await self.take())
+            assert self._pool is not None
+            session = KernelSession(self._pool, self.limits, self._count)
+            await session.open()
+            self._pool.refill(self.size - self._taken)
+            self._stats.waited_s += time.monotonic() - began
             self._stats.sessions += 1
             yield session
         finally:
@@ -160,196 +204,14 @@ class Sandbox(BaseSandbox):
             finally:
                 self._taken -= 1
                 self._places.release()
-                self._refill()
+                if self._pool is not None:
+                    self._pool.refill(self.size - self._taken)
 
     def _require_open(self) -> Path:
         if self._folder is None:
             raise SandboxClosed("the sandbox is not open")
         return self._folder
 
-    async def take(self) -> Kernel:
-        """A started kernel for a session, from those waiting if there is one. The session then owns it.
-
-        Raises KernelStartError or KernelProtocolError when the second attempt fails too, SandboxClosed when
-        the sandbox closes meanwhile.
-        """
-        for attempt in (1, 2):
-            spare = self._spares.popleft() if self._spares else self._start_spare()
-            try:
-                kernel = await asyncio.shield(spare)
-            except (KernelStartError, KernelProtocolError):
-                self._require_open()
-                if attempt == 2:
-                    raise
-                continue
-            except asyncio.CancelledError:
-                if spare.cancelled():  # not we were cancelled: the sandbox was closed
-                    raise SandboxClosed("the sandbox was closed") from None
-                if self._folder is not None and len(self._spares) < self._prestart:
-                    self._spares.appendleft(spare)
-                else:
-                    spare.cancel()
-                    spare.add_done_callback(self._drop_unwanted)
-                raise
-            if not kernel.dead:
-                self._refill()
-                return kernel
-            await self.drop(kernel)
-            self._stats.faults += 1
-        raise KernelStartError("two kernels in a row were dead before they were used")
-
-    def _drop_unwanted(self, spare: asyncio.Task[Kernel]) -> None:
-        if not spare.cancelled() and spare.exception() is None:
-            self._unwanted = asyncio.ensure_future(self.drop(spare.result()))
-
-    def _refill(self) -> None:
-        """Start kernels ahead, as many as are wanted and as there are places for."""
-        if self._folder is not None:
-            wanted = min(self._prestart, self.size - self._taken)
-            while len(self._spares) < wanted:
-                self._spares.append(self._start_spare())
-
-    def _start_spare(self) -> asyncio.Task[Kernel]:
-        task = asyncio.create_task(self._start())
-        task.add_done_callback(_look_at_exception)
-        return task
-
-    async def _start(self) -> Kernel:
-        from sandbox.kernel import Kernel
-
-        folder = self._require_open()
-        assert self._context is not None
-        self._made += 1
-        kernel = Kernel(
-            folder / str(self._made),
-            self.limits,
-            self._isolation == "bubblewrap",
-            folder / "canary",
-            self._context,
-        )
-        self._kernels.add(kernel)
-        try:
-            await kernel.start()
-        except BaseException as error:
-            self._kernels.discard(kernel)
-            self._stats.faults += isinstance(error, Exception)
-            raise
-        self._stats.kernels_started += 1
-        return kernel
-
-    async def drop(self, kernel: Kernel) -> None:
-        """Kill a kernel and wait until nothing of it is left."""
-        await kernel.kill()
-        self._kernels.discard(kernel)
-
-    def count(self, result: Result) -> Result:
-        """Enter a cell's result in the statistics."""
+    def _count(self, result: Result) -> None:
         self._stats.cells += 1
         self._stats.outcomes[result.outcome] += 1
-        return result
-
-
-def _short_folder() -> Path:
-    """A private folder whose path leaves room for the names of sockets."""
-    room = _UNIX_PATH_BYTES - len("/sbx-12345678/1000000/sockets/k-1")
-    parent = tempfile.gettempdir()
-    return Path(tempfile.mkdtemp(prefix="sbx-", dir=parent if len(os.fsencode(parent)) < room else "/tmp"))
-
-
-def _look_at_exception(task: asyncio.Task[Kernel]) -> None:
-    """A spare that fails while nobody waits is found out by the next who takes it; asyncio need not complain."""
-    if not task.cancelled():
-        task.exception()
-
-
-class KernelSession(Session):
-    """A session of `Sandbox`."""
-
-    def __init__(self, box: Sandbox, kernel: Kernel) -> None:
-        self._box = box
-        self._kernel: Kernel | None = kernel
-        self._closed = False
-        self._cells = 0
-        self._turn = asyncio.Lock()
-
-    async def execute(self, code: str, *, timeout: float | None = None, stdin: str | None = None) -> Result:
-        """Run one cell. See `Session.execute`."""
-        limits = self._box.limits
-        timeout = limits.seconds if timeout is None else timeout
-        if not timeout > 0:
-            raise ValueError(f"timeout must be positive, got {timeout}")
-        async with self._turn:
-            self._require_open()
-            if self._cells >= limits.cells:
-                return self._box.count(Result.no_more_cells(limits.cells))
-            self._cells += 1
-            if self._kernel is None:
-                self._kernel = await self._box.take()
-            began = time.monotonic()
-            whole = False
-            try:
-                # A lone surrogate cannot travel; Python would not compile it either.
-                sendable = code.encode("utf-8", "replace").decode()
-                reply = await self._kernel.run(sendable, self._cells, stdin or "", timeout)
-                result = _result(reply, limits, timeout, time.monotonic() - began)
-                whole = not result.state_lost
-            finally:
-                if not whole and self._kernel is not None:
-                    kernel, self._kernel = self._kernel, None
-                    await self._box.drop(kernel)
-            self._require_open()
-            return self._box.count(result)
-
-    def _require_open(self) -> None:
-        if self._closed:
-            raise SandboxClosed("the session is closed")
-        self._box._require_open()
-
-    async def close(self) -> None:
-        """Kill the kernel."""
-        self._closed = True
-        if self._kernel is not None:
-            kernel, self._kernel = self._kernel, None
-            await self._box.drop(kernel)
-
-
-def _result(reply: Reply, limits: Limits, timeout: float, duration: float) -> Result:
-    """What the model is told of a reply. Believes nothing in it but that it is a dict."""
-    outcome, error, value = Outcome.OK, None, None
-    lost = reply.ending != "reply"
-    said = {name: text for name, text in reply.content.items() if isinstance(text, str)}
-    if reply.interrupted and reply.ending in ("reply", "timeout"):
-        outcome = Outcome.TIMEOUT
-        error = f"TimeoutError: the code ran longer than {timeout:g} s and was stopped."
-    elif reply.ending == "died":
-        outcome, error = Outcome.DIED, f"ProcessDiedError: the Python process died{_status(reply.status)}."
-    elif reply.ending == "garbage":
-        outcome, error = Outcome.DIED, "ProcessDiedError: the Python process broke and was stopped."
-    elif reply.ending == "flood":
-        outcome, error = Outcome.OUTPUT, "OutputLimitError: the code printed too much and was stopped."
-    else:
-        value, error = said.get("value"), said.get("error")
-        if reply.content.get("status") != "ok":
-            named = {outcome.value: outcome for outcome in (Outcome.MEMORY, Outcome.OUTPUT)}
-            outcome = named.get(said.get("outcome", ""), Outcome.ERROR)
-            error = error or "Error: the code failed."
-            lost = reply.content.get("exhausted") is True
-    if lost and error is not None:
-        error += _LOST if error.endswith(".") else "\nNo memory is left." + _LOST
-    half = limits.output_chars // 2
-    value, value_cut = (None, False) if value is None else cut_middle(clean(value), "", half)
-    error, error_cut = (None, False) if error is None else cut_middle(clean(error), "", half)
-    rest = max(1, limits.output_chars - len(value or "") - len(error or ""))
-    stdout, stdout_cut = cut_middle(clean(reply.head), clean(reply.tail), rest, reply.omitted)
-    return Result(outcome, stdout, value, error, duration, stdout_cut or value_cut or error_cut, state_lost=lost)
-
-
-def _status(status: int | None) -> str:
-    """How a process ended, from bubblewrap's exit status (128 and the signal) or a Popen's."""
-    if status is None or status == 0:
-        return ""
-    number = -status if status < 0 else status - 128
-    try:
-        return f" ({signal.Signals(number).name})"
-    except ValueError:
-        return f" (exit status {status})"

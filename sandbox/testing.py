@@ -113,6 +113,19 @@ class PythonContract:
         cell = "import sys\nprint(1)\nprint(2, file=sys.stderr)\nprint('\\x1b[31m3\\x1b[0m')"
         assert await self._run(box, cell) == ["1\n2\n3"]
 
+    async def test_stdout_can_be_had_alone(self, box: BaseSandbox) -> None:
+        """What was printed to stderr is in `text`, and not in `stdout`; at the beginning and at the end."""
+        both = "import sys\nprint(1)\nprint(2, file=sys.stderr)\nprint(3)"
+        long = (
+            f"import sys\nprint(0, file=sys.stderr)\nprint('x' * {3 * box.limits.output_chars})\nsys.stderr.write('2')"
+        )
+        async with box.session() as session:
+            result = await session.execute(both)
+            assert (result.stdout, result.text) == ("1\n3\n", "1\n2\n3")
+            result = await session.execute(long + ";")
+        assert result.truncated and result.text.startswith("0\nx") and result.text.endswith("x\n2")
+        assert result.stdout.startswith("x") and result.stdout.endswith("x\n")
+
     async def test_output_of_child_processes_is_seen(self, box: BaseSandbox) -> None:
         """What a child process writes is part of the output."""
         assert await self._run(box, "import os\nos.system('echo child')\nprint('end')") == ["child\nend"]

@@ -1,1 +1,1 @@
-"""What runs inside the sandbox, next to the model's code; never imported by the host."""
+"""What runs inside: in the zygote and in the kernels forked from it. Imports nothing of the host's side."""

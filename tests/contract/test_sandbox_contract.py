@@ -1,4 +1,4 @@
-"""The contract suite on both sandboxes. Bubblewrap has to be there: without it these fail."""
+"""The contract suite on both sandboxes. Bubblewrap and namespaces have to be there: without them these fail."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from sandbox.testing import PythonContract, SandboxContract
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def real() -> AsyncIterator[Sandbox]:
-    async with Sandbox(size=2) as box:
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=[1, 2], ids=["tier1", "tier2"])
+async def real(request: pytest.FixtureRequest) -> AsyncIterator[Sandbox]:
+    async with Sandbox(size=2, tier=request.param) as box:
         yield box
 
 

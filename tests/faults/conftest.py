@@ -4,41 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
-from sandbox import Limits, Result, Sandbox
+from sandbox import Result, Sandbox
+from tests.support.processes import descendants
+from tests.support.small import LIMITS
 
 Attack = Callable[..., Awaitable[Result]]
 
 
-def _processes(of: Path) -> list[str]:
-    """Command lines of living bubblewraps with sockets below the folder (a zombie waits for init, not for us)."""
-    found = []
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
-                line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            if state != "Z" and f"{of}/" in line:
-                found.append(line)
-    return found
-
-
-@pytest.fixture
-def sandbox_processes() -> Callable[[Path], list[str]]:
-    return _processes
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def box() -> AsyncIterator[Sandbox]:
-    limits = Limits(seconds=5, memory_bytes=512 << 20, processes=48, disk_bytes=16 << 20)
-    async with Sandbox(limits, size=3, prestart=1) as box:
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=[1, 2], ids=["tier1", "tier2"])
+async def box(request: pytest.FixtureRequest) -> AsyncIterator[Sandbox]:
+    """An open sandbox with three places; a tier that does not hold here is a failure."""
+    before = descendants()
+    async with Sandbox(LIMITS, size=3, prestart=1, tier=request.param) as box:
         yield box
+    assert descendants() == before
 
 
 @pytest_asyncio.fixture(loop_scope="module")
@@ -52,9 +35,15 @@ async def attack(box: Sandbox) -> AsyncIterator[Attack]:
                 return await session.execute(code, timeout=timeout)
 
         yield attack
-        assert (await sibling.execute("secret")).text == "'sibling'"
+        async with asyncio.timeout(5):
+            assert (await sibling.execute("secret")).text == "'sibling'"
     # What is left are the one kernel kept ready and nothing else: no process, no folder, no socket.
-    while box.stats.kernels_live > 1:  # noqa: ASYNC110 - a turn of the loop, not a time
+    while box.stats.kernels_live != 1 or box.stats.kernels_ready != 1:  # noqa: ASYNC110 - a turn of the loop, not a time
         await asyncio.sleep(0)
+    assert box.stats.faults == 0 and box.stats.zygote_restarts == 0
     assert box._folder is not None
-    assert len(list(box._folder.iterdir())) - 1 <= box.stats.kernels_live
+    tier = box._folder / f"tier-{box.tier}"
+    assert len([path for path in tier.iterdir() if path.name.isdigit()]) == 1
+    assert [path for path in tier.rglob("*") if path.is_socket()] == []
+    # The zygote (with bubblewrap's two, or the one that waits for it), and the kernel.
+    assert len(descendants()) == {1: 4, 2: 3, 3: 2}[box.tier]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import tempfile
@@ -27,7 +28,8 @@ async def test_long_sleep(attack: Attack) -> None:
 
 
 async def test_a_computation_that_cannot_be_interrupted(attack: Attack) -> None:
-    result = await attack("x = 10 ** 10 ** 9", 0.3)
+    assert (await attack("x = 10 ** 10 ** 9", 0.3)).outcome is Outcome.TIMEOUT
+    result = await attack("x = sum(range(10 ** 13))", 0.3)
     assert (result.outcome, result.state_lost) == (Outcome.TIMEOUT, True)
 
 
@@ -52,7 +54,8 @@ async def test_killing_all_that_can_be_killed(attack: Attack) -> None:
     code = (
         "import os\nfor pid in (-1, 1, os.getppid(), os.getpid()):\n    try: os.kill(pid, 9)\n    except OSError: pass"
     )
-    assert (await attack(code)).outcome is Outcome.DIED
+    # The kernel is its namespace's first process, which Linux lets nobody inside kill; nobody else is there.
+    assert (await attack(code)).outcome is Outcome.OK
 
 
 @pytest.mark.parametrize(
@@ -89,9 +92,7 @@ async def test_output_flood_past_python(attack: Attack) -> None:
 async def test_output_flood_past_the_kernel(attack: Attack) -> None:
     code = """
 kernel = get_ipython().kernel
-while True:
-    content = {'name': 'stdout', 'text': 'x' * 10_000}
-    kernel.session.send(kernel.iopub_socket, 'stream', content, kernel.get_parent())
+while True: kernel.publish('stream', {'name': 'stdout', 'text': 'x' * 10_000})
 """
     result = await attack(code)
     assert (result.outcome, result.state_lost) == (Outcome.OUTPUT, True)
@@ -109,27 +110,40 @@ while True:
 )
 async def test_forged_messages(attack: Attack, payload: str) -> None:
     code = f"""
-import json
 kernel = get_ipython().kernel
-session = kernel.session
-header = json.dumps(session.msg_header('stream'), default=str).encode()
-parent = json.dumps(kernel.get_parent()['header'], default=str).encode()
-frames = [header, parent, b'{{}}', {payload}]
-kernel.iopub_socket.send_multipart([b'stream', b'<IDS|MSG>', session.sign(frames), *frames])
+id, (mark, _, *parts) = kernel.wire.message('stream', {{}}, kernel.parent)
+parts[3] = {payload}
+kernel.iopub.send([b'stream', mark, kernel.wire._sign(parts), *parts])
 while True: pass
 """
     result = await attack(code)
     assert (result.outcome, result.state_lost) == (Outcome.DIED, True)
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        "b'GET / HTTP/1.1' * 9",
+        "b'\\x02' + (1 << 50).to_bytes(8, 'big')",
+        "(b'\\x03' + (1 << 16).to_bytes(8, 'big') + bytes(1 << 16)) * 1000",
+        "b'\\x01\\x00' * 1000",
+        "b'\\x04\\x05\\x04PING'",
+    ],
+    ids=["no-protocol", "a-petabyte", "a-message-without-end", "frames-without-end", "a-command"],
+)
+async def test_broken_protocol(attack: Attack, data: str) -> None:
+    result = await attack(f"s = get_ipython().kernel.iopub._socket\ns.sendall({data})\nwhile True: pass")
+    assert (result.outcome, result.state_lost) == (Outcome.DIED, True)
+
+
 async def test_half_a_message_and_death(attack: Attack) -> None:
     # Cut off in the middle like this, libzmq aborts the host if it is told never to reconnect.
     code = """
-import os, time, zmq
+import os
 kernel = get_ipython().kernel
 for n in range(20):
-    kernel.iopub_socket.send_multipart([b'x'] * 1000)
-kernel.shell_stream.socket.send(b'half', zmq.SNDMORE | zmq.NOBLOCK)
+    kernel.iopub.send([b'x'] * 10)
+kernel.requests._socket.sendall(b'\\x01\\x04half')
 os._exit(1)
 """
     for _ in range(3):
@@ -139,7 +153,7 @@ os._exit(1)
 async def test_forged_end_of_the_cell(attack: Attack) -> None:
     code = """
 kernel = get_ipython().kernel
-kernel.session.send(kernel.iopub_socket, 'status', {'execution_state': 'idle'}, kernel.get_parent())
+kernel.publish('status', {'execution_state': 'idle'})
 print('late')
 """
     assert (await attack(code)).outcome is Outcome.OK
@@ -248,26 +262,22 @@ import os
 status = dict(line.split(':\\t') for line in open('/proc/self/status').read().splitlines())
 print(os.getuid() == 0, status['CapEff'], status['CapPrm'], status['CapAmb'], status['NoNewPrivs'])
 try: os.setuid(0)
-except PermissionError: print('refused')
+except OSError: print('refused')
 """
     zeros = "0" * 16
     assert (await attack(code)).text == f"False {zeros} {zeros} {zeros} 1\nrefused"
 
 
 async def test_siblings_and_the_host_are_out_of_sight(attack: Attack) -> None:
-    code = "import os\nsorted(int(p) for p in os.listdir('/proc') if p.isdigit())[:3], os.listdir('/run/kernel')"
-    text = (await attack(code)).text
-    # Of processes there are the namespace's first and this kernel; the sockets' names are gone by now.
-    assert text == "([1, 2], [])"
+    code = "import os\n[int(p) for p in os.listdir('/proc') if p.isdigit()], os.getpid(), os.getppid()"
+    assert (await attack(code)).text == "([1], 1, 0)"
 
 
 async def test_death_of_an_idle_kernel_is_reported(box: Sandbox) -> None:
     async with box.session() as session:
         await session.execute("import os, threading\nthreading.Timer(0.01, os._exit, (4,)).start()")
-        kernel = session._kernel  # type: ignore[attr-defined]
-        from sandbox.kernel import _readable
-
-        await _readable(kernel._pidfds[-1])
+        while not session._kernel.dead:  # type: ignore[attr-defined]  # noqa: ASYNC110 - the loop hears of it
+            await asyncio.sleep(0)
         result = await session.execute("1")
         assert (result.outcome, result.state_lost) == (Outcome.DIED, True)
         assert (await session.execute("1")).text == "1"

@@ -13,6 +13,8 @@ def test_text_is_output_then_value_then_error() -> None:
     assert Result(Outcome.OK, stdout="a\n").text == "a"
     assert Result(Outcome.OK, stdout="a", value="b").text == "a\nb"
     assert Result(Outcome.ERROR, stdout="a\n\n", error="E: x").text == "a\nE: x"
+    assert Result(Outcome.OK, stdout="b\n", printed="a\nb\n").text == "a\nb"
+    assert Result(Outcome.OK, stdout="", printed="a\n").text == "a"
     assert Result(Outcome.OK, value="''").text == "''"
 
 

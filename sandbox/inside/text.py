@@ -1,4 +1,4 @@
-"""What a cell printed and how it failed, as bounded text. Runs inside the sandbox; see `main`."""
+"""What a cell printed and how it failed, as bounded text. Runs inside the sandbox."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ class CellOutput:
         with self.lock:
             os.ftruncate(self.file, 0)
             self.read = 0
-            self.total = 0
-            self.sent = 0
+            self.total = self.total_plain = 0
+            self.sent = self.sent_plain = 0
             self.pending: list[tuple[str, str]] = []
             self.pending_chars = 0
             self.flushed_at = 0.0
@@ -77,11 +77,14 @@ class CellOutput:
             raise PrintedTooMuch
 
     def _add(self, name: str, text: str) -> None:
+        plain = name == "stdout"
         self.total += len(text)
+        self.total_plain += len(text) * plain
         room = self.keep - self.sent
         if room > 0:
             head, text = text[:room], text[room:]
             self.sent += len(head)
+            self.sent_plain += len(head) * plain
             self.pending.append((name, head))
             self.pending_chars += len(head)
         if text:
@@ -102,6 +105,7 @@ class CellOutput:
         else:
             data = os.pread(self.file, most, self.read) + os.pread(self.file, most, size - most)
             self.total += new - len(data)
+            self.total_plain += new - len(data)
         self.read = size
         self._add("stdout", data.decode("utf-8", "replace"))
 
@@ -121,13 +125,18 @@ class CellOutput:
         with self.lock:
             self.collect()
             self.flush()
-            omitted = self.total - self.sent - self.tail_chars
-            for name, text in self.tail:
-                self.pending.append((name, text))
-            tail = "".join(text for _, text in self.pending)
-            self.pending = []
-            if tail:
-                self.send({"name": "stdout", "text": encodable(tail), "omitted": omitted})
+            if self.tail:
+                texts = [(name, encodable(text)) for name, text in self.tail]
+                plain = [text for name, text in texts if name == "stdout"]
+                self.send(
+                    {
+                        "name": "stdout",
+                        "text": "".join(text for _, text in texts),
+                        "omitted": self.total - self.sent - self.tail_chars,
+                        "plain": "".join(plain),
+                        "plain_omitted": self.total_plain - self.sent_plain - sum(map(len, plain)),
+                    }
+                )
             self.tail.clear()
 
 
@@ -210,11 +219,11 @@ def compact_traceback(kind: type[BaseException], error: BaseException, trace: Tr
 def own_frames(trace: TracebackType | None) -> list[tuple[str, int, str] | None]:
     """File name, line and function of the frames in cells, in `exec`, and in files that the model wrote."""
     frames: list[tuple[str, int, str] | None] = []
-    own = ("<cell ", "<string>", os.environ["HOME"] + "/", "/tmp/")
+    own = ("<cell ", "<string>", os.environ["HOME"] + "/", os.environ["TMPDIR"] + "/")
+    installed = (sys.prefix + "/", sys.base_prefix + "/")  # which may be below /tmp
     while trace is not None:
         code = trace.tb_frame.f_code
-        # The interpreter and its libraries may themselves lie below /tmp.
-        if code.co_filename.startswith(own) and not code.co_filename.startswith((sys.prefix, sys.base_prefix)):
+        if code.co_filename.startswith(own) and not code.co_filename.startswith(installed):
             frames.append((code.co_filename, trace.tb_lineno, code.co_name))
         trace = trace.tb_next
     return frames

@@ -1,0 +1,77 @@
+"""The sandbox's private folder on the host, and how many kernels the host has room for."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import resource
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+_PREFIX = "kernels-"  # of folders with a lock: whoever has no lock on one may be taken for dead
+_UNIX_PATH_BYTES = 107  # sun_path of a socket's address, less its final zero; see unix(7)
+_KERNEL_BYTES = 48 << 20  # of an idle kernel, and a little work; what its cells may add is theirs to limit
+_KERNEL_DESCRIPTORS = 4  # at the host: two connections, the process, and one while it starts
+_OTHER_DESCRIPTORS = 64
+
+
+@dataclass(slots=True)
+class Held:
+    """A folder, and the lock that says that its owner lives."""
+
+    path: Path
+    descriptor: int
+
+    def remove(self) -> None:
+        """Remove the folder and all in it."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        os.close(self.descriptor)
+
+
+def make() -> Held:
+    """A new private folder whose path leaves room for the names of sockets.
+
+    Removes those of others of this user who were killed before they could.
+    """
+    room = _UNIX_PATH_BYTES - len("/kernels-12345678/tier-1/1000000/shell")
+    parent = tempfile.gettempdir()
+    parent = parent if len(os.fsencode(parent)) < room else "/tmp"
+    _remove_orphans(Path(parent))
+    made = Path(tempfile.mkdtemp(prefix=f".{_PREFIX}", dir=parent))
+    descriptor = os.open(made, os.O_RDONLY | os.O_DIRECTORY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    # It has its name only once it is locked, or another who cleans up would take it for an orphan.
+    path = made.with_name(made.name[1:])
+    made.rename(path)
+    # Kernels without a root of their own have to get through to their folders; nobody may list it.
+    path.chmod(0o711)
+    (path / "canary").touch(mode=0o600)
+    return Held(path, descriptor)
+
+
+def _remove_orphans(parent: Path) -> None:
+    for path in parent.glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            if path.is_symlink() or path.stat().st_uid != os.geteuid():
+                continue
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path, ignore_errors=True)
+            finally:
+                os.close(descriptor)
+
+
+def most_kernels() -> int:
+    """How many kernels may live at once here, by the memory available and the descriptors that we may have."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    by_descriptors = (soft - _OTHER_DESCRIPTORS) // _KERNEL_DESCRIPTORS
+    by_memory = by_descriptors
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                by_memory = int(line.split()[1]) * 1024 // _KERNEL_BYTES
+    return max(1, min(by_descriptors, by_memory))

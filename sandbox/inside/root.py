@@ -1,0 +1,85 @@
+"""What bubblewrap does, without bubblewrap (tier 2): new namespaces, and a root with only what Python needs."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+from . import system
+
+_SAFE = system.MS_NOSUID | system.MS_NODEV
+_DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
+_LINKS = {"fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2", "ptmx": "pts/ptmx"}
+_KEPT = (system.CAP_SYS_ADMIN, system.CAP_SETUID, system.CAP_SETGID, system.CAP_SETPCAP, system.CAP_NET_ADMIN)
+
+
+def change(control: socket.socket, world: dict[str, Any]) -> None:
+    """Return in a child process, the first of a new process namespace, that sees nothing of the host.
+
+    The process that called stays behind, waits for the child and ends with it, as the child does with it.
+    """
+    uid, gid = os.geteuid(), os.getegid()
+    kinds = system.CLONE_NEWNS | system.CLONE_NEWPID | system.CLONE_NEWNET | system.CLONE_NEWIPC | system.CLONE_NEWUTS
+    system.unshare(kinds if uid == 0 else kinds | system.CLONE_NEWUSER)
+    if uid != 0:
+        for name, line in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
+            Path(f"/proc/self/{name}").write_text(line)
+    born_read, born_write = os.pipe()
+    alive_read, alive_write = os.pipe()
+    child = os.fork()
+    if child:
+        control.close()
+        os.close(born_write)
+        os.read(born_read, 1)
+        os.write(alive_write, b"1")
+        os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) & 0xFF)
+    system.prctl(system.PR_SET_PDEATHSIG, 9)
+    os.close(alive_write)
+    os.write(born_write, b"1")
+    if not os.read(alive_read, 1):  # the parent had died before this was arranged
+        os._exit(1)
+    for descriptor in (born_read, born_write, alive_read):
+        os.close(descriptor)
+    os.setsid()
+    socket.sethostname("sandbox")
+    system.loopback_up()
+    _build(world)
+    system.pivot_root(world["new_root"])
+    system.mount("none", "/", None, system.MS_REMOUNT | system.MS_BIND | system.MS_RDONLY | _SAFE)
+    if uid == 0:
+        system.empty_bounding_set(keep=_KEPT)
+    system.keep_capabilities(_KEPT)
+    system.no_new_privileges()
+
+
+def _build(world: dict[str, Any]) -> None:
+    """Put the new root together, on a folder below which nothing lies that is shown in it."""
+    base = world["new_root"]
+    os.umask(0o022)
+    system.mount("none", "/", None, system.MS_REC | system.MS_PRIVATE)
+    system.mount("tmpfs", base, "tmpfs", _SAFE, "mode=755")
+    for folder in ("/proc", "/dev", "/dev/pts"):
+        Path(base + folder).mkdir()
+    system.mount("proc", f"{base}/proc", "proc", _SAFE | system.MS_NOEXEC)
+    for name in _DEVICES:
+        Path(f"{base}/dev/{name}").touch()
+        system.bind(f"/dev/{name}", f"{base}/dev/{name}", read_only=False, devices=True)
+    for name, text in _LINKS.items():
+        Path(f"{base}/dev/{name}").symlink_to(text)
+    for kind, source, target in world["mounts"]:
+        path = Path(base + target)
+        if kind == "link":
+            path.symlink_to(source)
+        elif kind == "folder":
+            path.mkdir(exist_ok=True)
+        elif kind == "memory":
+            path.mkdir(exist_ok=True)
+            system.mount("tmpfs", str(path), "tmpfs", _SAFE, "mode=1777")
+        elif Path(source).is_dir():
+            path.mkdir(parents=True, exist_ok=True)
+            system.bind(source, str(path))
+        else:
+            path.touch()
+            system.bind(source, str(path))

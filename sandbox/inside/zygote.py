@@ -1,0 +1,143 @@
+"""The zygote: a process with everything loaded, from which each session's kernel is forked.
+
+It runs no model's code and reads nothing that a kernel wrote. It has one connection, to the host, which no kernel
+inherits; over it come a request and four descriptors per kernel: settings (a secret among them, which this
+process therefore never holds), a pipe for the report, and two listening sockets. Back go a descriptor of the
+process, by which the host watches and kills it, and later its exit status.
+
+It must stay single-threaded: Linux gives a user namespace to no other process.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import os
+import random
+import select
+import signal
+import socket
+import sys
+import tempfile
+from typing import Any, NoReturn
+
+from . import system
+from .enter import enter
+from .server import Server
+from .shell import Shell, build
+
+_DESCRIPTORS = 4
+
+
+class Zygote:
+    """Forks kernels on demand.
+
+    Args:
+        control: the connection to the host, a socket of packets.
+        world: what all kernels have in common; see `sandbox.zygote`.
+        shell: the shell that they start with.
+    """
+
+    def __init__(self, control: socket.socket, world: dict[str, Any], shell: Shell) -> None:
+        self._control = control
+        self._world = world
+        self._shell = shell
+        self._children: dict[int, tuple[int, int]] = {}
+        self._poll = select.poll()
+        self._poll.register(control, select.POLLIN)
+        self._namespace = os.open("/proc/self/ns/pid", os.O_RDONLY) if world["tier"] in (1, 2) else None
+
+    def serve(self) -> None:
+        """Fork on request and report ends, until the host is gone."""
+        while True:
+            for descriptor, _ in self._poll.poll():
+                if descriptor != self._control.fileno():
+                    self._bury(descriptor)
+                    continue
+                message, descriptors, _, _ = socket.recv_fds(self._control, 64, _DESCRIPTORS)
+                if not message:
+                    return
+                self._fork(int(message), descriptors)
+
+    def _fork(self, name: int, descriptors: list[int]) -> None:
+        if self._namespace is not None:
+            system.unshare(system.CLONE_NEWPID)  # for the next child
+        pid = os.fork()
+        if pid == 0:
+            become_kernel(self._world, self._shell, descriptors)
+        if self._namespace is not None:
+            system.setns(self._namespace, system.CLONE_NEWPID)
+        process = os.pidfd_open(pid)
+        self._children[process] = (name, pid)
+        self._poll.register(process, select.POLLIN)
+        socket.send_fds(self._control, [json.dumps({"forked": name, "pid": pid}).encode()], [process])
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+    def _bury(self, process: int) -> None:
+        self._poll.unregister(process)
+        name, pid = self._children.pop(process)
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        os.close(process)
+        self._control.send(json.dumps({"ended": name, "status": status}).encode())
+
+
+def become_kernel(world: dict[str, Any], shell: Shell, descriptors: list[int]) -> NoReturn:
+    """In the forked process: lose everything of the zygote's, be isolated, serve. Never returns."""
+    settings_pipe, report, *listeners = descriptors
+    try:
+        _close_others(descriptors)
+        with os.fdopen(settings_pipe, encoding="utf-8") as file:
+            settings = json.load(file)
+        try:
+            found = enter(world, settings)
+            _own_state(settings)
+            server = Server(shell, settings, listeners)
+        except Exception as error:
+            os.write(report, json.dumps({"error": f"{type(error).__name__}: {error}"}).encode()[:4000])
+            os._exit(1)
+        os.write(report, json.dumps({"leaks": found}).encode())
+        os.close(report)
+        server.connect()
+        server.serve()
+    except BaseException:
+        os._exit(1)
+    os._exit(0)
+
+
+def _close_others(keep: list[int]) -> None:
+    nothing = os.open("/dev/null", os.O_RDWR)
+    for number in (0, 1, 2):
+        os.dup2(nothing, number)
+    kept = sorted({0, 1, 2, *keep})
+    for lower, higher in zip(kept, [*kept[1:], 1 << 16], strict=True):
+        os.closerange(lower + 1, higher)
+
+
+def _own_state(settings: dict[str, Any]) -> None:
+    """What must not be alike in all forks."""
+    os.environ["HOME"] = settings["home"]
+    os.environ["TMPDIR"] = settings["temporary"]
+    tempfile.tempdir = None
+    random.seed()
+    if "numpy" in sys.modules:
+        import numpy
+
+        numpy.random.seed()
+
+
+def run(control: socket.socket, world: dict[str, Any]) -> None:
+    """Load everything, then fork until the host is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    world["zygote"] = os.getpid()
+    for name in world["preload"]:
+        importlib.import_module(name)
+    shell = build()
+    threads = len(os.listdir("/proc/self/task"))  # noqa: PTH208
+    if threads != 1:
+        raise RuntimeError(f"preloading {', '.join(world['preload'])} has started {threads - 1} threads")
+    gc.collect()
+    gc.freeze()  # so that collecting garbage in a kernel does not write to, and so copy, what all share
+    control.send(json.dumps({"ready": True}).encode())
+    Zygote(control, world, shell).serve()

@@ -1,0 +1,199 @@
+"""The kernels of one sandbox: some ready ahead of demand, each used for one session, the zygote that they come from."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+
+from sandbox.base import Stats
+from sandbox.errors import KernelProtocolError, KernelStartError, SandboxClosed, SandboxFaulty
+from sandbox.isolation import Tier
+from sandbox.kernel import Kernel
+from sandbox.limits import Limits
+from sandbox.zygote import Zygote
+
+_log = logging.getLogger(__name__)
+
+_STARTS_WATCHED = 40
+_FEWEST_FAULTS = 8  # before a rate means anything
+
+
+class Pool:
+    """Starts kernels, keeps `prestart` of them ready, and restarts the zygote when it dies.
+
+    Args:
+        tier: how they are isolated.
+        limits: what each of them may use.
+        folder: a private folder of the host.
+        preload: modules that the zygote imports.
+        prestart: kernels to keep ready.
+        stats: where to count.
+        fault_rate: the share of starts that may fail.
+    """
+
+    def __init__(
+        self,
+        tier: Tier,
+        limits: Limits,
+        folder: Path,
+        preload: Sequence[str],
+        prestart: int,
+        stats: Stats,
+        fault_rate: float,
+    ) -> None:
+        self.tier = tier
+        self.kernels: set[Kernel] = set()
+        self._limits = limits
+        self._folder = folder
+        self._preload = preload
+        self._prestart = prestart
+        self._stats = stats
+        self._fault_rate = fault_rate
+        self._starts: deque[str | None] = deque(maxlen=_STARTS_WATCHED)
+        self._spares: deque[asyncio.Task[Kernel]] = deque()
+        self._zygote: Zygote | None = None
+        self._zygotes = 0
+        self._zygote_turn = asyncio.Lock()
+        self._made = 0
+        self._room = 0
+        self.closed = False
+
+    @property
+    def ready(self) -> int:
+        """Kernels that are ready and in nobody's hands."""
+        return sum(spare.done() and not spare.cancelled() and spare.exception() is None for spare in self._spares)
+
+    def refill(self, room: int | None = None) -> None:
+        """Start kernels ahead, as many as are wanted.
+
+        Args:
+            room: how many more than those in sessions there may be; None for as at the last call.
+        """
+        self._room = self._room if room is None else room
+        while not self.closed and len(self._spares) < min(self._prestart, self._room):
+            self._spares.append(self._start_spare())
+
+    async def take(self) -> Kernel:
+        """A started kernel, from those ready if there is one; whoever takes it calls `drop`.
+
+        Raises:
+            KernelStartError, KernelProtocolError: the second attempt failed, too.
+            SandboxFaulty: too many starts have failed.
+            SandboxClosed: it was closed meanwhile.
+        """
+        failed = False
+        while True:
+            self._require_health()
+            spare = self._spares.popleft() if self._spares else self._start_spare()
+            try:
+                kernel = await asyncio.shield(spare)
+            except (KernelStartError, KernelProtocolError):
+                self._require_health()
+                if failed:
+                    raise
+                failed = True
+                continue
+            except asyncio.CancelledError:
+                if spare.cancelled():  # not we were cancelled: the sandbox was closed
+                    raise SandboxClosed("the sandbox was closed") from None
+                if not self.closed and len(self._spares) < self._prestart:
+                    self._spares.appendleft(spare)
+                else:
+                    spare.cancel()
+                    spare.add_done_callback(self._drop_unwanted)
+                raise
+            if not kernel.dead:
+                return kernel
+            # It was ready and has died since, unused: with its zygote, or for want of memory.
+            self._stats.faults += 1
+            await self.drop(kernel)
+
+    def _require_health(self) -> None:
+        if self.closed:
+            raise SandboxClosed("the sandbox is not open")
+        faults = [fault for fault in self._starts if fault is not None]
+        if len(faults) >= _FEWEST_FAULTS and len(faults) > self._fault_rate * len(self._starts):
+            raise SandboxFaulty(
+                f"{len(faults)} of the last {len(self._starts)} kernels could not be started, the last one since "
+                f"{faults[-1]}"
+            )
+
+    def _drop_unwanted(self, spare: asyncio.Task[Kernel]) -> None:
+        if not spare.cancelled() and spare.exception() is None:
+            self._unwanted = asyncio.ensure_future(self.drop(spare.result()))
+
+    def _start_spare(self) -> asyncio.Task[Kernel]:
+        task = asyncio.create_task(self._start())
+        task.add_done_callback(_look_at_exception)
+        return task
+
+    async def _start(self) -> Kernel:
+        zygote = await self._living_zygote()
+        if self.closed:
+            raise SandboxClosed("the sandbox was closed")
+        self._made += 1
+        kernel = Kernel(self._folder / str(self._made), self._limits, zygote)
+        self.kernels.add(kernel)
+        try:
+            await kernel.start()
+        except BaseException as error:
+            self.kernels.discard(kernel)
+            if isinstance(error, Exception):
+                self._fault(str(error))
+            raise
+        self._starts.append(None)
+        self._stats.kernels_started += 1
+        return kernel
+
+    def _fault(self, reason: str) -> None:
+        self._starts.append(reason)
+        self._stats.faults += 1
+
+    async def _living_zygote(self) -> Zygote:
+        """The zygote; another one where it has died. Raises KernelStartError, SandboxUnavailable."""
+        async with self._zygote_turn:
+            if self._zygote is not None and not self._zygote.dead:
+                return self._zygote
+            if self._zygote is not None:
+                _log.warning("The sandbox's zygote has died; starting another.")
+                self._stats.zygote_restarts += 1
+                await self._zygote.close()
+                self._zygote = None
+            self._zygotes += 1
+            zygote = Zygote(self.tier, self._folder / f"zygote-{self._zygotes}", self._preload)
+            try:
+                await zygote.start(self._limits.start_seconds)
+            except KernelStartError as error:
+                self._fault(str(error))
+                raise
+            self._zygote = zygote
+            return zygote
+
+    async def drop(self, kernel: Kernel) -> None:
+        """Kill a kernel and wait until nothing of it is left."""
+        await kernel.kill()
+        self.kernels.discard(kernel)
+
+    async def close(self) -> None:
+        """Kill everything. Safe to call again."""
+        self.closed = True
+        spares = list(self._spares)
+        self._spares.clear()
+        for spare in spares:
+            spare.cancel()
+        await asyncio.gather(*spares, return_exceptions=True)
+        await asyncio.gather(*(self.drop(kernel) for kernel in list(self.kernels)))
+        async with self._zygote_turn:
+            if self._zygote is not None:
+                await self._zygote.close()
+                self._zygote = None
+
+
+def _look_at_exception(task: asyncio.Task[Kernel]) -> None:
+    """A spare that fails while nobody waits is found out by the next who takes it; asyncio need not complain."""
+    with contextlib.suppress(asyncio.CancelledError):
+        task.exception()

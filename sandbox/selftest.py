@@ -1,0 +1,236 @@
+# ruff: noqa: T201 - its report is for people
+"""Probes: cells that try to get out. A few at each opening decide the tier; all of them are for people and CI."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sandbox.base import Session
+from sandbox.errors import SandboxUnavailable
+from sandbox.isolation import NAMES, Tier
+from sandbox.result import Outcome, Result
+from sandbox.sandbox import Sandbox
+
+_HELD, _ESCAPED = "contained", "ESCAPED"
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """An attempt.
+
+    Attributes:
+        name: what it is after.
+        code: prints "escaped" if it got that; names in braces are filled in from the host.
+        quick: whether it is tried at each opening.
+        tiers: those that stop it.
+    """
+
+    name: str
+    code: str
+    quick: bool = True
+    tiers: tuple[Tier, ...] = (1, 2, 3)
+
+
+_ROOTED: tuple[Tier, ...] = (1, 2)
+
+PROBES = (
+    Probe("read a file of the host", "open({file!r}).read()\nprint('escaped')"),
+    Probe(
+        "list the home directory",
+        "import os\nfor path in {hidden!r}:\n"
+        "    try:\n        os.listdir(path) if os.path.isdir(path) else open(path).close()\n"
+        "        print('escaped')\n    except OSError as error: last = error\nlast",
+    ),
+    Probe(
+        "read a secret of the environment",
+        "import os, glob\nseen = repr(os.environ)\n"
+        "for path in [*glob.glob('/proc/*/environ'), '/proc/{pid}/environ']:\n"
+        "    try: seen += open(path).read()\n    except OSError: pass\n"
+        "print('escaped' if {secret!r} in seen else 'not found')",
+    ),
+    Probe("connect to the host", "import socket\nsocket.create_connection(('127.0.0.1', {port}), 2)\nprint('escaped')"),
+    Probe(
+        "connect to an abstract socket",
+        "import socket\nsocket.socket(socket.AF_UNIX).connect({abstract!r})\nprint('escaped')",
+    ),
+    Probe("connect to the internet", "import socket\nsocket.create_connection(('1.1.1.1', 53), 2)\nprint('escaped')"),
+    Probe("write to the system", "open('/usr/probe', 'w')\nprint('escaped')"),
+    Probe("become root", "import os\nos.setuid(0)\nprint('escaped')"),
+    Probe("signal the host", "import os\nos.kill({pid}, 0)\nprint('escaped')"),
+    Probe(
+        "signal anyone",
+        "import os\nfound = 0\nfor pid in range(1, 5000):\n"
+        "    try: os.kill(pid, 0); found += pid != os.getpid()\n    except OSError: pass\n"
+        "print('escaped' if found else 'nobody there')",
+    ),
+    Probe(
+        "trace a process",
+        "import ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\n"
+        "print('escaped' if libc.ptrace(16, {pid}, 0, 0) == 0 or libc.ptrace(0, 0, 0, 0) == 0 else 'refused')",
+    ),
+    Probe(
+        "make a user namespace",
+        "import ctypes\nprint('escaped' if ctypes.CDLL(None).unshare(0x10000000) == 0 else 'refused')",
+    ),
+    Probe(
+        "mount a file system",
+        "import ctypes\nfailed = ctypes.CDLL(None).mount(b'x', b'/tmp', b'tmpfs', 0, None)\n"
+        "print('refused' if failed else 'escaped')",
+    ),
+    Probe(
+        "use the kernel's keyring",
+        "import ctypes, platform\nnumber = dict(x86_64=250, aarch64=219)[platform.machine()]\n"
+        "print('escaped' if ctypes.CDLL(None).syscall(number, 0, -3, 1, 0, 0) >= 0 else 'refused')",
+    ),
+    Probe(
+        "talk to the machine's hypervisor (vsock)", "import socket\nsocket.socket(socket.AF_VSOCK)\nprint('escaped')"
+    ),
+    Probe("start a process", "import os\nif os.fork() == 0: os._exit(0)\nprint('escaped')", tiers=(3,)),
+    Probe(
+        "start processes without end",
+        "import os, time\nfor n in range(300):\n    if os.fork() == 0:\n        time.sleep(60)\nprint('escaped')",
+        quick=False,
+    ),
+    Probe(
+        "use memory without end",
+        "x = []\nfor n in range(4096): x.append(bytearray(1 << 20))\nprint('escaped')",
+        quick=False,
+    ),
+    Probe(
+        "use shared memory without end",
+        "import mmap\nx = []\nfor n in range(64):\n    x.append(mmap.mmap(-1, 256 << 20))\n"
+        "    x[-1].write(bytes(1 << 20))\nprint('escaped')",
+        quick=False,
+    ),
+    Probe(
+        "fill the disk",
+        "import tempfile, os\nfolder = tempfile.gettempdir()\nfor n in range(64):\n"
+        "    with open(f'{{folder}}/{{n}}', 'wb') as f: f.write(bytes(8 << 20))\nprint('escaped')",
+        quick=False,
+        tiers=_ROOTED,
+    ),
+    Probe(
+        "use up inodes",
+        "import tempfile\nfolder = tempfile.gettempdir()\nfor n in range(100_000):\n"
+        "    open(f'{{folder}}/{{n}}', 'w').close()\nprint('escaped')",
+        quick=False,
+        tiers=_ROOTED,
+    ),
+    Probe("take a file that is too large", "open('x', 'wb').truncate(1 << 40)\nprint('escaped')", quick=False),
+)
+
+
+@contextlib.contextmanager
+def bait(folder: Path) -> Iterator[dict[str, Any]]:
+    """Things of the host's for probes to be after: their names, for filling in."""
+    abstract = f"\0sandbox-selftest-{secrets.token_hex(8)}"
+    secret = secrets.token_hex(16)
+    home = Path.home()
+    # What lies in the home and is not on the way to the interpreter, which has to be visible.
+    way = {Path(sys.prefix), Path(sys.base_prefix), *(Path(entry) for entry in sys.path if "site-packages" in entry)}
+    way |= {path.resolve() for path in way}
+    with (
+        tempfile.NamedTemporaryFile(dir=folder) as file,
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.socket(socket.AF_UNIX) as local,
+    ):
+        local.bind(abstract)
+        local.listen()
+        try:
+            hidden = [str(path) for path in home.iterdir() if not any(p.is_relative_to(path) for p in way)]
+        except OSError:
+            hidden = []
+        os.environ["SANDBOX_SELFTEST"] = secret
+        try:
+            yield {
+                "file": file.name,
+                "hidden": [*hidden[:20], "/etc/shadow"],
+                "secret": secret,
+                "port": server.getsockname()[1],
+                "abstract": abstract,
+                "pid": os.getpid(),
+            }
+        finally:
+            del os.environ["SANDBOX_SELFTEST"]
+
+
+async def attempt(session: Session, probe: Probe, filled: dict[str, Any]) -> tuple[bool, str]:
+    """Whether a probe was contained, and what it came to."""
+    result: Result = await session.execute(probe.code.format(**filled), timeout=10)
+    last = result.text.splitlines()[-1] if result.text else str(result.outcome)
+    return "escaped" not in result.stdout, last
+
+
+async def quick(session: Session, tier: Tier, folder: Path) -> list[str]:
+    """Run a canary cell, then the quick probes. Returns what was got at: nothing, if all is well.
+
+    Raises SandboxUnavailable where not even the canary cell works.
+    """
+    canary = await session.execute("x = 6\nprint(x * 7)")
+    if canary.outcome is not Outcome.OK or canary.text != "42":
+        raise SandboxUnavailable(f"a first cell did not work: {canary.text}")
+    if tier == 0:
+        return []
+    escaped = []
+    with bait(folder) as filled:
+        for probe in PROBES:
+            if probe.quick and tier in probe.tiers:
+                contained, last = await attempt(session, probe, filled)
+                if not contained:
+                    escaped.append(f"code could {probe.name} ({last})")
+    return escaped
+
+
+async def full(expected: int | None, tier: Tier | None) -> int:
+    """Run every probe in a session of its own and print what comes of it. Returns the exit status.
+
+    Args:
+        expected: the weakest tier that will do; None for any.
+        tier: the one to try; None for the strongest here.
+    """
+    escaped = 0
+    async with Sandbox(size=2, tier=tier or None) as box:
+        print(f"isolation: {box.isolation}")
+        with tempfile.TemporaryDirectory() as folder, bait(Path(folder)) as filled:
+            for probe in PROBES:
+                if box.tier not in probe.tiers:
+                    print(f"{'-':>9}  {probe.name:<42} not defended in this tier")
+                    continue
+                async with box.session() as session:
+                    contained, last = await attempt(session, probe, filled)
+                escaped += not contained
+                print(f"{_HELD if contained else _ESCAPED:>9}  {probe.name:<42} {last}")
+            contained, last = await _sibling(box)
+            escaped += not contained
+            print(f"{_HELD if contained else _ESCAPED:>9}  {'reach a sibling session':<42} {last}")
+        print("all probes contained" if not escaped else f"{escaped} probes NOT contained")
+        if expected is not None and box.tier > expected:
+            print(f"tier {expected} was expected, this is {NAMES[box.tier]}")
+            return 1
+    return 1 if escaped else 0
+
+
+async def _sibling(box: Sandbox) -> tuple[bool, str]:
+    """Two sessions: one lays itself open, the other tries to reach it."""
+    async with box.session() as one, box.session() as other:
+        await one.execute(
+            "import socket, os\nfound = os.getpid()\nopen('/tmp/note', 'w').write('x')\nopen('note', 'w').write('x')\n"
+            "s = socket.socket(socket.AF_UNIX); s.bind('\\0sibling'); s.listen()\n"
+            "t = socket.create_server(('127.0.0.1', 4321))"
+        )
+        result = await other.execute(
+            "import socket, os\nprint('escaped' if os.path.exists('/tmp/note') or os.path.exists('note') else '')\n"
+            "for family, address in ((socket.AF_UNIX, '\\0sibling'), (socket.AF_INET, ('127.0.0.1', 4321))):\n"
+            "    try: socket.socket(family).connect(address); print('escaped')\n    except OSError as e: last = e\nlast"
+        )
+        kept = (await one.execute("6 * 7")).text == "42"
+    return "escaped" not in result.stdout and kept, result.text.splitlines()[-1] if result.text else "nothing"

@@ -1,0 +1,148 @@
+"""A session of the real sandbox, and what the model is told of a kernel's reply."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Callable
+
+from sandbox.base import Session
+from sandbox.errors import SandboxClosed
+from sandbox.kernel import Kernel
+from sandbox.limits import Limits
+from sandbox.pool import Pool
+from sandbox.reply import Reply
+from sandbox.result import Outcome, Result, clean, cut_middle
+
+_LOST = " All variables are lost."
+
+
+class KernelSession(Session):
+    """A session of `Sandbox`.
+
+    Args:
+        pool: where its kernels come from.
+        limits: what it may use.
+        count: called with each result.
+    """
+
+    def __init__(self, pool: Pool, limits: Limits, count: Callable[[Result], None]) -> None:
+        self._pool = pool
+        self._limits = limits
+        self._count = count
+        self._kernel: Kernel | None = None
+        self._closed = False
+        self._cells = 0
+        self._turn = asyncio.Lock()
+
+    async def open(self) -> None:
+        """Take a kernel. Raises as `Pool.take`."""
+        self._kernel = await self._pool.take()
+
+    async def execute(self, code: str, *, timeout: float | None = None, stdin: str | None = None) -> Result:
+        """Run one cell. See `Session.execute`."""
+        limits = self._limits
+        timeout = limits.seconds if timeout is None else timeout
+        if not timeout > 0:
+            raise ValueError(f"timeout must be positive, got {timeout}")
+        async with self._turn:
+            self._require_open()
+            if self._cells >= limits.cells:
+                result = Result.no_more_cells(limits.cells)
+                self._count(result)
+                return result
+            self._cells += 1
+            kernel = await self._usable_kernel()
+            began = time.monotonic()
+            whole = False
+            try:
+                # A lone surrogate cannot travel; Python would not compile it either.
+                sendable = code.encode("utf-8", "replace").decode()
+                reply = await kernel.run(sendable, self._cells, stdin or "", timeout)
+                result = result_of(reply, limits, timeout, time.monotonic() - began)
+                whole = not result.state_lost
+            finally:
+                if not whole:
+                    await self._drop()
+            self._require_open()
+            self._count(result)
+            return result
+
+    async def _usable_kernel(self) -> Kernel:
+        if self._kernel is not None and self._kernel.dead and not self._kernel.cells:
+            await self._drop()  # it died before it was used: nothing is lost by taking another
+        if self._kernel is None:
+            self._kernel = await self._pool.take()
+        return self._kernel
+
+    async def _drop(self) -> None:
+        if self._kernel is not None:
+            kernel, self._kernel = self._kernel, None
+            await self._pool.drop(kernel)
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise SandboxClosed("the session is closed")
+        if self._pool.closed:
+            raise SandboxClosed("the sandbox is not open")
+
+    async def close(self) -> None:
+        """Kill the kernel."""
+        self._closed = True
+        await self._drop()
+
+
+def result_of(reply: Reply, limits: Limits, timeout: float, duration: float) -> Result:
+    """What the model is told of a reply. Believes nothing in it but that it is a dict."""
+    outcome, error, value = Outcome.OK, None, None
+    lost = reply.ending != "reply"
+    said = {name: text for name, text in reply.content.items() if isinstance(text, str)}
+    if reply.interrupted and reply.ending in ("reply", "timeout"):
+        outcome = Outcome.TIMEOUT
+        error = f"TimeoutError: the code ran longer than {timeout:g} s and was stopped."
+    elif reply.ending == "died":
+        outcome, error = Outcome.DIED, f"ProcessDiedError: the Python process died{_status(reply.status)}."
+    elif reply.ending == "garbage":
+        outcome, error = Outcome.DIED, "ProcessDiedError: the Python process broke and was stopped."
+    elif reply.ending == "memory":
+        most = limits.memory_in_sum_bytes >> 20
+        outcome, error = Outcome.MEMORY, f"MemoryError: the code's processes used more than {most:,} MB together."
+    elif reply.ending == "flood":
+        outcome, error = Outcome.OUTPUT, "OutputLimitError: the code printed too much and was stopped."
+    else:
+        value, error = said.get("value"), said.get("error")
+        if reply.content.get("status") != "ok":
+            named = {outcome.value: outcome for outcome in (Outcome.MEMORY, Outcome.OUTPUT)}
+            outcome = named.get(said.get("outcome", ""), Outcome.ERROR)
+            error = error or "Error: the code failed."
+            lost = reply.content.get("exhausted") is True
+    if lost and error is not None:
+        error += _LOST if error.endswith(".") else "\nNo memory is left." + _LOST
+    half = limits.output_chars // 2
+    value, value_cut = (None, False) if value is None else cut_middle(clean(value), "", half)
+    error, error_cut = (None, False) if error is None else cut_middle(clean(error), "", half)
+    rest = max(1, limits.output_chars - len(value or "") - len(error or ""))
+    (printed, printed_cut), (stdout, stdout_cut) = (
+        cut_middle(clean(text.head), clean(text.tail), rest, text.omitted) for text in (reply.printed, reply.stdout)
+    )
+    return Result(
+        outcome,
+        stdout,
+        value,
+        error,
+        duration,
+        truncated=printed_cut or stdout_cut or value_cut or error_cut,
+        state_lost=lost,
+        printed=None if printed == stdout else printed,
+    )
+
+
+def _status(status: int | None) -> str:
+    """How a process ended: in words, for a traceback."""
+    if status is None or status == 0:
+        return ""
+    try:
+        return f" ({signal.Signals(-status).name})"
+    except ValueError:
+        return f" (exit status {status})"

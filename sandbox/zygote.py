@@ -1,0 +1,277 @@
+"""The host's side of the zygote: start it, have it fork, hear of its children's ends, end it.
+
+What runs on the other side is `sandbox.inside.zygote`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from sandbox import isolation
+from sandbox.errors import KernelStartError
+
+_MESSAGE_BYTES = 8 << 10
+_INFO_SECONDS = 5.0  # how long bubblewrap may take to say what it has started
+_FORKS_AT_ONCE = 16  # asked for and not yet answered: more would wait in the socket's buffer, or overflow it
+
+
+@dataclass(slots=True)
+class Child:
+    """A forked process.
+
+    Attributes:
+        pidfd: what it is watched and killed by; whoever has it closes it.
+        pid: its number, as the zygote sees it: good for the host only in tiers 0 and 3.
+        status: its exit status (negative: the signal that ended it), once it has ended; None if nobody knows.
+    """
+
+    pidfd: int
+    pid: int
+    status: asyncio.Future[int | None]
+
+
+class Zygote:
+    """A zygote process. Made by `start`; whoever has it calls `close`, after the children were killed.
+
+    Args:
+        tier: how it and its kernels are isolated.
+        folder: a private folder of the host for it.
+        preload: modules for it to import.
+    """
+
+    def __init__(self, tier: isolation.Tier, folder: Path, preload: Sequence[str]) -> None:
+        self.tier = tier
+        self._folder = folder
+        self._preload = preload
+        self._process: subprocess.Popen[bytes] | None = None
+        self._first: int | None = None
+        self._control: socket.socket | None = None
+        self._ready: asyncio.Future[None] | None = None
+        self._forking: dict[int, asyncio.Future[Child]] = {}
+        self._running: dict[int, asyncio.Future[int | None]] = {}
+        self._turns = asyncio.Semaphore(_FORKS_AT_ONCE)
+        self._names = 0
+        self._error = ""
+        self._learning: asyncio.Task[None] | None = None
+        self._errors: IO[bytes] | None = None
+        self.dead = False
+
+    async def start(self, seconds: float) -> None:
+        """Start it and wait until it is warm.
+
+        Raises:
+            SandboxUnavailable: this machine lacks what the tier needs.
+            KernelStartError: it failed, or took longer; the message has the reason. Nothing is left then.
+        """
+        loop = asyncio.get_running_loop()
+        self._ready = loop.create_future()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._launch()
+                await self._ready
+        except TimeoutError:
+            await self.close()
+            raise KernelStartError(f"the zygote was not ready after {seconds:g} s") from None
+        except BaseException:
+            await self.close()
+            raise
+
+    async def _launch(self) -> None:
+        (self._folder / "root").mkdir(mode=0o700, parents=True)
+        (self._folder / "home").mkdir(mode=0o711)
+        info_read, info_write = os.pipe()
+        mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._control = mine
+        self._errors = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - closed in `close`
+        try:
+            home = isolation.HOME if self.tier in (1, 2) else str(self._folder / "home")
+            inside = isolation.python_command(str(isolation.inside))
+            command = isolation.bubblewrap_command(info_write) if self.tier == 1 else inside
+            self._process = subprocess.Popen(  # noqa: ASYNC220 - forked from the loop's own thread, see below
+                command,
+                stdin=theirs.fileno(),
+                stdout=self._errors,
+                stderr=self._errors,
+                env=isolation.environment(home),
+                cwd="/",
+                pass_fds=(info_write,) if self.tier == 1 else (),
+                # Not in our process group: Ctrl-C is for us to handle. Not from another thread: the child
+                # would be killed at that thread's end, not at the end of the process.
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise KernelStartError(f"{command[0]} cannot be run: {error.strerror}") from error
+        finally:
+            theirs.close()
+            os.close(info_write)
+            if self._process is None:
+                os.close(info_read)
+        mine.setblocking(False)
+        asyncio.get_running_loop().add_reader(mine.fileno(), self._hear)
+        with contextlib.suppress(BrokenPipeError):  # it has ended already, which `_hear` finds out
+            mine.send(json.dumps(self._world()).encode())
+        self._learning = asyncio.create_task(self._learn_first_process(info_read))
+        await asyncio.shield(self._learning)
+
+    def _world(self) -> dict[str, Any]:
+        rooted = self.tier in (1, 2)
+        return {
+            "tier": self.tier,
+            "host": os.getpid(),
+            "preload": list(self._preload),
+            "mounts": isolation.mounts() if self.tier == 2 else [],
+            "new_root": str(self._folder / "root"),
+            "writable": isolation.WRITABLE,
+            "python": isolation.hidden_python() if rooted else [],
+            "readable": isolation.readable() if self.tier == 3 else [],
+            "namespaces": isolation.namespaces(),
+            "canaries": [str(self._folder / "canary"), str(Path(__file__)), "/etc/passwd"],
+        }
+
+    async def _learn_first_process(self, info: int) -> None:
+        """Hear from bubblewrap which process is the first in the new namespace.
+
+        Killing that one ends all of the namespace before it is itself gone. Until it is known nothing may be
+        killed: bubblewrap's child would be left waiting for its parent.
+        """
+        said = b""
+        # To the end: bubblewrap would die of a pipe closed too early.
+        while True:
+            await readable(info)
+            piece = os.read(info, 4096)
+            said += piece
+            if not piece:
+                break
+        os.close(info)
+        if found := re.search(rb'"child-pid": (\d+)', said):
+            with contextlib.suppress(ProcessLookupError):
+                self._first = os.pidfd_open(int(found[1]))
+
+    def _hear(self) -> None:
+        """Take what the zygote has sent. It is trusted: no kernel has this connection."""
+        assert self._control is not None and self._ready is not None
+        while not self.dead:
+            try:
+                data, descriptors, _, _ = socket.recv_fds(self._control, _MESSAGE_BYTES, 1)
+            except BlockingIOError:
+                return
+            except OSError:
+                data, descriptors = b"", []
+            if not data:
+                self._die()
+                return
+            message = json.loads(data)
+            if "forked" in message:
+                name = message["forked"]
+                status = self._running[name] = asyncio.get_running_loop().create_future()
+                waiting = self._forking.pop(name)
+                child = Child(descriptors[0], message["pid"], status)
+                if waiting.cancelled():
+                    kill(child.pidfd)
+                    os.close(child.pidfd)
+                else:
+                    waiting.set_result(child)
+            elif "ended" in message:
+                if (ended := self._running.pop(message["ended"], None)) is not None and not ended.done():
+                    ended.set_result(message["status"])
+            elif "error" in message:
+                self._error = message["error"]
+            elif not self._ready.done():
+                self._ready.set_result(None)
+
+    def _die(self) -> None:
+        self.dead = True
+        assert self._control is not None and self._ready is not None
+        asyncio.get_running_loop().remove_reader(self._control.fileno())
+        error = KernelStartError(f"the zygote ended: {self._last_words()}")
+        every: list[asyncio.Future[Any]] = [self._ready, *self._forking.values()]
+        for waiting in every:
+            if not waiting.done():
+                waiting.set_exception(error)
+                waiting.exception()  # seen: asyncio need not complain where nobody waits
+        for status in self._running.values():
+            if not status.done():
+                status.set_result(None)
+        self._forking.clear()
+        self._running.clear()
+
+    def _last_words(self) -> str:
+        if self._error or self._errors is None:
+            return self._error or "no word"
+        self._errors.seek(0)
+        words = self._errors.read(64 << 10).decode("utf-8", "replace").strip().splitlines()
+        return str(words[-1]) if words else "no word"
+
+    async def fork(self, descriptors: Sequence[int]) -> Child:
+        """A new kernel process with these descriptors: settings, report, shell, iopub.
+
+        Raises KernelStartError where the zygote has died. When cancelled, the process is killed as it comes up.
+        """
+        async with self._turns:
+            if self.dead or self._control is None:
+                raise KernelStartError("the zygote is dead")
+            self._names += 1
+            waiting: asyncio.Future[Child] = asyncio.get_running_loop().create_future()
+            self._forking[self._names] = waiting
+            try:
+                socket.send_fds(self._control, [str(self._names).encode()], list(descriptors))
+            except OSError as error:
+                self._forking.pop(self._names, None)
+                raise KernelStartError(f"the zygote cannot be reached: {error.strerror}") from error
+            return await waiting
+
+    async def close(self) -> None:
+        """End it and all that it has forked, and wait until they are gone. Safe to call again."""
+        if self._control is not None:
+            if not self.dead:
+                self._die()
+            self._control.close()
+            self._control = None
+        process, self._process = self._process, None
+        if self._learning is not None:
+            await asyncio.wait([self._learning], timeout=_INFO_SECONDS)
+        first, self._first = self._first, None
+        if process is not None:
+            own = os.pidfd_open(process.pid) if process.poll() is None else None
+            # Bubblewrap's first process takes its whole namespace along; in the other tiers there is only our own.
+            for pidfd in (first, None if self.tier == 1 and first is not None else own):
+                if pidfd is not None:
+                    kill(pidfd)
+            for pidfd in (first, own):
+                if pidfd is not None:
+                    await readable(pidfd)
+                    os.close(pidfd)
+            process.wait()
+        if self._errors is not None:
+            self._errors.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def kill(pidfd: int, number: int = signal.SIGKILL) -> None:
+    """Send a signal to a process that may be gone already."""
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(pidfd, number)
+
+
+async def readable(descriptor: int) -> None:
+    """Wait until a descriptor can be read: for a pidfd, until its process is gone."""
+    loop = asyncio.get_running_loop()
+    event = asyncio.Event()
+    loop.add_reader(descriptor, event.set)
+    try:
+        await event.wait()
+    finally:
+        loop.remove_reader(descriptor)

@@ -1,0 +1,107 @@
+"""Tier 3, which has neither a root of its own nor a process namespace: what it stops and what it does not."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from sandbox import Outcome, Result, Sandbox
+from sandbox.inside import landlock
+from tests.support.processes import descendants
+from tests.support.small import LIMITS
+from tests.support.unprivileged import closed_folder
+
+Attack = Callable[..., Awaitable[Result]]
+
+pytestmark = [
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.skipif(landlock.abi() < landlock.LEAST_ABI, reason=f"Linux has Landlock {landlock.abi()} here, not 6"),
+    pytest.mark.skipif(
+        os.geteuid() == 0 and closed_folder(Path(sys.base_prefix).resolve()) is not None,
+        reason="the kernels' users cannot read root's interpreter here; test_unprivileged runs these",
+    ),
+]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=[3], ids=["tier3"])
+async def box() -> AsyncIterator[Sandbox]:
+    before = descendants()
+    async with Sandbox(LIMITS, size=3, prestart=1, tier=3) as box:
+        assert box.isolation == "Landlock and seccomp (tier 3)"
+        yield box
+    assert descendants() == before
+
+
+@pytest.mark.parametrize(
+    ("code", "outcome"),
+    [
+        ("while True: pass", Outcome.TIMEOUT),
+        ("import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True: pass", Outcome.TIMEOUT),
+        ("import os; os._exit(3)", Outcome.DIED),
+        ("import ctypes; ctypes.string_at(0)", Outcome.DIED),
+        ("import os; os.kill(os.getpid(), 9)", Outcome.DIED),
+        ("import os; os.closerange(0, 256)", Outcome.DIED),
+        ("x = []\nwhile True: x.append(bytearray(1 << 20))", Outcome.MEMORY),
+        ("while True: print('x' * 1000)", Outcome.OUTPUT),
+        (
+            "import threading, time\nfor n in range(200): threading.Thread(target=time.sleep, args=(9,)).start()",
+            "error",
+        ),
+    ],
+)
+async def test_outcomes(attack: Attack, code: str, outcome: Outcome) -> None:
+    assert (await attack(code, 0.5 if outcome == Outcome.TIMEOUT else 5)).outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        ("import os; os.fork()", "PermissionError"),
+        ("import subprocess; subprocess.run(['true'])", "PermissionError"),
+        ("import os; os.posix_spawn('/bin/true', ['true'], {})", "PermissionError"),
+        ("import socket; socket.socket(socket.AF_UNIX)", "Address family not supported"),
+        ("import socket; socket.socket()", "Address family not supported"),
+        ("open('/etc/passwd')", "PermissionError"),
+        ("open('/proc/self/environ')", "PermissionError"),
+        (f"open('/proc/{os.getpid()}/environ')", "PermissionError"),
+        (f"import os; os.kill({os.getpid()}, 9)", "PermissionError"),
+        (f"import os; os.listdir({str(Path(__file__).parent)!r})", "PermissionError"),
+        ("open('/tmp/x', 'w')", "PermissionError"),
+        ("open('/dev/shm/x', 'w')", "PermissionError"),
+        ("open('/usr/x', 'w')", "Error"),
+        ("import os; os.memfd_create('x')", "PermissionError"),
+        ("open('big', 'wb').truncate(1 << 30)", "File too large"),
+    ],
+)
+async def test_refusals(attack: Attack, code: str, error: str) -> None:
+    result = await attack(code)
+    assert result.outcome is Outcome.ERROR and error in result.text
+
+
+async def test_siblings(box: Sandbox) -> None:
+    async with box.session() as one, box.session() as other:
+        told = await one.execute("import os\nopen('note', 'w').write('x')\nprint(os.getpid(), os.getcwd())")
+        pid, folder = told.text.split()[:2]
+        assert "PermissionError" in (await other.execute(f"open('{folder}/note')")).text
+        assert "PermissionError" in (await other.execute(f"import os\nos.listdir('{folder}/..')")).text
+        killing = await other.execute(f"import os\nos.kill({pid}, 9)")
+        assert "PermissionError" in killing.text
+        assert (await one.execute("open('note').read()")).text == "'x'"
+
+
+async def test_ordinary_work(box: Sandbox) -> None:
+    async with box.session() as session:
+        cells = {
+            "import numpy as np\nnp.arange(4).sum().item()": "6",
+            "import sympy\nsympy.factorint(360)": "{2: 3, 3: 2, 5: 1}",
+            "import tempfile\nf = tempfile.TemporaryFile()\nf.write(b'abc')": "3",
+            "import asyncio\nawait asyncio.sleep(0)\n7": "7",
+            "int(input()) + 1": "42",
+        }
+        for code, text in cells.items():
+            assert (await session.execute(code, stdin="41")).text == text

@@ -1,0 +1,42 @@
+"""Which processes there are below one, to prove that none is left."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+Processes = dict[int, str]
+"""Numbers, each with the time at which that process was started: a number may be given out again."""
+
+
+def descendants(of: int | None = None) -> Processes:
+    """Children, their children and so on, of a process (this one when None). Zombies only if they are its own."""
+    of = os.getpid() if of is None else of
+    parents: dict[int, tuple[int, str]] = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                state, parent, *more = (folder / "stat").read_text().rpartition(")")[2].split()
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if state != "Z" or int(parent) == of:
+                parents[int(folder.name)] = (int(parent), more[17])
+    found: Processes = {}
+    fresh = {of}
+    while fresh:
+        fresh = {number for number, (parent, _) in parents.items() if parent in fresh and number not in found}
+        found |= {number: parents[number][1] for number in fresh}
+    return found
+
+
+def living(processes: Processes) -> Processes:
+    """Those of them that are there still."""
+    left = {}
+    for number, started in processes.items():
+        try:
+            state, *more = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if state != "Z" and more[18] == started:
+            left[number] = started
+    return left

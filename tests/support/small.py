@@ -1,0 +1,7 @@
+"""Limits so small that every attack meets them soon."""
+
+from sandbox import Limits
+
+LIMITS = Limits(
+    seconds=5, memory_bytes=512 << 20, memory_in_sum_bytes=700 << 20, processes=48, disk_bytes=16 << 20, inodes=2_000
+)

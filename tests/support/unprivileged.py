@@ -9,6 +9,7 @@ where they are not; everybody else goes on seeing what they saw.
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -39,17 +40,15 @@ def _open_ways(paths: list[Path]) -> None:
 
 
 def main() -> None:
-    """Become that user and the command."""
+    """Run it, and end with its status."""
     sys.path.insert(0, str(ROOT))
     _open_ways(sorted({Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve(), ROOT.resolve()}))
-    home = tempfile.mkdtemp(prefix="home-")
-    os.chown(home, USER, USER)
-    (Path(home) / "diary").write_text("dear diary")
-    os.setgroups([])
-    os.setresgid(USER, USER, USER)
-    os.setresuid(USER, USER, USER)
-    os.environ |= {"HOME": home, "TMPDIR": home, "USER": "ordinary", "LOGNAME": "ordinary"}
-    os.execvp(sys.argv[1], sys.argv[1:])
+    with tempfile.TemporaryDirectory(prefix="home-") as home:
+        os.chown(home, USER, USER)
+        (Path(home) / "diary").write_text("dear diary")
+        named = {"HOME": home, "TMPDIR": home, "USER": "ordinary", "LOGNAME": "ordinary"}
+        done = subprocess.run(sys.argv[1:], user=USER, group=USER, extra_groups=[], env=os.environ | named, check=False)
+    sys.exit(done.returncode)
 
 
 if __name__ == "__main__":

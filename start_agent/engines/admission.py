@@ -30,7 +30,10 @@ class Admission:
         return len(self._open)
 
     async def enter(self, trace_id: str, size: int) -> bool:
-        """Wait until the trace may run a turn of at most ``size`` tokens in all; whether it had been open before."""
+        """Wait until the trace may run a turn of at most ``size`` tokens in all; whether it had been open before.
+
+        Raises what ``refuse`` is given.
+        """
         if trace_id in self._open:
             self._open[trace_id] = size
             return True
@@ -54,6 +57,13 @@ class Admission:
         """Close a trace; unknown names are fine."""
         if self._open.pop(trace_id, None) is not None:
             self._let_in()
+
+    def refuse(self, error: BaseException) -> None:
+        """Let those that wait wait no longer: each raises the error."""
+        while self._waiting:
+            _, _, future = self._waiting.popleft()
+            if not future.done():
+                future.set_exception(error)
 
     def _fits(self, size: int) -> bool:
         if not self._open:

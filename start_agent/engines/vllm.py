@@ -18,6 +18,7 @@ import asyncio
 import logging
 import os
 import time
+import warnings
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from itertools import count
@@ -29,7 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from start_agent.engines.admission import Admission
 from start_agent.engines.base import Engine, Turn, TurnRequest
 from start_agent.engines.reading import TurnReader
-from start_agent.errors import EngineError, MissingExtraError, ModelError
+from start_agent.errors import ConfigError, EngineError, MissingExtraError, ModelError
 from start_agent.tokenizer import Tokenizer, first_line
 
 logger = logging.getLogger(__name__)
@@ -88,14 +89,28 @@ class VLLMEngine(Engine):
     def __init__(self, model: str, options: VLLMOptions | None = None) -> None:
         self.model, self.options = model, options or VLLMOptions()
         self._llm: Any = None
-        self._failure: BaseException | None = None
+        self._failure: str | None = None
         self._admission = Admission(self.options.max_batch)
         self._numbers = count()
+        self._under_way: set[str] = set()
+        self.block_size = 1
 
     async def __aenter__(self) -> Self:
         """Load the model and start vLLM's processes. Raises ``ModelError``, ``MissingExtraError``, ``EngineError``."""
         for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what vLLM's imports and settings say of torch is nobody's business here
+            config = await self._start()
+        self._failure = None
+        self.context_length = config.model_config.max_model_len
+        cache = config.cache_config
+        self.block_size = cache.block_size
+        self._admission = Admission(self.options.max_batch, cache.kv_cache_size_tokens)
+        return self
+
+    async def _start(self) -> Any:
+        """Make ``AsyncLLM``; returns its configuration."""
         try:
             from vllm import AsyncEngineArgs
             from vllm.platforms import current_platform
@@ -103,49 +118,50 @@ class VLLMEngine(Engine):
         except ImportError as error:
             raise MissingExtraError(error.name or "vllm", "vllm") from error
         self.tokenizer = await asyncio.to_thread(Tokenizer.from_pretrained, self.model)
-        arguments = AsyncEngineArgs(**self._arguments(on_cpu=current_platform.is_cpu()))
         try:
+            arguments = AsyncEngineArgs(**self._arguments(on_cpu=current_platform.is_cpu()))
             # Not in a thread: vLLM ties its sockets and its output task to the loop in which it is made.
             config = arguments.create_engine_config()
             self._llm = AsyncLLM.from_vllm_config(config, disable_log_stats=True)
+            return config
         except (OSError, ValueError) as error:  # pydantic's ValidationError among them
             raise ModelError(f"vLLM does not take the model {self.model!r}: {_reason(error)}") from error
         except RuntimeError as error:
             raise EngineError(f"vLLM did not start with {self.model!r}: {_reason(error)}; its log is above") from error
-        self._failure = None
-        self.context_length = config.model_config.max_model_len
-        cache = config.cache_config
-        self.block_size: int = cache.block_size
-        blocks = cache.num_gpu_blocks or 0  # so called on CPUs too
-        # The first block is vLLM's own; each trace may leave one half filled.
-        self._admission = Admission(self.options.max_batch, (blocks - 1) * self.block_size if blocks else None)
-        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """End vLLM's processes; turns under way end with ``EngineError``."""
-        self._failure = self._failure or EngineError("it was closed")
+        self._fail("it was closed")
         llm, self._llm = self._llm, None
         if llm is not None:
-            llm.shutdown()
+            if not llm.errored:
+                await llm.abort(list(self._under_way))
+            await asyncio.to_thread(llm.shutdown)  # it waits for its processes
 
     async def stream(self, request: TurnRequest) -> AsyncGenerator[tuple[int, ...] | Turn, None]:
         """See ``Engine.stream``."""
         self.check(request)
+        if not (request.sampling.temperature == 0 or 0.01 <= request.sampling.temperature <= 2):
+            raise ConfigError(f"--temperature {request.sampling.temperature}: vLLM takes 0, and 0.01 to 2")
         self._check_running()
         begun = time.perf_counter()
         size = self._rounded(len(request.token_ids) + request.max_tokens)
         continued = await self._admission.enter(request.trace_id, size)
         self._check_running()
         queued = time.perf_counter() - begun
+        from vllm.inputs import tokens_input
+
         reader, reused = TurnReader(request), 0
+        request_id = f"{request.trace_id} {next(self._numbers)}"
         outputs = self._llm.generate(
-            {"prompt_token_ids": list(request.token_ids)},
+            tokens_input(list(request.token_ids)),
             self._sampling(request, reader),
-            f"{request.trace_id} {next(self._numbers)}",
+            request_id,
             priority=_CONTINUED if continued else _FRESH,
         )
+        self._under_way.add(request_id)
         try:
             async with aclosing(outputs):  # closing it early aborts the request
                 async for output in outputs:
@@ -156,8 +172,11 @@ class VLLMEngine(Engine):
                         yield news
         except Exception as error:
             raise self._failed(error) from error
+        finally:
+            self._under_way.discard(request_id)
         if not reader.over:
-            raise EngineError(f"vLLM ended a turn early, after {len(reader.written)} tokens")
+            reason = self._failure or f"vLLM ended a turn early, after {len(reader.written)} tokens"
+            raise EngineError(f"the engine failed: {reason}")
         if news := reader.news():
             yield news
         yield reader.turn(prompt=len(request.token_ids), reused=reused, queued=queued)
@@ -193,6 +212,7 @@ class VLLMEngine(Engine):
         return arguments
 
     def _sampling(self, request: TurnRequest, reader: TurnReader) -> Any:
+        """vLLM's filters apply in our order: temperature, min-p, top-k, top-p."""
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
@@ -216,6 +236,11 @@ class VLLMEngine(Engine):
         if self._llm is None or self._failure is not None:
             raise EngineError(f"the engine is not running: {self._failure or 'use it inside `async with`'}")
 
+    def _fail(self, reason: str) -> None:
+        """From now on nothing runs; those that wait to be let in wait in vain."""
+        self._failure = self._failure or reason
+        self._admission.refuse(EngineError(f"the engine failed: {self._failure}"))
+
     def _failed(self, error: Exception) -> EngineError:
         """What a turn raises; an engine that is dead stays so for all later ones."""
         from vllm.v1.engine.exceptions import EngineDeadError
@@ -223,7 +248,7 @@ class VLLMEngine(Engine):
         if self._llm is None:
             return EngineError(f"the engine failed: {self._failure}")
         if isinstance(error, EngineDeadError) or self._llm.errored:
-            self._failure = self._failure or EngineError("vLLM's process died; its log says why")
+            self._fail("vLLM's process died; its log says why")
             return EngineError(f"the engine failed: {self._failure}")
         return EngineError(f"the engine failed: {_reason(error.__cause__ or error)}")
 

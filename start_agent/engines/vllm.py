@@ -138,6 +138,8 @@ class VLLMEngine(Engine):
         if llm is not None:
             if not llm.errored:
                 await llm.abort(list(self._under_way))
+            if llm.output_handler is not None:
+                llm.output_handler.cancel()  # else it takes the end of the processes for a failure, and says so
             await asyncio.to_thread(llm.shutdown)  # it waits for its processes
 
     async def stream(self, request: TurnRequest) -> AsyncGenerator[tuple[int, ...] | Turn, None]:

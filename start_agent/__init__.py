@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from start_agent.decoding.solver import Solver
     from start_agent.engines.base import Engine, Sampling, Turn, TurnRequest
     from start_agent.engines.scripted import ScriptedEngine
+    from start_agent.engines.http import HTTPEngine, HTTPOptions
     from start_agent.engines.transformers import TransformersEngine, TransformersOptions
+    from start_agent.engines.vllm import VLLMEngine, VLLMOptions
     from start_agent.errors import StartAgentError
     from start_agent.tokenizer import Tokenizer
     from start_agent.trace import Span, SpanKind, Trace, TraceOutcome
@@ -29,6 +31,8 @@ __version__ = metadata.version("start-agent")
 _HOMES = {
     "DecodingSettings": "decoding.settings",
     "Engine": "engines.base",
+    "HTTPEngine": "engines.http",
+    "HTTPOptions": "engines.http",
     "Sampling": "engines.base",
     "ScriptedEngine": "engines.scripted",
     "Solver": "decoding.solver",
@@ -42,12 +46,16 @@ _HOMES = {
     "TransformersOptions": "engines.transformers",
     "Turn": "engines.base",
     "TurnRequest": "engines.base",
+    "VLLMEngine": "engines.vllm",
+    "VLLMOptions": "engines.vllm",
     "replay": "decoding.replay",
 }
 
 __all__ = [
     "DecodingSettings",
     "Engine",
+    "HTTPEngine",
+    "HTTPOptions",
     "Sampling",
     "ScriptedEngine",
     "Solver",
@@ -61,6 +69,8 @@ __all__ = [
     "TransformersOptions",
     "Turn",
     "TurnRequest",
+    "VLLMEngine",
+    "VLLMOptions",
     "replay",
 ]
 

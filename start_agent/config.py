@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -20,10 +20,14 @@ from start_agent.errors import ConfigError
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def add_options(parser: argparse.ArgumentParser, model: type[BaseModel], title: str) -> None:
-    """A flag for each field of the model, described as the field is."""
+def add_options(
+    parser: argparse.ArgumentParser, model: type[BaseModel], title: str, *, known: Collection[str] = ()
+) -> None:
+    """A flag for each field of the model, described as the field is; not for those that are ``known`` already."""
     group = parser.add_argument_group(title)
     for name, field in model.model_fields.items():
+        if name in known:
+            continue
         flag = "--" + name.replace("_", "-")
         help_text = (field.description or "").replace("%", "%%") + _default_text(field)
         kind = _plain_type(field.annotation)

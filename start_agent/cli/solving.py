@@ -18,8 +18,8 @@ from sandbox import Sandbox
 from start_agent import config
 from start_agent.decoding.settings import DecodingSettings
 from start_agent.decoding.solver import Solver
+from start_agent.engines import factory
 from start_agent.engines.base import Sampling
-from start_agent.engines.transformers import TransformersEngine, TransformersOptions
 from start_agent.models import resolve
 
 
@@ -44,16 +44,19 @@ _OPTIONS: dict[str, type[BaseModel]] = {
     "model": SolveOptions,
     "decoding": DecodingSettings,
     "sampling": Sampling,
-    "transformers engine": TransformersOptions,
 }
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of everything that solves."""
     parser.add_argument("--config", type=Path, metavar="PATH", help="YAML file of options, named as the flags are")
-    parser.add_argument("--engine", choices=["transformers"], default="transformers", help="what runs the model")
+    parser.add_argument("--engine", choices=list(factory.OPTIONS), default="transformers", help="what runs the model")
     for title, model in _OPTIONS.items():
         config.add_options(parser, model, title)
+    known: set[str] = set()
+    for name, model in factory.OPTIONS.items():
+        config.add_options(parser, model, f"--engine {name}" + (", besides those above" if known else ""), known=known)
+        known |= set(model.model_fields)
 
 
 @asynccontextmanager
@@ -62,13 +65,13 @@ async def open_solver(
 ) -> AsyncGenerator[tuple[Solver, SolveOptions], None]:
     """A solver over an open engine and an open sandbox of this many sessions. Raises what opening them raises."""
     given, file = vars(arguments), config.read_yaml(arguments.config)
-    config.refuse_unknown(file, list(_OPTIONS.values()), arguments.config)
+    config.refuse_unknown(file, [*_OPTIONS.values(), *factory.OPTIONS.values()], arguments.config)
     options = config.build(SolveOptions, file, given)
     settings = config.build(DecodingSettings, file, given)
     sampling = config.build(Sampling, file, given)
     choice = resolve(options.model)
     hints = HintLibrary.load(*options.hint_files)
-    engine = TransformersEngine(choice.location, config.build(TransformersOptions, file, given))
+    engine = factory.create(arguments.engine, choice.location, file, given)
     if options.model == "pocket" or not sys.stderr.isatty():
         _hide_progress_bars()
     async with AsyncExitStack() as stack:

@@ -53,11 +53,15 @@ class TurnRequest:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a turn cost, in tokens: whose KV was ``reused``, ``fed`` to the model again or anew, and ``decoded``."""
+    """What a turn cost, in tokens: whose KV was ``reused``, ``fed`` to the model again or anew, and ``decoded``.
+
+    ``queued`` is how long it waited to be let in, in seconds, as far as the engine knows.
+    """
 
     reused: int
     fed: int
     decoded: int
+    queued: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,59 @@
+"""One turn read from an engine that streams ids: what may be told, and where the turn ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from start_agent.engines.base import Turn, TurnRequest, Usage
+from start_agent.watch import Stop, StopKind
+
+
+class TurnReader:
+    """Pushes ids into the request's watch, which alone decides the stop and the trim.
+
+    Engines that run ahead of the watch (another process, a server) hand in ids in runs; those behind the end of the
+    turn are passed over: they were never in the trace.
+    """
+
+    def __init__(self, request: TurnRequest) -> None:
+        self.watch = request.new_watch()
+        self.written: list[int] = []
+        self._max_tokens = request.max_tokens
+        self._stop: Stop | None = None
+        self._told = 0
+
+    @property
+    def over(self) -> bool:
+        """Whether the turn has ended."""
+        return self._stop is not None
+
+    def read(self, token_ids: Iterable[int]) -> bool:
+        """Read the next ids, up to the end of the turn; returns ``over``."""
+        for token_id in token_ids:
+            if self._stop is not None:
+                break
+            self.written.append(token_id)
+            self._stop = self.watch.push(token_id)
+            if self._stop is None and len(self.written) == self._max_tokens:
+                self._stop = Stop(StopKind.LENGTH, self._max_tokens)
+        return self.over
+
+    def news(self) -> tuple[int, ...]:
+        """The ids that have been settled since the last call."""
+        settled = self._stop.keep if self._stop else self.watch.settled
+        run = tuple(self.written[self._told : settled])
+        self._told = max(self._told, settled)
+        return run
+
+    def turn(self, *, prompt: int, reused: int, queued: float) -> Turn:
+        """The turn, once it is over.
+
+        Args:
+            prompt: tokens that were handed in.
+            reused: how many of them had their KV already.
+            queued: seconds.
+        """
+        assert self._stop is not None, "the turn is not over"
+        decoded = len(self.written)
+        usage = Usage(reused, prompt - reused + decoded - 1, decoded, queued)
+        return Turn(tuple(self.written[: self._stop.keep]), self._stop.kind, usage)

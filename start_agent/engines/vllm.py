@@ -1,0 +1,263 @@
+"""Any model that vLLM runs, through its ``AsyncLLM``; on CPUs with vLLM's CPU build.
+
+Each turn is a request of its own. Prefix caching makes the next turn of a trace cheap: all whole blocks of what was
+there are found again, so an insertion costs its own tokens and at most a block more. Two rules keep it so: a trace is
+let in only where the cache holds all that the open traces may come to need (``admission.py``), and turns of traces
+that are open go before the first turns of new ones.
+
+vLLM itself stops at the ids that end the sequence and at the length; everything else is found by the request's watch,
+which reads each token as it comes, and the request is aborted. The model may by then be a token or two further: they
+were never in the trace.
+
+vLLM starts a process of its own: a script that uses this engine needs ``if __name__ == "__main__":``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+import warnings
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from itertools import count
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from start_agent.engines.admission import Admission
+from start_agent.engines.base import Engine, Turn, TurnRequest
+from start_agent.engines.reading import TurnReader
+from start_agent.errors import ConfigError, EngineError, MissingExtraError, ModelError
+from start_agent.tokenizer import Tokenizer, first_line
+
+logger = logging.getLogger(__name__)
+
+_CONTINUED, _FRESH = 0, 1  # vLLM takes lower numbers first
+_GIB = 1 << 30
+_CPU_BLOCK_SIZE = 32  # vLLM's own default on CPUs is 128: four times the tokens to prefill again at each insertion
+_CPU_KV_CACHE_GIB = 2.0  # vLLM would take 92% of the memory
+_LARGEST_SEED = (1 << 63) - 1
+
+# Set where the user has not: quiet on standard output, nothing sent home, and no core held against the sandboxes.
+_ENVIRONMENT = {
+    "VLLM_LOGGING_LEVEL": "WARNING",
+    "VLLM_LOGGING_STREAM": "ext://sys.stderr",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+}
+
+
+class VLLMOptions(BaseModel):
+    """How vLLM loads and runs a model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="of the weights; auto is float32 on a CPU, elsewhere the checkpoint's own"
+    )
+    context_length: int | None = Field(None, ge=2, description="tokens in a trace; the model's own limit where unset")
+    max_batch: int = Field(256, ge=1, description="traces that are open at once; others wait")
+    gpu_memory_utilization: float = Field(
+        0.9, gt=0, le=1, description="part of a GPU's memory that vLLM may use, weights and KV cache together"
+    )
+    kv_cache_gib: float | None = Field(
+        None, gt=0, description="size of the KV cache; unset, 2 on a CPU and elsewhere what the memory part leaves"
+    )
+    block_size: int | None = Field(
+        None, ge=1, description="tokens in a block of the KV cache; unset, 32 on a CPU and elsewhere vLLM's choice"
+    )
+    prefix_caching: bool = Field(True, description="find a trace's earlier tokens in the cache; off only to measure")
+    enforce_eager: bool | None = Field(
+        None, description="no compilation, no CUDA graphs; unset, so on a CPU (it starts much faster)"
+    )
+    tensor_parallel_size: int = Field(1, ge=1, description="GPUs that share the model")
+
+
+class VLLMEngine(Engine):
+    """See the module. The model is loaded on entering ``async with``.
+
+    Args:
+        model: a name of the hub, or a local folder.
+        options: how it is loaded and run.
+    """
+
+    name = "vllm"
+
+    def __init__(self, model: str, options: VLLMOptions | None = None) -> None:
+        self.model, self.options = model, options or VLLMOptions()
+        self._llm: Any = None
+        self._failure: str | None = None
+        self._admission = Admission(self.options.max_batch)
+        self._numbers = count()
+        self._under_way: set[str] = set()
+        self.block_size = 1
+
+    async def __aenter__(self) -> Self:
+        """Load the model and start vLLM's processes. Raises ``ModelError``, ``MissingExtraError``, ``EngineError``."""
+        for name, value in _ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what vLLM's imports and settings say of torch is nobody's business here
+            config = await self._start()
+        self._failure = None
+        self.context_length = config.model_config.max_model_len
+        cache = config.cache_config
+        self.block_size = cache.block_size
+        self._admission = Admission(self.options.max_batch, cache.kv_cache_size_tokens)
+        return self
+
+    async def _start(self) -> Any:
+        """Make ``AsyncLLM``; returns its configuration."""
+        try:
+            from vllm import AsyncEngineArgs
+            from vllm.platforms import current_platform
+            from vllm.v1.engine.async_llm import AsyncLLM
+        except ImportError as error:
+            raise MissingExtraError(error.name or "vllm", "vllm") from error
+        self.tokenizer = await asyncio.to_thread(Tokenizer.from_pretrained, self.model)
+        try:
+            arguments = AsyncEngineArgs(**self._arguments(on_cpu=current_platform.is_cpu()))
+            # Not in a thread: vLLM ties its sockets and its output task to the loop in which it is made.
+            config = arguments.create_engine_config()
+            self._llm = AsyncLLM.from_vllm_config(config, disable_log_stats=True)
+            return config
+        except (OSError, ValueError) as error:  # pydantic's ValidationError among them
+            raise ModelError(f"vLLM does not take the model {self.model!r}: {_reason(error)}") from error
+        except RuntimeError as error:
+            raise EngineError(f"vLLM did not start with {self.model!r}: {_reason(error)}; its log is above") from error
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """End vLLM's processes; turns under way end with ``EngineError``."""
+        self._fail("it was closed")
+        llm, self._llm = self._llm, None
+        if llm is not None:
+            if not llm.errored:
+                await llm.abort(list(self._under_way))
+            if llm.output_handler is not None:
+                llm.output_handler.cancel()  # else it takes the end of the processes for a failure, and says so
+            await asyncio.to_thread(llm.shutdown)  # it waits for its processes
+
+    async def stream(self, request: TurnRequest) -> AsyncGenerator[tuple[int, ...] | Turn, None]:
+        """See ``Engine.stream``."""
+        self.check(request)
+        if not (request.sampling.temperature == 0 or 0.01 <= request.sampling.temperature <= 2):
+            raise ConfigError(f"--temperature {request.sampling.temperature}: vLLM takes 0, and 0.01 to 2")
+        self._check_running()
+        begun = time.perf_counter()
+        size = self._rounded(len(request.token_ids) + request.max_tokens)
+        continued = await self._admission.enter(request.trace_id, size)
+        self._check_running()
+        queued = time.perf_counter() - begun
+        from vllm.inputs import tokens_input
+
+        reader, reused = TurnReader(request), 0
+        request_id = f"{request.trace_id} {next(self._numbers)}"
+        outputs = self._llm.generate(
+            tokens_input(list(request.token_ids)),
+            self._sampling(request, reader),
+            request_id,
+            priority=_CONTINUED if continued else _FRESH,
+        )
+        self._under_way.add(request_id)
+        try:
+            async with aclosing(outputs):  # closing it early aborts the request
+                async for output in outputs:
+                    reused = output.num_cached_tokens or reused
+                    if reader.read(output.outputs[0].token_ids):
+                        break
+                    if news := reader.news():
+                        yield news
+        except Exception as error:
+            raise self._failed(error) from error
+        finally:
+            self._under_way.discard(request_id)
+        if not reader.over:
+            reason = self._failure or f"vLLM ended a turn early, after {len(reader.written)} tokens"
+            raise EngineError(f"the engine failed: {reason}")
+        if news := reader.news():
+            yield news
+        yield reader.turn(prompt=len(request.token_ids), reused=reused, queued=queued)
+
+    async def release(self, trace_id: str) -> None:
+        """See ``Engine.release``. What is cached stays until its room is needed."""
+        self._admission.leave(trace_id)
+
+    def _arguments(self, *, on_cpu: bool) -> dict[str, Any]:
+        """The arguments of ``AsyncEngineArgs``; only those that are not vLLM's own choice."""
+        options = self.options
+        dtype = "float32" if on_cpu and options.dtype == "auto" else options.dtype
+        arguments: dict[str, Any] = {
+            "model": self.model,
+            "dtype": dtype,
+            "enable_prefix_caching": options.prefix_caching,
+            "scheduling_policy": "priority",
+            "generation_config": "vllm",  # the model's own sampling defaults must not mix with ours
+            "skip_tokenizer_init": True,  # ids in, ids out
+            "tensor_parallel_size": options.tensor_parallel_size,
+            "gpu_memory_utilization": options.gpu_memory_utilization,
+            "enforce_eager": on_cpu if options.enforce_eager is None else options.enforce_eager,
+            "max_num_seqs": options.max_batch,
+        }
+        block_size = options.block_size or (_CPU_BLOCK_SIZE if on_cpu else None)
+        gib = options.kv_cache_gib or (_CPU_KV_CACHE_GIB if on_cpu else None)
+        if block_size:
+            arguments["block_size"] = block_size
+        if gib:
+            arguments["kv_cache_memory_bytes"] = int(gib * _GIB)
+        if options.context_length:
+            arguments["max_model_len"] = options.context_length
+        return arguments
+
+    def _sampling(self, request: TurnRequest, reader: TurnReader) -> Any:
+        """vLLM's filters apply in our order: temperature, min-p, top-k, top-p."""
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        return SamplingParams(
+            temperature=request.sampling.temperature,
+            top_p=request.sampling.top_p,
+            top_k=request.sampling.top_k,  # off is 0 on both sides
+            min_p=request.sampling.min_p,
+            seed=request.seed & _LARGEST_SEED,
+            max_tokens=request.max_tokens,
+            stop_token_ids=sorted(reader.watch.armed.eos_ids),
+            ignore_eos=True,  # only what the watch is armed with ends a turn
+            detokenize=False,
+            output_kind=RequestOutputKind.DELTA,
+        )
+
+    def _rounded(self, size: int) -> int:
+        return -(-size // self.block_size) * self.block_size
+
+    def _check_running(self) -> None:
+        if self._llm is None or self._failure is not None:
+            raise EngineError(f"the engine is not running: {self._failure or 'use it inside `async with`'}")
+
+    def _fail(self, reason: str) -> None:
+        """From now on nothing runs; those that wait to be let in wait in vain."""
+        self._failure = self._failure or reason
+        self._admission.refuse(EngineError(f"the engine failed: {self._failure}"))
+
+    def _failed(self, error: Exception) -> EngineError:
+        """What a turn raises; an engine that is dead stays so for all later ones."""
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        if self._llm is None:
+            return EngineError(f"the engine failed: {self._failure}")
+        if isinstance(error, EngineDeadError) or self._llm.errored:
+            self._fail("vLLM's process died; its log says why")
+            return EngineError(f"the engine failed: {self._failure}")
+        return EngineError(f"the engine failed: {_reason(error.__cause__ or error)}")
+
+
+def _reason(error: BaseException) -> str:
+    """One line: of pydantic's report the line that says what is wrong."""
+    lines = [line.strip() for line in str(error).strip().splitlines()]
+    if len(lines) > 1 and "validation error" in lines[0]:
+        return lines[1].removeprefix("Value error, ").partition(" [type=")[0]
+    return first_line(error)

@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import signal
 import sys
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -56,13 +56,34 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         config.add_options(parser, model, title)
 
 
+def resolved(arguments: argparse.Namespace, more: Mapping[str, type[BaseModel]] | None = None) -> dict[str, BaseModel]:
+    """All options with their values, by the titles of their groups; those of other engines than the chosen one left out.
+
+    Args:
+        arguments: parsed.
+        more: the command's own options, which the configuration file may also hold.
+
+    Raises:
+        ConfigError: an unknown key in the configuration file, or a value of the wrong type.
+    """
+    models = _OPTIONS | dict(more or {})
+    given, file = vars(arguments), config.read_yaml(arguments.config)
+    config.refuse_unknown(file, list(models.values()), arguments.config)
+    engine = f"{arguments.engine} engine"
+    wanted = {title: model for title, model in models.items() if title == engine or not title.endswith(" engine")}
+    return {title: config.build(model, file, given) for title, model in wanted.items()}
+
+
 @asynccontextmanager
 async def open_solver(
-    arguments: argparse.Namespace, *, sessions: int = 1
+    arguments: argparse.Namespace, *, sessions: int = 1, more: Sequence[type[BaseModel]] = ()
 ) -> AsyncGenerator[tuple[Solver, SolveOptions], None]:
-    """A solver over an open engine and an open sandbox of this many sessions. Raises what opening them raises."""
+    """A solver over an open engine and an open sandbox of this many sessions. Raises what opening them raises.
+
+    The configuration file may also hold the options of ``more``, which are the command's own.
+    """
     given, file = vars(arguments), config.read_yaml(arguments.config)
-    config.refuse_unknown(file, list(_OPTIONS.values()), arguments.config)
+    config.refuse_unknown(file, [*_OPTIONS.values(), *more], arguments.config)
     options = config.build(SolveOptions, file, given)
     settings = config.build(DecodingSettings, file, given)
     sampling = config.build(Sampling, file, given)

@@ -215,9 +215,7 @@ def read_records(path: Path, *, traces: bool = True) -> Iterator[dict[str, Any]]
     try:
         file = file_path.open("rb")
     except OSError as error:
-        raise RunDirectoryError(
-            f"{path} is not a run directory: cannot read its {RECORDS}: {error.strerror}"
-        ) from error
+        raise RunDirectoryError(f"{path} is no run directory: cannot read its {RECORDS}: {error.strerror}") from error
     with file:
         for number, line in enumerate(file, start=1):
             if not line.endswith(b"\n"):

@@ -57,7 +57,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def resolved(arguments: argparse.Namespace, more: Mapping[str, type[BaseModel]] | None = None) -> dict[str, BaseModel]:
-    """All options with their values, by the titles of their groups; those of other engines than the chosen one left out.
+    """All options with their values, by the titles of their groups; without those of engines that are not chosen.
 
     Args:
         arguments: parsed.

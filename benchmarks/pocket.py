@@ -26,7 +26,6 @@ from statistics import fmean
 from rich.table import Table
 
 from benchmarks.report import Report, Target, common_settings, new_parser, rounded, run, say
-from benchmarks.stats import mcnemar_p_value, share, wilson_interval
 from sandbox import Sandbox, SandboxError
 from start_agent.decoding.settings import DecodingSettings
 from start_agent.decoding.solver import Solver
@@ -34,6 +33,7 @@ from start_agent.engines.transformers import TransformersEngine, TransformersOpt
 from start_agent.models import resolve
 from start_agent.pocket import Problem, held_out
 from start_agent.seeds import derive_seed
+from start_agent.stats import mcnemar_p_value, share, wilson_interval
 from start_agent.tokenizer import Tokenizer
 from start_agent.trace import SpanKind, Trace, TraceOutcome
 

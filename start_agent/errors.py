@@ -9,10 +9,12 @@
     │   ├── TokenizerError      a vocabulary whose tokens have no known bytes
     │   ├── PromptError         an empty question, no chat template, longer than the context
     │   ├── TraceFormatError    a stored trace that cannot be read
+    │   ├── RunDirectoryError   a run directory of another configuration, in use, or not to be read
     │   ├── DataError           a data set that cannot be read, or a column that it does not have
     │   └── MissingExtraError   a package that is not installed; names the command that installs it
     ├── EngineError             the engine failed: infrastructure, never the model's fault
     ├── GradingError            a grader's process could not be started: infrastructure, no verdict
+    ├── BatchError              a run had to stop: too many faults, a full disk; what is finished is on disk
     └── ReplayError             a controller took another action than the stored trace records
 
 The packages ``hints`` and ``sandbox`` have trees of their own, ``HintError`` and ``SandboxError``. What a model
@@ -50,6 +52,10 @@ class TraceFormatError(InputError):
     """A stored trace that cannot be read."""
 
 
+class RunDirectoryError(InputError):
+    """A run directory that cannot be used: of another configuration, in use by another run, or damaged."""
+
+
 class DataError(InputError):
     """A data set that cannot be found or read, or that lacks a column; the message lists the columns there are."""
 
@@ -69,6 +75,10 @@ class EngineError(StartAgentError):
 
 class GradingError(StartAgentError):
     """A grader could not do its work. There is no verdict: the answer is neither right nor wrong."""
+
+
+class BatchError(StartAgentError):
+    """A run had to stop before its end. Everything finished is on disk; the same command goes on from there."""
 
 
 class ReplayError(StartAgentError):

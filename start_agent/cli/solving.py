@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import signal
 import sys
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -59,13 +59,34 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         known |= set(model.model_fields)
 
 
+def resolved(arguments: argparse.Namespace, more: Mapping[str, type[BaseModel]] | None = None) -> dict[str, BaseModel]:
+    """All options with their values, by the titles of their groups; without those of engines that are not chosen.
+
+    Args:
+        arguments: parsed.
+        more: the command's own options, which the configuration file may also hold.
+
+    Raises:
+        ConfigError: an unknown key in the configuration file, or a value of the wrong type.
+    """
+    own = dict(more or {})
+    given, file = vars(arguments), config.read_yaml(arguments.config)
+    known = [*_OPTIONS.values(), *factory.OPTIONS.values(), *own.values()]
+    config.refuse_unknown(file, known, arguments.config)
+    models = _OPTIONS | {f"{arguments.engine} engine": factory.OPTIONS[arguments.engine]} | own
+    return {title: config.build(model, file, given) for title, model in models.items()}
+
+
 @asynccontextmanager
 async def open_solver(
-    arguments: argparse.Namespace, *, sessions: int = 1
+    arguments: argparse.Namespace, *, sessions: int = 1, more: Sequence[type[BaseModel]] = ()
 ) -> AsyncGenerator[tuple[Solver, SolveOptions], None]:
-    """A solver over an open engine and an open sandbox of this many sessions. Raises what opening them raises."""
+    """A solver over an open engine and an open sandbox of this many sessions. Raises what opening them raises.
+
+    The configuration file may also hold the options of ``more``, which are the command's own.
+    """
     given, file = vars(arguments), config.read_yaml(arguments.config)
-    config.refuse_unknown(file, [*_OPTIONS.values(), *factory.OPTIONS.values()], arguments.config)
+    config.refuse_unknown(file, [*_OPTIONS.values(), *factory.OPTIONS.values(), *more], arguments.config)
     options = config.build(SolveOptions, file, given)
     settings = config.build(DecodingSettings, file, given)
     sampling = config.build(Sampling, file, given)

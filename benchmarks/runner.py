@@ -1,0 +1,138 @@
+"""The runner itself: many scripted problems, a fake sandbox, a real run directory.
+
+How many problems a second come through where the model and the kernels cost nothing, whether memory stays flat, and
+how long a finished directory takes to be found finished. Each trace has two turns and a cell.
+
+    python -m benchmarks.runner [--quick] [--problems N] [--concurrency N]
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if not __package__:  # run as a file: what is beside this one must not be taken for top-level modules
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import argparse
+import gc
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from importlib import metadata
+
+from rich.table import Table
+
+from benchmarks.report import Report, Target, new_parser, rounded, run, say
+from sandbox import FakeSandbox
+from start_agent.batch import BatchOptions, RunDirectory, Tally, anything_owed, run_batch, summarize
+from start_agent.decoding.settings import DecodingSettings
+from start_agent.decoding.solver import Solver
+from start_agent.engines.scripted import ScriptedEngine
+from start_agent.grading import grade
+from start_agent.problem import Problem
+
+TARGETS: dict[str, Target] = {
+    "problems_per_second": (">=", 1000),
+    "memory_growth_mib": ("<=", 64),  # the keys of 100,000 records are some 12 MiB; their traces would be 1 GiB
+    "resume_seconds": ("<=", 10),
+}
+
+_EVERY = 20  # times that memory is looked at
+
+
+def problems(count: int) -> Iterator[Problem]:
+    """Made one at a time, as a streamed set is."""
+    for number in range(count):
+        yield Problem(f"What is {number} + 1?", str(number + 1), meta={"level": number % 5})
+
+
+class Forgetful(ScriptedEngine):
+    """A model that writes a program, and answers. It keeps no books: they would grow."""
+
+    def __init__(self, box: FakeSandbox) -> None:
+        super().__init__(("Let me see.\n```python\nprint(3 + 4)\n```", "So it is 7.\n</think>\n\\boxed{7}"))
+        self._box = box
+
+    async def release(self, trace_id: str) -> None:
+        """Forget everything that was noted."""
+        await super().release(trace_id)
+        for notes in (self.requests, self.turns, self.released, self._box.codes):
+            notes.clear()
+
+
+def resident_mib() -> float:
+    """What the process holds now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+async def measure(arguments: argparse.Namespace) -> Report:
+    """Run all, then find that nothing is owed."""
+    count = arguments.problems or (5_000 if arguments.quick else 100_000)
+    settings = DecodingSettings(hints=False)
+    options = BatchOptions(concurrency=arguments.concurrency)
+    memory: list[float] = []
+
+    def hear(tally: Tally) -> None:
+        if tally.done % max(count // _EVERY, 1) == 0:
+            memory.append(resident_mib())
+            say(f"{tally.done}/{count}: {tally.done / tally.seconds:.0f} problems/s, {memory[-1]:.0f} MiB")
+
+    with tempfile.TemporaryDirectory(dir=arguments.directory) as name:
+        path = Path(name) / "run"
+        async with FakeSandbox(lambda code: "7", size=arguments.concurrency) as box:
+            solver = Solver(Forgetful(box), box, settings=settings)
+            with RunDirectory.open(path, {"benchmark": "runner", "problems": count}) as directory:
+                begun = time.perf_counter()
+                tally = await run_batch(
+                    solver, problems(count), directory, options, grade=grade, instruction="", listener=hear
+                )
+                seconds = time.perf_counter() - begun
+        size = (path / "records.jsonl").stat().st_size
+        calls = tally.tool_calls
+        del directory
+        gc.collect()
+        begun = time.perf_counter()
+        with RunDirectory.open(path, {"benchmark": "runner", "problems": count}) as directory:
+            owed = anything_owed(problems(count), directory, 1)
+            opened = time.perf_counter() - begun
+            found = summarize(path)
+        resumed = time.perf_counter() - begun
+    if owed or found.records != count:
+        raise AssertionError(f"{found.records} of {count} records")
+    figures = {
+        "problems_per_second": count / seconds,
+        "memory_growth_mib": max(memory) - memory[0],
+        "resume_seconds": resumed,
+        "resume_scan_seconds": opened,
+        "tool_calls_per_problem": calls / count,
+        "record_bytes": size / count,
+    }
+    table = Table("figure", "value", title=f"runner: {count:,} scripted problems", title_justify="left")
+    for figure, value in figures.items():
+        table.add_row(figure, f"{value:,.2f}")
+    report_settings = {
+        "quick": arguments.quick,
+        "problems": count,
+        "concurrency": arguments.concurrency,
+        "cores": os.cpu_count(),
+        "machine": platform.machine(),
+        "versions": {"python": platform.python_version(), "start-agent": metadata.version("start-agent")},
+    }
+    return Report("runner", rounded(figures), TARGETS, report_settings, [table])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command: its exit code."""
+    parser = new_parser("Problems a second through the runner, its memory, and how fast a finished run is resumed.")
+    parser.add_argument("--problems", type=int, metavar="N", help="problems (default: 100000; with --quick 5000)")
+    parser.add_argument("--concurrency", type=int, default=256, metavar="N", help="traces at once (default: 256)")
+    parser.add_argument("--directory", type=Path, metavar="DIR", help="where the run directory is made (default: /tmp)")
+    return run(parser, measure, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

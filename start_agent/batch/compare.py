@@ -1,0 +1,148 @@
+"""Runs over the same problems, compared pair by pair: each later one with the first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+from start_agent.batch.store import read_records
+from start_agent.errors import InputError
+from start_agent.stats import mcnemar_p_value, mean_interval, paired_interval, wilson_interval
+
+
+@dataclass(slots=True)
+class Solved:
+    """A problem in one run: sums over its samples."""
+
+    question: str
+    samples: int = 0
+    right: int = 0
+    tokens: int = 0
+    tool_calls: int = 0
+    with_tool: int = 0
+
+    @property
+    def accuracy(self) -> float:
+        """The share of the samples that is right."""
+        return self.right / self.samples
+
+    @property
+    def solved(self) -> bool:
+        """Whether more samples are right than wrong."""
+        return 2 * self.right > self.samples
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One run, over the problems in common; all but the name are means over problems or samples."""
+
+    name: str
+    accuracy: float
+    interval: tuple[float, float]
+    tool_rate: float
+    tool_calls: float
+    tokens: float
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A later run against the first.
+
+    Attributes:
+        name: of the later run.
+        difference: of the accuracies, later minus first.
+        interval: of the difference, 95%: Newcombe's for single samples, else the normal one over problems.
+        p_value: McNemar's exact test; with several samples, of the problems that most samples solve.
+        only_first, only_second: keys of the problems that only one of them solves.
+        token_ratio: tokens of the later over tokens of the first.
+    """
+
+    name: str
+    difference: float
+    interval: tuple[float, float]
+    p_value: float
+    only_first: list[str]
+    only_second: list[str]
+    token_ratio: float
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What ``compare`` found; ``questions`` holds those of the problems that only one run of a pair solves."""
+
+    problems: int
+    sides: list[Side]
+    pairs: list[Pair]
+    questions: dict[str, str]
+
+
+def read_run(path: Path) -> dict[str, Solved]:
+    """The problems of a run directory by their keys. Raises RunDirectoryError."""
+    found: dict[str, Solved] = {}
+    for record in read_records(path, traces=False):
+        solved = found.setdefault(record["problem"], Solved(record["question"]))
+        solved.samples += 1
+        solved.right += record["correct"]
+        solved.tokens += record["counts"]["tokens"]
+        solved.tool_calls += record["counts"]["tool_calls"]
+        solved.with_tool += record["counts"]["tool_calls"] > 0
+    return found
+
+
+def compare(paths: Sequence[Path]) -> Comparison:
+    """Compare run directories. Raises RunDirectoryError, and what ``compare_runs`` raises."""
+    return compare_runs({str(path): read_run(path) for path in paths})
+
+
+def compare_runs(runs: Mapping[str, Mapping[str, Solved]]) -> Comparison:
+    """Compare runs over the problems that all of them have.
+
+    Args:
+        runs: by name, the first one being what the others are compared with.
+
+    Raises:
+        InputError: fewer than two runs, or no problem in common.
+    """
+    if len(runs) < 2:
+        raise InputError("comparing takes at least two different run directories")
+    first_name, first = next(iter(runs.items()))
+    common = [key for key in first if all(key in run for run in runs.values())]
+    if not common:
+        counts = ", ".join(f"{name} has {len(run)}" for name, run in runs.items())
+        raise InputError(f"these runs have no problem in common ({counts}): compare runs over the same set")
+    sides = [_side(name, [run[key] for key in common]) for name, run in runs.items()]
+    pairs = [_pair(name, common, first, run) for name, run in runs.items() if name != first_name]
+    named = {key for pair in pairs for key in (*pair.only_first, *pair.only_second)}
+    return Comparison(len(common), sides, pairs, {key: first[key].question for key in common if key in named})
+
+
+def _side(name: str, problems: Sequence[Solved]) -> Side:
+    accuracy = fmean(problem.accuracy for problem in problems)
+    samples = sum(problem.samples for problem in problems)
+    return Side(
+        name,
+        accuracy,
+        wilson_interval(accuracy * len(problems), len(problems)),
+        sum(problem.with_tool for problem in problems) / samples,
+        sum(problem.tool_calls for problem in problems) / samples,
+        sum(problem.tokens for problem in problems) / samples,
+    )
+
+
+def _pair(name: str, keys: Sequence[str], first: Mapping[str, Solved], second: Mapping[str, Solved]) -> Pair:
+    both = [(first[key], second[key]) for key in keys]
+    flags = [(one.solved, other.solved) for one, other in both]
+    differences = [other.accuracy - one.accuracy for one, other in both]
+    single = all(one.samples == other.samples == 1 for one, other in both)
+    tokens = [sum(side.tokens / side.samples for side in sides) for sides in zip(*both, strict=True)]
+    return Pair(
+        name,
+        fmean(differences),
+        paired_interval(flags) if single else mean_interval(differences),
+        mcnemar_p_value(flags),
+        [key for key, (one, other) in zip(keys, flags, strict=True) if one and not other],
+        [key for key, (one, other) in zip(keys, flags, strict=True) if other and not one],
+        tokens[1] / tokens[0] if tokens[0] else float("nan"),
+    )

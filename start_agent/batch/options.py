@@ -1,0 +1,21 @@
+"""The options of a run: defined once, for the command line, YAML and Python alike."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class BatchOptions(BaseModel):
+    """How many traces, how many at once, and how much failing is borne."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    samples: int = Field(1, ge=1, description="traces for each problem, each with a seed of its own")
+    concurrency: int = Field(256, ge=1, description="traces in flight at once")
+    kernels: int | None = Field(None, ge=1, description="kernels at once; unset, four for each CPU core")
+    retries: int = Field(2, ge=0, description="further tries of a trace whose engine, sandbox or grader failed")
+    max_faults: int = Field(20, ge=1, description="stop when this many traces have failed at every try")
+
+
+RUNTIME = frozenset({"concurrency", "kernels", "retries", "max_faults", "threads", "max_batch"})
+"""Options that say how a run is carried out, not what it finds: they may change from one start to the next."""

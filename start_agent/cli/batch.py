@@ -1,0 +1,223 @@
+"""``start-agent batch``: a whole set of problems, resumable at any moment."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import asdict
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from start_agent import config
+from start_agent.batch.options import RUNTIME, BatchOptions
+from start_agent.cli.solving import SolveOptions, add_options, open_solver, resolved, run_to_end
+from start_agent.problem import Kind
+from start_agent.tasks.options import DataOptions
+
+if TYPE_CHECKING:
+    from start_agent.batch.runner import Grade, Tally
+    from start_agent.batch.store import RunDirectory
+    from start_agent.cli.progress import Progress
+    from start_agent.decoding.solver import Solver
+
+_EXAMPLES = """examples:
+  start-agent batch --task pocket --limit 60 --output-dir runs/pocket
+  start-agent batch --task pocket --limit 60 --no-hints --output-dir runs/alone
+  start-agent batch --task gsm8k --data gsm8k-test.jsonl --model Qwen/QwQ-32B --samples 4 --temperature 0.6 \\
+      --output-dir runs/gsm8k
+  start-agent batch --data my.jsonl --question-column question --answer-column answer --output-dir runs/mine
+  start-agent compare runs/alone runs/pocket
+
+Run the same command again after whatever stopped it: only what is owed is done. These options may change between
+the starts: """
+_EXAMPLES += ", ".join("--" + name.replace("_", "-") for name in sorted(RUNTIME)) + ".\n"
+
+_PACKAGES = ("start-agent", "torch", "transformers", "tokenizers", "vllm", "math-verify", "ipykernel", "datasets")
+
+
+class RunOptions(BaseModel):
+    """Where a run is kept."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    output_dir: Path = Field(description="the run directory: new, or that of the same run")
+
+
+Options = TypeVar("Options", bound=BaseModel)
+
+_OWN: dict[str, type[BaseModel]] = {"run": RunOptions, "batch": BatchOptions, "data": DataOptions}
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "batch",
+        help="solve and grade a whole set of problems; resumable",
+        description="Solve and grade a set of problems, many at once; the same command again does what is still owed.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    for title, model in _OWN.items():
+        config.add_options(parser, model, title)
+    add_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do what is owed; 0 where nothing is owed any more, 1 where something is."""
+    return run_to_end(_batch(arguments))
+
+
+async def _batch(arguments: argparse.Namespace) -> int:
+    from start_agent.batch.runner import Tally, anything_owed
+    from start_agent.batch.store import RunDirectory
+    from start_agent.tasks import resolve_task, stream
+
+    groups = resolved(arguments, _OWN)
+    path = _of_type(groups, RunOptions).output_dir
+    data, options = _of_type(groups, DataOptions), _of_type(groups, BatchOptions)
+    kind = resolve_task(data).kind
+    with RunDirectory.open(path, _configuration(arguments.engine, groups), versions=_versions()) as directory:
+        if directory.recovered:
+            print(f"a torn last record ({directory.recovered} bytes) is owed again", file=sys.stderr)
+        tally = Tally()
+        try:
+            if not directory.done or await asyncio.to_thread(anything_owed, stream(data), directory, options.samples):
+                tally = await _solve_owed(arguments, kind, data, options, directory)
+            elif not directory.recovered:
+                print(f"nothing is owed: {path} has {len(directory.done)} records", file=sys.stderr)
+        except asyncio.CancelledError:
+            print(f"{len(directory.done)} records are in {path}: the same command goes on from there", file=sys.stderr)
+            raise
+        _report(directory, options, tally)
+    return 1 if tally.failed else 0
+
+
+async def _solve_owed(
+    arguments: argparse.Namespace, kind: Kind, data: DataOptions, options: BatchOptions, directory: RunDirectory
+) -> Tally:
+    from start_agent.batch.runner import run_batch
+    from start_agent.cli.progress import Progress
+    from start_agent.decoding.solver import Solver
+    from start_agent.tasks import stream
+
+    kernels = min(options.kernels or 4 * (os.cpu_count() or 1), options.concurrency)
+    async with AsyncExitStack() as stack:
+        opened, solve_options = await stack.enter_async_context(
+            open_solver(arguments, sessions=kernels, more=list(_OWN.values()))
+        )
+        instruction = solve_options.instruction
+        if instruction is None and not opened.instruction:
+            instruction = ""  # the model wants the bare question, whatever its kind
+        solver = Solver(
+            opened.engine,
+            opened.sandbox,
+            settings=opened.settings,
+            sampling=opened.sampling,
+            hints=opened.hints,
+            system=opened.system,
+        )
+        grade = await _open_grader(stack, kind, solver, kernels, solve_options.unsafe_no_isolation)
+        progress: Progress = stack.enter_context(Progress(_total(data, options), solver.sandbox))
+        return await run_batch(
+            solver,
+            stream(data),
+            directory,
+            options,
+            grade=grade,
+            seed=solve_options.seed,
+            instruction=instruction,
+            listener=progress.hear,
+        )
+
+
+async def _open_grader(stack: AsyncExitStack, kind: Kind, solver: Solver, kernels: int, unsafe: bool) -> Grade:
+    """What grades this kind of problem, open: processes for mathematics, a wider sandbox for programs."""
+    from sandbox import Sandbox
+    from start_agent.grading import GraderPool, grade
+    from start_agent.grading.code import LIMITS
+
+    pool = await stack.enter_async_context(GraderPool()) if kind is Kind.MATH else None
+    box = None
+    if kind is Kind.CODE:
+        box = Sandbox(LIMITS, size=min(kernels, os.cpu_count() or 1), unsafe_no_isolation=unsafe)
+        await stack.enter_async_context(box)
+    return partial(grade, pool=pool, sandbox=box, decode=solver.engine.tokenizer.decode)
+
+
+def _total(data: DataOptions, options: BatchOptions) -> int | None:
+    """Traces in all: exactly for made problems, at most for those that are read."""
+    from start_agent.tasks import resolve_task
+    from start_agent.tasks.loading import POCKET_COUNT
+
+    problems = data.limit or (POCKET_COUNT if resolve_task(data).make is not None else None)
+    return problems and problems * options.samples
+
+
+def _of_type(groups: Mapping[str, BaseModel], kind: type[Options]) -> Options:
+    """The group that is of this type."""
+    return next(group for group in groups.values() if isinstance(group, kind))
+
+
+def _configuration(engine: str, groups: Mapping[str, BaseModel]) -> dict[str, Any]:
+    """What decides the records: all options but those of ``RUNTIME``, and the content of the files that they name."""
+    found: dict[str, Any] = {"engine": engine}
+    for title, group in groups.items():
+        if not isinstance(group, RunOptions):
+            values = group.model_dump(mode="json")
+            found[title] = {name: value for name, value in values.items() if name not in RUNTIME}
+    hint_files = _of_type(groups, SolveOptions).hint_files
+    data = _of_type(groups, DataOptions).data
+    files = [path for path in (*hint_files, *([Path(data).expanduser()] if data else [])) if path.is_file()]
+    found["files"] = {str(path): _digest(path) for path in files}
+    return found
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _report(directory: RunDirectory, options: BatchOptions, tally: Tally) -> None:
+    """Write ``summary.json`` and print its table."""
+    from rich.console import Console
+
+    from start_agent.batch.summary import summarize
+    from start_agent.cli.tables import summary_tables
+
+    summary = summarize(directory.path, options.samples)
+    seconds = tally.seconds if tally.done else 0.0
+    this_start = {
+        "records": tally.done,
+        "seconds": seconds,
+        "tokens_per_second": tally.tokens / seconds if seconds else 0.0,
+        "kernel_wait_seconds": tally.wait_seconds,
+        "engine_idle_seconds": tally.idle_seconds,
+        "faults": dict(tally.faults),
+    }
+    directory.write_summary(asdict(summary) | {"owed": tally.failed, "this_start": this_start})
+    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    for table in summary_tables(summary, str(directory.path)):
+        console.print(table)
+    if tally.failed:
+        console.print(f"{tally.failed} traces failed at every try and are owed; the last: {tally.last_fault}")

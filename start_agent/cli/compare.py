@@ -1,0 +1,57 @@
+"""``start-agent compare``: runs over the same problems, side by side and pair by pair."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+_EXAMPLES = """examples:
+  start-agent compare runs/alone runs/hinted
+  start-agent compare --list runs/alone runs/hinted runs/rounds     each against the first, with what only one solves
+  start-agent compare --json runs/alone runs/hinted | jq '.pairs[0].difference'
+"""
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "compare",
+        help="compare runs over the same problems",
+        description="Compare run directories over the problems that they share, each with the first: difference with "
+        "its paired interval, exact McNemar test, tokens, tool use.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("runs", nargs="+", type=Path, metavar="DIR", help="run directories; the first is the baseline")
+    output = parser.add_mutually_exclusive_group()
+    output.add_argument("--list", action="store_true", help="list the problems that only one of two runs solves")
+    output.add_argument("--json", action="store_true", help="print everything as one line of JSON, nothing else")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Compare; 0 whatever comes out."""
+    from rich.console import Console
+
+    from start_agent.batch.compare import compare
+    from start_agent.cli.tables import comparison_tables
+
+    comparison = compare(arguments.runs)
+    if arguments.json:
+        print(json.dumps(asdict(comparison), ensure_ascii=False))
+        return 0
+    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    for table in comparison_tables(comparison):
+        console.print(table)
+    if arguments.list:
+        first = comparison.sides[0].name
+        for pair in comparison.pairs:
+            for name, keys in ((first, pair.only_first), (pair.name, pair.only_second)):
+                print(f"\nright only in {name} (of {first} and {pair.name}): {len(keys)}")
+                for key in keys:
+                    print(f"  {key[:12]}  {' '.join(comparison.questions[key].split())}")
+    return 0

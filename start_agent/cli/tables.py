@@ -1,0 +1,80 @@
+"""Runs as tables for people."""
+
+from __future__ import annotations
+
+from rich.table import Table
+
+from start_agent.batch.compare import Comparison
+from start_agent.batch.summary import Summary
+
+_MOST_ROWS = 30  # of a table by groups: a set may have hundreds of subjects
+
+
+def summary_tables(summary: Summary, name: str) -> list[Table]:
+    """The summary of a run, and its accuracy by groups."""
+    if summary.interval is None or summary.accuracy is None:
+        return [Table(title=f"{name}: no records", title_justify="left")]
+    table = Table("what", "value", title=f"{name}: {summary.problems} problems", title_justify="left")
+    of = f"{summary.right} of {summary.records}"
+    table.add_row("right", f"{summary.accuracy:.1%} ({_interval(summary.interval)}), {of}")
+    if summary.majority is not None and summary.majority_interval is not None:
+        value = f"{summary.majority:.1%} ({_interval(summary.majority_interval)})"
+        table.add_row(f"majority of {summary.samples}", value)
+    for k, rate in summary.pass_at.items():
+        table.add_row(f"pass@{k}", f"{rate:.1%}")
+    table.add_row("with a tool call", f"{summary.tool_rate:.1%}, {summary.tool_calls:.2f} calls a trace")
+    table.add_row("with an unhinted call", f"{summary.unhinted_rate:.1%}")
+    if summary.hint_yield is not None:
+        table.add_row("hints whose code ran", f"{summary.hint_yield:.1%}, {summary.hints:.2f} hints a trace")
+    table.add_row("outcomes", ", ".join(f"{outcome} {count}" for outcome, count in summary.outcomes.items()))
+    table.add_row("verdicts", ", ".join(f"{reason} {count}" for reason, count in summary.reasons.items()))
+    table.add_row("tokens a trace", f"{summary.tokens:.0f}, {summary.total_tokens:,} in all")
+    table.add_row("seconds a trace", f"{summary.seconds:.1f}, of them {summary.wait_seconds:.1f} waiting for a kernel")
+    return [table, *(_groups(field, rows) for field, rows in summary.groups.items())]
+
+
+def _groups(field: str, rows: dict[str, dict[str, float]]) -> Table:
+    table = Table(field, title=f"by {field}", title_justify="left")
+    for column in ("traces", "right", "accuracy"):
+        table.add_column(column, justify="right")
+    for value, row in list(rows.items())[:_MOST_ROWS]:
+        table.add_row(value, f"{row['records']:.0f}", f"{row['right']:.0f}", f"{row['accuracy']:.1%}")
+    if len(rows) > _MOST_ROWS:
+        table.add_row(f"... {len(rows) - _MOST_ROWS} more in summary.json")
+    return table
+
+
+def comparison_tables(comparison: Comparison) -> list[Table]:
+    """Each run for itself, then each against the first."""
+    title = f"{comparison.problems} problems in common"
+    runs = Table("run", title=title, title_justify="left")
+    for column in ("right", "95% interval", "with a tool call", "calls/trace", "tokens/trace"):
+        runs.add_column(column, justify="right")
+    for side in comparison.sides:
+        runs.add_row(
+            side.name,
+            f"{side.accuracy:.1%}",
+            _interval(side.interval),
+            f"{side.tool_rate:.1%}",
+            f"{side.tool_calls:.2f}",
+            f"{side.tokens:.0f}",
+        )
+    pairs = Table("against the first", title=f"compared with {comparison.sides[0].name}", title_justify="left")
+    for column in ("difference", "95% interval", "only first right", "only this right", "McNemar p", "tokens"):
+        pairs.add_column(column, justify="right")
+    for pair in comparison.pairs:
+        low, high = (100 * bound for bound in pair.interval)
+        pairs.add_row(
+            pair.name,
+            f"{100 * pair.difference:+.1f} points",
+            f"{low:+.1f} to {high:+.1f}",
+            str(len(pair.only_first)),
+            str(len(pair.only_second)),
+            f"{pair.p_value:.2g}",
+            f"x {pair.token_ratio:.2f}",
+        )
+    return [runs, pairs]
+
+
+def _interval(interval: tuple[float, float]) -> str:
+    return f"{interval[0]:.1%} to {interval[1]:.1%}"

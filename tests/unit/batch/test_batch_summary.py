@@ -1,0 +1,106 @@
+"""The summary, against numbers worked out by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from start_agent.batch import summarize
+from start_agent.batch.summary import summary_of
+from start_agent.stats import wilson_interval
+from tests.support.batches import problems, run_scripted
+
+
+def record(
+    problem: str, sample: int, parsed: str | None, correct: bool, *, calls: int = 0, unhinted: int = 0, hints: int = 0
+) -> dict[str, Any]:
+    return {
+        "problem": problem,
+        "sample": sample,
+        "kind": "math",
+        "correct": correct,
+        "verdict": {"parsed": parsed, "reason": "equal" if correct else "different"},
+        "outcome": "answered" if parsed else "no_answer",
+        "counts": {
+            "tokens": 100,
+            "prompt_tokens": 10,
+            "model_tokens": 80,
+            "tool_calls": calls,
+            "unhinted_tool_calls": unhinted,
+            "hints": hints,
+        },
+        "meta": {"level": 1 if problem == "a" else 2},
+        "course": {"seconds": 2.0, "kernel_seconds": 0.5, "wait_seconds": 0.25, "tries": 1},
+    }
+
+
+RECORDS = [
+    record("a", 0, "7", True, calls=2, unhinted=1, hints=1),
+    record("b", 0, "3", False, calls=1, hints=2),
+    record("a", 2, "8", False),
+    record("a", 1, "7", True, calls=1, unhinted=1),
+    record("b", 1, "4", True),
+    record("b", 2, None, False),
+    record("c", 0, None, False),
+    record("c", 1, None, False),
+    record("c", 2, None, False, hints=1),
+]
+
+
+def test_several_samples_by_hand() -> None:
+    found = summary_of(RECORDS, samples=3)
+    assert (found.problems, found.records, found.right, found.samples) == (3, 9, 3, 3)
+    assert found.accuracy == pytest.approx(3 / 9)
+    assert found.interval == pytest.approx(wilson_interval(1, 3))
+    # a: 7 twice; b: a tie of 3 and 4, the earlier one is wrong; c: nobody answers.
+    assert found.majority == pytest.approx(1 / 3)
+    # a 2 of 3, b 1 of 3, c none: pass@1 = (2/3 + 1/3)/3, pass@2 = (1 + 2/3)/3, pass@3 = 2/3.
+    assert found.pass_at == pytest.approx({1: 1 / 3, 2: 5 / 9, 3: 2 / 3})
+    assert found.groups == {
+        "level": {
+            "1": {"records": 3, "right": 2, "accuracy": pytest.approx(2 / 3)},
+            "2": {"records": 6, "right": 1, "accuracy": pytest.approx(1 / 6)},
+        }
+    }
+    assert found.outcomes == {"answered": 5, "no_answer": 4}
+    assert found.reasons == {"different": 6, "equal": 3}
+    assert (found.tool_rate, found.unhinted_rate) == pytest.approx((3 / 9, 2 / 9))
+    assert (found.tool_calls, found.hints, found.hint_yield) == pytest.approx((4 / 9, 4 / 9, 2 / 4))
+    assert (found.tokens, found.total_tokens, found.model_tokens) == (100, 900, 720)
+    assert (found.seconds, found.wait_seconds) == (2.0, 0.25)
+
+
+def test_the_order_of_the_records_changes_nothing() -> None:
+    assert summary_of(RECORDS[::-1], samples=3) == summary_of(RECORDS, samples=3)
+
+
+def test_an_unfinished_run() -> None:
+    found = summary_of(RECORDS[:4], samples=3)
+    assert (found.problems, found.records) == (2, 4)
+    assert found.pass_at == pytest.approx({1: (2 / 3 + 0) / 2, 2: 1.0, 3: 1.0})  # only "a" has two and three samples
+
+
+def test_one_sample_has_neither_votes_nor_pass_at_k() -> None:
+    found = summary_of([record("a", 0, "7", True), record("b", 0, "7", False)])
+    assert (found.accuracy, found.majority, found.pass_at, found.hint_yield) == (0.5, None, {}, None)
+
+
+def test_programs_do_not_vote() -> None:
+    found = summary_of([one | {"kind": "code"} for one in RECORDS], samples=3)
+    assert found.majority is None
+    assert found.pass_at
+
+
+def test_no_records() -> None:
+    found = summary_of([])
+    assert (found.records, found.accuracy, found.interval) == (0, None, None)
+
+
+async def test_of_a_run_directory(tmp_path: Path) -> None:
+    await run_scripted(tmp_path, problems(16), samples=2)
+    found = summarize(tmp_path, 2)
+    assert (found.problems, found.records, found.right) == (16, 32, 4)
+    assert (found.tool_calls, found.unhinted_rate) == (1.0, 1.0)
+    assert found.groups["level"]["2"]["right"] == 4

@@ -161,6 +161,11 @@ class PythonContract:
         assert "more frames" in text and text.splitlines()[-1].startswith("RecursionError")
         assert len(text.splitlines()) < 50
 
+    async def test_stdin_that_a_cell_has_closed_is_there_for_the_next(self, box: BaseSandbox) -> None:
+        """A program may leave its standard input closed, as `open(0).read()` does."""
+        assert await self._run(box, *["int(open(0).read()) + 1"] * 3, stdin="41") == ["42"] * 3
+        assert await self._run(box, "import os; os.close(0)", "1", stdin=None) == ["", "1"]
+
     async def test_stdin_is_read(self, box: BaseSandbox) -> None:
         """By input(), by sys.stdin and through descriptor 0; past its end is EOFError."""
         cells = ("int(input('n? ')) + 1", "import sys\nsys.stdin.read()", "open(0).read()")

@@ -197,13 +197,12 @@ def open_stdin(text: str) -> None:
         with tempfile.TemporaryFile() as file:
             file.write(text.encode("utf-8", "replace"))
             file.seek(0)
-            if file.fileno() != 0:  # it is where the last cell has closed its standard input
-                os.dup2(file.fileno(), 0)
+            handle = os.dup(file.fileno())  # the file may itself be 0, where the last cell has closed its input
     else:  # needs no disk, which may be full
         handle = os.open("/dev/null", os.O_RDONLY)
-        if handle != 0:
-            os.dup2(handle, 0)
-            os.close(handle)
+    if handle != 0:
+        os.dup2(handle, 0)
+        os.close(handle)
     sys.stdin = open(0, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
 
 

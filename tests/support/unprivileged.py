@@ -31,6 +31,7 @@ def _open_ways(paths: list[Path]) -> None:
     closed = {path: folder for path in paths if (folder := closed_folder(path)) is not None}
     for folder in set(closed.values()):
         inside = [path for path in paths if closed.get(path) == folder]
+        inside = [path for path in inside if not any(parent in inside for parent in path.parents)]
         held = {path: os.open(path, os.O_PATH | os.O_DIRECTORY) for path in inside}
         system.mount("tmpfs", str(folder), "tmpfs", 0, "mode=755")
         for path, handle in held.items():

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from start_agent.decoding.settings import DecodingSettings
     from start_agent.decoding.solver import Solver
     from start_agent.engines.base import Engine, Sampling, Turn, TurnRequest
-    from start_agent.engines.scripted import ScriptedEngine
     from start_agent.engines.http import HTTPEngine, HTTPOptions
+    from start_agent.engines.scripted import ScriptedEngine
     from start_agent.engines.transformers import TransformersEngine, TransformersOptions
     from start_agent.engines.vllm import VLLMEngine, VLLMOptions
     from start_agent.errors import StartAgentError

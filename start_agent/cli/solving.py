@@ -55,7 +55,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         config.add_options(parser, model, title)
     known: set[str] = set()
     for name, model in factory.OPTIONS.items():
-        config.add_options(parser, model, f"--engine {name}" + (", besides those above" if known else ""), known=known)
+        config.add_options(parser, model, _title(name, model, known), known=known)
         known |= set(model.model_fields)
 
 
@@ -75,6 +75,16 @@ def resolved(arguments: argparse.Namespace, more: Mapping[str, type[BaseModel]] 
     config.refuse_unknown(file, known, arguments.config)
     models = _OPTIONS | {f"{arguments.engine} engine": factory.OPTIONS[arguments.engine]} | own
     return {title: config.build(model, file, given) for title, model in models.items()}
+
+
+def _title(engine: str, model: type[BaseModel], known: set[str]) -> str:
+    """The head of an engine's options: those that it shares with the engines above, with its own defaults."""
+    shared = [
+        "--" + name.replace("_", "-") + (f" ({field.default})" if field.default is not None else "")
+        for name, field in model.model_fields.items()
+        if name in known
+    ]
+    return f"--engine {engine}" + (f", besides {', '.join(shared)}" if shared else "")
 
 
 @asynccontextmanager

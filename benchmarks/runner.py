@@ -21,6 +21,7 @@ import platform
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from importlib import metadata
 
 from rich.table import Table
@@ -31,7 +32,7 @@ from start_agent.batch import BatchOptions, RunDirectory, Tally, anything_owed, 
 from start_agent.decoding.settings import DecodingSettings
 from start_agent.decoding.solver import Solver
 from start_agent.engines.scripted import ScriptedEngine
-from start_agent.grading import grade
+from start_agent.grading import GraderPool, grade
 from start_agent.problem import Problem
 
 TARGETS: dict[str, Target] = {
@@ -53,7 +54,7 @@ class Forgetful(ScriptedEngine):
     """A model that writes a program, and answers. It keeps no books: they would grow."""
 
     def __init__(self, box: FakeSandbox) -> None:
-        super().__init__(("Let me see.\n```python\nprint(3 + 4)\n```", "So it is 7.\n</think>\n\\boxed{7}"))
+        super().__init__(("```python\nprint(3 + 4)\n```", "So 7.</think>\\boxed{7}"))
         self._box = box
 
     async def release(self, trace_id: str) -> None:
@@ -83,16 +84,21 @@ async def measure(arguments: argparse.Namespace) -> Report:
 
     with tempfile.TemporaryDirectory(dir=arguments.directory) as name:
         path = Path(name) / "run"
-        async with FakeSandbox(lambda code: "7", size=arguments.concurrency) as box:
+        async with FakeSandbox(lambda code: "7", size=arguments.concurrency) as box, GraderPool() as pool:
             solver = Solver(Forgetful(box), box, settings=settings)
             with RunDirectory.open(path, {"benchmark": "runner", "problems": count}) as directory:
-                begun = time.perf_counter()
+                begun, cpu_begun = time.perf_counter(), time.process_time()
                 tally = await run_batch(
-                    solver, problems(count), directory, options, grade=grade, instruction="", listener=hear
+                    solver,
+                    problems(count),
+                    directory,
+                    options,
+                    grade=partial(grade, pool=pool),
+                    instruction="",
+                    listener=hear,
                 )
-                seconds = time.perf_counter() - begun
+                seconds, cpu_seconds = time.perf_counter() - begun, time.process_time() - cpu_begun
         size = (path / "records.jsonl").stat().st_size
-        calls = tally.tool_calls
         del directory
         gc.collect()
         begun = time.perf_counter()
@@ -105,10 +111,12 @@ async def measure(arguments: argparse.Namespace) -> Report:
         raise AssertionError(f"{found.records} of {count} records")
     figures = {
         "problems_per_second": count / seconds,
+        "problems_per_cpu_second": count / cpu_seconds,  # what a busy machine leaves as it is
         "memory_growth_mib": max(memory) - memory[0],
         "resume_seconds": resumed,
         "resume_scan_seconds": opened,
-        "tool_calls_per_problem": calls / count,
+        "tool_calls_per_problem": tally.tool_calls / count,
+        "tokens_per_problem": tally.tokens / count,
         "record_bytes": size / count,
     }
     table = Table("figure", "value", title=f"runner: {count:,} scripted problems", title_justify="left")

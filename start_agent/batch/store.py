@@ -54,6 +54,7 @@ class RunDirectory:
         self.done: set[bytes] = set()
         self.recovered = 0
         self._lock = self._file = -1
+        self._size = 0  # bytes of whole records
 
     @classmethod
     def open(cls, path: Path, config: Mapping[str, Any], *, versions: Mapping[str, str] | None = None) -> Self:
@@ -121,17 +122,17 @@ class RunDirectory:
         if key in self.done:
             raise ValueError(f"there is a record {record['key']} already")
         line = json.dumps(record, ensure_ascii=False, default=str).encode("utf-8", "replace") + b"\n"
-        end = os.fstat(self._file).st_size
         try:
             written = 0
             while written < len(line):
                 written += os.write(self._file, line[written:])
         except OSError as error:
             with suppress(OSError):  # else the next run finds the torn line and cuts it off
-                os.ftruncate(self._file, end)
+                os.ftruncate(self._file, self._size)
             raise BatchError(
                 f"cannot write to {self.path / RECORDS}: {error.strerror}; mend that and run the same command again"
             ) from error
+        self._size += len(line)
         self.done.add(key)
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
@@ -170,7 +171,6 @@ class RunDirectory:
 
     def _scan(self) -> None:
         """Take up the keys that are there; cut off a torn last line."""
-        end = 0
         with (self.path / RECORDS).open("rb") as file:
             for number, line in enumerate(file, start=1):
                 key = _key_of(line)
@@ -181,11 +181,11 @@ class RunDirectory:
                 if key in self.done:
                     raise RunDirectoryError(f"{self.path / RECORDS}, line {number}: its key is there twice")
                 self.done.add(key)
-                end += len(line)
+                self._size += len(line)
         size = os.fstat(self._file).st_size
-        if size > end:
-            self.recovered = size - end
-            os.ftruncate(self._file, end)
+        if size > self._size:
+            self.recovered = size - self._size
+            os.ftruncate(self._file, self._size)
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -1,0 +1,129 @@
+"""``start-agent batch`` and ``compare`` as people use them, on the pocket reasoner."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from start_agent.batch.store import RECORDS
+from tests.support.batches import stable
+
+COMMAND = [sys.executable, "-m", "start_agent"]
+POCKET = ["--task", "pocket_sums", "--threads", "1"]
+
+
+def start_agent(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [*COMMAND, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two runs over the same six problems, one of them hinted."""
+    folder = tmp_path_factory.mktemp("runs")
+    for name, hints in (("alone", "--no-hints"), ("hinted", "--hints")):
+        done = start_agent("batch", *POCKET, "--limit", 6, "--kernels", 2, hints, "--output-dir", folder / name)
+        assert done.returncode == 0, done.stderr
+        assert "6 problems" in done.stdout and "with a tool call" in done.stdout
+    return folder
+
+
+def test_the_run_directory(runs: Path) -> None:
+    records = stable(runs / "hinted")
+    assert len(records) == 6
+    assert all(record["counts"]["tool_calls"] for record in records.values())
+    summary = json.loads((runs / "hinted" / "summary.json").read_text())
+    assert (summary["problems"], summary["owed"], list(summary["groups"])) == (6, 0, ["level", "subject"])
+    config = json.loads((runs / "hinted" / "config.json").read_text())
+    assert config["config"]["decoding"]["hints"] is True
+    assert "start-agent" in config["versions"]
+
+
+def test_again_is_nothing_owed_also_with_other_runtime_options(runs: Path) -> None:
+    before = (runs / "hinted" / RECORDS).read_bytes()
+    done = start_agent("batch", *POCKET, "--limit", 6, "--kernels", 1, "--output-dir", runs / "hinted")
+    assert done.returncode == 0
+    assert "nothing is owed" in done.stderr
+    assert (runs / "hinted" / RECORDS).read_bytes() == before
+
+
+def test_other_options_are_refused_in_one_line(runs: Path) -> None:
+    done = start_agent("batch", *POCKET, "--limit", 6, "--rounds", 2, "--output-dir", runs / "hinted")
+    assert done.returncode == 2
+    assert "decoding.rounds: 1 there, 2 now" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_options_from_a_file(runs: Path, tmp_path: Path) -> None:
+    options = tmp_path / "options.yaml"
+    options.write_text(f"task: pocket_sums\nlimit: 6\nthreads: 1\nkernels: 3\noutput_dir: {runs / 'hinted'}\n")
+    done = start_agent("batch", "--config", options)
+    assert done.returncode == 0, done.stderr
+    assert "nothing is owed" in done.stderr
+
+
+def test_comparing(runs: Path) -> None:
+    done = start_agent("compare", "--list", runs / "alone", runs / "hinted")
+    assert done.returncode == 0, done.stderr
+    assert "6 problems in common" in done.stdout and "McNemar" in done.stdout
+    assert done.stdout.count("right only in") == 2
+    found = json.loads(start_agent("compare", "--json", runs / "alone", runs / "hinted").stdout)
+    assert found["problems"] == 6
+    assert found["sides"][1]["tool_rate"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["batch"], "output-dir"),
+        (["batch", "--output-dir", "x"], "name a --task"),
+        (["batch", "--task", "none", "--output-dir", "x"], "no task 'none'"),
+        (["batch", "--task", "pocket", "--samples", "0", "--output-dir", "x"], "--samples"),
+        (["compare", "no-such-folder", "nor-this"], "no run directory"),
+    ],
+)
+def test_bad_input_is_one_line(
+    arguments: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = start_agent(*arguments)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("sign", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_goes_on(tmp_path: Path, sign: signal.Signals, code: int) -> None:
+    command = [
+        "batch",
+        *POCKET,
+        "--limit",
+        "40",
+        "--concurrency",
+        "4",
+        "--kernels",
+        "2",
+        "--output-dir",
+        tmp_path / "r",
+    ]
+    records = tmp_path / "r" / RECORDS
+    with subprocess.Popen([*COMMAND, *map(str, command)], stderr=subprocess.PIPE, text=True, env=os.environ) as run:
+        while run.poll() is None and not (records.exists() and records.stat().st_size):
+            pass
+        run.send_signal(sign)
+        assert run.stderr is not None
+        said = run.stderr.read()
+    assert run.returncode == code, said
+    assert "the same command goes on from there" in said
+    kept = len(stable(tmp_path / "r"))
+    assert 1 <= kept < 40
+    done = start_agent(*command)
+    assert done.returncode == 0, done.stderr
+    assert len(stable(tmp_path / "r")) == 40

@@ -31,14 +31,18 @@ class Held:
         os.close(self.descriptor)
 
 
+def place_for(socket: str) -> str:
+    """The folder for temporary files, or /tmp where the name of such a socket in it would be too long."""
+    parent = tempfile.gettempdir()
+    return parent if len(os.fsencode(parent)) < _UNIX_PATH_BYTES - len(socket) else "/tmp"
+
+
 def make() -> Held:
     """A new private folder whose path leaves room for the names of sockets.
 
     Removes those of others of this user who were killed before they could.
     """
-    room = _UNIX_PATH_BYTES - len("/kernels-12345678/tier-1/1000000/shell")
-    parent = tempfile.gettempdir()
-    parent = parent if len(os.fsencode(parent)) < room else "/tmp"
+    parent = place_for("/kernels-12345678/tier-1/1000000/shell")
     _remove_orphans(Path(parent))
     made = Path(tempfile.mkdtemp(prefix=f".{_PREFIX}", dir=parent))
     descriptor = os.open(made, os.O_RDONLY | os.O_DIRECTORY)

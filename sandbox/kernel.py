@@ -221,6 +221,11 @@ class Kernel:
             reply.status = await self._status()
         return reply
 
+    def interrupt(self) -> None:
+        """Interrupt the cell that runs, if one does, as Ctrl-C would. Code may catch it and go on."""
+        if self._timer is not None and self._child is not None:
+            kill(self._child.pidfd, signal.SIGINT)
+
     def _set_timer(self, seconds: float | None) -> None:
         if self._timer is not None:
             self._timer.cancel()

@@ -69,6 +69,11 @@ class KernelSession(Session):
             self._count(result)
             return result
 
+    def interrupt(self) -> None:
+        """Interrupt the cell that runs, if one does: it ends with a KeyboardInterrupt and keeps the variables."""
+        if self._kernel is not None:
+            self._kernel.interrupt()
+
     async def _usable_kernel(self) -> Kernel:
         if self._kernel is not None and self._kernel.dead and not self._kernel.cells:
             await self._drop()  # it died before it was used: nothing is lost by taking another

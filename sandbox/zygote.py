@@ -113,7 +113,7 @@ class Zygote:
                 start_new_session=True,
             )
         except OSError as error:
-            raise KernelStartError(f"{command[0]} cannot be run: {error.strerror}") from error
+            raise KernelStartError(f"the zygote cannot be started: {error}") from error
         finally:
             theirs.close()
             os.close(info_write)

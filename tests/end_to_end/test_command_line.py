@@ -149,6 +149,8 @@ def _bad_yaml(folder: Path) -> list[str]:
         (lambda folder: ["--model", "no..name", QUESTION], "neither a folder nor a name of the hub"),
         (lambda folder: ["--context-length", "20", QUESTION], "the model's context is 20: shorten the question"),
         (lambda folder: ["--rounds", "many", QUESTION], "--rounds"),
+        (lambda folder: ["--engine", "vllm", "--device", "cpu", QUESTION], "--device is an option of --engine transf"),
+        (lambda folder: ["--engine", "http", "--base-url", "localhost", QUESTION], "--base-url: 'localhost"),
         (lambda folder: ["--temperature=-1", QUESTION], "--temperature"),
         (_bad_yaml, "unknown option 'rouns'"),
         (_hint_file, "hints.yaml:10: "),
@@ -164,10 +166,16 @@ def test_bad_input_gets_one_clear_line(make: object, message: str, tmp_path: Pat
     assert message in done.stderr
 
 
-def test_a_missing_extra_names_the_command_that_installs_it(tmp_path: Path) -> None:
-    (tmp_path / "transformers.py").write_text("raise ImportError('not here', name='transformers')\n")
+@pytest.mark.parametrize(
+    ("package", "engine", "extra"),
+    [("transformers", "transformers", "transformers"), ("vllm", "vllm", "vllm"), ("httpx", "http", "http")],
+)
+def test_a_missing_extra_names_the_command_that_installs_it(
+    package: str, engine: str, extra: str, tmp_path: Path
+) -> None:
+    (tmp_path / f"{package}.py").write_text(f"raise ImportError('not here', name='{package}')\n")
     done = subprocess.run(
-        [*COMMAND, "solve", QUESTION],
+        [*COMMAND, "solve", "--engine", engine, QUESTION],
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
         capture_output=True,
         text=True,
@@ -176,13 +184,21 @@ def test_a_missing_extra_names_the_command_that_installs_it(tmp_path: Path) -> N
     )
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
-    assert "pip install 'start-agent[transformers]'" in done.stderr
+    assert f"pip install 'start-agent[{extra}]'" in done.stderr
+
+
+def test_a_server_that_is_not_there_is_one_line() -> None:
+    done = start_agent("solve", "--engine", "http", "--base-url", "http://127.0.0.1:9", "--retries", "1", QUESTION)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert "cannot reach the server at http://127.0.0.1:9/v1" in done.stderr
 
 
 def test_importing_the_package_is_light() -> None:
-    code = "import sys, start_agent, start_agent.cli.main; print('torch' in sys.modules, 'transformers' in sys.modules)"
+    heavy = {"torch", "transformers", "vllm", "httpx"}
+    code = f"import sys, start_agent, start_agent.cli.main; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout == "False False\n"
+    assert done.stdout == "set()\n"
 
 
 @pytest.mark.parametrize(("signal_number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

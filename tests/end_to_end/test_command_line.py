@@ -47,7 +47,16 @@ def test_the_version() -> None:
 
 
 def test_every_command_explains_itself() -> None:
-    for command in (["solve"], ["env"], ["pocket"], ["pocket", "build"], ["pocket", "demo"], ["pocket", "problems"]):
+    for command in (
+        ["solve"],
+        ["batch"],
+        ["compare"],
+        ["env"],
+        ["pocket"],
+        ["pocket", "build"],
+        ["pocket", "demo"],
+        ["pocket", "problems"],
+    ):
         done = start_agent(*command, "--help")
         assert done.returncode == 0
         assert len(done.stdout.splitlines()) > 5

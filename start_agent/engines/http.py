@@ -53,7 +53,7 @@ class HTTPOptions(BaseModel):
     context_length: int | None = Field(None, ge=2, description="tokens in a trace; the server's own limit where unset")
     max_batch: int = Field(256, ge=1, description="traces that are open at once; others wait")
     max_connections: int = Field(256, ge=1, description="requests that are under way at once")
-    retries: int = Field(5, ge=0, description="how often a turn is tried again after a failure on the way")
+    http_retries: int = Field(5, ge=0, description="how often a turn is tried again after a failure on the way")
     retry_pause: float = Field(0.5, ge=0, description="seconds before the first retry; each later pause is doubled")
     connect_timeout: float = Field(10.0, gt=0, description="seconds to wait for a connection")
     read_timeout: float = Field(
@@ -161,7 +161,7 @@ class HTTPEngine(Engine):
         continued = await self._admission.enter(request.trace_id, len(request.token_ids) + request.max_tokens)
         queued = time.perf_counter() - begun
         told: list[int] = []
-        for tries in range(self.options.retries + 1):
+        for tries in range(self.options.http_retries + 1):
             reader, reused, said = TurnReader(request), 0, list[int]()
             try:
                 async with aclosing(self._answer(request, reader, continued=continued)) as answer:
@@ -175,7 +175,7 @@ class HTTPEngine(Engine):
                             told += fresh
                             yield fresh
             except _RetryError as failure:
-                if tries == self.options.retries:
+                if tries == self.options.http_retries:
                     raise EngineError(f"{failure}; tried {tries + 1} times") from failure
                 await asyncio.sleep(self._pause(tries, failure))
                 continue
@@ -265,7 +265,7 @@ class HTTPEngine(Engine):
     async def _models(self) -> list[dict[str, Any]]:
         import httpx
 
-        for tries in range(self.options.retries + 1):
+        for tries in range(self.options.http_retries + 1):
             try:
                 response = await self._running().get("/models")
                 await self._refuse(response)
@@ -275,7 +275,7 @@ class HTTPEngine(Engine):
                 raise EngineError(f"{self.base_url} is no server of models: it has no list at /models") from error
             except (httpx.TransportError, _RetryError) as error:
                 failure = error if isinstance(error, _RetryError) else _RetryError(_named(error))
-                if tries == self.options.retries:
+                if tries == self.options.http_retries:
                     raise EngineError(f"cannot reach the server at {self.base_url}: {failure}") from error
                 await asyncio.sleep(self._pause(tries, failure))
         raise AssertionError("unreachable")

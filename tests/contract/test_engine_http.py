@@ -120,7 +120,7 @@ class TestHTTP(EngineContract):
             await HTTPEngine(server, POCKET, HTTPOptions(served_model="another")).__aenter__()
 
 
-QUICK = HTTPOptions(retries=2, retry_pause=0.01, served_model="pocket")
+QUICK = HTTPOptions(http_retries=2, retry_pause=0.01, served_model="pocket")
 
 
 class TestFaults:

@@ -197,7 +197,7 @@ def test_a_missing_extra_names_the_command_that_installs_it(
 
 
 def test_a_server_that_is_not_there_is_one_line() -> None:
-    done = start_agent("solve", "--engine", "http", "--base-url", "http://127.0.0.1:9", "--retries", "1", QUESTION)
+    done = start_agent("solve", "--engine", "http", "--base-url", "http://127.0.0.1:9", "--http-retries", "1", QUESTION)
     assert (done.returncode, done.stdout) == (1, "")
     assert len(done.stderr.splitlines()) == 1, done.stderr
     assert "cannot reach the server at http://127.0.0.1:9/v1" in done.stderr

@@ -60,6 +60,11 @@ class Kernel:
         self.dead = False
         self.cells = 0
 
+    @property
+    def doomed(self) -> bool:
+        """Whether its zygote has died, which takes it along: its own end may be heard of a moment later."""
+        return self._zygote.dead
+
     async def start(self) -> None:
         """Have the process forked and connect to it.
 

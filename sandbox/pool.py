@@ -106,7 +106,7 @@ class Pool:
                     spare.cancel()
                     spare.add_done_callback(self._drop_unwanted)
                 raise
-            if not kernel.dead:
+            if not kernel.dead and not kernel.doomed:
                 return kernel
             # It was ready and has died since, unused: with its zygote, or for want of memory.
             self._stats.faults += 1

@@ -1,11 +1,6 @@
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the benchmarks are not installed with the package
 
 from benchmarks.engine import Comparison, Run, cut
 from benchmarks.engine import figures_of as engine_figures

@@ -11,8 +11,6 @@ from pathlib import Path
 import pytest
 from rich.table import Table
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the benchmarks are not installed with the package
-
 from benchmarks.report import Report, Target, met, new_parser, rounded, run
 from start_agent.errors import ModelError
 

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +21,13 @@ import pytest
 
 from start_agent.batch.store import RECORDS
 from tests.support.batches import stable
+from tests.support.processes import naming
 
 KILLS = int(os.environ.get("START_AGENT_KILLS", "6"))
 PROBLEMS = int(os.environ.get("START_AGENT_KILL_PROBLEMS", "45"))
 ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.timeout(120 + 20 * KILLS + PROBLEMS)
-
-Processes = Callable[[Path], list[str]]
 
 
 @pytest.fixture
@@ -80,7 +79,7 @@ def end_unborn(sandboxes: Path) -> None:
             continue
 
 
-def test_killed_again_and_again(tmp_path: Path, sandboxes: Path, sandbox_processes: Processes) -> None:
+def test_killed_again_and_again(tmp_path: Path, sandboxes: Path) -> None:
     source = random.Random(f"kills {KILLS}")
     run(tmp_path / "whole")
     whole = stable(tmp_path / "whole")
@@ -89,7 +88,7 @@ def test_killed_again_and_again(tmp_path: Path, sandboxes: Path, sandbox_process
     cut = tmp_path / "cut"
     for kill in range(KILLS):
         start_and_kill(cut, source.randrange(2 * size // (KILLS + 1)) if kill else 1)
-        while sandbox_processes(sandboxes):  # they die with their host, at their own pace; the time limit is the bound
+        while naming(sandboxes):  # they die with their host, at their own pace; the time limit is the bound
             end_unborn(sandboxes)
         if source.random() < 0.5 and (cut / RECORDS).exists():  # and the disk may lose an end that was not yet forced
             lost = source.randrange(1, 400)
@@ -102,7 +101,7 @@ def test_killed_again_and_again(tmp_path: Path, sandboxes: Path, sandbox_process
     again = stable(cut)
     assert again.keys() == whole.keys()
     assert {key: differing(again[key], whole[key]) for key in whole if again[key] != whole[key]} == {}
-    assert sandbox_processes(sandboxes) == []
+    assert naming(sandboxes) == {}
     summaries = [json.loads((path / "summary.json").read_text()) for path in (cut, tmp_path / "whole")]
     untimed = [{k: v for k, v in one.items() if "seconds" not in k and k != "this_start"} for one in summaries]
     assert untimed[0] == untimed[1]

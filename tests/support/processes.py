@@ -40,3 +40,18 @@ def living(processes: Processes) -> Processes:
         if state != "Z" and more[18] == started:
             left[number] = started
     return left
+
+
+def naming(folder: Path) -> Processes:
+    """Processes, of anyone, whose command line has something below the folder in it."""
+    found = {}
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
+            try:
+                state, *more = (process / "stat").read_text().rpartition(")")[2].split()
+                line = (process / "cmdline").read_bytes()
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if state != "Z" and f"{folder}/".encode() in line:
+                found[int(process.name)] = more[18]
+    return found

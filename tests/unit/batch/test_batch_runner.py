@@ -241,7 +241,7 @@ async def test_nothing_is_kept_of_what_is_finished(tmp_path: Path) -> None:
         most_ahead = max(most_ahead, made - tally.done)
         if tally.done % 150 == 0:
             gc.collect()
-            most_traces = max(most_traces, sum(isinstance(thing, Trace) for thing in gc.get_objects()))
+            most_traces = max(most_traces, sum(type(thing) is Trace for thing in gc.get_objects()))
 
     engine = Forgetful(("</think>\\boxed{7}",))
     await run_scripted(tmp_path, lazily(), engine=engine, concurrency=8, listener=hear)

@@ -83,6 +83,24 @@ def build(model: type[Model], *layers: Mapping[str, Any]) -> Model:
         raise ConfigError(f"--{name.replace('_', '-')}: {first['msg'].lower()}{given}") from error
 
 
+def flags(options: BaseModel, *, leave_out: Collection[str] = ()) -> list[str]:
+    """The command line that gives these options: flags for those that are not at their defaults."""
+    words: list[str] = []
+    for name, field in type(options).model_fields.items():
+        value = getattr(options, name)
+        if name in leave_out or (not field.is_required() and value == field.default):
+            continue
+        flag = "--" + name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(flag if value else "--no-" + flag.removeprefix("--"))
+        elif isinstance(value, tuple):
+            for one in value:
+                words += [flag, str(one)]
+        elif value is not None:
+            words += [flag, str(getattr(value, "value", value))]
+    return words
+
+
 def _plain_type(annotation: Any) -> Any:
     """The type beside None in an optional annotation."""
     if get_origin(annotation) in (Union, types.UnionType):

@@ -15,6 +15,7 @@
     ├── EngineError             the engine failed: infrastructure, never the model's fault
     ├── GradingError            a grader's process could not be started: infrastructure, no verdict
     ├── BatchError              a run had to stop: too many faults, a full disk; what is finished is on disk
+    ├── StageError              a stage of a recipe failed; says which, and what it said last
     └── ReplayError             a controller took another action than the stored trace records
 
 The packages ``hints`` and ``sandbox`` have trees of their own, ``HintError`` and ``SandboxError``. What a model
@@ -79,6 +80,10 @@ class GradingError(StartAgentError):
 
 class BatchError(StartAgentError):
     """A run had to stop before its end. Everything finished is on disk; the same command goes on from there."""
+
+
+class StageError(StartAgentError):
+    """A stage of a recipe failed. What is done stays done; the same command goes on from there."""
 
 
 class ReplayError(StartAgentError):

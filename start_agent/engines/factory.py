@@ -28,6 +28,17 @@ def create(engine: str, model: str, *layers: Mapping[str, Any]) -> Engine:
     Raises:
         ConfigError: there is no such engine, an option has a wrong value, or it is one that only other engines have.
     """
+    refuse_foreign(engine, *layers)
+    if engine == "vllm":
+        return VLLMEngine(model, config.build(VLLMOptions, *layers))
+    if engine == "http":
+        options = config.build(HTTPOptions, *layers)
+        return HTTPEngine(options.base_url, model, options)
+    return TransformersEngine(model, config.build(TransformersOptions, *layers))
+
+
+def refuse_foreign(engine: str, *layers: Mapping[str, Any]) -> None:
+    """Raise ConfigError where there is no such engine, or an option is given that only other engines have."""
     if engine not in OPTIONS:
         raise ConfigError(f"--engine: there is no {engine!r}; there are {', '.join(OPTIONS)}")
     own = OPTIONS[engine].model_fields
@@ -36,9 +47,3 @@ def create(engine: str, model: str, *layers: Mapping[str, Any]) -> Engine:
         if owners:
             flag = name.replace("_", "-")
             raise ConfigError(f"--{flag} is an option of --engine {' and '.join(owners)}, not of {engine}")
-    if engine == "vllm":
-        return VLLMEngine(model, config.build(VLLMOptions, *layers))
-    if engine == "http":
-        options = config.build(HTTPOptions, *layers)
-        return HTTPEngine(options.base_url, model, options)
-    return TransformersEngine(model, config.build(TransformersOptions, *layers))

@@ -44,7 +44,7 @@ def stream(options: DataOptions) -> Iterator[Problem]:
     if task.make is not None:
         if options.data is not None:
             raise ConfigError(f"the problems of {task.name!r} are made, not read: leave --data out")
-        yield from task.make(options.limit or POCKET_COUNT)
+        yield from task.make(options.limit or POCKET_COUNT, options.split)
         return
     source = _source(task, options)
     seen: set[bytes] = set()

@@ -13,7 +13,7 @@ class DataOptions(BaseModel):
     task: str | None = Field(None, description="a known task, which says where its problems are and how they are read")
     data: str | None = Field(None, description="a JSONL or Parquet file, a folder of them, or a set of the hub")
     subset: str = Field("", description="configuration of a set of the hub")
-    split: str | None = Field(None, description="split of a set of the hub; the task's own, or 'test'")
+    split: str | None = Field(None, description="split of the set; the task's own, or 'test'")
     question_column: str | None = Field(None, description="column of the question, where --data is no known task's")
     answer_column: str | None = Field(None, description="column of the gold answer, where --data is no known task's")
     level_column: str = Field("", description="column of the level, for a table of accuracy by level")

@@ -40,7 +40,7 @@ class Task:
         read: makes a problem of a row, given the seed that shuffles choices. A column that is not there is asked for
             through ``column``, which raises DataError.
         source: where its rows are when no file is given; None of problems that are made, not read.
-        make: makes so many problems from a seed, where there is no source.
+        make: makes so many problems of a split (None: the task's own), where there is no source.
         about: one line.
     """
 
@@ -48,7 +48,7 @@ class Task:
     kind: Kind
     read: Callable[[Row, int], Problem] | None = None
     source: Source | None = None
-    make: Callable[[int], list[Problem]] | None = field(default=None)
+    make: Callable[[int, str | None], list[Problem]] | None = field(default=None)
     about: str = ""
 
 

@@ -1,0 +1,142 @@
+"""``start-agent hint-rft``: both rounds of training, from a base model to START."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+
+from start_agent import config
+from start_agent.batch.options import BatchOptions
+from start_agent.cli.solving import SolveOptions, run_to_end
+from start_agent.decoding.settings import DecodingSettings
+from start_agent.engines import factory
+from start_agent.models import resolve
+from start_agent.tasks.options import DataOptions
+from start_agent.training.filters import FilterOptions
+from start_agent.training.hint_rft import HintRftOptions, Parts, read_hint_rft_recipe, stages_of
+from start_agent.training.policy import LossPolicy
+from start_agent.training.selection import SelectionOptions
+
+Options = TypeVar("Options", bound=BaseModel)
+
+_ABOUT = """From a base model to one that calls Python by itself, in two rounds (START, section 3):
+
+  greedy, hinted   the training problems, without hints and with them
+  seed-data        hinted traces of the problems that only a hint solves; no loss on the hints
+  start-0          the base, fine-tuned on them
+  sampled-1 ...    START-0's own traces, without hints
+  start-data       at most one right trace of each problem
+  start            the base, fine-tuned on these
+
+Each stage is a start-agent command with a folder of its own below --output-dir; its log is in logs/. The same command
+again, after whatever stopped it, goes on from there."""
+
+_EXAMPLES = """examples:
+  start-agent hint-rft --recipe pocket --output-dir runs/start --workers 4
+  start-agent solve --model runs/start/start --no-hints "What is 48613 * 7957?"
+  start-agent hint-rft --recipe start-32b --engine vllm --tensor-parallel-size 8 --model Qwen/QwQ-32B-Preview \\
+      --data problems.jsonl --question-column question --answer-column answer --output-dir runs/start-32b \\
+      --launcher "accelerate launch --config_file accelerate-zero3.yaml"
+  start-agent hint-rft --recipe pocket --output-dir runs/start --dry-run        only show the commands
+"""
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "hint-rft",
+        help="train a model to call Python by itself: both rounds, resumable",
+        description=_ABOUT,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--recipe", default=argparse.SUPPRESS, metavar="TEXT", help="settings by name, or a YAML file's path"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="show the commands of the stages and run none")
+    add_options(parser)
+    parser.set_defaults(run=run)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of the recipe and of its stages; a name that several have means the same in all."""
+    parser.add_argument(
+        "--engine", choices=list(factory.OPTIONS), default=argparse.SUPPRESS, help="what runs the model in the batches"
+    )
+    known: set[str] = set()
+    for title, model in (_models() | {f"--engine {name}": model for name, model in factory.OPTIONS.items()}).items():
+        config.add_options(parser, model, title, known=known)
+        known |= set(model.model_fields)
+
+
+def parts_of(arguments: argparse.Namespace) -> Parts:
+    """What the stages' commands are made of: the recipe's settings, with the flags over them. Raises ConfigError."""
+    given = vars(arguments)
+    file = read_hint_rft_recipe(arguments.recipe) if "recipe" in given else {}
+    engine = given.get("engine", file.pop("engine", "transformers"))
+    models = _models()
+    config.refuse_unknown(file, [*models.values(), *factory.OPTIONS.values()], given.get("recipe"))
+    built = {title: config.build(model, file, given) for title, model in models.items()}
+    factory.refuse_foreign(engine, file, given)
+    solving, batch = _of(SolveOptions, built), built["batch"]
+    choice = resolve(solving.model)
+    instruction = choice.instruction if solving.instruction is None else solving.instruction
+    running = [
+        *([] if engine == "transformers" else ["--engine", engine]),
+        *config.flags(config.build(factory.OPTIONS[engine], file, given)),
+        *config.flags(batch, leave_out={"samples"}),
+        *config.flags(solving, leave_out={"model", "seed", "instruction"}),
+    ]
+    return Parts(
+        recipe=_of(HintRftOptions, built),
+        model=solving.model,
+        instruction=instruction,
+        seed=solving.seed,
+        data=tuple(config.flags(built["problems"])),
+        running=tuple(running),
+        decoding=_of(DecodingSettings, built),
+        loss=_of(LossPolicy, built),
+        filters=_of(FilterOptions, built),
+        selection=_of(SelectionOptions, built),
+    )
+
+
+def _models() -> dict[str, type[BaseModel]]:
+    return {
+        "recipe": HintRftOptions,
+        "model": SolveOptions,
+        "problems": DataOptions,
+        "batch": BatchOptions,
+        "decoding of the hinted runs": DecodingSettings,
+        "selection": SelectionOptions,
+        "filters": FilterOptions,
+        "loss": LossPolicy,
+    }
+
+
+def _of(kind: type[Options], built: Mapping[str, BaseModel]) -> Options:
+    return next(options for options in built.values() if isinstance(options, kind))
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run what is not done; 0 when START is there."""
+    from start_agent.cli.stages import StagesView
+    from start_agent.training.stages import run_stages
+
+    parts = parts_of(arguments)
+    stages = stages_of(parts)
+    if arguments.dry_run:
+        for stage in stages:
+            print(stage.shown)
+        return 0
+
+    async def work() -> int:
+        with StagesView() as view:
+            await run_stages(stages, parts.recipe.output_dir, workers=parts.recipe.workers, listener=view.hear)
+        print(parts.recipe.output_dir / stages[-1].name)
+        return 0
+
+    return run_to_end(work())

@@ -1,0 +1,73 @@
+"""How the stages of a recipe stand: a live table where somebody looks, a line for each change where nobody does."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from start_agent.training.stages import Standing, Standings
+
+_STYLES = {"waiting": "dim", "running": "bold", "done": "green", "failed": "bold red"}
+
+
+class StagesView:
+    """A listener of ``run_stages``, on stderr. Use it in ``with``."""
+
+    def __init__(self) -> None:
+        self._standings: Standings | None = None
+        self._said: dict[str, str] = {}
+        console = Console(stderr=True, highlight=False)
+        self._live = (
+            Live(console=console, refresh_per_second=2, get_renderable=self._table) if console.is_terminal else None
+        )
+
+    def __enter__(self) -> Self:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def hear(self, standings: Standings) -> None:
+        """Take the news."""
+        self._standings = standings
+        for name, standing in standings.stages.items():
+            if standing.status != self._said.get(name, "waiting"):
+                self._said[name] = standing.status
+                if self._live is None:
+                    print(f"{name}: {_told(standing)}", file=sys.stderr, flush=True)
+
+    def _table(self) -> Table:
+        table = Table("stage", "", "time", "last said", box=None, pad_edge=False)
+        if self._standings is not None:
+            for name, standing in self._standings.stages.items():
+                seconds = standing.seconds
+                if standing.status == "running" and standing.began is not None:
+                    seconds = time.monotonic() - standing.began
+                line = self._standings.last_line(name) if standing.status in ("running", "failed") else ""
+                time_text = f"{seconds:.0f} s" if standing.status != "waiting" else ""
+                said = Text(line, no_wrap=True, overflow="ellipsis")
+                table.add_row(name, Text(standing.status, _STYLES[standing.status]), time_text, said)
+        return table
+
+
+def _told(standing: Standing) -> str:
+    match standing.status:
+        case "done" if standing.earlier:
+            return "done before"
+        case "done":
+            return f"done in {standing.seconds:.0f} s"
+        case "running":
+            return f"$ {standing.stage.shown}"
+    return standing.status

@@ -1,0 +1,211 @@
+"""Hint-RFT and RFT: from a base model to one that calls Python by itself, as stages (START, section 3).
+
+::
+
+    greedy ──┐                                                ┌─ sampled-1 ─┐
+             ├─► seed-data ─► start-0 (from the base) ────────┤     …       ├─► start-data ─► start (from the base)
+    hinted ──┘                                                └─ sampled-n ─┘
+
+``seed-data`` (the paper's D_seed) holds the hinted traces of problems that greedy decoding fails and a hint solves;
+``start-data`` (D_START) at most one right trace of each problem, sampled from START-0 without hints. Each stage is a
+``start-agent`` command with a folder of its own below the recipe's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from start_agent import config
+from start_agent.decoding.settings import DecodingSettings
+from start_agent.engines.base import Sampling
+from start_agent.errors import ConfigError
+from start_agent.training.filters import FilterOptions
+from start_agent.training.options import read_recipe
+from start_agent.training.policy import LossPolicy
+from start_agent.training.selection import Choice, SelectionOptions
+from start_agent.training.stages import Stage
+
+_RECIPES = resources.files("start_agent.training") / "recipes" / "hint-rft"
+_SUFFIX = ".yaml"
+
+
+class HintRftOptions(BaseModel):
+    """What the two rounds of training are made of, beside the options of their stages."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    output_dir: Path = Field(description="folder of all stages: new, or that of the same recipe")
+    held_out: tuple[str, ...] = Field(
+        (), description="problems never to train on: a task, a run directory, or a file with a column 'question'"
+    )
+    seed_sft: str = Field("start-32b", description="recipe of START-0's training: a name or a YAML file (see sft)")
+    sft: str = Field("start-32b", description="recipe of START's training")
+    samples: int = Field(16, ge=1, description="traces of START-0 for each problem")
+    sampling_runs: int = Field(1, ge=1, description="run directories over which the samples are spread, side by side")
+    sampling_temperature: float = Field(0.6, gt=0, description="at which START-0 is sampled")
+    sampling_top_p: float = Field(0.95, gt=0, le=1, description="at which START-0 is sampled")
+    start_choice: Choice = Field(Choice.SHORTEST, description="which of START-0's right traces of a problem is kept")
+    start_require_tool: bool = Field(False, description="learn in the end only from traces that call Python")
+    launcher: str = Field(
+        "", description="what starts the trainings in place of python: 'accelerate launch --config_file F'"
+    )
+    workers: int = Field(1, ge=1, description="stages at once, where they do not need each other")
+
+
+RUNTIME = frozenset({"workers"})
+"""Options that may change from one start to the next."""
+
+
+def recipe_names() -> list[str]:
+    """The recipes that ship with the package."""
+    names = (entry.name for entry in _RECIPES.iterdir())
+    return sorted(name.removesuffix(_SUFFIX) for name in names if name.endswith(_SUFFIX))
+
+
+def read_hint_rft_recipe(name: str) -> dict[str, Any]:
+    """The settings of a recipe, by its name or by the path of a YAML file. Raises ConfigError."""
+    if name in recipe_names():
+        with resources.as_file(_RECIPES / f"{name}{_SUFFIX}") as packaged:
+            return config.read_yaml(packaged)
+    if Path(name).suffix in {_SUFFIX, ".yml"}:
+        return config.read_yaml(Path(name))
+    raise ConfigError(f"--recipe: no recipe {name!r}; there are {', '.join(recipe_names())}, or a YAML file's path")
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The options from which the stages' commands are made.
+
+    Attributes:
+        recipe: of the recipe itself.
+        model: the base: a name or a folder.
+        instruction: that follows each question, in every stage alike: that of the base.
+        seed: of all that is drawn.
+        data: words of a ``batch`` command that name the problems to learn from.
+        running: words of every ``batch`` command: the engine, how many at once.
+        decoding: of the hinted runs; the others have no hints.
+        loss: of D_seed; D_START holds no hints.
+        filters, selection: of both.
+    """
+
+    recipe: HintRftOptions
+    model: str
+    instruction: str
+    seed: int
+    data: tuple[str, ...]
+    running: tuple[str, ...]
+    decoding: DecodingSettings
+    loss: LossPolicy
+    filters: FilterOptions
+    selection: SelectionOptions
+
+
+def stages_of(parts: Parts) -> list[Stage]:
+    """The stages, each after those that it needs.
+
+    Raises:
+        ConfigError: a recipe that does not exist, or more runs than samples.
+    """
+    recipe, folder = parts.recipe, parts.recipe.output_dir
+    for name in (recipe.seed_sft, recipe.sft):
+        read_recipe(name)
+    if recipe.samples % recipe.sampling_runs:
+        raise ConfigError(f"--samples {recipe.samples} cannot be spread evenly over --sampling-runs {recipe.sampling_runs}")
+    greedy = solve(parts, "greedy", parts.model, parts.decoding.model_copy(update={"hints": False}))
+    hinted = solve(parts, "hinted", parts.model, parts.decoding)
+    seed_data = select(parts, "seed-data", "hint-rft", [hinted.name], greedy=[greedy.name])
+    start_0 = fine_tune(parts, "start-0", seed_data.name, recipe.seed_sft)
+    sampled = sample(parts, "sampled", str(folder / start_0.name), start_0.name)
+    start_data = select(parts, "start-data", "rft", [stage.name for stage in sampled])
+    start = fine_tune(parts, "start", start_data.name, recipe.sft)
+    return [greedy, hinted, seed_data, start_0, *sampled, start_data, start]
+
+
+def solve(
+    parts: Parts,
+    name: str,
+    model: str,
+    decoding: DecodingSettings,
+    *,
+    after: Sequence[str] = (),
+    sampling: Sampling | None = None,
+    samples: int = 1,
+    seed: int | None = None,
+    data: Sequence[str] | None = None,
+) -> Stage:
+    """A ``batch`` command: greedy unless ``sampling`` is given, over the recipe's problems unless ``data`` is."""
+    words = [
+        *("batch", "--output-dir", str(parts.recipe.output_dir / name), "--model", model),
+        *("--instruction", parts.instruction, "--seed", str(parts.seed if seed is None else seed)),
+        *(parts.data if data is None else data),
+        *parts.running,
+        *config.flags(decoding),
+        *config.flags(sampling or Sampling()),
+        *(("--samples", str(samples)) if samples > 1 else ()),
+    ]
+    return Stage(name, tuple(words), tuple(after))
+
+
+def sample(parts: Parts, name: str, model: str, after: str, decoding: DecodingSettings | None = None) -> list[Stage]:
+    """Sampling without hints, spread over run directories that differ in their seed."""
+    recipe = parts.recipe
+    sampling = Sampling(temperature=recipe.sampling_temperature, top_p=recipe.sampling_top_p)
+    return [
+        solve(
+            parts,
+            f"{name}-{number}",
+            model,
+            decoding or parts.decoding.model_copy(update={"hints": False}),
+            after=[after] if after else (),
+            sampling=sampling,
+            samples=recipe.samples // recipe.sampling_runs,
+            seed=parts.seed + number,
+        )
+        for number in range(1, recipe.sampling_runs + 1)
+    ]
+
+
+def select(
+    parts: Parts,
+    name: str,
+    kind: str,
+    runs: Sequence[str],
+    *,
+    greedy: Sequence[str] = (),
+    loss: LossPolicy | None = None,
+    filters: Mapping[str, Any] | None = None,
+) -> Stage:
+    """A ``select`` command over runs of the recipe, which come before it."""
+    folder, recipe = parts.recipe.output_dir, parts.recipe
+    if kind == "rft":
+        selection = parts.selection.model_copy(update={"choice": recipe.start_choice})
+        own = {"require_tool": recipe.start_require_tool, "require_unhinted": False}
+        loss = loss or LossPolicy()
+    else:
+        selection, own, loss = parts.selection, {}, loss or parts.loss
+    words = [
+        *("select", "--kind", kind, "--output-dir", str(folder / name)),
+        *(word for run in runs for word in ("--runs", str(folder / run))),
+        *(word for run in greedy for word in ("--greedy", str(folder / run))),
+        *(word for one in recipe.held_out for word in ("--held-out", one)),
+        *config.flags(selection),
+        *config.flags(parts.filters.model_copy(update=own | dict(filters or {}))),
+        *config.flags(loss),
+    ]
+    return Stage(name, tuple(words), (*runs, *greedy))
+
+
+def fine_tune(parts: Parts, name: str, data: str, recipe: str) -> Stage:
+    """An ``sft`` command: always from the base."""
+    folder = parts.recipe.output_dir
+    words = [
+        *("sft", "--recipe", recipe, "--model", parts.model, "--data", str(folder / data)),
+        *("--output-dir", str(folder / name), "--seed", str(parts.seed)),
+    ]
+    return Stage(name, tuple(words), (data,), tuple(parts.recipe.launcher.split()))

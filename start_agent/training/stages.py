@@ -1,0 +1,251 @@
+"""A recipe as a set of stages, each one a ``start-agent`` command that a person could type.
+
+What a stage needs is named, so that stages which do not need each other run side by side. A stage that is done leaves
+a mark; after whatever stopped the recipe, the stages without one are started again, and each of their commands goes
+on from where it was. The folder::
+
+    stages/NAME.json     the command and how long it took: written once the stage is done, by rename
+    logs/NAME.log        what the command said, over all its starts
+
+A stage's command may not change: its mark, or the folder that the command itself keeps, refuses another one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import json
+import os
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from start_agent.batch.store import take_lock, write_whole
+from start_agent.errors import RunDirectoryError, StageError
+
+STAGES, LOGS = "stages", "logs"
+
+_PR_SET_PDEATHSIG = 1  # prctl(2)
+_GRACE = 30.0  # seconds that a stopped command has to close what it opened
+_TAIL = 4096  # bytes of a log that are looked at for its last lines
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A step of a recipe.
+
+    Attributes:
+        name: of its mark and its log.
+        command: the arguments of ``start-agent``; its output lies in the recipe's folder.
+        after: names of the stages that must be done before.
+        launcher: what is put before ``python -m start_agent``, in place of this Python: ``accelerate launch …``.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    after: tuple[str, ...] = ()
+    launcher: tuple[str, ...] = ()
+
+    @property
+    def shown(self) -> str:
+        """The command as a person would type it."""
+        return shlex.join([*(self.launcher and (*self.launcher, "-m")), *_NAME[bool(self.launcher)], *self.command])
+
+    @property
+    def arguments(self) -> list[str]:
+        """The command as it is run."""
+        return [*(self.launcher or (sys.executable,)), "-m", "start_agent", *self.command]
+
+
+_NAME = {False: ("start-agent",), True: ("start_agent",)}
+
+Status = Literal["waiting", "running", "done", "failed"]
+
+
+@dataclass(slots=True)
+class Standing:
+    """How a stage stands. ``seconds`` are those of the start that finished it, or has been going on so far."""
+
+    stage: Stage
+    status: Status = "waiting"
+    seconds: float = 0.0
+    began: float | None = None
+    earlier: bool = False
+    """Done by an earlier start."""
+
+
+@dataclass(slots=True)
+class Standings:
+    """How all of them stand, in their order."""
+
+    folder: Path
+    stages: dict[str, Standing] = field(default_factory=dict)
+
+    def last_line(self, name: str) -> str:
+        """What the stage said last; empty where it has said nothing."""
+        lines = _last_lines(self.folder / LOGS / f"{name}.log", 1)
+        return lines[0] if lines else ""
+
+
+Listener = Callable[[Standings], None]
+"""Hears whenever a stage begins or ends."""
+
+
+async def run_stages(
+    stages: Sequence[Stage], folder: Path, *, workers: int = 1, listener: Listener | None = None
+) -> Standings:
+    """Run what is not done yet.
+
+    Cancelling it stops the commands that run; so does its end by an error, and the death of this process.
+
+    Args:
+        stages: each after those that it needs.
+        folder: the recipe's.
+        workers: commands at once.
+        listener: hears of beginnings and ends.
+
+    Raises:
+        RunDirectoryError: another recipe is at work in the folder, or a done stage was another command.
+        StageError: a command failed; says how, and what it said last.
+        ValueError: a stage needs one that does not come before it.
+    """
+    _check(stages)
+    for name in (STAGES, LOGS):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    lock = take_lock(folder)
+    try:
+        standings = Standings(folder, {stage.name: _standing(stage, folder) for stage in stages})
+        tell = listener or (lambda standings: None)
+        tell(standings)
+        places = asyncio.Semaphore(workers)
+        finished = {name: asyncio.Event() for name in standings.stages}
+        for name, standing in standings.stages.items():
+            if standing.status == "done":
+                finished[name].set()
+
+        async def do(standing: Standing) -> None:
+            for need in standing.stage.after:
+                await finished[need].wait()
+            async with places:
+                standing.status, standing.began = "running", time.monotonic()
+                tell(standings)
+                try:
+                    await _run(standing.stage, folder)
+                except StageError:
+                    standing.status = "failed"
+                    raise
+                finally:
+                    standing.seconds = time.monotonic() - standing.began
+                    tell(standings)
+                write_whole(
+                    _mark(standing.stage, folder),
+                    {"command": list(standing.stage.command), "seconds": round(standing.seconds, 1)},
+                )
+                standing.status = "done"
+                tell(standings)
+            finished[standing.stage.name].set()
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for standing in standings.stages.values():
+                    if standing.status != "done":
+                        group.create_task(do(standing))
+        except BaseExceptionGroup as failed:  # the first has cancelled the others
+            raise failed.exceptions[0] from None
+        return standings
+    finally:
+        os.close(lock)
+
+
+def _check(stages: Sequence[Stage]) -> None:
+    known: set[str] = set()
+    for stage in stages:
+        if missing := [need for need in stage.after if need not in known]:
+            raise ValueError(f"the stage {stage.name} needs {missing[0]}, which does not come before it")
+        if stage.name in known:
+            raise ValueError(f"two stages are called {stage.name}")
+        known.add(stage.name)
+
+
+def _mark(stage: Stage, folder: Path) -> Path:
+    return folder / STAGES / f"{stage.name}.json"
+
+
+def _standing(stage: Stage, folder: Path) -> Standing:
+    """Whether it is done; raises where it was done by another command."""
+    try:
+        mark = json.loads(_mark(stage, folder).read_bytes())
+    except FileNotFoundError:
+        return Standing(stage)
+    if mark["command"] != list(stage.command):
+        there = shlex.join(["start-agent", *mark["command"]])
+        raise RunDirectoryError(
+            f"in {folder} the stage {stage.name!r} was done by another command: {there}; now it would be {stage.shown}. "
+            "Name another --output-dir, or run with the old options"
+        )
+    return Standing(stage, "done", mark["seconds"], earlier=True)
+
+
+async def _run(stage: Stage, folder: Path) -> None:
+    """Run the command to its end; stop it where this is cancelled."""
+    path = folder / LOGS / f"{stage.name}.log"
+    with path.open("ab") as log:
+        log.write(f"$ {stage.shown}\n".encode())
+        log.flush()
+        process = await asyncio.create_subprocess_exec(
+            *stage.arguments,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,  # a Ctrl-C comes to us; the command is told once, by us
+            preexec_fn=_die_with_us,
+        )
+        try:
+            code = await process.wait()
+        finally:
+            if process.returncode is None:
+                await asyncio.shield(_stop(process))
+    if code:
+        said = "; ".join(line.removeprefix("start-agent: ") for line in _last_lines(path, 1))
+        raise StageError(
+            f"the stage {stage.name!r} failed ({_how(code)}): {said or 'it said nothing'}. Its log is {path}; "
+            "mend that and run the same command again"
+        )
+
+
+async def _stop(process: asyncio.subprocess.Process) -> None:
+    with suppress(ProcessLookupError):
+        process.send_signal(signal.SIGTERM)
+    try:
+        async with asyncio.timeout(_GRACE):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+
+
+def _die_with_us() -> None:
+    """In the child, before its program: it gets a SIGTERM when the process that started it dies, however that dies."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _how(code: int) -> str:
+    return f"signal {-code}" if code < 0 else f"exit code {code}"
+
+
+def _last_lines(path: Path, count: int) -> list[str]:
+    """The last lines that say something; a carriage return ends a line too."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(file.seek(0, os.SEEK_END) - _TAIL, 0))
+            text = file.read().decode("utf-8", "replace")
+    except FileNotFoundError:
+        return []
+    lines = [line.strip() for line in text.replace("\r", "\n").split("\n")]
+    return [line for line in lines if line][-count:]

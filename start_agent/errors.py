@@ -62,7 +62,11 @@ class DataError(InputError):
 
 
 class RowError(InputError):
-    """A trace that makes no row of a training set: no token of it is learned, or it is too long."""
+    """A trace that makes no row of a training set. ``reason`` is ``nothing_trained`` or ``too_long``."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class MissingExtraError(InputError):

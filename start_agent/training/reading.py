@@ -52,16 +52,15 @@ class Reading:
         self.trace, self.tokenizer = trace, tokenizer
         self.cells: list[Cell] = []
         self.answer_begins: int | None = None if trace.meta.get("thinking", True) else 0
-        self.begins: list[int] = []
-        """Where each span begins; a prompt's is that of what follows it."""
+        self.begins: list[int] = []  # where each span begins; a prompt is empty here
+        self.think_end = str(trace.meta.get("think_end", "</think>")).encode()
         self.text = self._read()
 
     def _read(self) -> bytes:
         meta = self.trace.meta
         settings = meta.get("settings", {})
-        think_end = meta.get("think_end", "</think>")
         words, languages = settings.get("connectives", CONNECTIVES), settings.get("languages", LANGUAGES)
-        matcher = Matcher(self.tokenizer, Markers(tuple(words), think_end, tuple(languages)))
+        matcher = Matcher(self.tokenizer, Markers(tuple(words), self.think_end.decode(), tuple(languages)))
         state = State(answering=self.answer_begins is not None)
         text = bytearray()
         opened: tuple[Match, int | None] | None = None
@@ -118,7 +117,19 @@ class Reading:
         """What the model wrote of it: without hints, outputs and notices."""
         stop = len(self.text) if end is None else end
         found = bytearray()
-        for span, at, following in zip(self.trace.spans, self.begins, [*self.begins[1:], len(self.text)], strict=True):
+        for number, span in enumerate(self.trace.spans):
             if span.kind is SpanKind.MODEL:
-                found += self.text[max(begin, at) : max(begin, at, min(stop, following))]
+                first = max(begin, self.begins[number])
+                found += self.text[first : max(first, min(stop, self.ends(number)))]
         return found.decode("utf-8", errors="replace")
+
+    def ends(self, span: int) -> int:
+        """Where a span ends."""
+        return self.begins[span + 1] if span + 1 < len(self.begins) else len(self.text)
+
+    @property
+    def end_of_text(self) -> int:
+        """Where the text ends, the end of sequence left out."""
+        ids = self.trace.spans[-1].token_ids if self.trace.spans else ()
+        ended = ids and ids[-1] in self.tokenizer.eos_ids and self.trace.spans[-1].kind is SpanKind.MODEL
+        return len(self.text) - (len(self.tokenizer.bytes_of(ids[-1:])) if ended else 0)

@@ -107,9 +107,10 @@ def make_row(
     )
     name = f"the trace {key[:12]}" if key else "the trace"
     if max_length is not None and len(ids) > max_length:
-        raise RowError(f"{name} makes a row of {len(ids)} tokens where {max_length} are allowed: rows are never cut")
+        told = f"{name} makes a row of {len(ids)} tokens where {max_length} are allowed: rows are never cut"
+        raise RowError(told, "too_long")
     if not row.trained:
-        raise RowError(f"{name} makes a row in which no token is learned: it would train nothing")
+        raise RowError(f"{name} makes a row in which no token is learned: it would train nothing", "nothing_trained")
     return row
 
 

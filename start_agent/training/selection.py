@@ -101,11 +101,13 @@ class SelectionReport:
 class Chosen:
     """A trace to learn from, repaired where a rule applied, and the record that it came in (without its trace).
 
-    ``source`` is the sha256 of the stored trace: with the record's key it says what exactly was used.
+    ``run`` is the run's path and ``source`` the sha256 of the stored trace (``trace_digest``): with the record's key
+    they say what exactly was used.
     """
 
     record: dict[str, Any]
     trace: Trace
+    run: str
     source: str
 
 
@@ -136,7 +138,8 @@ class Selection:
                 if (number, record["key"]) in self.places:
                     found += 1
                     stored = record.pop("trace")
-                    yield Chosen(record, _trace(stored, self.tokenizer, self.options), trace_digest(stored))
+                    trace = _trace(stored, self.tokenizer, self.options)
+                    yield Chosen(record, trace, str(path), trace_digest(stored))
         if found != len(self.places):
             raise DataError("a run directory has lost records since the selection was made: select again")
 

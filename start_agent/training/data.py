@@ -6,8 +6,8 @@
     data.json      configuration, report, counts, versions; written last and by rename: where it is, all is
     README.md      the data set's card
 
-Rows name the run, the record and the hash of the trace that they were made of, so that ``check`` can make each of
-them again and compare.
+Rows name the run, the record and the hash of the trace that they were made of, so that ``check`` can hold
+them against it.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
-from start_agent.batch.store import RECORDS, differences, write_whole
-from start_agent.errors import DataError, RowError
+from start_agent.batch.store import RECORDS, differences, read_config, read_records, write_whole
+from start_agent.errors import ConfigError, DataError, RowError
 from start_agent.tokenizer import Tokenizer
 from start_agent.training.card import card
 from start_agent.training.messages import TOOLS, messages
 from start_agent.training.policy import LossPolicy
 from start_agent.training.reading import Reading
 from start_agent.training.rows import make_row
-from start_agent.training.selection import Chosen, Selection
+from start_agent.training.selection import Chosen, Selection, trace_digest
 
 ROWS, MANIFEST, CARD = "rows.jsonl", "data.json", "README.md"
 
@@ -194,6 +194,54 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
         raise DataError(f"cannot read {path / ROWS}, line {number}: {error}") from error
     if number != count:
         raise DataError(f"{path / ROWS} has {number} rows where {MANIFEST} says {count}")
+
+
+@dataclass(slots=True)
+class Checked:
+    """Rows held against the runs that they name: ``missing`` have no record there any more, ``changed`` another
+    trace. ``intact`` says whether ``rows.jsonl`` is as it was written."""
+
+    rows: int = 0
+    missing: int = 0
+    changed: int = 0
+    intact: bool = True
+
+    @property
+    def good(self) -> bool:
+        """Whether all is as it was."""
+        return self.intact and not self.missing and not self.changed
+
+
+def check(path: Path) -> Checked:
+    """Hold a data folder against its runs. Raises DataError, and RunDirectoryError for a run that is gone."""
+    found = Checked(intact=True)
+    owed: dict[str, dict[str, str]] = {}  # by run: the source of each record
+    for row in read_rows(path):
+        found.rows += 1
+        owed.setdefault(row["run"], {})[row["key"]] = row["source"]
+    with (path / ROWS).open("rb") as file:
+        found.intact = file_digest(file, "sha256").hexdigest() == need_data(path).digest
+    for run, sources in owed.items():
+        for record in read_records(Path(run)):
+            source = sources.pop(record["key"], None)
+            found.changed += source is not None and source != trace_digest(record["trace"])
+        found.missing += len(sources)
+    return found
+
+
+def model_of(runs: tuple[Path, ...]) -> str:
+    """The model that runs were made with, as their configuration names it.
+
+    Raises:
+        ConfigError: they do not say it, or were made with several.
+        RunDirectoryError: a run cannot be read.
+    """
+    models = {str(read_config(run).get("model", {}).get("model", "")) for run in runs}
+    if len(models) != 1 or "" in models:
+        raise ConfigError(
+            f"name the --model that made the runs: they name {', '.join(sorted(models - {''})) or 'none'}"
+        )
+    return models.pop()
 
 
 def source_digests(runs: tuple[Path, ...]) -> dict[str, str]:

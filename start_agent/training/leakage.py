@@ -18,11 +18,15 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from pathlib import Path
 
+from start_agent.batch.store import RECORDS, read_records
 from start_agent.problem import Problem
+from start_agent.tasks import DataOptions, stream
+from start_agent.tasks.definitions import TASKS
 
 THRESHOLD = 0.8
 """The Jaccard index of 3-grams from which on questions are near: the custom of deduplication by MinHash."""
@@ -107,6 +111,28 @@ class HeldOut:
         """Those of these problems that are held out, each with its match."""
         found = ((problem, self.match(problem.question, problem.key)) for problem in problems)
         return [(problem, match) for problem, match in found if match is not None]
+
+
+def read_held_out(names: Sequence[str], threshold: float = THRESHOLD) -> HeldOut:
+    """The problems behind names: of a task, of a run directory, or of a file with the column ``question``.
+
+    Raises:
+        InputError: there is nothing of that name, or it cannot be read.
+    """
+    held_out = HeldOut(threshold=threshold)
+    for name in names:
+        path = Path(name).expanduser()
+        if (path / RECORDS).is_file():
+            for record in read_records(path, traces=False):
+                held_out.add(record["question"], record["problem"])
+            continue
+        if name in TASKS:
+            options = DataOptions(task=name)
+        else:
+            options = DataOptions(data=name, question_column="question", answer_column="question")
+        for problem in stream(options):
+            held_out.add(problem.question, problem.key)
+    return held_out
 
 
 def _digest(words: list[str]) -> bytes:

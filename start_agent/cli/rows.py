@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
     from start_agent.tokenizer import Tokenizer
 
-_SHOW = """Print a row as the trainer sees it. Bold is what the loss sees, dim what it does not (in between ⟦ and ⟧ where there
-are no colours); the model's words are white, hints yellow, outputs of tools cyan, notices magenta, the prompt blue.
-A table counts the tokens of each."""
+_SHOW = """Print a row as the trainer sees it. Bold is what the loss sees, dim what it does not (also between ⟦ and ⟧
+where there are no colours); the model's words are white, hints yellow, outputs of tools cyan, notices magenta, the
+prompt blue. A table counts the tokens of each."""
 
 _EXPORT = """Write a training set for other tools, with its card and manifest. datasets, jsonl, trl and verl carry the
 mask; ShareGPT has no place for one. --push uploads to the hub instead, always as a private data set."""

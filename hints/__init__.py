@@ -6,10 +6,11 @@ Importing this package needs the standard library only; yaml and pydantic are lo
 
 from hints.collection import HintLibrary
 from hints.errors import DuplicateHintError, HintError, HintFileError, NoHintError
-from hints.hint import Domain, Function, Hint, Placement, Template
+from hints.hint import OPENING_FENCE, Domain, Function, Hint, Placement, Template
 from hints.joining import join
 
 __all__ = [
+    "OPENING_FENCE",
     "Domain",
     "DuplicateHintError",
     "Function",

@@ -10,6 +10,8 @@ from typing import Self
 # CSI, OSC and two-character escape sequences (ECMA-48).
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
 
+_CUT = re.compile(r"^\[\.\.\. [\d,]+ characters cut \.\.\.\]$", re.MULTILINE)
+
 
 class Outcome(StrEnum):
     """How a cell ended. Everything but OK is the code's own doing."""
@@ -73,6 +75,11 @@ class Result:
 def clean(text: str) -> str:
     """Without ANSI sequences, and encodable: lone surrogates become question marks."""
     return _ANSI.sub("", text).encode("utf-8", "replace").decode("utf-8")
+
+
+def was_cut(text: str) -> bool:
+    """Whether a text holds the line that ``cut_middle`` puts where it leaves something out."""
+    return _CUT.search(text) is not None
 
 
 def cut_middle(head: str, tail: str, limit: int, omitted: int = 0) -> tuple[str, bool]:

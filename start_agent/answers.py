@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 from start_agent.trace import SpanKind, Trace, TraceOutcome
 
@@ -13,23 +14,37 @@ _BOX = re.compile(r"\\boxed\s*\{")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 
 
-def last_boxed(text: str) -> str | None:
-    r"""The content of the last ``\boxed{…}`` that is closed; None where there is none.
+class Box(NamedTuple):
+    r"""A closed ``\boxed{…}``: from ``begin`` (its backslash) to ``end`` (behind its last brace)."""
 
-    Braces nest; an escaped brace (``\{``) is a character like any other. An unterminated box is no answer.
+    begin: int
+    end: int
+    content: str
+
+
+def boxes(text: str) -> list[Box]:
+    r"""All boxes that are closed, in the order in which they begin.
+
+    Braces nest; an escaped brace (``\{``) is a character like any other. An unterminated box is none.
     """
-    boxes = {box.end() for box in _BOX.finditer(text)}
+    begins = {box.end(): box.start() for box in _BOX.finditer(text)}
     # One pass over all braces: a search from each box would be quadratic where none of them is closed.
     open_braces: list[int] = []
-    begin, end = -1, -1
+    found: list[Box] = []
     for brace in _BRACE.finditer(text):
         if brace.group() == "{":
             open_braces.append(brace.end())
         elif brace.group() == "}" and open_braces:
             opened = open_braces.pop()
-            if opened in boxes and opened > begin:
-                begin, end = opened, brace.start()
-    return None if begin < 0 else text[begin:end].strip()
+            if opened in begins:
+                found.append(Box(begins[opened], brace.end(), text[opened : brace.start()].strip()))
+    return sorted(found)
+
+
+def last_boxed(text: str) -> str | None:
+    r"""The content of the last ``\boxed{…}`` that is closed (see ``boxes``); None where there is none."""
+    found = boxes(text)
+    return found[-1].content if found else None
 
 
 def last_code_block(text: str) -> str | None:

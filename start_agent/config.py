@@ -122,7 +122,7 @@ def _default_text(field: FieldInfo) -> str:
     if field.is_required():
         return " (required)"
     default = field.default
-    if default is None or default == "":
+    if default is None or default in ("", ()):
         return ""
     if isinstance(default, tuple):
         default = " ".join(map(str, default))

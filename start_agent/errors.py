@@ -11,6 +11,7 @@
     │   ├── TraceFormatError    a stored trace that cannot be read
     │   ├── RunDirectoryError   a run directory of another configuration, in use, or not to be read
     │   ├── DataError           a data set that cannot be read, or a column that it does not have
+    │   ├── RowError            a trace that makes no training row: nothing in it is learned, or it is too long
     │   └── MissingExtraError   a package that is not installed; names the command that installs it
     ├── EngineError             the engine failed: infrastructure, never the model's fault
     ├── GradingError            a grader's process could not be started: infrastructure, no verdict
@@ -59,6 +60,14 @@ class RunDirectoryError(InputError):
 
 class DataError(InputError):
     """A data set that cannot be found or read, or that lacks a column; the message lists the columns there are."""
+
+
+class RowError(InputError):
+    """A trace that makes no row of a training set. ``reason`` is ``nothing_trained`` or ``too_long``."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class MissingExtraError(InputError):

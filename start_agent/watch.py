@@ -56,6 +56,20 @@ class Repetition:
                 return True
         return False
 
+    def anywhere(self, token_ids: Sequence[int]) -> bool:
+        """Whether the sequence says so anywhere, not only at its end: whether ``found`` holds of a beginning of it."""
+        import numpy as np
+
+        ids = np.asarray(token_ids, dtype=np.int64)
+        for period in range(1, min(self.max_period, len(ids) - 1) + 1):
+            span = max(self.min_tokens, period * self.min_repeats)
+            # The sequence repeats with this period wherever so many tokens in a row equal those a period before.
+            unequal = np.flatnonzero(ids[period:] != ids[:-period])
+            edges = np.concatenate(([-1], unequal, [len(ids) - period]))
+            if np.diff(edges).max() - 1 >= span - period:
+                return True
+        return False
+
     @property
     def window(self) -> int:
         """How many tokens back it looks, at the most."""

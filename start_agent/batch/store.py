@@ -138,7 +138,7 @@ class RunDirectory:
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write ``summary.json``. Raises BatchError."""
         try:
-            _write_whole(self.path / SUMMARY, summary)
+            write_whole(self.path / SUMMARY, summary)
         except OSError as error:
             raise BatchError(f"cannot write {self.path / SUMMARY}: {error.strerror}") from error
 
@@ -159,7 +159,7 @@ class RunDirectory:
             records = self.path / RECORDS
             if records.exists() and records.stat().st_size:
                 raise RunDirectoryError(f"{self.path} has records but no {CONFIG}: name another --output-dir")
-            _write_whole(path, {"schema": _SCHEMA, "config": config, "versions": versions})
+            write_whole(path, {"schema": _SCHEMA, "config": config, "versions": versions})
             return
         different = differences(read_config(self.path), config)
         if different:
@@ -267,7 +267,7 @@ def _key_of(line: bytes) -> bytes | None:
         return None
 
 
-def _write_whole(path: Path, content: Mapping[str, Any]) -> None:
+def write_whole(path: Path, content: Mapping[str, Any]) -> None:
     """Write a file so that it is there whole or not at all, also after a loss of power."""
     beside = path.with_name(path.name + ".new")
     with beside.open("w", encoding="utf-8") as file:

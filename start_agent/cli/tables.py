@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from rich.table import Table
 
 from start_agent.batch.compare import Comparison
 from start_agent.batch.summary import Summary
+from start_agent.training.card import selection_counts
 
 _MOST_ROWS = 30  # of a table by groups: a set may have hundreds of subjects
 
@@ -74,6 +78,41 @@ def comparison_tables(comparison: Comparison) -> list[Table]:
             f"x {pair.token_ratio:.2f}",
         )
     return [runs, pairs]
+
+
+def data_tables(manifest: Mapping[str, Any], name: str) -> list[Table]:
+    """A training set: what became of every trace, and what is in the rows."""
+    counts = Table("what became of every trace", title=name, title_justify="left")
+    counts.add_column("traces", justify="right")
+    for what, count in selection_counts(manifest["report"], manifest["refused_rows"]).items():
+        counts.add_row(what, f"{count:,}")
+    for what, count in manifest["report"]["repaired"].items():
+        counts.add_row(f"repaired: {what.replace('_', ' ')}", f"{count:,}")
+    rows = Table("rows", "tokens", "in the loss", "a row", "hints")
+    hints = ", ".join(f"{what} {count}" for what, count in manifest["hint_loss"].items())
+    trained, total = manifest["trained"], manifest["tokens"]
+    share = f"{trained:,} ({trained / total:.0%})"
+    rows.add_row(f"{manifest['rows']:,}", f"{total:,}", share, f"{total / manifest['rows']:.0f} tokens", hints)
+    return [counts, rows]
+
+
+def row_table(row: Mapping[str, Any]) -> Table:
+    """The tokens of a row by who wrote them, and how many of them the loss sees."""
+    table = Table("who", title=f"{row['key'][:12]}, hints: {row['hint_loss']}", title_justify="left")
+    for column in ("spans", "tokens", "in the loss"):
+        table.add_column(column, justify="right")
+    totals: dict[str, list[int]] = {}
+    at = 0
+    for span in row["spans"]:
+        entry = totals.setdefault(span["kind"], [0, 0, 0])
+        end = at + span["length"]
+        for place, count in enumerate((1, span["length"], sum(row["assistant_masks"][at:end]))):
+            entry[place] += count
+        at = end
+    for kind, counts in totals.items():
+        table.add_row(kind, *map(str, counts))
+    table.add_row("all", *(str(sum(counts)) for counts in zip(*totals.values(), strict=True)), style="bold")
+    return table
 
 
 def _interval(interval: tuple[float, float]) -> str:

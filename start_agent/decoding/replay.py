@@ -48,7 +48,7 @@ def replay(trace: Trace, tokenizer: Tokenizer, hints: HintLibrary | None = None)
         if expected is SpanKind.MODEL:
             step = controller.turn_ended(span.token_ids, StopKind(span.cause))
         else:
-            step = controller.tool_returned(_unwrapped(tokenizer.decode(span.token_ids)), span.cause)
+            step = controller.tool_returned(unwrapped(tokenizer.decode(span.token_ids)), span.cause)
     at = _compare(trace, at, step)
     if (at, trace.outcome, trace.answer) != (len(trace.spans), step.action.outcome, step.action.answer):
         raise ReplayError(f"the controller ends after {at} spans with {step.action}, the trace does not")
@@ -63,6 +63,6 @@ def _compare(trace: Trace, at: int, step: Step) -> int:
     return at
 
 
-def _unwrapped(output: str) -> str:
+def unwrapped(output: str) -> str:
     """The text inside an output block."""
     return output.partition("```output\n")[2].removesuffix("\n```\n")

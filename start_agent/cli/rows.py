@@ -1,0 +1,148 @@
+"""``start-agent rows``: look at a training set, hold it against its runs, export it."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from start_agent import config
+from start_agent.errors import DataError
+from start_agent.training.export import Format
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from start_agent.tokenizer import Tokenizer
+
+_SHOW = """Print a row as the trainer sees it. Bold is what the loss sees, dim what it does not (also between ⟦ and ⟧
+where there are no colours); the model's words are white, hints yellow, outputs of tools cyan, notices magenta, the
+prompt blue. A table counts the tokens of each."""
+
+_EXPORT = """Write a training set for other tools, with its card and manifest. datasets, jsonl, trl and verl carry the
+mask; ShareGPT has no place for one. --push uploads to the hub instead, always as a private data set."""
+
+_EXPORT_EXAMPLES = """examples:
+  start-agent rows export data/seed --format trl --output export/seed
+  start-agent rows export data/seed --push me/start-seed
+"""
+
+_COLOURS = {"prompt": "blue", "model": "white", "hint": "yellow", "tool_output": "cyan", "notice": "magenta"}
+
+
+class ShowOptions(BaseModel):
+    """Which row."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    index: int = Field(0, ge=0, description="number of the row, the first is 0")
+    model: str | None = Field(None, description="the model whose tokenizer the ids are of; unset, that of the runs")
+
+
+class ExportOptions(BaseModel):
+    """Where to."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Format = Field(Format.DATASETS, description="what is written")
+    output: Path | None = Field(None, description="the folder to write, which must not be there")
+    push: str = Field("", description="upload to this data set of the hub, privately, in place of writing a folder")
+
+
+def add(commands: Any) -> None:
+    """Add the command and its own commands to the parser."""
+    parser = commands.add_parser("rows", help="a training set: see its rows, check it, export it")
+    actions = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    raw = argparse.RawDescriptionHelpFormatter
+
+    show = actions.add_parser("show", help="one row in colour", description=_SHOW, formatter_class=raw)
+    config.add_options(show, ShowOptions, "row")
+    show.set_defaults(run=run_show)
+
+    check = actions.add_parser(
+        "check",
+        help="hold the rows against the runs they were made of",
+        description="See that the rows are as they were written, and each one's trace in its run is the same still.",
+    )
+    check.set_defaults(run=run_check)
+
+    export = actions.add_parser(
+        "export",
+        help="write the rows for other tools",
+        description=_EXPORT,
+        epilog=_EXPORT_EXAMPLES,
+        formatter_class=raw,
+    )
+    config.add_options(export, ExportOptions, "export")
+    export.set_defaults(run=run_export)
+
+    for action in (show, check, export):
+        action.add_argument("data", type=Path, metavar="DIR", help="a data folder, made by start-agent select")
+
+
+def run_show(arguments: argparse.Namespace) -> int:
+    """Print a row."""
+    from rich.console import Console
+
+    from start_agent.cli.tables import row_table
+    from start_agent.models import resolve
+    from start_agent.tokenizer import Tokenizer
+    from start_agent.training.data import model_of, need_data, read_rows
+
+    options = config.build(ShowOptions, vars(arguments))
+    found = need_data(arguments.data)
+    row = next((row for number, row in enumerate(read_rows(arguments.data)) if number == options.index), None)
+    if row is None:
+        raise DataError(f"{arguments.data} has {found.rows} rows: --index goes from 0 to {found.rows - 1}")
+    model = options.model or found.config.get("select", {}).get("model") or model_of((Path(row["run"]),))
+    console = Console(highlight=False)
+    tokenizer = Tokenizer.from_pretrained(resolve(model).location)
+    console.print(row_text(row, tokenizer, marked=not console.is_terminal), soft_wrap=True)
+    console.print(row_table(row))
+    return 0
+
+
+def run_check(arguments: argparse.Namespace) -> int:
+    """Check; 0 where all is as it was."""
+    from start_agent.training.data import check
+
+    found = check(arguments.data)
+    state = "as they were written" if found.intact else "CHANGED since they were written"
+    print(f"{found.rows} rows, {state}; traces changed in their runs: {found.changed}, missing: {found.missing}")
+    return 0 if found.good else 1
+
+
+def run_export(arguments: argparse.Namespace) -> int:
+    """Write or upload; prints where it went."""
+    from start_agent.training.export import export, push
+
+    options = config.build(ExportOptions, vars(arguments))
+    if options.push:
+        print(push(arguments.data, options.push))
+        return 0
+    if options.output is None:
+        raise DataError("name the folder to write with --output, or a data set of the hub with --push")
+    print(export(arguments.data, options.output, options.format))
+    return 0
+
+
+def row_text(row: Mapping[str, Any], tokenizer: Tokenizer, *, marked: bool = False) -> Text:
+    """A row in colour: the colour says who wrote it, bold what the loss sees, dim what it does not.
+
+    With ``marked``, what the loss does not see also stands between ⟦ and ⟧.
+    """
+    from rich.text import Text
+
+    text = Text()
+    kinds = [span["kind"] for span in row["spans"] for _ in range(span["length"])]
+    tokens = zip(row["input_ids"], row["assistant_masks"], kinds, strict=True)
+    for (kind, learned), run in groupby(tokens, key=lambda token: (token[2], token[1])):
+        shown = tokenizer.decode(token_id for token_id, _, _ in run)
+        if marked and not learned:
+            shown = f"⟦{shown}⟧"
+        text.append(shown, style=f"{'bold' if learned else 'dim'} {_COLOURS[kind]}")
+    return text

@@ -1,0 +1,61 @@
+"""The card of a data set: what is in it and how it was made, for whoever finds it later."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+_HEAD = """---
+tags:
+- start-agent
+- tool-integrated-reasoning
+# license: yours to choose; mind those of the problems and of the model that wrote the traces
+---
+
+# {title}
+
+{rows:,} rows, {tokens:,} tokens, {trained:,} of them in the loss. Made by start-agent: long thoughts that call Python,
+each row a whole trace. The columns `input_ids`, `labels` (-100 where there is no loss) and `assistant_masks` are what a
+trainer reads; `messages` and `tools` are a readable copy and must not be rendered for training.
+"""
+
+_TITLES = {
+    "hint-rft": "Hinted traces of problems that the model does not solve alone (Hint-RFT)",
+    "rft": "Right traces, at most one for each problem (RFT)",
+}
+
+
+def card(manifest: Mapping[str, Any]) -> str:
+    """The README.md of a data folder, from its manifest."""
+    report, config = manifest["report"], manifest["config"]
+    title = _TITLES.get(report["kind"], report["kind"])
+    parts = [_HEAD.format(title=title, **{name: manifest[name] for name in ("rows", "tokens", "trained")})]
+    parts.append("## What became of every trace\n\n" + table(selection_counts(report, manifest["refused_rows"])))
+    if report["repaired"]:
+        parts.append("## Repairs in the rows\n\n" + table(report["repaired"]))
+    parts.append("## What became of the hints\n\n" + table(manifest["hint_loss"]))
+    parts.append("## Settings\n\n```json\n" + json.dumps(config, indent=2, ensure_ascii=False) + "\n```\n")
+    sources = {f"`{run}`": f"`{digest}`" for run, digest in manifest["sources"].items()}
+    parts.append("## Sources\n\nThe sha256 of the records of each run.\n\n" + table(sources))
+    parts.append("## Versions\n\n" + table(manifest["versions"]))
+    return "\n".join(parts)
+
+
+def selection_counts(report: Mapping[str, Any], refused_rows: Mapping[str, int]) -> dict[str, int]:
+    """A selection's report as a list that adds up: what was read, what was left out and why, what was kept."""
+    counts = {"records read": report["records"], "- wrong": report["wrong"]}
+    if report["kind"] == "hint-rft":
+        counts |= {"- right without a hint": report["greedy_right"], "- no greedy trace": report["no_greedy"]}
+    counts |= {f"- {name.replace('_', ' ')}": count for name, count in report["refused"].items()}
+    counts["- another trace of the problem was kept"] = report["not_chosen"]
+    counts["kept"] = report["kept"]
+    return counts | {f"- as a row {name.replace('_', ' ')}": count for name, count in refused_rows.items()}
+
+
+def table(rows: Mapping[str, Any]) -> str:
+    """A Markdown table of names and values."""
+    lines = (
+        f"| {name} | {value:,} |" if isinstance(value, int) else f"| {name} | {value} |" for name, value in rows.items()
+    )
+    return "\n".join(["| | |", "|---|---|", *lines]) + "\n"

@@ -1,0 +1,277 @@
+"""A data folder: the rows of a training set, with all that says how they came to be.
+
+::
+
+    rows.jsonl     a JSON object a line; see ``DataRow``'s columns in ``columns_of``
+    data.json      configuration, report, counts, versions; written last and by rename: where it is, all is
+    README.md      the data set's card
+
+Rows name the run, the record and the hash of the trace that they were made of, so that ``check`` can hold
+them against it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from hashlib import file_digest
+from importlib import metadata
+from itertools import accumulate, pairwise
+from pathlib import Path
+from typing import Any
+
+from start_agent.batch.store import RECORDS, differences, read_config, read_records, write_whole
+from start_agent.errors import ConfigError, DataError, RowError
+from start_agent.tokenizer import Tokenizer
+from start_agent.training.card import card
+from start_agent.training.messages import TOOLS, messages
+from start_agent.training.policy import LossPolicy
+from start_agent.training.reading import Reading
+from start_agent.training.rows import make_row
+from start_agent.training.selection import Chosen, Selection, trace_digest
+
+ROWS, MANIFEST, CARD = "rows.jsonl", "data.json", "README.md"
+
+_SCHEMA = 1
+_PACKAGES = ("start-agent", "tokenizers", "transformers", "datasets")
+
+
+@dataclass(frozen=True, slots=True)
+class DataSet:
+    """What a data folder's manifest says.
+
+    Attributes:
+        config: what decided the rows: selection, filters, loss, runs.
+        report: the selection's, as JSON.
+        sources: the sha256 of the records of each run.
+        rows, tokens, trained: in all; ``trained`` is what the loss sees.
+        hint_loss: rows by what became of their hints.
+        refused_rows: chosen traces that made no row, by the reason.
+        digest: the sha256 of ``rows.jsonl``.
+        versions: of what made it.
+    """
+
+    config: dict[str, Any]
+    report: dict[str, Any]
+    sources: dict[str, str]
+    rows: int
+    tokens: int
+    trained: int
+    hint_loss: dict[str, int]
+    refused_rows: dict[str, int]
+    digest: str
+    versions: dict[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready object."""
+        return {"schema": _SCHEMA, **{name: getattr(self, name) for name in self.__slots__}}
+
+
+def write_data(
+    path: Path, selection: Selection, policy: LossPolicy, *, config: Mapping[str, Any], max_length: int | None = None
+) -> DataSet:
+    """Write the rows of a selection: all or, where the process dies, none that anyone would take for all.
+
+    Args:
+        path: the folder: new, or what a killed process left.
+        selection: what was chosen.
+        policy: what the loss sees.
+        config: what decides the rows, JSON-able; kept in the manifest.
+        max_length: tokens of the longest row that is kept.
+
+    Raises:
+        DataError: no row is left, or the folder cannot be written.
+    """
+    refused: Counter[str] = Counter()
+    hint_loss: Counter[str] = Counter()
+    rows = tokens = trained = 0
+    beside = path / (ROWS + ".new")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        sources = source_digests(selection.runs)
+        with beside.open("w", encoding="utf-8") as file:
+            for chosen in selection:
+                try:
+                    row = columns_of(chosen, selection.tokenizer, policy, max_length)
+                except RowError as error:
+                    refused[error.reason] += 1
+                    continue
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                rows, tokens, trained = rows + 1, tokens + len(row["input_ids"]), trained + sum(row["assistant_masks"])
+                hint_loss[row["hint_loss"]] += 1
+            file.flush()
+            os.fsync(file.fileno())
+        if not rows:
+            beside.unlink()
+            raise DataError(f"no trace is left to train on; {_where_they_went(selection, refused)}")
+        with beside.open("rb") as written:
+            digest = file_digest(written, "sha256").hexdigest()
+        found = DataSet(
+            json.loads(json.dumps(config)),
+            selection.report.to_json(),
+            sources,
+            rows,
+            tokens,
+            trained,
+            dict(hint_loss),
+            dict(refused),
+            digest,
+            versions(),
+        )
+        beside.replace(path / ROWS)
+        (path / CARD).write_text(card(found.to_json()), encoding="utf-8")
+        write_whole(path / MANIFEST, found.to_json())
+    except OSError as error:
+        raise DataError(f"cannot write the data folder {path}: {error.strerror}") from error
+    return found
+
+
+def columns_of(
+    chosen: Chosen, tokenizer: Tokenizer, policy: LossPolicy, max_length: int | None = None
+) -> dict[str, Any]:
+    """All columns of a row: where it comes from, what is trained on, and a readable copy. Raises RowError."""
+    record = chosen.record
+    row = make_row(chosen.trace, tokenizer, policy, key=record["key"], max_length=max_length)
+    reading = Reading(chosen.trace, tokenizer)
+    edges = accumulate((length for _, length in row.spans), initial=0)
+    texts = (tokenizer.decode(_readable(row.input_ids[begin:end], tokenizer)) for begin, end in pairwise(edges))
+    spans = [
+        {"kind": kind, "length": length, "text": text} for (kind, length), text in zip(row.spans, texts, strict=True)
+    ]
+    return {
+        **{name: record[name] for name in ("key", "problem", "sample", "question", "gold", "answer")},
+        "run": chosen.run,
+        "source": chosen.source,
+        **{name: value for name, value in row.to_json().items() if name not in ("key", "spans")},
+        "spans": spans,
+        "messages": messages(reading, hints=row.hint_loss != "drop"),
+        "tools": TOOLS,
+    }
+
+
+def read_data(path: Path, config: Mapping[str, Any] | None = None) -> DataSet | None:
+    """What a folder holds; None where it holds no finished data set.
+
+    Raises:
+        DataError: it cannot be read, or it is of another configuration than ``config``.
+    """
+    try:
+        content = json.loads((path / MANIFEST).read_bytes())
+        if content.pop("schema") != _SCHEMA:
+            raise DataError(f"{path / MANIFEST} is of another version of start-agent")
+        found = DataSet(**content)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"cannot read {path / MANIFEST}: {error}") from error
+    if config is not None and (different := differences(found.config, json.loads(json.dumps(config)))):
+        raise DataError(f"{path} holds data of another configuration: {'; '.join(different[:8])}. Name another folder")
+    return found
+
+
+def need_data(path: Path) -> DataSet:
+    """What a folder holds. Raises DataError where it holds no finished data set."""
+    found = read_data(path)
+    if found is None:
+        raise DataError(f"{path} is no data folder: it has no {MANIFEST}; make one with  start-agent select")
+    return found
+
+
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a data folder, one at a time. Raises DataError."""
+    count = need_data(path).rows
+    number = 0
+    try:
+        with (path / ROWS).open(encoding="utf-8") as file:
+            for line in file:
+                number += 1
+                yield json.loads(line)
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read {path / ROWS}, line {number}: {error}") from error
+    if number != count:
+        raise DataError(f"{path / ROWS} has {number} rows where {MANIFEST} says {count}")
+
+
+@dataclass(slots=True)
+class Checked:
+    """Rows held against the runs that they name: ``missing`` have no record there any more, ``changed`` another
+    trace. ``intact`` says whether ``rows.jsonl`` is as it was written."""
+
+    rows: int = 0
+    missing: int = 0
+    changed: int = 0
+    intact: bool = True
+
+    @property
+    def good(self) -> bool:
+        """Whether all is as it was."""
+        return self.intact and not self.missing and not self.changed
+
+
+def check(path: Path) -> Checked:
+    """Hold a data folder against its runs. Raises DataError, and RunDirectoryError for a run that is gone."""
+    found = Checked(intact=True)
+    owed: dict[str, dict[str, str]] = {}  # by run: the source of each record
+    for row in read_rows(path):
+        found.rows += 1
+        owed.setdefault(row["run"], {})[row["key"]] = row["source"]
+    with (path / ROWS).open("rb") as file:
+        found.intact = file_digest(file, "sha256").hexdigest() == need_data(path).digest
+    for run, sources in owed.items():
+        for record in read_records(Path(run)):
+            source = sources.pop(record["key"], None)
+            found.changed += source is not None and source != trace_digest(record["trace"])
+        found.missing += len(sources)
+    return found
+
+
+def model_of(runs: tuple[Path, ...]) -> str:
+    """The model that runs were made with, as their configuration names it.
+
+    Raises:
+        ConfigError: they do not say it, or were made with several.
+        RunDirectoryError: a run cannot be read.
+    """
+    models = {str(read_config(run).get("model", {}).get("model", "")) for run in runs}
+    if len(models) != 1 or "" in models:
+        raise ConfigError(
+            f"name the --model that made the runs: they name {', '.join(sorted(models - {''})) or 'none'}"
+        )
+    return models.pop()
+
+
+def source_digests(runs: tuple[Path, ...]) -> dict[str, str]:
+    """The sha256 of the records of each run."""
+    found: dict[str, str] = {}
+    for run in runs:
+        with (run / RECORDS).open("rb") as file:
+            found[str(run)] = file_digest(file, "sha256").hexdigest()
+    return found
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that decide a row."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _readable(token_ids: tuple[int, ...], tokenizer: Tokenizer) -> tuple[int, ...]:
+    """Without an end of sequence, which is no text."""
+    return token_ids[:-1] if token_ids[-1] in tokenizer.eos_ids else token_ids
+
+
+def _where_they_went(selection: Selection, refused: Mapping[str, int]) -> str:
+    report = selection.report
+    counts = {"wrong": report.wrong, "right without a hint": report.greedy_right, "no greedy trace": report.no_greedy}
+    counts |= dict(report.refused) | dict(refused)
+    told = ", ".join(f"{name} {count}" for name, count in counts.items() if count)
+    return f"{report.records} records were read ({told or 'none refused'})"

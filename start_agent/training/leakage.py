@@ -1,0 +1,150 @@
+"""Held-out problems in a training set: the same, the same but for its spelling, nearly the same.
+
+Two questions are
+
+* the **same** where their keys are equal (``Problem.key``);
+* **respelled** where their terms are equal: letter case, spaces, and punctuation that says nothing are left out;
+* **near** where they name the same numbers and operators in the same order and their term n-grams agree: a Jaccard
+  index (shared by all) of at least the threshold.
+
+Numbers and operators decide what is asked ("3 + 4" is not "3 - 4", nor is it "3 + 5"), so no two questions that
+differ in one of them are near. They are also what makes the search fast: only questions with the same numbers are
+compared at all, and those through an index of their n-grams, so that tens of thousands of questions against
+thousands take seconds.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from start_agent.batch.store import RECORDS, read_records
+from start_agent.problem import Problem
+from start_agent.tasks import DataOptions, stream
+from start_agent.tasks.definitions import TASKS
+
+THRESHOLD = 0.8
+"""The Jaccard index of 3-grams from which on questions are near: the custom of deduplication by MinHash."""
+
+_NGRAM = 3
+# A hyphen between letters and an exclamation mark after anything but a number or a bracket are punctuation.
+_TERM = re.compile(r"\d+(?:\.\d+)*|[^\W\d_]+|[+*/^=<>%]|(?<![^\W\d_])-|-(?![^\W\d_])|(?<=[\d)])!")
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+_SIGNS = str.maketrans({"−": "-", "–": "-", "×": "*", "·": "*", "⋅": "*", "÷": "/"})
+
+
+@dataclass(frozen=True, slots=True)
+class LeakMatch:
+    """A training question that is a held-out one: ``kind`` is same, respelled or near; ``key`` the held-out one's."""
+
+    kind: str
+    key: str
+    likeness: float = 1.0
+
+
+def terms(question: str) -> list[str]:
+    """The words, numbers and operators of a question, in order, without case; all else says nothing."""
+    text = unicodedata.normalize("NFKC", question.translate(_SIGNS)).casefold()
+    return _TERM.findall(_THOUSANDS.sub("", text))
+
+
+def normalised(question: str) -> str:
+    """The question's terms in one line: equal for questions that differ in spelling only."""
+    return " ".join(terms(question))
+
+
+class HeldOut:
+    """The problems that no training set may hold.
+
+    Args:
+        problems: the held-out ones.
+        threshold: the Jaccard index from which on a question is near; above 1, none is.
+    """
+
+    def __init__(self, problems: Iterable[Problem] = (), *, threshold: float = THRESHOLD) -> None:
+        self.threshold = threshold
+        self._keys: set[str] = set()
+        self._respelled: dict[bytes, str] = {}
+        self._ngrams: dict[tuple[bytes, str], list[int]] = defaultdict(list)  # (numbers, n-gram) → held-out ones
+        self._sizes: list[tuple[str, int]] = []
+        for problem in problems:
+            self.add(problem.question, problem.key)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def add(self, question: str, key: str) -> None:
+        """One more held-out question."""
+        if key in self._keys:
+            return
+        self._keys.add(key)
+        words = terms(question)
+        self._respelled.setdefault(_digest(words), key)
+        ngrams, numbers = _ngrams(words), _numbers(words)
+        for ngram in ngrams:
+            self._ngrams[numbers, ngram].append(len(self._sizes))
+        self._sizes.append((key, len(ngrams)))
+
+    def match(self, question: str, key: str) -> LeakMatch | None:
+        """The held-out problem that a question is; None where it is none of them."""
+        if key in self._keys:
+            return LeakMatch("same", key)
+        words = terms(question)
+        if words and (respelled := self._respelled.get(_digest(words))) is not None:
+            return LeakMatch("respelled", respelled)
+        ngrams, numbers = _ngrams(words), _numbers(words)
+        shared = Counter(index for ngram in ngrams for index in self._ngrams.get((numbers, ngram), ()))
+        best = LeakMatch("near", "", 0.0)
+        for index, count in shared.items():
+            other, size = self._sizes[index]
+            likeness = count / (len(ngrams) + size - count)
+            if likeness > best.likeness:
+                best = LeakMatch("near", other, likeness)
+        return best if best.likeness >= self.threshold else None
+
+    def matches(self, problems: Iterable[Problem]) -> list[tuple[Problem, LeakMatch]]:
+        """Those of these problems that are held out, each with its match."""
+        found = ((problem, self.match(problem.question, problem.key)) for problem in problems)
+        return [(problem, match) for problem, match in found if match is not None]
+
+
+def read_held_out(names: Sequence[str], threshold: float = THRESHOLD) -> HeldOut:
+    """The problems behind names: of a task, of a run directory, or of a file with the column ``question``.
+
+    Raises:
+        InputError: there is nothing of that name, or it cannot be read.
+    """
+    held_out = HeldOut(threshold=threshold)
+    for name in names:
+        path = Path(name).expanduser()
+        if (path / RECORDS).is_file():
+            for record in read_records(path, traces=False):
+                held_out.add(record["question"], record["problem"])
+            continue
+        if name in TASKS:
+            options = DataOptions(task=name)
+        else:
+            options = DataOptions(data=name, question_column="question", answer_column="question")
+        for problem in stream(options):
+            held_out.add(problem.question, problem.key)
+    return held_out
+
+
+def _digest(words: list[str]) -> bytes:
+    return sha256(" ".join(words).encode()).digest()
+
+
+def _numbers(words: list[str]) -> bytes:
+    """What decides the numbers of a question: all of its terms that are no words."""
+    return _digest([word for word in words if not word[0].isalpha()])
+
+
+def _ngrams(words: list[str]) -> set[str]:
+    """The n-grams of terms; of a question that is shorter, its terms."""
+    count = len(words) - _NGRAM + 1
+    return {" ".join(words[at : at + _NGRAM]) for at in range(count)} if count > 0 else set(words)

@@ -1,0 +1,78 @@
+"""A trace as chat messages, for people and for tools that want them. Nothing is ever trained on what stands here:
+chat templates change and delete what they are given, and only the ids are what the model saw.
+
+The form is TRL's: an assistant's message has its thinking under ``reasoning_content`` and its code as a tool call,
+a message of the role ``tool`` has the output, and ``TOOLS`` describes the one tool there is.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hints import OPENING_FENCE
+from start_agent.decoding.replay import unwrapped
+from start_agent.trace import SpanKind
+from start_agent.training.reading import Reading
+
+PYTHON = "python"
+
+TOOLS: list[dict[str, Any]] = [
+    {
+        "type": "function",
+        "function": {
+            "name": PYTHON,
+            "description": "Run Python in a notebook's kernel. Variables stay; what is printed comes back.",
+            "parameters": {
+                "type": "object",
+                "properties": {"code": {"type": "string", "description": "the cell to run"}},
+                "required": ["code"],
+            },
+        },
+    }
+]
+"""The ``tools`` column."""
+
+
+def messages(reading: Reading, *, hints: bool = True) -> list[dict[str, Any]]:
+    """The conversation of a trace.
+
+    Args:
+        reading: of the trace.
+        hints: whether the hints' sentences are part of the thinking; without them, as where they are dropped.
+    """
+    found = _asked(reading)
+    at = 0
+    for cell in reading.cells:
+        thinking = _thinking(reading, at, cell.fence, hints).strip()
+        call = {"type": "function", "function": {"name": PYTHON, "arguments": {"code": cell.code}}}
+        found.append({"role": "assistant", "reasoning_content": thinking, "content": "", "tool_calls": [call]})
+        output = reading.tokenizer.decode(reading.trace.spans[cell.output].token_ids)
+        found.append({"role": "tool", "name": PYTHON, "content": unwrapped(output)})
+        at = reading.ends(cell.output)
+    thinking, answer = "", at
+    if reading.answer_begins is not None:
+        end = max(at, reading.answer_begins - len(reading.think_end))
+        thinking, answer = _thinking(reading, at, end, hints).strip(), max(at, reading.answer_begins)
+    said = reading.string(answer, reading.end_of_text).strip()
+    found.append({"role": "assistant", "reasoning_content": thinking, "content": said})
+    return found
+
+
+def _asked(reading: Reading) -> list[dict[str, Any]]:
+    """The messages before the model's, as they were put; without the template's own text."""
+    meta = reading.trace.meta
+    question = "\n\n".join(part for part in (meta.get("question", ""), meta.get("instruction", "")) if part)
+    system = [{"role": "system", "content": meta["system"]}] if meta.get("system") else []
+    return [*system, {"role": "user", "content": question}]
+
+
+def _thinking(reading: Reading, begin: int, end: int, hints: bool) -> str:
+    """The text from one place to another; of the hints, where they are not wanted, the fence alone."""
+    parts: list[str] = []
+    for at, span in enumerate(reading.trace.spans):
+        part = reading.string(max(begin, reading.begins[at]), max(begin, min(end, reading.ends(at))))
+        if span.kind is SpanKind.HINT and not hints:
+            fence = "" if not parts or parts[-1].endswith("\n") else "\n"
+            part = fence + OPENING_FENCE if OPENING_FENCE in part else ""
+        parts.append(part)
+    return "".join(parts)

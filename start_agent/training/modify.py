@@ -1,0 +1,171 @@
+"""Repairs of a trace, at token level: tokens are taken out, none are made up.
+
+The paper modifies "unreasonable content" and does not say how. The rules here:
+
+* ``cut_after_answer``: what the model goes on to write after the line of its boxed answer is cut, up to the end of
+  sequence that it wrote.
+* ``drop_failed_cell``: a cell that failed goes, with its output, where the next cell is its corrected twin: it ran,
+  its code is like the failed one's, and no later cell reads a name that only the failed one had set. What led to the
+  failed cell goes too: of a cell that a hint opened, the connective and the hint. So does what was said between
+  the failure and the twin, since there is no failure left to speak of; the twin's own hint, if it has one, stays.
+"""
+
+from __future__ import annotations
+
+import ast
+import symtable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from difflib import SequenceMatcher
+from itertools import pairwise
+
+from start_agent.answers import boxes
+from start_agent.tokenizer import Tokenizer
+from start_agent.trace import Span, SpanKind, Trace
+from start_agent.training.places import connective_of
+from start_agent.training.reading import Cell, Reading, Spot
+from start_agent.training.rows import MODIFICATIONS
+
+CUT_AFTER_ANSWER, DROP_FAILED_CELL = "cut_after_answer", "drop_failed_cell"
+
+TWIN_LIKENESS = 0.6
+"""The least likeness (``difflib``'s ratio, by characters) of a corrected cell to the failed one: that above which
+difflib itself calls sequences close matches."""
+
+
+def modify(trace: Trace, tokenizer: Tokenizer) -> Trace:
+    """The repaired trace, with the names of its repairs in ``meta``; the trace itself where there is nothing to do."""
+    names: list[str] = []
+    for name, rule in _RULES.items():
+        while (repaired := rule(Reading(trace, tokenizer))) is not None:
+            names.append(name)
+            trace = repaired
+    if not names:
+        return trace
+    return replace(trace, meta=trace.meta | {MODIFICATIONS: [*trace.meta.get(MODIFICATIONS, ()), *names]})
+
+
+def cut_after_answer(reading: Reading) -> Trace | None:
+    """Without what follows the line of the answer; None where nothing follows it."""
+    trace, begin = reading.trace, reading.answer_begins
+    if begin is None or trace.answer is None or trace.spans[-1].kind is not SpanKind.MODEL:
+        return None
+    last = trace.spans[-1]
+    eos = last.token_ids[-1:] if last.token_ids and last.token_ids[-1] in reading.tokenizer.eos_ids else ()
+    end = len(reading.text) - len(reading.tokenizer.bytes_of(eos))
+    answer = reading.text[begin:end].decode("utf-8", errors="surrogateescape")
+    box = next((box for box in boxes(answer) if box.content == trace.answer), None)
+    if box is None:
+        return None
+    line_end = answer.find("\n", box.end)
+    rest = answer[line_end:] if line_end >= 0 else ""
+    if not rest.strip() or "```" in answer[: line_end if line_end >= 0 else None]:
+        return None  # only blanks follow; and a program in the answer is no rambling
+    cut, clean = reading.spot(begin + len(answer[:line_end].encode("utf-8", errors="surrogateescape")))
+    if not clean:
+        cut = Spot(cut.span, cut.token + 1)  # the token that ends the line is kept whole
+    if cut.span != len(trace.spans) - 1 or cut.token >= len(last.token_ids) - len(eos):
+        return None
+    return replace(trace, spans=[*trace.spans[:-1], replace(last, token_ids=last.token_ids[: cut.token] + eos)])
+
+
+def drop_failed_cell(reading: Reading) -> Trace | None:
+    """Without the first failed cell that has a corrected twin; None where there is none that can be taken out."""
+    cells, spans = reading.cells, reading.trace.spans
+    for at, (cell, twin) in enumerate(pairwise(cells)):
+        if not _failed(spans[cell.output]) or not _ran(spans[twin.output]):
+            continue
+        likeness = SequenceMatcher(None, cell.code, twin.code, autojunk=False).ratio()
+        if likeness < TWIN_LIKENESS or _needed(cell.code, [later.code for later in cells[at + 1 :]]):
+            continue
+        first, last = _lead_in(reading, cell), _lead_in(reading, twin)
+        if first is not None and last is not None and (repaired := _without(reading, first, last)) is not None:
+            return repaired
+    return None
+
+
+_RULES: dict[str, Callable[[Reading], Trace | None]] = {
+    DROP_FAILED_CELL: drop_failed_cell,
+    CUT_AFTER_ANSWER: cut_after_answer,
+}
+
+
+def _failed(output: Span) -> bool:
+    return output.kind is SpanKind.TOOL_OUTPUT and output.cause != "ok"
+
+
+def _ran(output: Span) -> bool:
+    return output.kind is SpanKind.TOOL_OUTPUT and output.cause == "ok"
+
+
+def _lead_in(reading: Reading, cell: Cell) -> Spot | None:
+    """The first token of what leads to a cell; None where its fence begins inside a token."""
+    if cell.hint is not None:
+        before = connective_of(reading.trace, cell.hint - 1, reading.tokenizer)
+        return Spot(cell.hint, 0) if before is None else Spot(cell.hint - 1, before)
+    spot, clean = reading.spot(cell.fence)
+    return spot if clean else None
+
+
+def _without(reading: Reading, first: Spot, last: Spot) -> Trace | None:
+    """The trace without the tokens from ``first`` up to ``last``; None where a fence would not begin a line."""
+    spans, tokenizer = reading.trace.spans, reading.tokenizer
+    head, tail = spans[first.span], spans[last.span]
+    kept, more = head.token_ids[: first.token], tail.token_ids[last.token :]
+    if tail.kind is SpanKind.MODEL and last.token and not tokenizer.bytes_of(kept).endswith(b"\n"):
+        before = tail.token_ids[last.token - 1]
+        if tokenizer.bytes_of((before,)).strip(b"\n"):
+            return None
+        more = (before, *more)  # the line break that stood before the twin's fence
+    if head.kind is tail.kind is SpanKind.MODEL:
+        joined = [Span(SpanKind.MODEL, kept + more, tail.cause)]
+    else:
+        joined = [replace(head, token_ids=kept)] if kept else []
+        joined.append(replace(tail, token_ids=more))
+    return replace(reading.trace, spans=[*spans[: first.span], *joined, *spans[last.span + 1 :]])
+
+
+def _needed(failed: str, later: Sequence[str]) -> bool:
+    """Whether a later cell may read a name that only the failed one has set."""
+    try:
+        names = {name for statement in ast.parse(failed).body for name in _globals(statement)[1]}
+    except (SyntaxError, ValueError):
+        return False  # nothing of it ran
+    for code in later:
+        try:
+            statements = ast.parse(code).body
+        except (SyntaxError, ValueError):
+            continue  # nothing of it ran
+        for statement in statements:
+            reads, sets = _globals(statement)
+            if names & reads:
+                return True
+            names -= sets
+    return False
+
+
+def _globals(statement: ast.stmt) -> tuple[set[str], set[str]]:
+    """The variables of the kernel that a statement reads before it sets them itself, as far as one can see, and sets.
+
+    Of a loop only its own variable counts as set before it is read.
+    """
+    reads: set[str] = set()
+    sets: set[str] = set()
+    whole = symtable.symtable(ast.unparse(statement), "cell", "exec")
+    tables = [whole]
+    for table in tables:
+        tables += table.get_children()
+        for symbol in table.get_symbols():
+            if table is whole or symbol.is_global():
+                if symbol.is_referenced():
+                    reads.add(symbol.get_name())
+                if symbol.is_assigned() or symbol.is_imported() or symbol.is_namespace():
+                    sets.add(symbol.get_name())
+    for node in ast.walk(statement):
+        if isinstance(node, ast.For):
+            reads -= _named(node.target) - _named(node.iter)
+    return reads, sets
+
+
+def _named(node: ast.expr) -> set[str]:
+    return {name.id for name in ast.walk(node) if isinstance(name, ast.Name)}

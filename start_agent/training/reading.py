@@ -1,0 +1,135 @@
+"""A trace as text with places: its cells, where its answer begins, which token holds which byte."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+from typing import NamedTuple
+
+from start_agent.markers import CONNECTIVES, LANGUAGES, MarkerKind, Markers, Match, Matcher, State
+from start_agent.tokenizer import Tokenizer
+from start_agent.trace import SpanKind, Trace
+
+
+class Spot(NamedTuple):
+    """A token: ``token`` of the span ``span``."""
+
+    span: int
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A block of code that was run, or would have been had there been calls left.
+
+    Attributes:
+        code: what was run.
+        fence: where its opening fence begins, in bytes of the reading's text; ``begin`` where its code does,
+            ``end`` where its closing fence does.
+        output: the span that answers it: a tool's output, or a notice.
+        hint: the span of the hint that opened it; None where the model did.
+    """
+
+    code: str
+    fence: int
+    begin: int
+    end: int
+    output: int
+    hint: int | None
+
+
+class Reading:
+    """A trace, read once. ``text`` is the bytes of all that follows the prompt; places are offsets in it.
+
+    Args:
+        trace: complete; its ``meta`` says what its markers are.
+        tokenizer: the model's.
+    """
+
+    def __init__(self, trace: Trace, tokenizer: Tokenizer) -> None:
+        self.trace, self.tokenizer = trace, tokenizer
+        self.cells: list[Cell] = []
+        self.answer_begins: int | None = None if trace.meta.get("thinking", True) else 0
+        self.begins: list[int] = []  # where each span begins; a prompt is empty here
+        self.think_end = str(trace.meta.get("think_end", "</think>")).encode()
+        self.text = self._read()
+
+    def _read(self) -> bytes:
+        meta = self.trace.meta
+        settings = meta.get("settings", {})
+        words, languages = settings.get("connectives", CONNECTIVES), settings.get("languages", LANGUAGES)
+        matcher = Matcher(self.tokenizer, Markers(tuple(words), self.think_end.decode(), tuple(languages)))
+        state = State(answering=self.answer_begins is not None)
+        text = bytearray()
+        opened: tuple[Match, int | None] | None = None
+        closed = 0
+        for at, span in enumerate(self.trace.spans):
+            self.begins.append(len(text))
+            if span.kind is SpanKind.PROMPT:
+                continue
+            if span.kind in (SpanKind.TOOL_OUTPUT, SpanKind.NOTICE) and opened is not None:
+                fence, hint = opened
+                end = max(closed, fence.end)
+                code = bytes(text[fence.end : end]).decode("utf-8", errors="replace")
+                self.cells.append(Cell(code, fence.begin, fence.end, end, at, hint))
+                opened = None
+            piece = self.tokenizer.bytes_of(span.token_ids)
+            matches: tuple[Match, ...]
+            if span.kind is SpanKind.MODEL:
+                state, matches = matcher.read(state, piece)
+            else:
+                state, matches = matcher.inserted(state, piece, may_open=span.kind is SpanKind.HINT)
+            for match in matches:
+                if match.kind is MarkerKind.CODE_OPEN:
+                    opened = (match, at if span.kind is SpanKind.HINT else None)
+                elif match.kind is MarkerKind.CODE_CLOSE:
+                    closed = match.begin
+                elif match.kind is MarkerKind.THINK_END and self.answer_begins is None:
+                    self.answer_begins = match.end
+            text += piece
+        return bytes(text)
+
+    @cached_property
+    def _edges(self) -> list[int]:
+        """Where each token after the prompt begins, and where the last one ends."""
+        ids = (i for span in self.trace.spans if span.kind is not SpanKind.PROMPT for i in span.token_ids)
+        return list(accumulate((len(self.tokenizer.bytes_of((token_id,))) for token_id in ids), initial=0))
+
+    def spot(self, place: int) -> tuple[Spot, bool]:
+        """The token that holds the byte at ``place``, and whether it begins there."""
+        index = bisect_right(self._edges, place) - 1  # of tokens without bytes the last: it is they that come before
+        clean = self._edges[index] == place
+        for at, span in enumerate(self.trace.spans):
+            if span.kind is SpanKind.PROMPT:
+                continue
+            if index < len(span.token_ids):
+                return Spot(at, index), clean
+            index -= len(span.token_ids)
+        raise IndexError(f"the text has no byte {place}")
+
+    def string(self, begin: int = 0, end: int | None = None) -> str:
+        """The text from one place to another, as a string."""
+        return self.text[begin:end].decode("utf-8", errors="replace")
+
+    def model_text(self, begin: int = 0, end: int | None = None) -> str:
+        """What the model wrote of it: without hints, outputs and notices."""
+        stop = len(self.text) if end is None else end
+        found = bytearray()
+        for number, span in enumerate(self.trace.spans):
+            if span.kind is SpanKind.MODEL:
+                first = max(begin, self.begins[number])
+                found += self.text[first : max(first, min(stop, self.ends(number)))]
+        return found.decode("utf-8", errors="replace")
+
+    def ends(self, span: int) -> int:
+        """Where a span ends."""
+        return self.begins[span + 1] if span + 1 < len(self.begins) else len(self.text)
+
+    @property
+    def end_of_text(self) -> int:
+        """Where the text ends, the end of sequence left out."""
+        ids = self.trace.spans[-1].token_ids if self.trace.spans else ()
+        ended = ids and ids[-1] in self.tokenizer.eos_ids and self.trace.spans[-1].kind is SpanKind.MODEL
+        return len(self.text) - (len(self.tokenizer.bytes_of(ids[-1:])) if ended else 0)

@@ -1,0 +1,304 @@
+"""From run directories to training traces: which problems, which of their traces, and why not the others.
+
+::
+
+    selection = hint_rft_pairs([Path("runs/greedy")], [Path("runs/hinted")], tokenizer, SelectionOptions())
+    selection = rft([Path("runs/sampled")], tokenizer, SelectionOptions(choice=Choice.SHORTEST))
+    for chosen in selection: ...            # a Chosen: record and trace, repaired where a rule applied
+    print(selection.report.to_json())
+
+The runs are read twice, one record at a time: first every trace is judged and all that is kept of it is its key and
+its rank among those of its problem; then the chosen ones are read again. So memory grows with the number of
+problems, not with the length of their traces.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from hashlib import blake2b, sha256
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from start_agent.batch.store import read_records
+from start_agent.errors import DataError
+from start_agent.seeds import derive_seed
+from start_agent.tokenizer import Tokenizer
+from start_agent.trace import SpanKind, Trace
+from start_agent.training.filters import Candidate, FilterOptions, leaked, refused_by
+from start_agent.training.leakage import HeldOut
+from start_agent.training.modify import modify
+from start_agent.training.rows import MODIFICATIONS
+
+
+class Choice(StrEnum):
+    """Which of several right traces of a problem is kept. Ties are broken by a draw from the seed."""
+
+    SHORTEST = "shortest"
+    """The one with the fewest tokens."""
+    FEWEST_FAILED = "fewest_failed"
+    """The one with the fewest failed cells, of these the shortest."""
+    DIVERSE = "diverse"
+    """The one least like the other right ones of its problem: with the lowest mean likeness (Jaccard index of token
+    4-grams that the model wrote, estimated by MinHash)."""
+    RANDOM = "random"
+    """Any one."""
+
+
+class SelectionOptions(BaseModel):
+    """How traces are chosen."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    choice: Choice = Field(Choice.SHORTEST, description="which of the right traces of a problem is kept")
+    seed: int = Field(0, ge=0, description="decides what the choice leaves open")
+    repair: bool = Field(True, description="repair traces before they are judged: see `start_agent.training.modify`")
+    max_rows: int | None = Field(None, ge=1, description="keep no more problems, drawn by the seed")
+
+
+@dataclass(slots=True)
+class SelectionReport:
+    """What became of every record. ``refused`` keeps the order in which the filters are asked.
+
+    Attributes:
+        kind: hint-rft or rft.
+        records: read from the runs that traces are chosen from.
+        problems: in them.
+        wrong: records whose answer is wrong.
+        greedy_right: right records (and, in all, ``greedy_right_problems``) that need no hint: greedy solved them.
+        no_greedy: records of problems that the greedy runs do not have.
+        refused: right records by the first filter that refused them.
+        passed: records that passed every filter; ``passed_problems`` have at least one.
+        not_chosen: of them, those of which another trace of the problem was kept, or beyond ``max_rows``.
+        kept: the rest: one for each problem.
+        repaired: kept records by the repairs made in them.
+    """
+
+    kind: str
+    records: int = 0
+    problems: int = 0
+    wrong: int = 0
+    greedy_right: int = 0
+    greedy_right_problems: int = 0
+    no_greedy: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    passed: int = 0
+    passed_problems: int = 0
+    not_chosen: int = 0
+    kept: int = 0
+    repaired: Counter[str] = field(default_factory=Counter)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready object."""
+        return {name: _plain(getattr(self, name)) for name in self.__slots__}
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A trace to learn from, repaired where a rule applied, and the record that it came in (without its trace).
+
+    ``run`` is the run's path and ``source`` the sha256 of the stored trace (``trace_digest``): with the record's key
+    they say what exactly was used.
+    """
+
+    record: dict[str, Any]
+    trace: Trace
+    run: str
+    source: str
+
+
+Place = tuple[int, str]
+"""The number of a run among the runs, and the key of a record in it: runs of the same problems have the same keys."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What was chosen. Iterating reads the traces again, in the order of the runs.
+
+    ``places`` are the number of the run and the key of the record of each.
+    """
+
+    report: SelectionReport
+    places: frozenset[Place]
+    runs: tuple[Path, ...]
+    tokenizer: Tokenizer
+    options: SelectionOptions
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __iter__(self) -> Iterator[Chosen]:
+        found = 0
+        for number, path in enumerate(self.runs):
+            for record in read_records(path):
+                if (number, record["key"]) in self.places:
+                    found += 1
+                    stored = record.pop("trace")
+                    trace = _trace(stored, self.tokenizer, self.options)
+                    yield Chosen(record, trace, str(path), trace_digest(stored))
+        if found != len(self.places):
+            raise DataError("a run directory has lost records since the selection was made: select again")
+
+
+def hint_rft_pairs(
+    greedy: Sequence[Path],
+    hinted: Sequence[Path],
+    tokenizer: Tokenizer,
+    options: SelectionOptions | None = None,
+    filters: FilterOptions | None = None,
+    held_out: HeldOut | None = None,
+) -> Selection:
+    """Hinted traces of problems that the model solves with a hint and not without: greedy wrong, hinted right.
+
+    Args:
+        greedy: runs without hints. A problem counts as solved where any of its traces is right.
+        hinted: runs with hints.
+        tokenizer: of the model that made the runs.
+        options: how one trace of several is chosen, and whether traces are repaired.
+        filters: the bounds of the filters.
+        held_out: problems that must not be among them.
+
+    Raises:
+        RunDirectoryError: a run cannot be read.
+        DataError: a run was changed while it was read.
+    """
+    solved: dict[str, bool] = {}
+    for path in greedy:
+        for record in read_records(path, traces=False):
+            solved[record["problem"]] = solved.get(record["problem"], False) or record["correct"]
+    return _select("hint-rft", hinted, tokenizer, options, filters, held_out, solved)
+
+
+def rft(
+    runs: Sequence[Path],
+    tokenizer: Tokenizer,
+    options: SelectionOptions | None = None,
+    filters: FilterOptions | None = None,
+    held_out: HeldOut | None = None,
+) -> Selection:
+    """Right traces, at most one for each problem. Takes and raises what ``hint_rft_pairs`` does."""
+    return _select("rft", runs, tokenizer, options, filters, held_out, None)
+
+
+def _select(
+    kind: str,
+    runs: Sequence[Path],
+    tokenizer: Tokenizer,
+    options: SelectionOptions | None,
+    filters: FilterOptions | None,
+    held_out: HeldOut | None,
+    solved: dict[str, bool] | None,
+) -> Selection:
+    options, filters = options or SelectionOptions(), filters or FilterOptions()
+    report = SelectionReport(kind)
+    problems: set[str] = set()
+    right_alone: set[str] = set()
+    passed: dict[str, list[_Ranked]] = defaultdict(list)  # by problem
+    for number, path in enumerate(runs):
+        for record in read_records(path):
+            report.records += 1
+            problem = record["problem"]
+            problems.add(problem)
+            if not record["correct"]:
+                report.wrong += 1
+            elif solved is not None and problem not in solved:
+                report.no_greedy += 1
+            elif solved is not None and solved[problem]:
+                report.greedy_right += 1
+                right_alone.add(problem)
+            elif (leak := leaked(record, held_out)) is not None:
+                report.refused[leak] += 1
+            else:
+                candidate = Candidate.of(record, _trace(record["trace"], tokenizer, options), tokenizer)
+                refusal = refused_by(candidate, filters)
+                if refusal is None:
+                    passed[problem].append(_Ranked.of((number, candidate.key), candidate, options))
+                else:
+                    report.refused[refusal] += 1
+    report.problems, report.greedy_right_problems = len(problems), len(right_alone)
+    report.passed, report.passed_problems = sum(map(len, passed.values())), len(passed)
+    chosen = {problem: _choose(ranked, options.choice) for problem, ranked in passed.items()}
+    drawn = sorted(chosen, key=lambda problem: derive_seed(options.seed, f"row {problem}"))[: options.max_rows]
+    kept = [chosen[problem] for problem in drawn]
+    report.kept, report.not_chosen = len(kept), report.passed - len(kept)
+    report.repaired.update(name for one in kept for name in one.repairs)
+    return Selection(report, frozenset(one.place for one in kept), tuple(runs), tokenizer, options)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ranked:
+    """What is kept of a trace that passed: the lowest ``rank`` is chosen."""
+
+    place: Place
+    rank: tuple[int, ...]
+    repairs: tuple[str, ...]
+    signature: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, place: Place, candidate: Candidate, options: SelectionOptions) -> _Ranked:
+        length, draw = candidate.trace.count(), derive_seed(options.seed, f"choice {place[0]} {place[1]}")
+        rank: tuple[int, ...]
+        match options.choice:
+            case Choice.SHORTEST:
+                rank = (length, draw)
+            case Choice.FEWEST_FAILED:
+                rank = (candidate.failed_cells, length, draw)
+            case Choice.DIVERSE | Choice.RANDOM:
+                rank = (draw,)
+        signature = minhash(candidate.trace) if options.choice is Choice.DIVERSE else ()
+        return cls(place, rank, tuple(candidate.trace.meta.get(MODIFICATIONS, ())), signature)
+
+    def likeness(self, others: Iterable[_Ranked]) -> float:
+        """The sum of its likenesses to others, each estimated by the share of equal minima."""
+        return sum(
+            sum(one == other for one, other in zip(self.signature, them.signature, strict=True)) / len(self.signature)
+            for them in others
+            if them is not self
+        )
+
+
+_HASHES, _NGRAM = 64, 4
+
+
+def minhash(trace: Trace) -> tuple[int, ...]:
+    """The MinHash signature of the token 4-grams that the model wrote: the least of each of 64 hashes over them.
+
+    The share of equal places of two signatures estimates the Jaccard index of their 4-grams (Broder 1997), with a
+    standard error of at most 1/16.
+    """
+    import numpy as np
+
+    ids = [token_id for span in trace.of_kind(SpanKind.MODEL) for token_id in span.token_ids]
+    ngrams = {tuple(ids[at : at + _NGRAM]) for at in range(max(len(ids) - _NGRAM + 1, 1))}
+    digests = (blake2b(repr(ngram).encode(), digest_size=8).digest() for ngram in ngrams)
+    hashes = np.fromiter((int.from_bytes(digest, "big") for digest in digests), dtype=np.uint64, count=len(ngrams))
+    # Odd multipliers permute the 64-bit numbers; the high bits of the products are what is compared.
+    odd = np.array([derive_seed(0, f"minhash {number}") | 1 for number in range(_HASHES)], dtype=np.uint64)
+    return tuple(int((hashes * factor >> np.uint64(32)).min()) for factor in odd)
+
+
+def trace_digest(stored: dict[str, Any]) -> str:
+    """The sha256 of a stored trace: of the kinds and ids of its spans, which are all that a row is made of."""
+    digest = sha256()
+    for span in stored["spans"]:
+        digest.update(f"{span['kind']}:{' '.join(map(str, span['token_ids']))};".encode())
+    return digest.hexdigest()
+
+
+def _choose(ranked: list[_Ranked], choice: Choice) -> _Ranked:
+    if choice is Choice.DIVERSE:
+        return min(ranked, key=lambda one: (one.likeness(ranked), one.rank))
+    return min(ranked, key=lambda one: one.rank)
+
+
+def _trace(stored: dict[str, Any], tokenizer: Tokenizer, options: SelectionOptions) -> Trace:
+    trace = Trace.from_json(stored)
+    return modify(trace, tokenizer) if options.repair else trace
+
+
+def _plain(value: Any) -> Any:
+    return dict(value) if isinstance(value, dict) else value

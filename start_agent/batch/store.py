@@ -272,7 +272,7 @@ def take_lock(path: Path) -> int:
 
 
 def write_whole(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file so that it is there whole or not at all, also after a loss of power."""
+    """Write a file so that it is there whole or not at all, also after a loss of power."""
     beside = path.with_name(path.name + ".new")
     with beside.open("w", encoding="utf-8") as file:
         json.dump(content, file, indent=2, ensure_ascii=False, allow_nan=False)

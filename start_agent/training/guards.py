@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from start_agent.errors import DataError
+from start_agent.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     import torch
 
 IGNORED = -100  # a label without loss: torch's cross entropy and every collator of transformers and TRL agree on it
 _NAMED = 3  # rows named in an error
+_PROBE = 12  # tokens of each of the two rows that show whether packed rows see each other
+_PROBE_TOLERANCE = 1e-2  # of the largest logit: above what bfloat16 rounds, far below what another context changes
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,16 +98,56 @@ def check_batch(batch: Mapping[str, torch.Tensor], rows: Iterable[Mapping[str, A
         owed.setdefault(ids.tobytes(), []).append(labels)
     for row in rows:
         found = owed.get(np.asarray(row["input_ids"], dtype=np.int64).tobytes())
-        if not found:
+        if found is None:
             continue
         wanted = np.asarray(row["labels"], dtype=np.int64)
         # The first label is never predicted; packing sets it to IGNORED, for the row before must not predict it.
         found[:] = [labels for labels in found if not np.array_equal(labels[1:], wanted[1:])]
+        if not any(owed.values()):
+            return
     left = [labels for found in owed.values() for labels in found]
     if left:
         raise DataError(
             f"{len(left)} sequences of the first batch do not carry the labels of their rows: "
             "the data collator cut, padded or masked them differently"
+        )
+
+
+def check_packing(model: Any, collate: Callable[[list[dict[str, Any]]], Mapping[str, torch.Tensor]]) -> None:
+    """See, by running the model, that rows packed into one sequence do not see each other.
+
+    The same tokens are run behind two different rows: what the model makes of them must not depend on these.
+
+    Args:
+        model: as it will train.
+        collate: the collator that it will train with.
+
+    Raises:
+        ConfigError: they do see each other: the attention takes a packed sequence for one text.
+    """
+    import torch
+
+    probe, before = list(range(8, 8 + _PROBE)), (list(range(1, 1 + _PROBE)), list(range(2, 2 + _PROBE))[::-1])
+    made = []
+    training = model.training
+    model.eval()
+    try:
+        for other in before:
+            row = {"input_ids": other + probe, "labels": other + probe, "seq_lengths": [len(other), len(probe)]}
+            batch = {
+                name: value.to(model.device) if isinstance(value, torch.Tensor) else value
+                for name, value in collate([row]).items()
+                if name != "labels"
+            }
+            with torch.no_grad():
+                made.append(model(**batch, use_cache=False).logits[0, _PROBE:].float())
+    finally:
+        model.train(training)
+    difference = float((made[0] - made[1]).abs().max() / made[0].abs().max())
+    if difference > _PROBE_TOLERANCE:
+        raise ConfigError(
+            "packed rows would see each other with this model and this --attention: "
+            "use flash_attention_2, or train with --no-packing"
         )
 
 

@@ -77,6 +77,7 @@ def install(weights: Path, base: Path, output: Path) -> None:
     """
     try:
         for path in _matching(weights, _WEIGHTS):
+            path.chmod(0o644)  # safetensors writes for its owner alone
             path.replace(output / path.name)
         for path in _matching(base, _TAKEN_OVER):
             shutil.copyfile(path, output / path.name)

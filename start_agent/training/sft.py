@@ -5,7 +5,7 @@ The output folder::
     config.json, model.safetensors, tokenizer …   the model; config.json comes last, so that where it is, all is
     README.md                                     the model card
     training/run.json                             what was asked for, in full, and the versions
-    training/checkpoint-N/                        from which a killed run goes on
+    training/checkpoint-N/                        from which a killed run goes on; removed at its end
     training/loss.csv, loss.png                   the curve
     training/report.json                          there once the run has come to its end; written by rename
     training/lock                                 held (flock) while a run is at work
@@ -25,7 +25,10 @@ from typing import TYPE_CHECKING, Any
 from start_agent.batch.store import differences, take_lock, write_whole
 from start_agent.errors import DataError, MissingExtraError, RunDirectoryError
 from start_agent.training import saving
+from start_agent.training.curves import write_curve
 from start_agent.training.guards import RowsFacts, check_rows
+from start_agent.training.loading import numbers
+from start_agent.training.model_card import model_card
 from start_agent.training.options import RUNTIME, SftOptions
 
 if TYPE_CHECKING:
@@ -73,6 +76,7 @@ def train(
     options: SftOptions,
     output_dir: Path,
     *,
+    source: Mapping[str, str] | None = None,
     listener: Listener | None = None,
 ) -> TrainReport:
     """Fine-tune a model; go on from the last checkpoint where the folder has one of the same run.
@@ -82,12 +86,14 @@ def train(
         rows: mappings with ``input_ids`` and ``labels`` (-100: no loss), a list or a ``datasets.Dataset``.
         options: how.
         output_dir: the model's folder; see the module.
+        source: where the rows came from, for the model card.
         listener: hears each point of the loss curve.
 
     Raises:
         DataError: rows that are malformed, too long, or without a trained token.
         RunDirectoryError: the folder holds another run, or another model.
         ModelError: the model cannot be loaded.
+        TrainingError: the loss is no number any more.
         ConfigError: options that do not fit each other, the model or the machine.
         MissingExtraError: the packages of training are not installed.
     """
@@ -95,6 +101,7 @@ def train(
         from start_agent.training import trainer
     except ImportError as error:
         raise MissingExtraError(error.name or "trl", "train") from error
+    rows = numbers(rows)
     base = saving.base_folder(model)
     facts = _look_at(base, rows, options)
     work = output_dir / FOLDER
@@ -111,9 +118,13 @@ def train(
         outcome = trainer.run(base, rows, options, work, listener)
         if not main_process():
             return _report(output_dir, facts, outcome)
-        saving.install(outcome.weights, base, output_dir)
+        write_curve(outcome.curve, work)
         report = _report(output_dir, facts, outcome)
+        card = model_card(run, report, versions(), source or {})
+        (output_dir / "README.md").write_text(card, encoding="utf-8")
+        saving.install(outcome.weights, base, output_dir)
         write_whole(work / _REPORT, asdict(report))
+        trainer.remove_checkpoints(work)
         return report
 
 

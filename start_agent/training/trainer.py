@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import time
@@ -13,6 +14,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from peft import LoraConfig
 from transformers import (
     AutoModelForCausalLM,
@@ -22,12 +24,13 @@ from transformers import (
     Trainer,
     TrainerCallback,
 )
+from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
 from trl import SFTConfig, SFTTrainer
 
-from start_agent.errors import ConfigError, ModelError
+from start_agent.errors import ConfigError, ModelError, TrainingError
 from start_agent.tokenizer import first_line
 from start_agent.training import saving
-from start_agent.training.guards import check_batch
+from start_agent.training.guards import check_batch, check_packing
 from start_agent.training.options import SftOptions
 from start_agent.training.order import Order
 
@@ -82,6 +85,8 @@ def arguments(options: SftOptions, folder: Path, processes: int) -> SFTConfig:
         save_steps=options.save_every,
         save_total_limit=2,  # the one before is whole, should the last be torn
         logging_steps=options.log_every,
+        logging_first_step=True,
+        logging_nan_inf_filter=False,  # else a loss that is no number any more would be shown as the last good one
         disable_tqdm=True,
         report_to=[],
         dataloader_pin_memory=options.device != "cpu" and torch.cuda.is_available(),
@@ -96,7 +101,7 @@ class RowsTrainer(SFTTrainer):  # type: ignore[misc]  # untyped
     """
 
     def __init__(self, options: SftOptions, **given: Any) -> None:
-        self._options = options
+        self.options = options
         super().__init__(**given)
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
@@ -117,8 +122,10 @@ class RowsTrainer(SFTTrainer):  # type: ignore[misc]  # untyped
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Order:
         rows = self.train_dataset if train_dataset is None else train_dataset
-        options = self._options
-        lengths = [len(ids) for ids in rows["input_ids"]] if options.group_by_length else [0] * len(rows)
+        options = self.options
+        lengths = [0] * len(rows)
+        if options.group_by_length:
+            lengths = [len(row["input_ids"]) for row in rows.with_format("numpy", columns=["input_ids"])]
         return Order(lengths, options.seed, options.batch_size, grouped=options.group_by_length)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
@@ -128,16 +135,28 @@ class RowsTrainer(SFTTrainer):  # type: ignore[misc]  # untyped
             mark_whole(Path(self.args.output_dir) / f"{_CHECKPOINT}{self.state.global_step}")
 
 
-class Teller(TrainerCallback):  # type: ignore[misc]  # untyped
-    """Tells a listener of each point of the loss curve."""
+class Watch(TrainerCallback):  # type: ignore[misc]  # untyped
+    """Tells a listener of each point of the loss curve; stops a run whose loss is no number any more."""
 
-    def __init__(self, listener: Listener) -> None:
+    def __init__(self, listener: Listener | None) -> None:
         self._listener = listener
 
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """What the trainer calls: the last step is always a point."""
+        control.should_log |= state.global_step >= state.max_steps
+
     def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **_: Any) -> None:
-        """What the trainer calls."""
-        if state.is_world_process_zero and logs and "loss" in logs:
-            self._listener(step_of({**logs, "step": state.global_step}, state.max_steps))
+        """What the trainer calls. Raises TrainingError."""
+        if not logs or "loss" not in logs:
+            return
+        step = step_of({**logs, "step": state.global_step}, state.max_steps)
+        if not (math.isfinite(step.loss) and math.isfinite(step.gradient_norm)):
+            raise TrainingError(
+                f"at step {step.step} the loss is {step.loss}, the gradient's norm {step.gradient_norm}: "
+                "look at the rows, or lower --learning-rate"
+            )
+        if self._listener is not None and state.is_world_process_zero:
+            self._listener(step)
 
 
 def step_of(record: Mapping[str, Any], steps: int) -> Step:
@@ -169,10 +188,10 @@ def last_whole(folder: Path) -> Path | None:
     return max(whole, key=_number, default=None)
 
 
-def remove_torn(folder: Path) -> None:
-    """Remove checkpoints that a killed run left unfinished."""
+def remove_checkpoints(folder: Path, *, torn_only: bool = False) -> None:
+    """Remove the checkpoints, or only those that a killed run left unfinished."""
     for path in folder.glob(f"{_CHECKPOINT}*"):
-        if not (path / _WHOLE).is_file():
+        if not (torn_only and (path / _WHOLE).is_file()):
             shutil.rmtree(path)
 
 
@@ -213,13 +232,19 @@ class Outcome:
 
 def run(base: Path, rows: Any, options: SftOptions, work: Path, listener: Listener | None) -> Outcome:
     """Train, from the last whole checkpoint where there is one. See ``sft.train``, which has looked at the rows."""
-    threads = torch.get_num_threads()
+    threads, bars = torch.get_num_threads(), (is_progress_bar_enabled(), are_progress_bars_disabled())
     if options.threads is not None:
         torch.set_num_threads(options.threads)
+    disable_progress_bar()
+    disable_progress_bars()
     try:
         return _run(base, rows, options, work, listener)
     finally:
         torch.set_num_threads(threads)
+        if bars[0]:
+            enable_progress_bar()
+        if not bars[1]:
+            enable_progress_bars()
 
 
 def _run(base: Path, rows: Any, options: SftOptions, work: Path, listener: Listener | None) -> Outcome:
@@ -229,7 +254,12 @@ def _run(base: Path, rows: Any, options: SftOptions, work: Path, listener: Liste
             f"--batch-size {options.batch_size} is no multiple of --micro-batch {options.micro_batch} "
             f"times {processes} processes"
         )
-    settings = arguments(options, work, processes)  # before the model: with DeepSpeed it decides how that is loaded
+    try:
+        settings = arguments(options, work, processes)  # before the model: with DeepSpeed it says how that is loaded
+    except ValueError as error:
+        raise ConfigError(f"this machine does not do what is asked for: {first_line(error)}") from error
+    if settings.deepspeed_plugin is not None and options.lora_rank is not None:
+        raise ConfigError("--lora-rank under DeepSpeed is not supported: adapters are for one GPU")
     trainer = RowsTrainer(
         options,
         model=_load(base, options, deepspeed=settings.deepspeed_plugin is not None),
@@ -237,12 +267,14 @@ def _run(base: Path, rows: Any, options: SftOptions, work: Path, listener: Liste
         train_dataset=_dataset(rows),
         processing_class=AutoTokenizer.from_pretrained(base),
         peft_config=_adapters(options),
-        callbacks=[Teller(listener)] if listener else [],
+        callbacks=[Watch(listener)],
     )
     first = [trainer.train_dataset[i] for i in range(min(options.micro_batch, len(trainer.train_dataset)))]
     check_batch(trainer.data_collator(first), rows)
+    if options.packing and not trainer.is_deepspeed_enabled:
+        check_packing(trainer.model, trainer.data_collator)
     if trainer.is_world_process_zero():
-        remove_torn(work)
+        remove_checkpoints(work, torn_only=True)
     last = last_whole(work)
     begin, done = time.monotonic(), 0.0
     if last is not None:
@@ -279,7 +311,7 @@ def _dataset(rows: Any) -> Dataset:
     columns = ["input_ids", "labels"]
     if isinstance(rows, Dataset):
         return rows.select_columns(columns)
-    return Dataset.from_dict({name: [list(row[name]) for row in rows] for name in columns})
+    return Dataset.from_dict({name: [row[name] for row in rows] for name in columns})
 
 
 def _adapters(options: SftOptions) -> LoraConfig | None:
@@ -302,7 +334,7 @@ def _weights(trainer: RowsTrainer, base: Path, work: Path) -> Path:
         return folder
     if trainer.is_world_process_zero():
         model = trainer.accelerator.unwrap_model(trainer.model)
-        if trainer._options.lora_rank is not None:
+        if trainer.options.lora_rank is not None:
             model.save_pretrained(work / "adapter")
             model = model.merge_and_unload()
         model.to(getattr(torch, saving.dtype(base))).save_pretrained(folder)

@@ -175,7 +175,10 @@ def _agree(work: Path, run: dict[str, Any]) -> None:
         there = json.loads(path.read_bytes())["run"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunDirectoryError(f"cannot read {path}: {error}") from error
-    if different := differences(there, run):
+    different = differences(there, run)
+    if different and not any(work.glob("checkpoint-*")) and not (work / _REPORT).exists():
+        write_whole(path, {"run": run, "versions": versions()})  # that run never came to learn anything
+    elif different:
         raise RunDirectoryError(
             f"{work.parent} holds a run of another configuration: {'; '.join(different)}. "
             "Name another --output-dir, or run with the old options"

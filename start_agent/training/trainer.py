@@ -80,7 +80,7 @@ def arguments(options: SftOptions, folder: Path, processes: int) -> SFTConfig:
         gradient_checkpointing=options.gradient_checkpointing,
         optim="adamw_torch_fused",
         seed=options.seed,
-        use_cpu=options.device == "cpu",
+        use_cpu=options.device == "cpu" or not torch.accelerator.is_available(),
         save_strategy="steps",
         save_steps=options.save_every,
         save_total_limit=2,  # the one before is whole, should the last be torn
@@ -89,7 +89,7 @@ def arguments(options: SftOptions, folder: Path, processes: int) -> SFTConfig:
         logging_nan_inf_filter=False,  # else a loss that is no number any more would be shown as the last good one
         disable_tqdm=True,
         report_to=[],
-        dataloader_pin_memory=options.device != "cpu" and torch.cuda.is_available(),
+        dataloader_pin_memory=options.device != "cpu" and torch.accelerator.is_available(),
     )
 
 
@@ -254,6 +254,8 @@ def _run(base: Path, rows: Any, options: SftOptions, work: Path, listener: Liste
             f"--batch-size {options.batch_size} is no multiple of --micro-batch {options.micro_batch} "
             f"times {processes} processes"
         )
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("--device cuda: torch sees no GPU here")
     try:
         settings = arguments(options, work, processes)  # before the model: with DeepSpeed it says how that is loaded
     except ValueError as error:

@@ -15,6 +15,7 @@
     │   └── MissingExtraError   a package that is not installed; names the command that installs it
     ├── EngineError             the engine failed: infrastructure, never the model's fault
     ├── GradingError            a grader's process could not be started: infrastructure, no verdict
+    ├── TrainingError           a training had to stop: its loss is no number any more
     ├── BatchError              a run had to stop: too many faults, a full disk; what is finished is on disk
     ├── StageError              a stage of a recipe failed; says which, and what it said last
     └── ReplayError             a controller took another action than the stored trace records
@@ -85,6 +86,10 @@ class EngineError(StartAgentError):
 
 class GradingError(StartAgentError):
     """A grader could not do its work. There is no verdict: the answer is neither right nor wrong."""
+
+
+class TrainingError(StartAgentError):
+    """A training had to stop, by what it does and not by what it was given: the loss is no number any more."""
 
 
 class BatchError(StartAgentError):

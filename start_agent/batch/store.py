@@ -72,7 +72,7 @@ class RunDirectory:
         self = cls(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            self._take_lock()
+            self._lock = take_lock(path)
             self._agree(json.loads(json.dumps(config)), dict(versions or {}))
             self._file = os.open(path / RECORDS, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
             self._scan()
@@ -141,16 +141,6 @@ class RunDirectory:
             write_whole(self.path / SUMMARY, summary)
         except OSError as error:
             raise BatchError(f"cannot write {self.path / SUMMARY}: {error.strerror}") from error
-
-    def _take_lock(self) -> None:
-        self._lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            owner = os.read(self._lock, 20).decode("ascii", "replace").strip() or "unknown"
-            raise RunDirectoryError(f"another run (process {owner}) is at work in {self.path}") from None
-        os.ftruncate(self._lock, 0)
-        os.write(self._lock, f"{os.getpid()}\n".encode())
 
     def _agree(self, config: dict[str, Any], versions: dict[str, str]) -> None:
         """Write the configuration, or see that the one that is there is the same."""
@@ -265,6 +255,20 @@ def _key_of(line: bytes) -> bytes | None:
         return bytes.fromhex(line[begin : begin + _KEY_CHARS].decode("ascii"))
     except ValueError:
         return None
+
+
+def take_lock(path: Path) -> int:
+    """Hold a folder until the descriptor returned is closed or the process ends. Raises RunDirectoryError, OSError."""
+    lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        owner = os.read(lock, 20).decode("ascii", "replace").strip() or "unknown"
+        os.close(lock)
+        raise RunDirectoryError(f"another run (process {owner}) is at work in {path}") from None
+    os.ftruncate(lock, 0)
+    os.write(lock, f"{os.getpid()}\n".encode())
+    return lock
 
 
 def write_whole(path: Path, content: Mapping[str, Any]) -> None:

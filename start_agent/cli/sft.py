@@ -1,0 +1,129 @@
+"""``start-agent sft``: fine-tune a model on rows with labels, resumable at any moment."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from start_agent import config
+from start_agent.training.options import RUNTIME, SftOptions, read_recipe, recipe_names
+
+if TYPE_CHECKING:
+    from start_agent.training.trainer import Step
+
+_PLAIN_EVERY = 10.0  # seconds
+
+_EXAMPLES = """examples:
+  start-agent sft --recipe pocket --data runs/d-seed --output-dir models/start-0
+  start-agent sft --recipe lora --model Qwen/Qwen3-8B --data runs/d-seed --output-dir models/start-0
+  accelerate launch --config_file accelerate-zero3.yaml -m start_agent sft --recipe start-32b \\
+      --model Qwen/QwQ-32B-Preview --data runs/d-seed --output-dir models/start-0
+  start-agent solve --model models/start-0 "What is 17 * 23?"
+
+Run the same command again after whatever stopped it: it goes on from the last checkpoint. These options may change
+between the starts: """
+_EXAMPLES += ", ".join("--" + name.replace("_", "-") for name in sorted(RUNTIME)) + ".\n"
+
+
+class TrainOptions(BaseModel):
+    """What is trained, on what, to where."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = Field("pocket", description="the base: a model of the hub, a local folder, or the embedded 'pocket'")
+    data: Path = Field(description="rows: a data folder, a JSONL file, or a folder that datasets saved")
+    output_dir: Path = Field(description="the new model's folder: new, or that of the same run")
+    recipe: str | None = Field(
+        None, description=f"a set of settings: {', '.join(recipe_names())}, or a YAML file of them; flags override it"
+    )
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "sft",
+        help="fine-tune a model on rows with labels; resumable",
+        description="Fine-tune a model on rows with labels. Before the first step the rows are checked, and the first "
+        "batch against them; the same command again goes on from the last checkpoint.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    config.add_options(parser, TrainOptions, "run")
+    config.add_options(parser, SftOptions, "training")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Train; 0 when the model is there."""
+    from start_agent.training.loading import read_rows, source
+    from start_agent.training.sft import main_process, train
+
+    given = vars(arguments)
+    options = config.build(TrainOptions, given)
+    settings = config.build(SftOptions, read_recipe(options.recipe) if options.recipe else {}, given)
+    rows = read_rows(options.data)
+    with _Bar() if main_process() else nullcontext() as bar:
+        report = train(
+            options.model,
+            rows,
+            settings,
+            options.output_dir,
+            source=source(options.data),
+            listener=None if bar is None else bar.hear,
+        )
+    if not main_process():
+        return 0
+    if report.already_done:
+        print(f"nothing is owed: {options.output_dir} holds the finished model", file=sys.stderr)
+    print(
+        f"{report.steps} steps over {report.rows} rows, {report.trained_tokens:,} of {report.tokens:,} tokens in the "
+        f"loss: {report.first_loss:.3f} to {report.last_loss:.3f} nats per trained token; "
+        f"{report.tokens_per_second:,.0f} tokens/s",
+        file=sys.stderr,
+    )
+    print(options.output_dir)
+    return 0
+
+
+class _Bar:
+    """The run's progress on stderr: a bar where somebody looks, a line now and then where nobody does."""
+
+    def __init__(self) -> None:
+        console = Console(stderr=True, highlight=False)
+        columns = (
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("steps | loss {task.fields[loss]:.4f} | rate {task.fields[rate]:.2e} |"),
+            TimeRemainingColumn(),
+        )
+        self._progress = Progress(*columns, console=console, transient=True) if console.is_terminal else None
+        self._task: TaskID | None = None
+        self._said = 0.0
+
+    def __enter__(self) -> _Bar:
+        if self._progress is not None:
+            self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    def hear(self, step: Step) -> None:
+        """Take the news."""
+        if self._progress is not None:
+            if self._task is None:
+                self._task = self._progress.add_task("", total=step.steps, loss=step.loss, rate=step.learning_rate)
+            self._progress.update(self._task, completed=step.step, loss=step.loss, rate=step.learning_rate)
+        elif time.monotonic() - self._said >= _PLAIN_EVERY or step.step == step.steps:
+            self._said = time.monotonic()
+            line = f"step {step.step}/{step.steps} | loss {step.loss:.4f} | rate {step.learning_rate:.2e}"
+            print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,95 @@
+"""The settings of a fine-tuning, and the recipes: YAML files of them that ship with the package."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from start_agent import config
+from start_agent.errors import ConfigError
+
+_RECIPES = resources.files("start_agent.training") / "recipes"
+_SUFFIX = ".yaml"
+
+
+class SftOptions(BaseModel):
+    """How a model is fine-tuned. The defaults are the paper's where it says them; ``recipes/`` has whole sets."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    learning_rate: float = Field(7e-6, gt=0, description="peak learning rate")
+    epochs: float = Field(3.0, gt=0, description="passes over the rows")
+    max_steps: int | None = Field(None, ge=1, description="optimizer steps, in place of --epochs")
+    batch_size: int = Field(
+        128, ge=1, description="sequences in an optimizer step, over all processes; packed ones with --packing"
+    )
+    micro_batch: int = Field(
+        1, ge=1, description="sequences at once in one process; the rest of a step is accumulated, one after another"
+    )
+    warmup_share: float = Field(0.03, ge=0, lt=1, description="share of the steps in which the rate rises from 0")
+    schedule: Literal["cosine", "linear", "constant_with_warmup"] = Field(
+        "cosine", description="the rate after the warm-up"
+    )
+    weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay")
+    beta2: float = Field(0.999, ge=0, lt=1, description="AdamW's decay of the second moment")
+    clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
+    max_length: int = Field(16384, ge=2, description="tokens in a sequence; a longer row is an error, never cut")
+    packing: bool = Field(
+        False, description="several rows in a sequence of --max-length, none cut, none seeing another (best fit first)"
+    )
+    group_by_length: bool = Field(False, description="rows of like length in a step, so that little is padding")
+    attention: Literal["sdpa", "eager", "flash_attention_2", "flash_attention_3"] = Field(
+        "sdpa", description="how attention is computed; packing wants flash attention"
+    )
+    weights: Literal["float32", "bfloat16"] = Field(
+        "float32", description="of the weights while they train; bfloat16 for LoRA and under DeepSpeed"
+    )
+    bf16: bool = Field(True, description="matrix products in bfloat16, the rest in float32")
+    gradient_checkpointing: bool = Field(True, description="compute activations twice rather than keep them")
+    lora_rank: int | None = Field(None, ge=1, description="train adapters of this rank, not the weights themselves")
+    lora_alpha: int = Field(32, ge=1, description="LoRA's scale; what is added is scaled by alpha / rank")
+    lora_dropout: float = Field(0.0, ge=0, lt=1, description="LoRA's dropout")
+    seed: int = Field(0, ge=0, description="decides the order of the rows, and the adapters' first weights")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
+    threads: int | None = Field(None, ge=1, description="CPU threads of torch; unset, torch's own choice")
+    save_every: int = Field(200, ge=1, description="steps between checkpoints, from which a run goes on")
+    log_every: int = Field(1, ge=1, description="steps between points of the loss curve")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.batch_size % self.micro_batch:
+            raise ValueError(f"batch_size {self.batch_size} is no multiple of micro_batch {self.micro_batch}")
+        if self.packing and self.group_by_length:
+            raise ValueError("packing and group_by_length exclude each other: packed sequences are of one length")
+        return self
+
+
+RUNTIME = frozenset({"threads", "save_every", "log_every"})
+"""Options that say how a run is carried out, not what it learns: they may change from one start to the next."""
+
+
+def recipe_names() -> list[str]:
+    """The recipes that ship with the package: what ``--recipe`` takes beside a path."""
+    names = (entry.name for entry in _RECIPES.iterdir())
+    return sorted(name.removesuffix(_SUFFIX) for name in names if name.endswith(_SUFFIX) and "accelerate" not in name)
+
+
+def read_recipe(name: str) -> dict[str, Any]:
+    """The settings of a recipe, by its name or by the path of a YAML file of one's own.
+
+    Raises:
+        ConfigError: there is no such recipe, or it has a key that no option has.
+    """
+    path = Path(name)
+    if name in recipe_names():
+        with resources.as_file(_RECIPES / f"{name}{_SUFFIX}") as packaged:
+            values = config.read_yaml(packaged)
+    elif path.suffix in {_SUFFIX, ".yml"}:
+        values = config.read_yaml(path)
+    else:
+        raise ConfigError(f"--recipe: no recipe {name!r}; there are {', '.join(recipe_names())}, or a YAML file's path")
+    config.refuse_unknown(values, [SftOptions], name)
+    return values

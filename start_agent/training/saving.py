@@ -1,0 +1,95 @@
+"""The model's folder: what is taken over from the base, what is new, and in which order it comes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from hashlib import sha256
+from pathlib import Path
+
+from start_agent.errors import ModelError, RunDirectoryError
+from start_agent.models import resolve
+from start_agent.tokenizer import first_line
+
+CONFIG = "config.json"
+
+# Copied byte by byte, never saved anew: ids, special tokens and the chat template stay what they are.
+_TAKEN_OVER = (
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.*",
+    "merges.txt",
+    "*.model",
+    "*.tiktoken",
+    "chat_template*",
+    "generation_config.json",
+    "LICENSE*",
+)
+_WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
+_SAMPLE = 1 << 20  # bytes of each end of a file of weights that its digest covers
+
+
+def base_folder(model: str) -> Path:
+    """The local folder of a model; one of the hub is downloaded first. Raises ModelError, MissingExtraError."""
+    location = resolve(model).location
+    if Path(location).is_dir():
+        return Path(location)
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(location, allow_patterns=[CONFIG, *_TAKEN_OVER, *_WEIGHTS]))
+    except Exception as error:  # whatever the hub's client and the HTTP library under it raise
+        raise ModelError(f"cannot download the model {model!r}: {first_line(error)}") from error
+
+
+def digest(folder: Path) -> str:
+    """sha256 over a model's configuration and both ends of each file of its weights: another training shows there."""
+    total = sha256((folder / CONFIG).read_bytes())
+    for path in _matching(folder, _WEIGHTS):
+        size = path.stat().st_size
+        total.update(f"{path.name} {size}\n".encode())
+        with path.open("rb") as file:
+            total.update(file.read(_SAMPLE))
+            file.seek(max(size - _SAMPLE, 0))
+            total.update(file.read())
+    return total.hexdigest()
+
+
+def dtype(folder: Path) -> str:
+    """The type that a model's weights are stored in: its configuration's, or float32."""
+    values = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    return str(values.get("dtype") or values.get("torch_dtype") or "float32").removeprefix("torch.")
+
+
+def install(weights: Path, base: Path, output: Path) -> None:
+    """Make the output a model's folder: new weights, all else the base's. The configuration comes last.
+
+    Args:
+        weights: a folder with the new weights; emptied and removed.
+        base: the model that they were trained from.
+        output: the folder.
+
+    Raises:
+        RunDirectoryError: it cannot be written.
+    """
+    try:
+        for path in _matching(weights, _WEIGHTS):
+            path.chmod(0o644)  # safetensors writes for its owner alone
+            path.replace(output / path.name)
+        for path in _matching(base, _TAKEN_OVER):
+            shutil.copyfile(path, output / path.name)
+        beside = output / f"{CONFIG}.new"
+        shutil.copyfile(base / CONFIG, beside)
+        beside.replace(output / CONFIG)
+        shutil.rmtree(weights)
+    except OSError as error:
+        raise RunDirectoryError(f"cannot write the model to {output}: {error.strerror}") from error
+
+
+def _matching(folder: Path, patterns: tuple[str, ...]) -> Iterator[Path]:
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and any(fnmatch(path.name, pattern) for pattern in patterns):
+            yield path

@@ -1,0 +1,213 @@
+"""Supervised fine-tuning of a model on rows with labels: guarded before the first step, resumable, whole at its end.
+
+The output folder::
+
+    config.json, model.safetensors, tokenizer …   the model; config.json comes last, so that where it is, all is
+    README.md                                     the model card
+    training/run.json                             what was asked for, in full, and the versions
+    training/checkpoint-N/                        from which a killed run goes on; removed at its end
+    training/loss.csv, loss.png                   the curve
+    training/report.json                          there once the run has come to its end; written by rename
+    training/lock                                 held (flock) while a run is at work
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from start_agent.batch.store import differences, take_lock, write_whole
+from start_agent.errors import DataError, MissingExtraError, RunDirectoryError
+from start_agent.training import saving
+from start_agent.training.curves import write_curve
+from start_agent.training.guards import RowsFacts, check_rows
+from start_agent.training.loading import numbers
+from start_agent.training.model_card import model_card
+from start_agent.training.options import RUNTIME, SftOptions
+
+if TYPE_CHECKING:
+    from start_agent.training.trainer import Listener
+
+FOLDER = "training"
+_RUN, _REPORT = "run.json", "report.json"
+_PACKAGES = ("start-agent", "torch", "transformers", "trl", "accelerate", "peft", "datasets", "tokenizers")
+
+
+@dataclass(frozen=True, slots=True)
+class TrainReport:
+    """What a run did.
+
+    Attributes:
+        output: the model's folder.
+        rows, tokens, trained_tokens: of the data, once through.
+        digest: sha256 over the rows' ids and labels.
+        steps: optimizer steps.
+        parameters: that were trained.
+        first_loss, last_loss: nats per trained token, of the first and the last point of the curve.
+        seconds, tokens_per_second: of the last start; padding is not counted.
+        processes: that trained side by side.
+        already_done: the folder held the finished run; nothing was trained now.
+    """
+
+    output: str
+    rows: int
+    tokens: int
+    trained_tokens: int
+    digest: str
+    steps: int
+    parameters: int
+    first_loss: float
+    last_loss: float
+    seconds: float
+    tokens_per_second: float
+    processes: int
+    already_done: bool = False
+
+
+def train(
+    model: str,
+    rows: Sequence[Mapping[str, Any]],
+    options: SftOptions,
+    output_dir: Path,
+    *,
+    source: Mapping[str, str] | None = None,
+    listener: Listener | None = None,
+) -> TrainReport:
+    """Fine-tune a model; go on from the last checkpoint where the folder has one of the same run.
+
+    Args:
+        model: a name of the hub, a local folder, or ``pocket``.
+        rows: mappings with ``input_ids`` and ``labels`` (-100: no loss), a list or a ``datasets.Dataset``.
+        options: how.
+        output_dir: the model's folder; see the module.
+        source: where the rows came from, for the model card.
+        listener: hears each point of the loss curve.
+
+    Raises:
+        DataError: rows that are malformed, too long, or without a trained token.
+        RunDirectoryError: the folder holds another run, or another model.
+        ModelError: the model cannot be loaded.
+        TrainingError: the loss is no number any more.
+        ConfigError: options that do not fit each other, the model or the machine.
+        MissingExtraError: the packages of training are not installed.
+    """
+    try:
+        from start_agent.training import trainer
+    except ImportError as error:
+        raise MissingExtraError(error.name or "trl", "train") from error
+    rows = numbers(rows)
+    base = saving.base_folder(model)
+    facts = _look_at(base, rows, options)
+    work = output_dir / FOLDER
+    with _held(work):
+        run = {
+            "base": model,
+            "base_digest": saving.digest(base),
+            "rows": {"count": facts.rows, "digest": facts.digest},
+            "options": json.loads(options.model_dump_json(exclude=set(RUNTIME))),
+        }
+        _agree(work, run)
+        if (work / _REPORT).is_file():
+            return replace(TrainReport(**json.loads((work / _REPORT).read_bytes())), already_done=True)
+        outcome = trainer.run(base, rows, options, work, listener)
+        if not main_process():
+            return _report(output_dir, facts, outcome)
+        write_curve(outcome.curve, work)
+        report = _report(output_dir, facts, outcome)
+        card = model_card(run, report, versions(), source or {})
+        (output_dir / "README.md").write_text(card, encoding="utf-8")
+        saving.install(outcome.weights, base, output_dir)
+        write_whole(work / _REPORT, asdict(report))
+        trainer.remove_checkpoints(work)
+        return report
+
+
+def main_process() -> bool:
+    """Whether this is the process that writes: the first of those that a launcher has started, or the only one."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def _look_at(base: Path, rows: Sequence[Mapping[str, Any]], options: SftOptions) -> RowsFacts:
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(base).get_text_config()
+    context = int(config.max_position_embeddings)
+    facts = check_rows(rows, max_length=options.max_length, vocabulary=int(config.vocab_size))
+    if facts.longest > context:
+        raise DataError(f"a row has {facts.longest} tokens; the model reads {context}: leave such rows out")
+    return facts
+
+
+@contextmanager
+def _held(work: Path) -> Iterator[None]:
+    """Hold the folder, so that no second run writes to it."""
+    if not main_process():
+        yield
+        return
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        lock = take_lock(work)
+    except OSError as error:
+        raise RunDirectoryError(f"cannot write to {work}: {error.strerror}") from error
+    try:
+        yield
+    finally:
+        os.close(lock)
+
+
+def _agree(work: Path, run: dict[str, Any]) -> None:
+    """Write what was asked for, or see that what is there is the same."""
+    if not main_process():
+        return
+    path = work / _RUN
+    if not path.exists():
+        if (work.parent / saving.CONFIG).exists():
+            raise RunDirectoryError(f"{work.parent} holds a model already: name another --output-dir")
+        write_whole(path, {"run": run, "versions": versions()})
+        return
+    try:
+        there = json.loads(path.read_bytes())["run"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunDirectoryError(f"cannot read {path}: {error}") from error
+    different = differences(there, run)
+    if different and not any(work.glob("checkpoint-*")) and not (work / _REPORT).exists():
+        write_whole(path, {"run": run, "versions": versions()})  # that run never came to learn anything
+    elif different:
+        raise RunDirectoryError(
+            f"{work.parent} holds a run of another configuration: {'; '.join(different)}. "
+            "Name another --output-dir, or run with the old options"
+        )
+
+
+def _report(output: Path, facts: RowsFacts, outcome: Any) -> TrainReport:
+    return TrainReport(
+        output=str(output),
+        rows=facts.rows,
+        tokens=facts.tokens,
+        trained_tokens=facts.trained,
+        digest=facts.digest,
+        steps=outcome.steps,
+        parameters=outcome.parameters,
+        first_loss=outcome.curve[0].loss,
+        last_loss=outcome.curve[-1].loss,
+        seconds=round(outcome.seconds, 2),
+        tokens_per_second=round(facts.tokens * outcome.epochs / outcome.seconds, 1),
+        processes=outcome.processes,
+    )
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that decide what a training gives."""
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from start_agent import config
-from start_agent.batch.options import BatchOptions
+from start_agent.batch.options import RUNTIME, BatchOptions
 from start_agent.cli.solving import SolveOptions, run_to_end
 from start_agent.decoding.settings import DecodingSettings
 from start_agent.engines import factory
@@ -84,11 +84,16 @@ def parts_of(arguments: argparse.Namespace) -> Parts:
     solving, batch = _of(SolveOptions, built), built["batch"]
     choice = resolve(solving.model)
     instruction = choice.instruction if solving.instruction is None else solving.instruction
+    engine_options = config.build(factory.OPTIONS[engine], file, given)
     running = [
         *([] if engine == "transformers" else ["--engine", engine]),
-        *config.flags(config.build(factory.OPTIONS[engine], file, given)),
-        *config.flags(batch, leave_out={"samples"}),
+        *config.flags(engine_options, leave_out=RUNTIME),
+        *config.flags(batch, leave_out=RUNTIME | {"samples"}),
         *config.flags(solving, leave_out={"model", "seed", "instruction"}),
+    ]
+    how = [
+        *config.flags(engine_options, leave_out=set(type(engine_options).model_fields) - RUNTIME),
+        *config.flags(batch, leave_out=set(type(batch).model_fields) - RUNTIME),
     ]
     return Parts(
         recipe=_of(HintRftOptions, built),
@@ -97,6 +102,7 @@ def parts_of(arguments: argparse.Namespace) -> Parts:
         seed=solving.seed,
         data=tuple(config.flags(built["problems"])),
         running=tuple(running),
+        how=tuple(how),
         decoding=_of(DecodingSettings, built),
         loss=_of(LossPolicy, built),
         filters=_of(FilterOptions, built),

@@ -33,6 +33,11 @@ class FilterOptions(BaseModel):
 
     max_failed_cells: int = Field(0, ge=0, description="refuse a trace with more cells that failed or timed out")
     require_tool: bool = Field(False, description="refuse a trace without a cell that ran")
+    require_unhinted: bool = Field(
+        False,
+        description="refuse a trace without a cell that the model began by itself: under a mask, nothing else "
+        "of it teaches calling Python unhinted",
+    )
     repeat_tokens: int = Field(96, ge=1, description="refuse a trace in which one run repeats over so many tokens")
     repeat_times: int = Field(4, ge=2, description="... and was said at least so often")
     ngram_size: int = Field(20, ge=2, description="length, in tokens, of the n-grams that are counted")
@@ -106,6 +111,11 @@ def toolless(candidate: Candidate, options: FilterOptions) -> bool:
     return options.require_tool and not candidate.outputs
 
 
+def hinted_only(candidate: Candidate, options: FilterOptions) -> bool:
+    """A hint began every cell of it, where one of the model's own is wanted."""
+    return options.require_unhinted and not candidate.trace.unhinted_tool_calls
+
+
 def failed_cells(candidate: Candidate, options: FilterOptions) -> bool:
     """More of its cells failed, timed out or died than are allowed."""
     return candidate.failed_cells > options.max_failed_cells
@@ -163,6 +173,7 @@ FILTERS: dict[str, Filter] = {
     "unfinished": unfinished,
     "too_long": too_long,
     "no_tool_call": toolless,
+    "no_unhinted_call": hinted_only,
     "failed_cells": failed_cells,
     "truncated_output": truncated_output,
     "answer_before_code": answer_before_code,

@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -58,10 +59,6 @@ class HintRftOptions(BaseModel):
     workers: int = Field(1, ge=1, description="stages at once, where they do not need each other")
 
 
-RUNTIME = frozenset({"workers"})
-"""Options that may change from one start to the next."""
-
-
 def recipe_names() -> list[str]:
     """The recipes that ship with the package."""
     names = (entry.name for entry in _RECIPES.iterdir())
@@ -88,7 +85,8 @@ class Parts:
         instruction: that follows each question, in every stage alike: that of the base.
         seed: of all that is drawn.
         data: words of a ``batch`` command that name the problems to learn from.
-        running: words of every ``batch`` command: the engine, how many at once.
+        running: words of every ``batch`` command: the engine and its settings.
+        how: likewise, of what does not decide the records: how many at once.
         decoding: of the hinted runs; the others have no hints.
         loss: of D_seed; D_START holds no hints.
         filters, selection: of both.
@@ -100,6 +98,7 @@ class Parts:
     seed: int
     data: tuple[str, ...]
     running: tuple[str, ...]
+    how: tuple[str, ...]
     decoding: DecodingSettings
     loss: LossPolicy
     filters: FilterOptions
@@ -116,7 +115,7 @@ def stages_of(parts: Parts) -> list[Stage]:
     for name in (recipe.seed_sft, recipe.sft):
         read_recipe(name)
     if recipe.samples % recipe.sampling_runs:
-        raise ConfigError(f"--samples {recipe.samples} cannot be spread evenly over --sampling-runs {recipe.sampling_runs}")
+        raise ConfigError(f"--sampling-runs {recipe.sampling_runs}: {recipe.samples} samples cannot be spread evenly")
     greedy = solve(parts, "greedy", parts.model, parts.decoding.model_copy(update={"hints": False}))
     hinted = solve(parts, "hinted", parts.model, parts.decoding)
     seed_data = select(parts, "seed-data", "hint-rft", [hinted.name], greedy=[greedy.name])
@@ -149,7 +148,7 @@ def solve(
         *config.flags(sampling or Sampling()),
         *(("--samples", str(samples)) if samples > 1 else ()),
     ]
-    return Stage(name, tuple(words), tuple(after))
+    return Stage(name, tuple(words), tuple(after), parts.how)
 
 
 def sample(parts: Parts, name: str, model: str, after: str, decoding: DecodingSettings | None = None) -> list[Stage]:
@@ -208,4 +207,4 @@ def fine_tune(parts: Parts, name: str, data: str, recipe: str) -> Stage:
         *("sft", "--recipe", recipe, "--model", parts.model, "--data", str(folder / data)),
         *("--output-dir", str(folder / name), "--seed", str(parts.seed)),
     ]
-    return Stage(name, tuple(words), (data,), tuple(parts.recipe.launcher.split()))
+    return Stage(name, tuple(words), (data,), launcher=tuple(shlex.split(parts.recipe.launcher)))

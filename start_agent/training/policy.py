@@ -41,6 +41,9 @@ class LossPolicy(BaseModel):
 
     hint: HintLoss = Field(HintLoss.MASK, description="hints: no loss on them, taken out, learned, or a mix of these")
     train_hint_fence: bool = Field(False, description="learn the opening fence of a masked hint")
+    mask_before_hint: bool = Field(
+        False, description="no loss on what comes before the first hint of a trace: the base thinks so already"
+    )
     mask_connective: bool = Field(False, description="no loss on the connective that a hint follows either")
     mix_mask: float = Field(0.5, ge=0, description="weight of 'mask' in a mix")
     mix_drop: float = Field(0.5, ge=0, description="weight of 'drop' in a mix")

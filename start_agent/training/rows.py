@@ -13,6 +13,7 @@ hint, drop   gone from the ids, but for its opening fence, which is learned: the
 hint, train  learned like the model's own words
 tool output  no loss, or learned
 notice       likewise
+before       what comes before the first hint is the model's own, so learned; with ``mask_before_hint`` it is not
 connective   the model's own, so learned; with ``mask_connective`` no loss on the one that a hint follows
 ===========  ==============================================================================================
 
@@ -119,6 +120,8 @@ def _pieces(
 ) -> Iterator[tuple[Span, Sequence[bool]]]:
     """The spans of the row, each with what is learned of it, token by token."""
     text = b""  # the end of what came before
+    hints = [at for at, span in enumerate(trace.spans) if span.kind is SpanKind.HINT]
+    learned_from = hints[0] if policy.mask_before_hint and hints else 0
     for at, span in enumerate(trace.spans):
         learned: Sequence[bool]
         size = len(span.token_ids)
@@ -127,7 +130,7 @@ def _pieces(
                 learned = [False] * size
             case SpanKind.MODEL:
                 masked_from = connective_of(trace, at, tokenizer) if policy.mask_connective else None
-                learned = [masked_from is None or place < masked_from for place in range(size)]
+                learned = [at >= learned_from and (masked_from is None or place < masked_from) for place in range(size)]
             case SpanKind.TOOL_OUTPUT:
                 learned = [policy.tool_output is InsertedLoss.TRAIN] * size
             case SpanKind.NOTICE:

@@ -44,26 +44,28 @@ class Stage:
         name: of its mark and its log.
         command: the arguments of ``start-agent``; its output lies in the recipe's folder.
         after: names of the stages that must be done before.
+        how: further arguments, which do not decide what comes out and so may change: how many at once, threads.
         launcher: what is put before ``python -m start_agent``, in place of this Python: ``accelerate launch …``.
     """
 
     name: str
     command: tuple[str, ...]
     after: tuple[str, ...] = ()
+    how: tuple[str, ...] = ()
     launcher: tuple[str, ...] = ()
 
     @property
     def shown(self) -> str:
         """The command as a person would type it."""
-        return shlex.join([*(self.launcher and (*self.launcher, "-m")), *_NAME[bool(self.launcher)], *self.command])
+        return shlex.join([*self.launcher, *_NAME[bool(self.launcher)], *self.command, *self.how])
 
     @property
     def arguments(self) -> list[str]:
         """The command as it is run."""
-        return [*(self.launcher or (sys.executable,)), "-m", "start_agent", *self.command]
+        return [*(self.launcher or (sys.executable,)), "-m", "start_agent", *self.command, *self.how]
 
 
-_NAME = {False: ("start-agent",), True: ("start_agent",)}
+_NAME = {False: ("start-agent",), True: ("-m", "start_agent")}
 
 Status = Literal["waiting", "running", "done", "failed"]
 
@@ -186,8 +188,8 @@ def _standing(stage: Stage, folder: Path) -> Standing:
     if mark["command"] != list(stage.command):
         there = shlex.join(["start-agent", *mark["command"]])
         raise RunDirectoryError(
-            f"in {folder} the stage {stage.name!r} was done by another command: {there}; now it would be {stage.shown}. "
-            "Name another --output-dir, or run with the old options"
+            f"in {folder} the stage {stage.name!r} was done by another command: {there}; now it would be "
+            f"{stage.shown}. Name another --output-dir, or run with the old options"
         )
     return Standing(stage, "done", mark["seconds"], earlier=True)
 

@@ -1,0 +1,66 @@
+"""``start-agent reproduce``: the papers in miniature, on the pocket reasoner, offline, on a CPU."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from start_agent import config
+from start_agent.cli.hint_rft import parts_of
+from start_agent.cli.solving import run_to_end
+from start_agent.training.reproduce import QUICK, ReproduceOptions, reproduce_stages
+
+_ABOUT = """The papers in miniature, from the shipped base, offline, on a CPU:
+
+  table      START's table: base, base + Hint-infer, RFT without tools, START-0, START, on held-out problems
+  rounds     sequential test-time scaling: 0 to 4 hints in place of the end of thinking, base and START
+  ablation   START-0 with its hints masked, dropped, learned, mixed
+  star       STaR's addition with a scratchpad, with and without rationalization
+
+Each step is a start-agent command with its log in logs/; the same command again goes on from whatever stopped it.
+At the end there are report.md, report.json and the figures."""
+
+_EXAMPLES = """examples:
+  start-agent reproduce --output-dir runs/papers
+  start-agent reproduce --output-dir runs/quick --quick --parts table --parts rounds
+"""
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "reproduce",
+        help="the papers in miniature on the pocket reasoner",
+        description=_ABOUT,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    config.add_options(parser, ReproduceOptions, "reproduction")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run what is not done and write the report; 0 whatever the figures are."""
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    from start_agent.cli.stages import StagesView
+    from start_agent.training.report import build_report, markdown, write_report
+    from start_agent.training.stages import run_stages
+
+    options = config.build(ReproduceOptions, vars(arguments))
+    given = {"recipe": "pocket", "seed": options.seed, "output_dir": options.output_dir, "workers": options.workers}
+    parts = parts_of(argparse.Namespace(**given | (QUICK if options.quick else {})))
+    stages = reproduce_stages(parts, options)
+
+    async def work() -> int:
+        with StagesView() as view:
+            standings = await run_stages(stages, options.output_dir, workers=options.workers, listener=view.hear)
+        report = build_report(options.output_dir, options, parts, standings)
+        write_report(options.output_dir, report)
+        Console(width=None if sys.stdout.isatty() else 120, highlight=False).print(Markdown(markdown(report, {})))
+        print(options.output_dir / "report.md")
+        return 0
+
+    return run_to_end(work())

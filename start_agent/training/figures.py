@@ -1,0 +1,73 @@
+"""The figures of a reproduction's report, as PNG."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from start_agent.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_BAR, _TOOL = "#4c72b0", "#dd8452"
+_DPI = 110
+
+
+def draw(folder: Path, report: Mapping[str, Any]) -> dict[str, str]:
+    """A figure for each part that the report has; part → file name. Raises MissingExtraError."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError("matplotlib", "train") from error
+    found = {}
+    for part, paint in (("table", _table), ("rounds", _rounds), ("ablation", _ablation)):
+        if part in report:
+            figure = Figure(figsize=(7.2, 3.8), layout="constrained")
+            paint(figure, report[part])
+            found[part] = f"{part}.png"
+            figure.savefig(folder / found[part], dpi=_DPI)
+    return found
+
+
+def _table(figure: Figure, rows: Mapping[str, Any]) -> None:
+    _bars(figure.subplots(), list(rows.values()), "held-out problems")
+
+
+def _ablation(figure: Figure, rows: Mapping[str, Any]) -> None:
+    _bars(figure.subplots(), list(rows.values()), "START-0, unhinted, by what the loss does with the hints")
+
+
+def _bars(axes: Axes, rows: list[Mapping[str, Any]], title: str) -> None:
+    """Accuracy with its interval, and beside it how often Python is called unasked."""
+    height = 0.38
+    places = list(range(len(rows)))[::-1]
+    right = [100 * row["accuracy"] for row in rows]
+    errors = [[100 * abs(row["interval"][side] - row["accuracy"]) for row in rows] for side in (0, 1)]
+    axes.barh(
+        [place + height / 2 for place in places], right, height, xerr=errors, color=_BAR, label="right", capsize=2
+    )
+    unasked = [100 * row["unhinted_rate"] for row in rows]
+    axes.barh(
+        [place - height / 2 for place in places], unasked, height, color=_TOOL, label="calls Python unasked (greedy)"
+    )
+    axes.set_yticks(places, [row["title"] for row in rows], fontsize=8)
+    axes.set_xlim(0, 105)
+    axes.set_xlabel("% of problems")
+    axes.set_title(title, fontsize=10)
+    axes.legend(fontsize=8, loc="lower right")
+
+
+def _rounds(figure: Figure, found: Mapping[str, Any]) -> None:
+    axes = figure.subplots()
+    for model, rows in found.items():
+        right = [100 * row["accuracy"] for row in rows]
+        errors = [[100 * abs(row["interval"][side] - row["accuracy"]) for row in rows] for side in (0, 1)]
+        axes.errorbar(range(len(rows)), right, yerr=errors, marker="o", capsize=3, label=model)
+    axes.set_xticks(range(max(len(rows) for rows in found.values())))
+    axes.set_xlabel("hints in place of the end of thinking")
+    axes.set_ylabel("% right")
+    axes.grid(alpha=0.3)
+    axes.legend()

@@ -1,0 +1,270 @@
+"""The report of a reproduction: read from its runs, written as JSON, Markdown and figures.
+
+Everything is computed anew from the records each time; the report holds no figure that is not in the folder.
+"""
+
+from __future__ import annotations
+
+import json
+import operator
+import os
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from start_agent.batch.compare import Pair, compare_runs, read_run
+from start_agent.batch.store import write_whole
+from start_agent.batch.summary import summarize
+from start_agent.training.data import need_data, versions
+from start_agent.training.hint_rft import Parts
+from start_agent.training.reproduce import MAJORITY, VARIANTS, ReproduceOptions
+from start_agent.training.stages import Standings
+
+TABLE: dict[str, str] = {
+    "base": "base, greedy",
+    "base-sampled": f"base, majority of {MAJORITY} at the sampling temperature",
+    "base-hint": "base + Hint-infer",
+    "rft": "RFT without tools",
+    "start-0": "START-0",
+    "start": "START",
+    "start-hint": "START + Hint-infer",
+}
+"""Evaluation → title; unhinted and greedy where the title says nothing else."""
+
+PAIRS: tuple[tuple[str, str], ...] = (
+    ("base", "base-hint"),
+    ("base", "rft"),
+    ("base", "start-0"),
+    ("start-0", "start"),
+    ("base-hint", "start"),
+    ("rft", "start"),
+    ("start", "start-hint"),
+)
+
+SAMPLED = {"base": "base-sampled", "start-0": "start-0-sampled", "start": "start-sampled"}
+"""The run that says how often a model calls Python when it is sampled."""
+
+OPERATORS: dict[str, Callable[[float, float], bool]] = {">=": operator.ge, "<": operator.lt}
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One evaluation. ``interval`` is 95%, Wilson's; ``tokens`` and ``tool_calls`` are means over problems."""
+
+    title: str
+    problems: int
+    accuracy: float
+    interval: tuple[float, float]
+    tool_rate: float
+    unhinted_rate: float
+    tool_calls: float
+    tokens: float
+    sampled_tool_rate: float | None = None
+    levels: Mapping[str, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A figure and what it was to be."""
+
+    name: str
+    value: float
+    wanted: str
+    bound: float
+
+    @property
+    def met(self) -> bool:
+        """Whether it is."""
+        return OPERATORS[self.wanted](self.value, self.bound)
+
+
+def build_report(folder: Path, options: ReproduceOptions, parts: Parts, standings: Standings) -> dict[str, Any]:
+    """The report, JSON-able. Raises RunDirectoryError where a run of it cannot be read."""
+    report: dict[str, Any] = {"settings": _settings(options, parts), "checks": []}
+    checks: list[Check] = []
+    if set(options.parts) - {"star"}:
+        report["table"] = {name: asdict(measure(folder, name, title)) for name, title in TABLE.items()}
+        report["pairs"] = [_pair(folder, *names) for names in PAIRS]
+        report["data"] = {name: _data(folder / name) for name in ("seed-data", "plain-data", "start-data")}
+        checks += _table_checks(report)
+    if "rounds" in options.parts:
+        report["rounds"] = {
+            model: [asdict(measure(folder, _round_name(model, rounds), str(rounds))) for rounds in (0, *options.rounds)]
+            for model in ("base", "start")
+        }
+        base = [row["accuracy"] for row in report["rounds"]["base"]]
+        checks.append(Check("base_last_round_minus_round_0", base[min(3, len(base) - 1)] - base[0], ">=", 0.0))
+    if "ablation" in options.parts:
+        report["ablation"] = {
+            name: asdict(measure(folder, model, title, sampled=f"{model}-sampled"))
+            for name, (model, title) in _variants().items()
+        }
+    if "star" in options.parts:
+        report["star"] = json.loads((folder / "star" / "report.json").read_bytes())
+    report["checks"] = [asdict(check) | {"met": check.met} for check in checks]
+    report["seconds"] = {name: round(standing.seconds, 1) for name, standing in standings.stages.items()}
+    return report
+
+
+def measure(folder: Path, name: str, title: str, *, sampled: str | None = None) -> Measured:
+    """What an evaluation found. Several samples of a problem are judged by their majority."""
+    found = summarize(folder / f"eval-{name}")
+    sampled = sampled or SAMPLED.get(name)
+    majority = found.majority is not None
+    accuracy = found.majority if found.majority is not None else found.accuracy
+    interval = found.majority_interval if majority else found.interval
+    assert accuracy is not None and interval is not None, "a finished run has records"
+    return Measured(
+        title,
+        found.problems,
+        accuracy,
+        interval,
+        found.tool_rate,
+        found.unhinted_rate,
+        found.tool_calls * found.samples,
+        found.tokens * found.samples,
+        None if sampled is None else summarize(folder / f"eval-{sampled}").unhinted_rate,
+        {level: row["accuracy"] for level, row in found.groups.get("level", {}).items()},
+    )
+
+
+def _variants() -> dict[str, tuple[str, str]]:
+    """The ablation's rows: name → evaluation and title, the recipe's own first."""
+    own = {"mask": ("start-0", "masked, from the first hint on (the recipe)")}
+    return own | {name: (f"start-0-{name}", title) for name, (title, _, _) in VARIANTS.items()}
+
+
+def _round_name(model: str, rounds: int) -> str:
+    return f"{model}-rounds-{rounds}" if rounds else model
+
+
+def _pair(folder: Path, first: str, second: str) -> dict[str, Any]:
+    """Two evaluations of the same problems."""
+    found = compare_runs({name: read_run(folder / f"eval-{name}") for name in (first, second)})
+    pair: Pair = found.pairs[0]
+    return {
+        "first": first,
+        "second": second,
+        "difference": pair.difference,
+        "interval": pair.interval,
+        "p_value": pair.p_value,
+        "only_first": len(pair.only_first),
+        "only_second": len(pair.only_second),
+        "token_ratio": pair.token_ratio,
+    }
+
+
+def _data(path: Path) -> dict[str, Any]:
+    manifest = need_data(path).to_json()
+    return {name: manifest[name] for name in ("rows", "tokens", "trained", "hint_loss", "digest", "report")}
+
+
+def _table_checks(report: Mapping[str, Any]) -> list[Check]:
+    table = report["table"]
+    hinted = next(pair for pair in report["pairs"] if (pair["first"], pair["second"]) == ("base", "base-hint"))
+    start = table["start"]["accuracy"]
+    return [
+        Check("start_unhinted_tool_rate", table["start"]["unhinted_rate"], ">=", 0.8),
+        Check("start_minus_base_hint", start - table["base-hint"]["accuracy"], ">=", 0.0),
+        Check("start_minus_rft_without_tools", start - table["rft"]["accuracy"], ">=", 0.15),
+        Check("start_0_minus_base", table["start-0"]["accuracy"] - table["base"]["accuracy"], ">=", 0.0),
+        Check("start_minus_start_0", start - table["start-0"]["accuracy"], ">=", 0.0),
+        Check("hint_p_value", hinted["p_value"], "<", 0.01),
+    ]
+
+
+def _settings(options: ReproduceOptions, parts: Parts) -> dict[str, Any]:
+    return {
+        **options.model_dump(mode="json", exclude={"output_dir"}),
+        "recipe": parts.recipe.model_dump(mode="json", exclude={"output_dir"}),
+        "decoding": parts.decoding.model_dump(mode="json"),
+        "loss": parts.loss.model_dump(mode="json"),
+        "filters": parts.filters.model_dump(mode="json"),
+        "problems": list(parts.data),
+        "cpus": os.cpu_count(),
+        "python": platform.python_version(),
+        "versions": versions(),
+    }
+
+
+def write_report(folder: Path, report: Mapping[str, Any]) -> None:
+    """``report.json``, ``report.md`` and the figures, in the folder."""
+    from start_agent.training.figures import draw
+
+    write_whole(folder / "report.json", report)
+    figures = draw(folder, report)
+    (folder / "report.md").write_text(markdown(report, figures), encoding="utf-8")
+
+
+def markdown(report: Mapping[str, Any], figures: Mapping[str, str]) -> str:
+    """The report for people; ``figures`` are file names by part."""
+    text = ["# The papers in miniature, on the pocket reasoner", ""]
+    if report["settings"]["quick"]:
+        text += ["**Made with `--quick`: every stage ran, on so little that the figures mean nothing.**", ""]
+    if "table" in report:
+        text += ["## START's table", "", *_table_text(report), *_figure(figures, "table")]
+    if "rounds" in report:
+        text += ["## Sequential test-time scaling: hints in place of the end of thinking", ""]
+        text += [*_rounds_text(report), *_figure(figures, "rounds")]
+    if "ablation" in report:
+        text += ["## What the loss does with the hints: START-0", "", *_ablation_text(report)]
+        text += _figure(figures, "ablation")
+    if "star" in report:
+        text += ["## STaR: addition with a scratchpad", "", "See [star/report.md](star/report.md).", ""]
+    if report["checks"]:
+        text += ["## What was to be", "", "| figure | value | wanted | |", "|---|---|---|---|"]
+        for check in report["checks"]:
+            sign = "met" if check["met"] else "**missed**"
+            text.append(f"| {check['name']} | {check['value']:.4g} | {check['wanted']} {check['bound']} | {sign} |")
+        text.append("")
+    minutes = sum(report["seconds"].values()) / 60
+    text.append(f"Stages took {minutes:.0f} minutes in sum. Settings, seeds and versions are in `report.json`.")
+    return "\n".join(text) + "\n"
+
+
+def _table_text(report: Mapping[str, Any]) -> list[str]:
+    rows = [
+        "| | right | 95% | level 1 / 2 / 3 | calls Python | unasked, greedy | unasked, sampled | tokens |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in report["table"].values():
+        levels = " / ".join(f"{value:.0%}" for value in (row["levels"] or {}).values())
+        sampled = "" if row["sampled_tool_rate"] is None else f"{row['sampled_tool_rate']:.1%}"
+        rows.append(
+            f"| {row['title']} | **{row['accuracy']:.1%}** | {_range(row['interval'])} | {levels} "
+            f"| {row['tool_rate']:.1%} | {row['unhinted_rate']:.1%} | {sampled} | {row['tokens']:.0f} |"
+        )
+    rows += ["", "| pair | difference | 95% | McNemar's p |", "|---|---|---|---|"]
+    for pair in report["pairs"]:
+        names = f"{report['table'][pair['first']]['title']} → {report['table'][pair['second']]['title']}"
+        rows.append(f"| {names} | {pair['difference']:+.1%} | {_range(pair['interval'])} | {pair['p_value']:.2g} |")
+    return [*rows, ""]
+
+
+def _rounds_text(report: Mapping[str, Any]) -> list[str]:
+    rounds = range(len(report["rounds"]["base"]))
+    rows = ["| rounds | " + " | ".join(map(str, rounds)) + " |", "|---|" + "---|" * len(rounds)]
+    for model, found in report["rounds"].items():
+        rows.append(f"| {model} | " + " | ".join(f"{row['accuracy']:.1%}" for row in found) + " |")
+    return [*rows, ""]
+
+
+def _ablation_text(report: Mapping[str, Any]) -> list[str]:
+    rows = ["| hints | right | 95% | calls Python, greedy | sampled | tokens |", "|---|---|---|---|---|---|"]
+    rows += [
+        f"| {row['title']} | {row['accuracy']:.1%} | {_range(row['interval'])} | {row['unhinted_rate']:.1%} "
+        f"| {row['sampled_tool_rate']:.1%} | {row['tokens']:.0f} |"
+        for row in report["ablation"].values()
+    ]
+    return [*rows, ""]
+
+
+def _range(interval: Sequence[float]) -> str:
+    low, high = interval
+    return f"{low:.1%} to {high:.1%}"
+
+
+def _figure(figures: Mapping[str, str], part: str) -> list[str]:
+    return [f"![{part}]({figures[part]})", ""] if part in figures else []

@@ -1,0 +1,157 @@
+"""The papers in miniature on the pocket reasoner: which stages, and which runs the report reads.
+
+Beside the stages of Hint-RFT there are: RFT without tools from as many samples of the base (``plain-*``, ``rft``);
+START-0 with other things done to the hints (``seed-data-V``, ``start-0-V``); and evaluations over held-out problems
+(``eval-*``), greedy unless their name says ``sampled``, without hints unless it says ``hint`` or ``rounds``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from start_agent.decoding.settings import DecodingSettings
+from start_agent.engines.base import Sampling
+from start_agent.training.hint_rft import Parts, fine_tune, sample, select, solve, stages_of
+from start_agent.training.policy import HintLoss
+from start_agent.training.stages import Stage
+
+Part = Literal["table", "rounds", "ablation", "star"]
+PARTS: tuple[Part, ...] = ("table", "rounds", "ablation", "star")
+
+MAJORITY = 4
+"""Samples of the base for its majority vote: as many as take at least the tokens of START or of the hinted base."""
+
+QUICK: dict[str, Any] = {"limit": 390, "samples": 4}
+"""Settings of the recipe that ``--quick`` replaces: all stages, on so little that the figures mean nothing."""
+QUICK_HELD_OUT = 78
+
+VARIANTS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "drop": ("dropped (STaR)", {"hint": HintLoss.DROP}, {}),
+    "train": ("learned", {"hint": HintLoss.TRAIN}, {}),
+    "mix": ("half masked, half dropped", {"hint": HintLoss.MIX}, {}),
+    "letter": ("masked, all else learned, any trace", {"mask_before_hint": False}, {"require_unhinted": False}),
+}
+"""Of START-0, beside the recipe's own: name → title, what its loss and its filters change."""
+
+
+class ReproduceOptions(BaseModel):
+    """What is reproduced."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    output_dir: Path = Field(description="folder of all stages and of the report: new, or that of the same run")
+    parts: tuple[Part, ...] = Field(PARTS, description="parts of the report")
+    quick: bool = Field(False, description="every stage on very little: minutes, and figures that mean nothing")
+    held_out_limit: int = Field(500, ge=10, description="held-out problems of every evaluation")
+    seed: int = Field(0, ge=0, description="of all that is drawn")
+    workers: int = Field(4, ge=1, description="stages at once, each with one thread")
+
+    @property
+    def held_out(self) -> int:
+        """Problems of every evaluation."""
+        return QUICK_HELD_OUT if self.quick else self.held_out_limit
+
+    @property
+    def rounds(self) -> range:
+        """Hints in place of the end of thinking, in the part on rounds; 0 is in the table already."""
+        return range(1, 3 if self.quick else 5)
+
+
+def reproduce_stages(parts: Parts, options: ReproduceOptions) -> list[Stage]:
+    """All stages of the parts that are wanted, each after those that it needs. Raises ConfigError."""
+    stages: list[Stage] = []
+    if set(options.parts) - {"star"}:
+        stages += _table(parts, options)
+    if "rounds" in options.parts:
+        stages += _rounds(parts, options)
+    if "ablation" in options.parts:
+        stages += _ablation(parts, options)
+    if "star" in options.parts:
+        words = ["star", "addition", "--output-dir", str(options.output_dir / "star"), "--seed", str(options.seed)]
+        stages.insert(0, Stage("star", (*words, *(["--quick"] if options.quick else []))))
+    return stages
+
+
+def _table(parts: Parts, options: ReproduceOptions) -> list[Stage]:
+    """START's stages, RFT without tools, and each model on the held-out problems."""
+    plain = parts.decoding.model_copy(update={"hints": False})
+    plain_runs = sample(parts, "plain", parts.model, "", _without_tools(plain))
+    toolless = replace(parts, recipe=parts.recipe.model_copy(update={"start_require_tool": False}))
+    return [
+        evaluation(parts, options, "base", parts.model, plain),
+        evaluation(parts, options, "base-hint", parts.model, parts.decoding),
+        evaluation(parts, options, "base-sampled", parts.model, plain, sampled=True, samples=MAJORITY),
+        *stages_of(parts),
+        *plain_runs,
+        select(toolless, "plain-data", "rft", [stage.name for stage in plain_runs]),
+        fine_tune(parts, "rft", "plain-data", parts.recipe.sft),
+        evaluation(parts, options, "rft", "rft", plain),
+        evaluation(parts, options, "start-0", "start-0", plain),
+        evaluation(parts, options, "start-0-sampled", "start-0", plain, sampled=True),
+        evaluation(parts, options, "start", "start", plain),
+        evaluation(parts, options, "start-sampled", "start", plain, sampled=True),
+        evaluation(parts, options, "start-hint", "start", parts.decoding),
+    ]
+
+
+def _rounds(parts: Parts, options: ReproduceOptions) -> list[Stage]:
+    return [
+        evaluation(
+            parts,
+            options,
+            f"{name}-rounds-{rounds}",
+            model,
+            parts.decoding.model_copy(update={"max_hints": 0, "rounds": rounds, "max_tool_calls": 12}),
+        )
+        for name, model in (("base", parts.model), ("start", "start"))
+        for rounds in options.rounds
+    ]
+
+
+def _ablation(parts: Parts, options: ReproduceOptions) -> list[Stage]:
+    plain = parts.decoding.model_copy(update={"hints": False})
+    stages = []
+    for variant, (_, loss, filters) in VARIANTS.items():
+        data, model = f"seed-data-{variant}", f"start-0-{variant}"
+        own_loss = parts.loss.model_copy(update=loss)
+        stages += [
+            select(parts, data, "hint-rft", ["hinted"], greedy=["greedy"], loss=own_loss, filters=filters),
+            fine_tune(parts, model, data, parts.recipe.seed_sft),
+            evaluation(parts, options, model, model, plain),
+            evaluation(parts, options, f"{model}-sampled", model, plain, sampled=True),
+        ]
+    return stages
+
+
+def evaluation(
+    parts: Parts,
+    options: ReproduceOptions,
+    name: str,
+    model: str,
+    decoding: DecodingSettings,
+    *,
+    sampled: bool = False,
+    samples: int = 1,
+) -> Stage:
+    """A run over the held-out problems; a ``model`` that is not the base is a stage's."""
+    base = model == parts.model
+    recipe = parts.recipe
+    sampling = Sampling(temperature=recipe.sampling_temperature, top_p=recipe.sampling_top_p) if sampled else None
+    return solve(
+        parts,
+        f"eval-{name}",
+        model if base else str(recipe.output_dir / model),
+        decoding,
+        after=() if base else (model,),
+        sampling=sampling,
+        samples=samples,
+        data=("--task", "pocket", "--limit", str(options.held_out)),
+    )
+
+
+def _without_tools(decoding: DecodingSettings) -> DecodingSettings:
+    return decoding.model_copy(update={"tools": False})

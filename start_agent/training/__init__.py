@@ -1,1 +1,1 @@
-"""Learning from traces: which are kept, what of them the loss sees, and the recipes that train on them."""
+"""From traces to a model: selection, rows with labels, supervised fine-tuning, and the recipes of the papers."""

@@ -12,6 +12,7 @@ them against it.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import platform
@@ -22,7 +23,7 @@ from hashlib import file_digest
 from importlib import metadata
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from start_agent.batch.store import RECORDS, differences, read_config, read_records, write_whole
 from start_agent.errors import ConfigError, DataError, RowError
@@ -93,7 +94,8 @@ def write_data(
     try:
         path.mkdir(parents=True, exist_ok=True)
         sources = source_digests(selection.runs)
-        with beside.open("w", encoding="utf-8") as file:
+        with beside.open("a", encoding="utf-8") as file:
+            _take(file, path)
             for chosen in selection:
                 try:
                     row = columns_of(chosen, selection.tokenizer, policy, max_length)
@@ -262,6 +264,15 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+def _take(file: TextIO, path: Path) -> None:
+    """Begin a file anew, unless another process is at it; the system frees it when its process dies."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise DataError(f"another process is writing {path}") from None
+    file.truncate(0)
 
 
 def _readable(token_ids: tuple[int, ...], tokenizer: Tokenizer) -> tuple[int, ...]:

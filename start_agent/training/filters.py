@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sandbox import Outcome
 from sandbox.result import was_cut
 from start_agent.answers import boxes
+from start_agent.ngrams import ngram_hashes
 from start_agent.tokenizer import Tokenizer
 from start_agent.trace import SpanKind, Trace, TraceOutcome
 from start_agent.training.leakage import HeldOut
@@ -135,12 +136,12 @@ def token_loop(candidate: Candidate, options: FilterOptions) -> bool:
 
 def repeated_ngrams(candidate: Candidate, options: FilterOptions) -> bool:
     """Too large a share of the n-grams that the model wrote were there before."""
-    ids, size = _written(candidate.trace), options.ngram_size
-    count = len(ids) - size + 1
+    size = options.ngram_size
+    hashes = ngram_hashes(_written(candidate.trace), size)
+    count = len(hashes)
     if count < 2 * size:  # so short a text has too few of them to judge by
         return False
-    distinct = len({tuple(ids[at : at + size]) for at in range(count)})
-    return 1 - distinct / count > options.ngram_share
+    return 1 - len(set(hashes.tolist())) / count > options.ngram_share
 
 
 def repeated_lines(candidate: Candidate, options: FilterOptions) -> bool:

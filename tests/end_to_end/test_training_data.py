@@ -32,7 +32,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     problems = pocket.generate(5, 8, "train", families=["products", "two_step"], levels=[2, 3])
     rows = [json.dumps({"question": problem.question, "answer": problem.answer}) + "\n" for problem in problems]
     (folder / "train.jsonl").write_text("".join(rows))
-    (folder / "held.jsonl").write_text(json.dumps({"question": problems[0].question.upper()}) + "\n")
+    (folder / "held.jsonl").write_text(json.dumps({"question": problems[0].question.upper(), "answer": "?"}) + "\n")
     for name, hints in (("alone", "--no-hints"), ("hinted", "--hints")):
         options = ["--data", folder / "train.jsonl", *COLUMNS, "--threads", 1, "--kernels", 2, hints]
         done = start_agent("batch", *options, "--hint-probability", 1, "--output-dir", folder / name)

@@ -94,6 +94,14 @@ def test_answer_before_code() -> None:
     assert refusal(of((M, "So \\boxed{42}.\n", "x"), ANSWER)) is None  # no code at all
 
 
+def test_invented_outputs() -> None:
+    said = "I expect:\n```output\n42\n```\n"
+    assert refusal(of(CODE, output("42"), (M, said, "x"), ANSWER)) == "invented_output"
+    assert refusal(of(CODE, output("42"), (M, "The word output stands there, `output`.\n", "x"), ANSWER)) is None
+    printing: Spelled = (M, "```python\nprint('\\n ```output')\n```\n", "code_close")
+    assert refusal(of(printing, output("42"), ANSWER)) is None
+
+
 def test_token_loops() -> None:
     def looping(times: int, period: int = 8) -> Candidate:
         trace = spelled(TOKENIZER, ANSWER)

@@ -88,9 +88,40 @@ def test_the_threshold_is_a_jaccard_index() -> None:
     assert HeldOut([Problem(first, "")], threshold=5 / 9 + 0.001).match(second, key) is None
 
 
+def test_the_lowest_threshold_still_wants_the_same_numbers_and_an_ngram() -> None:
+    held_out = HeldOut([Problem("What is 7 * 12?", "84")], threshold=0)
+    assert held_out.match("Compute 7 * 12.", "x") is not None
+    assert held_out.match("Compute 7 * 13.", "x") is None
+    assert held_out.match("Of 7 and 12 * what?", "x") is None
+
+
+def test_a_reworded_problem_is_found_on_demand() -> None:
+    problem = Problem("Tom buys 9 pens for 7 coins each. How many coins?", "63")
+    plain, strict = HeldOut([problem]), HeldOut([problem], reworded=True)
+    asked = ("At 7 coins for a bag, what do 9 bags cost?", "x", "63")
+    assert plain.match(*asked) is None
+    match = strict.match(*asked)
+    assert match is not None and (match.kind, match.key) == ("reworded", problem.key)
+    assert strict.match("At 7 coins for a bag, what do 9 bags cost?", "x", "64") is None
+    assert strict.match("At 7 coins for a bag, what do 9 bags cost?", "x") is None
+    assert strict.match("At 8 coins for a bag, what do 9 bags cost?", "x", "63") is None
+    assert HeldOut([Problem("Who wrote it?", "he")], reworded=True).match("Say who sang it!", "x", "he") is None
+
+
+def test_the_pocket_splits_share_computations_in_other_words() -> None:
+    """The splits go by the text of the question; what is the same but for its words, the strict rule finds."""
+    training, held_out = pocket_sets()
+    strict = HeldOut(held_out, reworded=True)
+    found = [match.kind for _, match in strict.matches(training)]
+    assert set(found) == {"near", "reworded"}
+    refused = {problem.key for problem, _ in strict.matches(training)}
+    assert strict.matches(problem for problem in training if problem.key not in refused) == []
+    assert len(refused) < 0.03 * len(training)
+
+
 def test_held_out_sets_by_name(tmp_path: Path) -> None:
     file = tmp_path / "held.jsonl"
-    file.write_text(json.dumps({"question": "What is 1 + 1?"}) + "\n")
+    file.write_text(json.dumps({"question": "What is 1 + 1?", "answer": "2"}) + "\n")
     held_out = read_held_out(["pocket", str(file)])
     assert len(held_out) == 501
     match = held_out.match("what is 1+1", "another")

@@ -17,6 +17,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from start_agent.markers import Block, MarkerKind, Match, Matcher, State
+from start_agent.ngrams import ngram_hashes
+
+_NGRAM = 16  # tokens: seldom said twice in a row where nothing repeats
 
 
 class StopKind(StrEnum):
@@ -60,6 +63,8 @@ class Repetition:
         """Whether the sequence says so anywhere, not only at its end: whether ``found`` holds of a beginning of it."""
         import numpy as np
 
+        if not self._any_near(token_ids):
+            return False
         ids = np.asarray(token_ids, dtype=np.int64)
         for period in range(1, min(self.max_period, len(ids) - 1) + 1):
             span = max(self.min_tokens, period * self.min_repeats)
@@ -69,6 +74,18 @@ class Repetition:
             if np.diff(edges).max() - 1 >= span - period:
                 return True
         return False
+
+    def _any_near(self, token_ids: Sequence[int]) -> bool:
+        """Whether any n-gram comes again within ``max_period`` tokens, as one does in every repetition: rare, and
+        fast to see."""
+        import numpy as np
+
+        equal = (max(self.min_tokens, period * self.min_repeats) - period for period in range(1, self.max_period + 1))
+        size = min(_NGRAM, *equal)  # a repetition has at least one n-gram that a period later is there again
+        hashes = ngram_hashes(token_ids, max(size, 1))
+        order = np.argsort(hashes, kind="stable")
+        near = np.diff(order) <= self.max_period
+        return bool((near & (np.diff(hashes[order]) == 0)).any())
 
     @property
     def window(self) -> int:

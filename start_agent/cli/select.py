@@ -46,7 +46,10 @@ class SelectOptions(BaseModel):
     output_dir: Path = Field(description="the data folder: new, or that of the same selection")
     model: str | None = Field(None, description="the model that made the runs, where they do not say it")
     held_out: tuple[str, ...] = Field(
-        (), description="problems never to train on: a task, a run directory, or a file with a column 'question'"
+        (), description="problems never to train on: a task, a run directory, or a file (question, answer)"
+    )
+    reworded: bool = Field(
+        False, description="held out is also what has the same numbers and answer as a held-out problem"
     )
     near: float = Field(0.8, ge=0, description="likeness from which a problem counts as a held-out one; 2: never")
 
@@ -120,7 +123,7 @@ def _held_out(options: SelectOptions) -> HeldOut | None:
     if not options.held_out:
         print("no --held-out: nothing says which problems must not be learned", file=sys.stderr)
         return None
-    return read_held_out(options.held_out, options.near)
+    return read_held_out(options.held_out, options.near, reworded=options.reworded)
 
 
 def _print(manifest: dict[str, Any], path: Path) -> None:

@@ -12,6 +12,7 @@ them against it.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import platform
@@ -22,7 +23,7 @@ from hashlib import file_digest
 from importlib import metadata
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from start_agent.batch.store import RECORDS, differences, read_config, read_records, write_whole
 from start_agent.errors import ConfigError, DataError, RowError
@@ -93,23 +94,25 @@ def write_data(
     try:
         path.mkdir(parents=True, exist_ok=True)
         sources = source_digests(selection.runs)
-        with beside.open("w", encoding="utf-8") as file:
+        places: list[tuple[str, int, int]] = []  # the row's rank, where it is in the file, its length
+        with beside.open("ab+") as file:
+            _take(file, path)
             for chosen in selection:
                 try:
                     row = columns_of(chosen, selection.tokenizer, policy, max_length)
                 except RowError as error:
                     refused[error.reason] += 1
                     continue
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                line = json.dumps(row, ensure_ascii=False).encode() + b"\n"
+                places.append((f"{row['key']} {row['run']}", file.tell(), len(line)))
+                file.write(line)
                 rows, tokens, trained = rows + 1, tokens + len(row["input_ids"]), trained + sum(row["assistant_masks"])
                 hint_loss[row["hint_loss"]] += 1
-            file.flush()
-            os.fsync(file.fileno())
-        if not rows:
+            if rows:
+                digest = _write_sorted(path / ROWS, file, places)
             beside.unlink()
+        if not rows:
             raise DataError(f"no trace is left to train on; {_where_they_went(selection, refused)}")
-        with beside.open("rb") as written:
-            digest = file_digest(written, "sha256").hexdigest()
         found = DataSet(
             json.loads(json.dumps(config)),
             selection.report.to_json(),
@@ -122,7 +125,6 @@ def write_data(
             digest,
             versions(),
         )
-        beside.replace(path / ROWS)
         (path / CARD).write_text(card(found.to_json()), encoding="utf-8")
         write_whole(path / MANIFEST, found.to_json())
     except OSError as error:
@@ -262,6 +264,31 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+def _write_sorted(path: Path, lines: BinaryIO, places: list[tuple[str, int, int]]) -> str:
+    """The lines in the order of their ranks, which hangs on no run's course; returns the sha256 of the file."""
+    sorted_path = path.with_name(path.name + ".sorted")
+    lines.flush()
+    with sorted_path.open("wb") as file:
+        for _, begin, size in sorted(places):
+            lines.seek(begin)
+            file.write(lines.read(size))
+        file.flush()
+        os.fsync(file.fileno())
+    with sorted_path.open("rb") as written:
+        digest = file_digest(written, "sha256").hexdigest()
+    sorted_path.replace(path)
+    return digest
+
+
+def _take(file: BinaryIO, path: Path) -> None:
+    """Begin a file anew, unless another process is at it; the system frees it when its process dies."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise DataError(f"another process is writing {path}") from None
+    file.truncate(0)
 
 
 def _readable(token_ids: tuple[int, ...], tokenizer: Tokenizer) -> tuple[int, ...]:

@@ -6,6 +6,7 @@ first; a trace is counted under the first that refuses it.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,11 +17,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from sandbox import Outcome
 from sandbox.result import was_cut
 from start_agent.answers import boxes
+from start_agent.ngrams import ngram_hashes
 from start_agent.tokenizer import Tokenizer
 from start_agent.trace import SpanKind, Trace, TraceOutcome
 from start_agent.training.leakage import HeldOut
 from start_agent.training.reading import Reading
 from start_agent.watch import Repetition, StopKind
+
+_OUTPUT = re.compile(r"^```output\b", re.MULTILINE)
 
 UNISOLATED = "none"
 """What a sandbox calls its isolation where there is none."""
@@ -137,6 +141,11 @@ def answer_before_code(candidate: Candidate, options: FilterOptions) -> bool:
     return any(box.content == candidate.trace.answer for box in boxes(before))
 
 
+def invented_output(candidate: Candidate, options: FilterOptions) -> bool:
+    """The model wrote an output block of its own: learning from it would teach making outputs up."""
+    return any(_OUTPUT.search(text) for text in _prose(candidate.reading))
+
+
 def token_loop(candidate: Candidate, options: FilterOptions) -> bool:
     """A run of tokens over and over, anywhere in what the model wrote."""
     rule = Repetition(min_tokens=options.repeat_tokens, min_repeats=options.repeat_times)
@@ -145,20 +154,17 @@ def token_loop(candidate: Candidate, options: FilterOptions) -> bool:
 
 def repeated_ngrams(candidate: Candidate, options: FilterOptions) -> bool:
     """Too large a share of the n-grams that the model wrote were there before."""
-    ids, size = _written(candidate.trace), options.ngram_size
-    count = len(ids) - size + 1
+    size = options.ngram_size
+    hashes = ngram_hashes(_written(candidate.trace), size)
+    count = len(hashes)
     if count < 2 * size:  # so short a text has too few of them to judge by
         return False
-    distinct = len({tuple(ids[at : at + size]) for at in range(count)})
-    return 1 - distinct / count > options.ngram_share
+    return 1 - len(set(hashes.tolist())) / count > options.ngram_share
 
 
 def repeated_lines(candidate: Candidate, options: FilterOptions) -> bool:
     """One line of prose too often."""
-    reading = candidate.reading
-    places = [0, *(place for cell in reading.cells for place in (cell.fence, cell.end)), len(reading.text)]
-    prose = (reading.model_text(*pair) for pair in zip(places[::2], places[1::2], strict=True))
-    lines = Counter(line.strip() for text in prose for line in text.splitlines())
+    lines = Counter(line.strip() for text in _prose(candidate.reading) for line in text.splitlines())
     return any(
         count >= options.line_repeats and len(line) >= options.line_chars and not line.startswith("```")
         for line, count in lines.items()
@@ -177,6 +183,7 @@ FILTERS: dict[str, Filter] = {
     "failed_cells": failed_cells,
     "truncated_output": truncated_output,
     "answer_before_code": answer_before_code,
+    "invented_output": invented_output,
     "token_loop": token_loop,
     "repeated_ngrams": repeated_ngrams,
     "repeated_lines": repeated_lines,
@@ -193,8 +200,14 @@ def leaked(record: Mapping[str, Any], held_out: HeldOut | None) -> str | None:
     """Which kind of duplicate of a held-out problem a record's problem is; None where it is none."""
     if held_out is None:
         return None
-    match = held_out.match(str(record["question"]), key=str(record["problem"]))
+    match = held_out.match(str(record["question"]), str(record["problem"]), str(record["gold"] or ""))
     return None if match is None else f"leaked_{match.kind}"
+
+
+def _prose(reading: Reading) -> list[str]:
+    """What the model wrote outside the cells that ran."""
+    places = [0, *(place for cell in reading.cells for place in (cell.fence, cell.end)), len(reading.text)]
+    return [reading.model_text(*pair) for pair in zip(places[::2], places[1::2], strict=True)]
 
 
 def _written(trace: Trace) -> list[int]:

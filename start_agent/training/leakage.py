@@ -5,7 +5,10 @@ Two questions are
 * the **same** where their keys are equal (``Problem.key``);
 * **respelled** where their terms are equal: letter case, spaces, and punctuation that says nothing are left out;
 * **near** where they name the same numbers and operators in the same order and their term n-grams agree: a Jaccard
-  index (shared by all) of at least the threshold.
+  index (shared by all) of at least the threshold;
+* on demand, **reworded** where they name the same numbers and operators in any order and have the same answer: the
+  strictest rule, for families of problems that are made from templates, where "What is 7 * 12?" and "Compute 7 * 12."
+  are one problem and share few n-grams.
 
 Numbers and operators decide what is asked ("3 + 4" is not "3 - 4", nor is it "3 + 5"), so no two questions that
 differ in one of them are near. They are also what makes the search fast: only questions with the same numbers are
@@ -40,7 +43,8 @@ _SIGNS = str.maketrans({"−": "-", "–": "-", "×": "*", "·": "*", "⋅": "*"
 
 @dataclass(frozen=True, slots=True)
 class LeakMatch:
-    """A training question that is a held-out one: ``kind`` is same, respelled or near; ``key`` the held-out one's."""
+    """A training question that is a held-out one. ``kind`` is same, respelled, near or reworded; ``key`` is that of
+    the held-out one."""
 
     kind: str
     key: str
@@ -64,33 +68,39 @@ class HeldOut:
     Args:
         problems: the held-out ones.
         threshold: the Jaccard index from which on a question is near; above 1, none is.
+        reworded: whether a question with the same numbers and the same answer counts too.
     """
 
-    def __init__(self, problems: Iterable[Problem] = (), *, threshold: float = THRESHOLD) -> None:
-        self.threshold = threshold
+    def __init__(
+        self, problems: Iterable[Problem] = (), *, threshold: float = THRESHOLD, reworded: bool = False
+    ) -> None:
+        self.threshold, self.reworded = threshold, reworded
         self._keys: set[str] = set()
         self._respelled: dict[bytes, str] = {}
+        self._by_numbers: dict[bytes, str] = {}
         self._ngrams: dict[tuple[bytes, str], list[int]] = defaultdict(list)  # (numbers, n-gram) → held-out ones
         self._sizes: list[tuple[str, int]] = []
         for problem in problems:
-            self.add(problem.question, problem.key)
+            self.add(problem.question, problem.key, problem.answer)
 
     def __len__(self) -> int:
         return len(self._keys)
 
-    def add(self, question: str, key: str) -> None:
-        """One more held-out question."""
+    def add(self, question: str, key: str, answer: str = "") -> None:
+        """One more held-out question; without its answer it is never found reworded."""
         if key in self._keys:
             return
         self._keys.add(key)
         words = terms(question)
         self._respelled.setdefault(_digest(words), key)
+        if (same := _with_answer(words, answer)) is not None:
+            self._by_numbers.setdefault(same, key)
         ngrams, numbers = _ngrams(words), _numbers(words)
         for ngram in ngrams:
             self._ngrams[numbers, ngram].append(len(self._sizes))
         self._sizes.append((key, len(ngrams)))
 
-    def match(self, question: str, key: str) -> LeakMatch | None:
+    def match(self, question: str, key: str, answer: str = "") -> LeakMatch | None:
         """The held-out problem that a question is; None where it is none of them."""
         if key in self._keys:
             return LeakMatch("same", key)
@@ -105,33 +115,37 @@ class HeldOut:
             likeness = count / (len(ngrams) + size - count)
             if likeness > best.likeness:
                 best = LeakMatch("near", other, likeness)
-        return best if best.likeness >= self.threshold else None
+        if best.key and best.likeness >= self.threshold:
+            return best
+        same = _with_answer(words, answer) if self.reworded else None
+        return None if same is None or same not in self._by_numbers else LeakMatch("reworded", self._by_numbers[same])
 
     def matches(self, problems: Iterable[Problem]) -> list[tuple[Problem, LeakMatch]]:
         """Those of these problems that are held out, each with its match."""
-        found = ((problem, self.match(problem.question, problem.key)) for problem in problems)
+        found = ((problem, self.match(problem.question, problem.key, problem.answer)) for problem in problems)
         return [(problem, match) for problem, match in found if match is not None]
 
 
-def read_held_out(names: Sequence[str], threshold: float = THRESHOLD) -> HeldOut:
-    """The problems behind names: of a task, of a run directory, or of a file with the column ``question``.
+def read_held_out(names: Sequence[str], threshold: float = THRESHOLD, *, reworded: bool = False) -> HeldOut:
+    """The problems behind names: of a task, of a run directory, or of a file with the columns ``question`` and
+    ``answer``.
 
     Raises:
         InputError: there is nothing of that name, or it cannot be read.
     """
-    held_out = HeldOut(threshold=threshold)
+    held_out = HeldOut(threshold=threshold, reworded=reworded)
     for name in names:
         path = Path(name).expanduser()
         if (path / RECORDS).is_file():
             for record in read_records(path, traces=False):
-                held_out.add(record["question"], record["problem"])
+                held_out.add(record["question"], record["problem"], record["gold"])
             continue
         if name in TASKS:
             options = DataOptions(task=name)
         else:
-            options = DataOptions(data=name, question_column="question", answer_column="question")
+            options = DataOptions(data=name, question_column="question", answer_column="answer")
         for problem in stream(options):
-            held_out.add(problem.question, problem.key)
+            held_out.add(problem.question, problem.key, problem.answer)
     return held_out
 
 
@@ -142,6 +156,12 @@ def _digest(words: list[str]) -> bytes:
 def _numbers(words: list[str]) -> bytes:
     """What decides the numbers of a question: all of its terms that are no words."""
     return _digest([word for word in words if not word[0].isalpha()])
+
+
+def _with_answer(words: list[str], answer: str) -> bytes | None:
+    """The numbers and operators of a question, in any order, with its answer; None where it has none of either."""
+    numbers = sorted(word for word in words if not word[0].isalpha())
+    return _digest([*numbers, "=", normalised(answer)]) if numbers and answer.strip() else None
 
 
 def _ngrams(words: list[str]) -> set[str]:

@@ -112,7 +112,9 @@ def _without(reading: Reading, first: Spot, last: Spot) -> Trace | None:
     spans, tokenizer = reading.trace.spans, reading.tokenizer
     head, tail = spans[first.span], spans[last.span]
     kept, more = head.token_ids[: first.token], tail.token_ids[last.token :]
-    if tail.kind is SpanKind.MODEL and last.token and not tokenizer.bytes_of(kept).endswith(b"\n"):
+    place = reading.begins[first.span] + len(tokenizer.bytes_of(kept))
+    begins_line = not place or reading.text[place - 1 : place] == b"\n"
+    if tail.kind is SpanKind.MODEL and last.token and not begins_line:
         before = tail.token_ids[last.token - 1]
         if tokenizer.bytes_of((before,)).strip(b"\n"):
             return None

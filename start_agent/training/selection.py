@@ -18,7 +18,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from hashlib import blake2b, sha256
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from start_agent.batch.store import read_records
 from start_agent.errors import DataError
+from start_agent.ngrams import ngram_hashes
 from start_agent.seeds import derive_seed
 from start_agent.tokenizer import Tokenizer
 from start_agent.trace import SpanKind, Trace
@@ -273,9 +274,9 @@ def minhash(trace: Trace) -> tuple[int, ...]:
     import numpy as np
 
     ids = [token_id for span in trace.of_kind(SpanKind.MODEL) for token_id in span.token_ids]
-    ngrams = {tuple(ids[at : at + _NGRAM]) for at in range(max(len(ids) - _NGRAM + 1, 1))}
-    digests = (blake2b(repr(ngram).encode(), digest_size=8).digest() for ngram in ngrams)
-    hashes = np.fromiter((int.from_bytes(digest, "big") for digest in digests), dtype=np.uint64, count=len(ngrams))
+    hashes = ngram_hashes(ids, min(_NGRAM, len(ids) or 1))
+    if not len(hashes):
+        return (0,) * _HASHES
     # Odd multipliers permute the 64-bit numbers; the high bits of the products are what is compared.
     odd = np.array([derive_seed(0, f"minhash {number}") | 1 for number in range(_HASHES)], dtype=np.uint64)
     return tuple(int((hashes * factor >> np.uint64(32)).min()) for factor in odd)

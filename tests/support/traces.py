@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
+from start_agent.batch.store import RunDirectory
 from start_agent.tokenizer import Tokenizer
 from start_agent.trace import Span, SpanKind, Trace, TraceOutcome
 
@@ -55,3 +58,11 @@ def record(trace: Trace, key: int = 0, *, problem: str = "p0", correct: bool = T
         "correct": correct,
     }
     return made | fields | {"trace": trace.to_json()}
+
+
+def run(path: Path, records: Iterable[dict[str, Any]]) -> Path:
+    """A run directory with these records."""
+    with RunDirectory.open(path, {"model": {"model": "pocket"}}) as directory:
+        for one in records:
+            directory.append(one)
+    return path

@@ -1,0 +1,102 @@
+"""Hint-RFT killed outright in each of its stages ends with the data sets of one that nobody touched."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from start_agent.batch.store import read_records
+from start_agent.training.data import ROWS, need_data
+from tests.support.processes import descendants, living
+
+ROOT = Path(__file__).parents[2]
+STAGES = ["greedy", "hinted", "seed-data", "start-0", "sampled-1", "sampled-2", "start-data", "start"]
+
+RECIPE = """
+task: pocket
+split: train
+limit: 39
+held_out: [pocket]
+hint_probability: 1.0
+seed_sft: {sft}
+sft: {sft}
+samples: 2
+sampling_runs: 2
+start_choice: random
+max_length: 1024
+max_tokens: 300
+kernels: 8
+threads: 1
+workers: 2
+"""
+SFT = """
+learning_rate: 1.0e-4
+max_steps: 3
+batch_size: 4
+micro_batch: 4
+max_length: 1024
+gradient_checkpointing: false
+device: cpu
+save_every: 1
+"""
+
+pytestmark = pytest.mark.timeout(600)
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    (tmp_path / "sft.yaml").write_text(SFT)
+    path = tmp_path / "recipe.yaml"
+    path.write_text(RECIPE.format(sft=tmp_path / "sft.yaml"))
+    return path
+
+
+def command(recipe: Path, folder: Path) -> list[str]:
+    return [sys.executable, "-m", "start_agent", "hint-rft", "--recipe", str(recipe), "--output-dir", str(folder)]
+
+
+def run(recipe: Path, folder: Path) -> None:
+    done = subprocess.run(command(recipe, folder), cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def killed_in(stage: str, recipe: Path, folder: Path) -> None:
+    """Start it, wait until the stage has begun, kill the recipe; its commands must end by themselves."""
+    log = folder / "logs" / f"{stage}.log"
+    with subprocess.Popen(command(recipe, folder), cwd=ROOT, stderr=subprocess.PIPE, text=True) as host:
+        while not log.exists():
+            assert host.poll() is None, host.stderr and host.stderr.read()
+        commands = descendants(host.pid)
+        os.kill(host.pid, signal.SIGKILL)
+        while living(commands):  # at their own pace; the time limit is the bound
+            pass
+    assert not (folder / "stages" / f"{stage}.json").exists()
+
+
+def data_sets(folder: Path) -> dict[str, str]:
+    """The hash of the ids and labels of each data set; where a row comes from names the folder, which differs."""
+    found = {}
+    for name in ("seed-data", "start-data"):
+        assert need_data(folder / name).rows
+        rows = (folder / name / ROWS).read_text().replace(str(folder), "")
+        found[name] = sha256(rows.encode()).hexdigest()
+    return found
+
+
+def test_killed_in_each_stage(recipe: Path, tmp_path: Path) -> None:
+    run(recipe, tmp_path / "whole")
+    for stage in STAGES:
+        killed_in(stage, recipe, tmp_path / "cut")
+    run(recipe, tmp_path / "cut")
+    assert data_sets(tmp_path / "cut") == data_sets(tmp_path / "whole")
+    for name in ("greedy", "hinted", "sampled-1", "sampled-2"):
+        keys = [record["key"] for record in read_records(tmp_path / "cut" / name, traces=False)]
+        assert len(keys) == len(set(keys)) == 39
+    assert sorted(path.stem for path in (tmp_path / "cut" / "stages").iterdir()) == sorted(STAGES)

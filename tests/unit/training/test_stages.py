@@ -1,0 +1,183 @@
+"""Stages with a program of the test's own in place of start-agent: it does what its arguments say."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from start_agent.errors import RunDirectoryError, StageError
+from start_agent.training.stages import Stage, Standings, run_stages
+from tests.support.processes import descendants, living
+
+PROGRAM = """
+import pathlib, sys, time
+_, _, what, folder, *names = sys.argv[1:]
+folder = pathlib.Path(folder)
+with (folder / "order").open("a") as file:
+    file.write(what + "\\n")
+match names:
+    case ["fail", words]:
+        print("a step before"); sys.exit("start-agent: " + words)
+    case ["stay"]:
+        (folder / f"{what}-stays").touch()
+        time.sleep(600)
+    case ["meet", other]:  # until the other one is there too
+        (folder / f"{what}-here").touch()
+        while not (folder / f"{other}-here").exists():
+            time.sleep(0.005)
+print("said by " + what)
+"""
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Path:
+    path = tmp_path / "program.py"
+    path.write_text(PROGRAM)
+    return path
+
+
+class Recipe:
+    """Stages whose launcher is the program."""
+
+    def __init__(self, program: Path, folder: Path) -> None:
+        self.launcher, self.folder = (sys.executable, str(program)), folder
+        folder.mkdir()
+
+    def stage(self, name: str, *words: str, after: tuple[str, ...] = ()) -> Stage:
+        return Stage(name, (name, str(self.folder), *words), after, launcher=self.launcher)
+
+    @property
+    def order(self) -> list[str]:
+        return (self.folder / "order").read_text().split()
+
+
+@pytest.fixture
+def recipe(program: Path, tmp_path: Path) -> Recipe:
+    return Recipe(program, tmp_path / "recipe")
+
+
+async def test_each_after_what_it_needs(recipe: Recipe) -> None:
+    stages = [
+        recipe.stage("a"),
+        recipe.stage("b", after=("a",)),
+        recipe.stage("c", after=("a", "b")),
+        recipe.stage("d", after=("c",)),
+    ]
+    standings = await run_stages(stages, recipe.folder, workers=4)
+    assert recipe.order == ["a", "b", "c", "d"]
+    assert {one.status for one in standings.stages.values()} == {"done"}
+    assert standings.last_line("c") == "said by c"
+    assert "$ " in (recipe.folder / "logs" / "c.log").read_text()
+
+
+async def test_side_by_side_as_far_as_there_are_workers(recipe: Recipe) -> None:
+    await run_stages([recipe.stage("a", "meet", "b"), recipe.stage("b", "meet", "a")], recipe.folder, workers=2)
+    assert sorted(recipe.order) == ["a", "b"]
+
+
+async def test_one_worker_does_one_at_a_time(recipe: Recipe) -> None:
+    most = 0
+
+    def hear(standings: Standings) -> None:
+        nonlocal most
+        most = max(most, sum(one.status == "running" for one in standings.stages.values()))
+
+    await run_stages([recipe.stage(name) for name in "abc"], recipe.folder, listener=hear)
+    assert most == 1
+
+
+async def test_what_is_done_is_not_done_again(recipe: Recipe) -> None:
+    first = [recipe.stage("a"), recipe.stage("b", "fail", "no disk", after=("a",))]
+    with pytest.raises(StageError, match=r"'b' failed \(exit code 1\): no disk\. Its log is .*b\.log"):
+        await run_stages(first, recipe.folder)
+    standings = await run_stages([recipe.stage("a"), recipe.stage("b", after=("a",))], recipe.folder)
+    assert recipe.order == ["a", "b", "b"]
+    assert standings.stages["a"].earlier and not standings.stages["b"].earlier
+
+
+async def test_another_command_is_refused(recipe: Recipe) -> None:
+    await run_stages([recipe.stage("a")], recipe.folder)
+    with pytest.raises(RunDirectoryError, match="'a' was done by another command: .* Name another --output-dir"):
+        await run_stages([recipe.stage("a", "meet", "a")], recipe.folder)
+
+
+async def test_how_it_is_done_may_change(recipe: Recipe) -> None:
+    stage = recipe.stage("a")
+    await run_stages([stage], recipe.folder)
+    other = Stage("a", stage.command, how=("meet", "nobody"), launcher=stage.launcher)
+    assert (await run_stages([other], recipe.folder)).stages["a"].earlier
+
+
+async def test_a_failure_stops_the_others(recipe: Recipe) -> None:
+    before = descendants()
+    stages = [recipe.stage("a", "stay"), recipe.stage("b", "fail", "no luck")]
+    with pytest.raises(StageError, match="no luck"):
+        await run_stages(stages, recipe.folder, workers=2)
+    assert descendants().keys() == before.keys()
+    assert not (recipe.folder / "stages" / "a.json").exists()
+
+
+async def test_cancelling_stops_them(recipe: Recipe) -> None:
+    before = descendants()
+    task = asyncio.create_task(run_stages([recipe.stage("a", "stay")], recipe.folder))
+    while not (recipe.folder / "a-stays").exists():  # noqa: ASYNC110 - a turn of the loop, not a time
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert descendants().keys() == before.keys()
+
+
+async def test_one_recipe_at_a_time(recipe: Recipe) -> None:
+    task = asyncio.create_task(run_stages([recipe.stage("a", "stay")], recipe.folder))
+    while not (recipe.folder / "a-stays").exists():  # noqa: ASYNC110 - a turn of the loop, not a time
+        await asyncio.sleep(0)
+    with pytest.raises(RunDirectoryError, match="is at work"):
+        await run_stages([recipe.stage("a", "stay")], recipe.folder)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+@pytest.mark.parametrize(
+    ("stages", "complaint"),
+    [
+        ([Stage("b", (), after=("a",)), Stage("a", ())], "needs a"),
+        ([Stage("a", ()), Stage("a", ())], "two stages"),
+    ],
+)
+async def test_stages_that_make_no_recipe(stages: list[Stage], complaint: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        await run_stages(stages, tmp_path)
+
+
+def test_commands_die_with_a_killed_recipe(recipe: Recipe) -> None:
+    stage = recipe.stage("a", "stay")
+    script = (
+        "import asyncio, json, sys, pathlib; from start_agent.training.stages import Stage, run_stages\n"
+        "name, command, launcher, folder = json.loads(sys.argv[1])\n"
+        "asyncio.run(run_stages([Stage(name, tuple(command), launcher=tuple(launcher))], pathlib.Path(folder)))"
+    )
+    values = json.dumps([stage.name, stage.command, stage.launcher, str(recipe.folder)])
+    with subprocess.Popen([sys.executable, "-c", script, values]) as host:
+        while not (recipe.folder / "a-stays").exists():
+            assert host.poll() is None
+        commands = descendants(host.pid)
+        assert commands
+        os.kill(host.pid, signal.SIGKILL)
+    while living(commands):  # at their own pace; the test's time limit is the bound
+        pass
+
+
+def test_a_stage_is_shown_as_it_is_typed() -> None:
+    stage = Stage("a", ("batch", "--model", "my model"), how=("--threads", "1"))
+    assert stage.shown == "start-agent batch --model 'my model' --threads 1"
+    launched = Stage("b", ("sft",), launcher=("accelerate", "launch"))
+    assert launched.shown == "accelerate launch -m start_agent sft" == " ".join(launched.arguments)

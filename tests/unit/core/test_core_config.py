@@ -10,7 +10,11 @@ from typing import Any, Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
-from start_agent.config import add_options, build, read_yaml, refuse_unknown
+from hints import Template
+from start_agent.cli.solving import SolveOptions
+from start_agent.config import add_options, build, flags, read_yaml, refuse_unknown
+from start_agent.decoding.settings import DecodingSettings
+from start_agent.engines.base import Sampling
 from start_agent.errors import ConfigError
 
 
@@ -144,3 +148,24 @@ def test_the_help_says_type_and_default() -> None:
         "--path PATH a path --name TEXT a name (required)",
     ):
         assert expected in text
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        DecodingSettings(),
+        DecodingSettings(hints=False, connectives=("Hmm", "But wait"), hint_probability=1, template=Template.STDIN),
+        Sampling(temperature=0.6, top_p=0.95),
+        SolveOptions(model="some/where", instruction="", hint_files=(Path("a.yaml"), Path("b.yaml"))),
+    ],
+)
+def test_flags_give_the_options_again(options: BaseModel) -> None:
+    parser = argparse.ArgumentParser()
+    add_options(parser, type(options), "some")
+    assert build(type(options), vars(parser.parse_args(flags(options)))) == options
+
+
+def test_flags_say_what_is_not_a_default() -> None:
+    assert flags(DecodingSettings()) == []
+    assert flags(DecodingSettings(hints=False, rounds=2)) == ["--no-hints", "--rounds", "2"]
+    assert flags(DecodingSettings(hints=False, rounds=2), leave_out={"hints"}) == ["--rounds", "2"]

@@ -104,7 +104,7 @@ async def test_what_is_done_is_not_done_again(recipe: Recipe) -> None:
 
 async def test_another_command_is_refused(recipe: Recipe) -> None:
     await run_stages([recipe.stage("a")], recipe.folder)
-    with pytest.raises(RunDirectoryError, match="'a' was done by another command: .* Name another --output-dir"):
+    with pytest.raises(RunDirectoryError, match=r"'a' was done by another command: .* Name another --output-dir"):
         await run_stages([recipe.stage("a", "meet", "a")], recipe.folder)
 
 

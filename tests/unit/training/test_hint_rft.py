@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from start_agent.cli import batch, hint_rft, select, sft
+from start_agent.cli.hint_rft import parts_of
+from start_agent.errors import ConfigError
+from start_agent.training.hint_rft import Parts, recipe_names, stages_of
+from start_agent.training.reproduce import PARTS, ReproduceOptions, reproduce_stages
+from start_agent.training.stages import Stage
+
+
+def parts(**given: Any) -> Parts:
+    return parts_of(argparse.Namespace(**{"recipe": "pocket", "output_dir": Path("out"), **given}))
+
+
+def by_name(stages: list[Stage]) -> dict[str, Stage]:
+    return {stage.name: stage for stage in stages}
+
+
+def option(stage: Stage, flag: str) -> list[str]:
+    """The values of a flag in a stage's command."""
+    words = stage.command
+    return [words[place + 1] for place, word in enumerate(words) if word == flag]
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> str:
+    """A folder that looks like a model's."""
+    (tmp_path / "config.json").write_text("{}")
+    return str(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    commands = parser.add_subparsers(required=True)
+    for command in (batch, select, sft, hint_rft):
+        command.add(commands)
+    return parser
+
+
+def test_the_stages_need_what_the_method_says() -> None:
+    stages = by_name(stages_of(parts(samples=4, sampling_runs=2)))
+    assert {name: stage.after for name, stage in stages.items()} == {
+        "greedy": (),
+        "hinted": (),
+        "seed-data": ("hinted", "greedy"),
+        "start-0": ("seed-data",),
+        "sampled-1": ("start-0",),
+        "sampled-2": ("start-0",),
+        "start-data": ("sampled-1", "sampled-2"),
+        "start": ("start-data",),
+    }
+    assert "--no-hints" in stages["greedy"].command and "--no-hints" not in stages["hinted"].command
+    for name in ("start-0", "start"):  # both from the base
+        assert option(stages[name], "--model") == ["pocket"]
+    for number in (1, 2):
+        sampled = stages[f"sampled-{number}"]
+        assert option(sampled, "--model") == ["out/start-0"]
+        assert option(sampled, "--samples") == ["2"] and option(sampled, "--seed") == [str(number)]
+        assert option(sampled, "--temperature") == ["0.6"] and "--no-hints" in sampled.command
+    for name in ("seed-data", "start-data"):
+        assert option(stages[name], "--held-out") == ["pocket"]
+
+
+def test_flags_override_the_recipe(model: str) -> None:
+    stages = by_name(stages_of(parts(limit=10, model=model, instruction="Go.", max_batch=7)))
+    assert option(stages["greedy"], "--limit") == ["10"]
+    assert option(stages["greedy"], "--model") == [model]
+    assert option(stages["sampled-1"], "--instruction") == ["Go."]
+    assert "--max-batch" not in stages["greedy"].command  # it decides nothing, so it may change
+    assert stages["greedy"].how[stages["greedy"].how.index("--max-batch") + 1] == "7"
+
+
+def test_other_engines(model: str) -> None:
+    stages = by_name(stages_of(parts(recipe="start-32b", model=model, instruction="", data="a.jsonl")))
+    assert option(stages["hinted"], "--engine") == ["vllm"]
+    assert option(stages["start"], "--recipe") == ["start-32b"]
+    with pytest.raises(ConfigError, match="--block-size is an option of --engine vllm"):
+        parts(block_size=16)
+
+
+def test_a_launcher_starts_the_trainings_alone() -> None:
+    stages = by_name(stages_of(parts(launcher="accelerate launch --config_file 'my file.yaml'")))
+    assert stages["start"].arguments[:4] == ["accelerate", "launch", "--config_file", "my file.yaml"]
+    assert stages["greedy"].launcher == ()
+
+
+@pytest.mark.parametrize("recipe", recipe_names())
+def test_the_commands_of_each_recipe_are_commands(recipe: str, parser: argparse.ArgumentParser) -> None:
+    for stage in stages_of(parts(recipe=recipe, model="pocket")):
+        parser.parse_args([*stage.command, *stage.how])
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_the_reproduction(quick: bool, parser: argparse.ArgumentParser) -> None:
+    options = ReproduceOptions(output_dir=Path("out"), quick=quick)
+    stages = reproduce_stages(parts(), options)
+    known: set[str] = set()
+    for stage in stages:
+        assert set(stage.after) <= known
+        known.add(stage.name)
+        if stage.name != "star":
+            parser.parse_args([*stage.command, *stage.how])
+        if stage.name.startswith("eval-"):  # never on what is learned from
+            assert option(stage, "--task") == ["pocket"] and option(stage, "--split") == []
+        elif stage.command[0] == "batch":
+            assert option(stage, "--split") == ["train"]
+        if stage.command[0] == "select":
+            assert option(stage, "--held-out") == ["pocket"]
+    assert len(known) == len(stages)
+
+
+def test_parts_alone() -> None:
+    names = {
+        part: set(by_name(reproduce_stages(parts(), ReproduceOptions(output_dir=Path("out"), parts=(part,)))))
+        for part in PARTS
+    }
+    assert names["star"] == {"star"}
+    assert "eval-base-rounds-4" in names["rounds"] and "eval-base-rounds-4" not in names["table"]
+    assert "start-0-drop" in names["ablation"] and names["table"] < names["ablation"]
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ({"recipe": "none"}, "no recipe 'none'; there are pocket, start-32b"),
+        ({"samples": 5, "sampling_runs": 2}, "cannot be spread evenly"),
+        ({"sft": "none"}, "no recipe 'none'"),
+        ({"samples": 0}, "--samples: input should be greater"),
+    ],
+)
+def test_refusals(given: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        stages_of(parts(**given))
+
+
+def test_a_recipe_with_an_unknown_key(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("task: pocket\nsample: 3\n")
+    with pytest.raises(ConfigError, match="unknown option 'sample'"):
+        parts(recipe=str(path))

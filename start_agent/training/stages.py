@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -206,7 +207,7 @@ async def _run(stage: Stage, folder: Path) -> None:
             stdout=log,
             stderr=log,
             start_new_session=True,  # a Ctrl-C comes to us; the command is told once, by us
-            preexec_fn=_die_with_us,
+            preexec_fn=partial(_die_with, os.getpid()),
         )
         try:
             code = await process.wait()
@@ -232,9 +233,11 @@ async def _stop(process: asyncio.subprocess.Process) -> None:
         await process.wait()
 
 
-def _die_with_us() -> None:
+def _die_with(parent: int) -> None:
     """In the child, before its program: it gets a SIGTERM when the process that started it dies, however that dies."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it was dead already
+        os._exit(1)
 
 
 def _how(code: int) -> str:

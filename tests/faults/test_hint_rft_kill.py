@@ -13,7 +13,7 @@ import pytest
 
 from start_agent.batch.store import read_records
 from start_agent.training.data import ROWS, need_data
-from tests.support.processes import descendants, living
+from tests.support.processes import naming
 
 ROOT = Path(__file__).parents[2]
 STAGES = ["greedy", "hinted", "seed-data", "start-0", "sampled-1", "sampled-2", "start-data", "start"]
@@ -73,10 +73,9 @@ def killed_in(stage: str, recipe: Path, folder: Path) -> None:
     with subprocess.Popen(command(recipe, folder), cwd=ROOT, stderr=subprocess.PIPE, text=True) as host:
         while not log.exists():
             assert host.poll() is None, host.stderr and host.stderr.read()
-        commands = descendants(host.pid)
         os.kill(host.pid, signal.SIGKILL)
-        while living(commands):  # at their own pace; the time limit is the bound
-            pass
+    while naming(folder):  # its commands end with it, at their own pace; the time limit is the bound
+        pass
     assert not (folder / "stages" / f"{stage}.json").exists()
 
 

@@ -46,6 +46,8 @@ PAIRS: tuple[tuple[str, str], ...] = (
 SAMPLED = {"base": "base-sampled", "start-0": "start-0-sampled", "start": "start-sampled"}
 """The run that says how often a model calls Python when it is sampled."""
 
+_SAMPLES = {"base-sampled": MAJORITY}
+
 OPERATORS: dict[str, Callable[[float, float], bool]] = {">=": operator.ge, "<": operator.lt}
 
 
@@ -110,7 +112,7 @@ def build_report(folder: Path, options: ReproduceOptions, parts: Parts, standing
 
 def measure(folder: Path, name: str, title: str, *, sampled: str | None = None) -> Measured:
     """What an evaluation found. Several samples of a problem are judged by their majority."""
-    found = summarize(folder / f"eval-{name}")
+    found = summarize(folder / f"eval-{name}", _SAMPLES.get(name, 1))
     sampled = sampled or SAMPLED.get(name)
     majority = found.majority is not None
     accuracy = found.majority if found.majority is not None else found.accuracy

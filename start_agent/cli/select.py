@@ -71,7 +71,7 @@ def add(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Select and write; 0 where there are rows."""
-    from start_agent.training.data import read_data, write_data
+    from start_agent.training.data import read_data, source_digests, write_data
     from start_agent.training.filters import FilterOptions
     from start_agent.training.selection import SelectionOptions, hint_rft_pairs, rft
 
@@ -87,6 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
         "selection": selection.model_dump(mode="json"),
         "filters": filters.model_dump(mode="json"),
         "loss": policy.model_dump(mode="json"),
+        "records": source_digests((*options.greedy, *options.runs)),
     }
     found = read_data(options.output_dir, resolved)
     if found is not None:

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from start_agent.batch.store import RECORDS, differences, read_config, read_records, write_whole
-from start_agent.errors import ConfigError, DataError, RowError
+from start_agent.errors import ConfigError, DataError, RowError, RunDirectoryError
 from start_agent.tokenizer import Tokenizer
 from start_agent.training.card import card
 from start_agent.training.messages import TOOLS, messages
@@ -247,11 +247,16 @@ def model_of(runs: tuple[Path, ...]) -> str:
 
 
 def source_digests(runs: tuple[Path, ...]) -> dict[str, str]:
-    """The sha256 of the records of each run."""
+    """The sha256 of the records of each run. Raises RunDirectoryError."""
     found: dict[str, str] = {}
     for run in runs:
-        with (run / RECORDS).open("rb") as file:
-            found[str(run)] = file_digest(file, "sha256").hexdigest()
+        try:
+            with (run / RECORDS).open("rb") as file:
+                found[str(run)] = file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise RunDirectoryError(
+                f"{run} is no run directory: cannot read its {RECORDS}: {error.strerror}"
+            ) from error
     return found
 
 

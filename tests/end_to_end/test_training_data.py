@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -82,6 +83,18 @@ def test_again_is_there_already_and_other_options_are_refused(runs: Path, data: 
     done = select(runs, data, "--hint", "drop")
     assert done.returncode == 2
     assert 'loss.hint: "mask" there, "drop" now' in done.stderr
+
+
+def test_runs_that_have_grown_are_noticed(runs: Path, tmp_path: Path) -> None:
+    grown = tmp_path / "hinted"
+    shutil.copytree(runs / "hinted", grown)
+    pairs = ["--kind", "rft", "--runs", grown, "--output-dir", tmp_path / "data"]
+    assert start_agent("select", *pairs).returncode == 0
+    records = grown / "records.jsonl"
+    records.write_bytes(b"".join(records.read_bytes().splitlines(keepends=True)[:-1]))
+    done = start_agent("select", *pairs)
+    assert done.returncode == 2
+    assert "another configuration: records." in done.stderr
 
 
 def test_a_held_out_problem_is_not_learned(runs: Path) -> None:

@@ -6,12 +6,15 @@ import contextlib
 import fcntl
 import os
 import resource
-import shutil
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from sandbox import guardian
+
 _PREFIX = "kernels-"  # of folders with a lock: whoever has no lock on one may be taken for dead
+_UNNAMED_SECONDS = 3_600  # how old a folder without a lock or its final name has to be to have been forgotten
 _UNIX_PATH_BYTES = 107  # sun_path of a socket's address, less its final zero; see unix(7)
 _KERNEL_BYTES = 48 << 20  # of an idle kernel, and a little work; what its cells may add is theirs to limit
 _KERNEL_DESCRIPTORS = 4  # at the host: two connections, the process, and one while it starts
@@ -27,7 +30,7 @@ class Held:
 
     def remove(self) -> None:
         """Remove the folder and all in it."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        guardian.clear(self.path)
         os.close(self.descriptor)
 
 
@@ -57,14 +60,16 @@ def make() -> Held:
 
 
 def _remove_orphans(parent: Path) -> None:
-    for path in parent.glob(f"{_PREFIX}*"):
+    for path in (*parent.glob(f"{_PREFIX}*"), *parent.glob(f".{_PREFIX}*")):
         with contextlib.suppress(OSError):
+            if path.name.startswith(".") and time.time() - path.stat().st_mtime < _UNNAMED_SECONDS:
+                continue
             if path.is_symlink() or path.stat().st_uid != os.geteuid():
                 continue
             descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(path, ignore_errors=True)
+                guardian.clear(path)
             finally:
                 os.close(descriptor)
 

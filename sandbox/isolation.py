@@ -94,11 +94,8 @@ def python_command(folder: str) -> list[str]:
     return [sys.executable, "-sP", "-c", program]
 
 
-def bubblewrap_command(info: int) -> list[str]:
+def bubblewrap_command() -> list[str]:
     """The whole command line of a zygote in a root of its own.
-
-    Args:
-        info: descriptor on which bubblewrap reports the process that is the namespace's first.
 
     Raises SandboxUnavailable without bubblewrap, or where Python shares its folder with a home.
     """
@@ -122,7 +119,7 @@ def bubblewrap_command(info: int) -> list[str]:
         else:
             arguments += [options[kind], source, target]
     return [
-        *(bubblewrap, "--die-with-parent", "--new-session", "--info-fd", str(info)),
+        *(bubblewrap, "--die-with-parent", "--new-session"),
         *("--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"),
         *user,
         *("--cap-drop", "ALL", *(word for name in kept for word in ("--cap-add", f"CAP_{name}"))),

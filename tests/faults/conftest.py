@@ -45,5 +45,5 @@ async def attack(box: Sandbox) -> AsyncIterator[Attack]:
     tier = box._folder / f"tier-{box.tier}"
     assert len([path for path in tier.iterdir() if path.name.isdigit()]) == 1
     assert [path for path in tier.rglob("*") if path.is_socket()] == []
-    # The zygote (with bubblewrap's two, or the one that waits for it), and the kernel.
-    assert len(descendants()) == {1: 4, 2: 3, 3: 2}[box.tier]
+    # The guardian, the zygote (with bubblewrap's two, or the one that waits for it), and the kernel.
+    assert len(descendants()) == {1: 5, 2: 4, 3: 3}[box.tier]

@@ -1,8 +1,9 @@
-"""Which processes there are below one, to prove that none is left."""
+"""Which processes there are below one, and which cgroups, to prove that none is left."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 Processes = dict[int, str]
@@ -40,6 +41,11 @@ def living(processes: Processes) -> Processes:
         if state != "Z" and more[18] == started:
             left[number] = started
     return left
+
+
+def groups(names: Collection[str]) -> list[Path]:
+    """Those folders of these names that there are in the cgroups' file systems."""
+    return [path for path in Path("/sys/fs/cgroup").rglob("kernels-*") if path.name in names]
 
 
 def naming(folder: Path) -> Processes:

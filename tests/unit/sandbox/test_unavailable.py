@@ -72,7 +72,7 @@ async def test_a_probe_that_gets_out_closes_the_tier(monkeypatch: pytest.MonkeyP
 
 async def test_a_kernel_that_finds_a_way_out_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     world = Zygote._world
-    monkeypatch.setattr(Zygote, "_world", lambda zygote: world(zygote) | {"canaries": ["/usr/bin/env"]})
+    monkeypatch.setattr(Zygote, "_world", lambda zygote, parent: world(zygote, parent) | {"canaries": ["/usr/bin/env"]})
     with pytest.raises(SandboxUnavailable, match=r"a file of the host can be read \(/usr/bin/env\)"):
         async with Sandbox(prestart=0, tier=1):
             pass

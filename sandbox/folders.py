@@ -34,18 +34,17 @@ class Held:
         os.close(self.descriptor)
 
 
-def place_for(socket: str) -> str:
-    """The folder for temporary files, or /tmp where the name of such a socket in it would be too long."""
-    parent = tempfile.gettempdir()
-    return parent if len(os.fsencode(parent)) < _UNIX_PATH_BYTES - len(socket) else "/tmp"
-
-
-def make() -> Held:
-    """A new private folder whose path leaves room for the names of sockets.
+def make(mode: int = 0o711) -> Held:
+    """A new folder of this user's whose path leaves room for the names of sockets.
 
     Removes those of others of this user who were killed before they could.
+
+    Args:
+        mode: for others; kernels without a root of their own have to get through to their folders. Nobody may list it.
     """
-    parent = place_for("/kernels-12345678/tier-1/1000000/shell")
+    parent = tempfile.gettempdir()
+    if len(os.fsencode(parent)) >= _UNIX_PATH_BYTES - len("/kernels-12345678/tier-1/1000000/shell"):
+        parent = "/tmp"
     _remove_orphans(Path(parent))
     made = Path(tempfile.mkdtemp(prefix=f".{_PREFIX}", dir=parent))
     descriptor = os.open(made, os.O_RDONLY | os.O_DIRECTORY)
@@ -53,8 +52,7 @@ def make() -> Held:
     # It has its name only once it is locked, or another who cleans up would take it for an orphan.
     path = made.with_name(made.name[1:])
     made.rename(path)
-    # Kernels without a root of their own have to get through to their folders; nobody may list it.
-    path.chmod(0o711)
+    path.chmod(mode)
     (path / "canary").touch(mode=0o600)
     return Held(path, descriptor)
 

@@ -27,7 +27,7 @@ from sandbox import (
 )
 from sandbox.kernel import Kernel
 from sandbox.zygote import kill
-from tests.support.processes import descendants, groups, living
+from tests.support.processes import descendants, groups, living, sandboxed
 
 ROOT = Path(__file__).parents[2]
 
@@ -39,9 +39,8 @@ def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         monkeypatch.setattr(tempfile, "tempdir", name)
         monkeypatch.setenv("TMPDIR", name)
         descriptors = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
-        processes = descendants()
         yield Path(name)
-        assert descendants() == processes
+        assert sandboxed() == {}
         assert list(Path(name).iterdir()) == []
         assert len(os.listdir("/proc/self/fd")) <= descriptors  # noqa: PTH208
 
@@ -53,14 +52,14 @@ def tier(request: pytest.FixtureRequest) -> Literal[1, 2]:
 
 async def test_a_cancelled_cell(tier: Literal[1, 2]) -> None:
     async with Sandbox(size=1, prestart=0, tier=tier) as box, box.session() as session:
-        before = descendants()
+        before = sandboxed()
         cell = asyncio.create_task(session.execute("while True: pass", timeout=60))
         for _ in range(10):  # turns of the loop; far enough to have sent it
             await asyncio.sleep(0)
         cell.cancel()
         with pytest.raises(asyncio.CancelledError):
             await cell
-        assert box.stats.kernels_live == 0 and len(descendants()) == len(before) - 1
+        assert box.stats.kernels_live == 0 and len(sandboxed()) == len(before) - 1
 
 
 @pytest.mark.parametrize("turns", [0, 1, 3, 10, 30, 100])

@@ -6,6 +6,8 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
+from sandbox import guardian
+
 Processes = dict[int, str]
 """Numbers, each with the time at which that process was started: a number may be given out again."""
 
@@ -27,6 +29,20 @@ def descendants(of: int | None = None) -> Processes:
     while fresh:
         fresh = {number for number, (parent, _) in parents.items() if parent in fresh and number not in found}
         found |= {number: parents[number][1] for number in fresh}
+    return found
+
+
+def sandboxed() -> Processes:
+    """Those of this process's sandboxes, and no one else's: their guardians and all below."""
+    every = descendants()
+    found: Processes = {}
+    for number, started in every.items():
+        try:
+            line = Path(f"/proc/{number}/cmdline").read_bytes()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if f"\0{guardian.__file__}\0".encode() in line:
+            found |= {number: started} | descendants(number)
     return found
 
 

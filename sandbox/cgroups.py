@@ -58,9 +58,9 @@ class Group:
     def has_overflowed(self) -> bool:
         """Whether Linux has killed some of its processes because they had used up its memory."""
         name = "memory.oom_control" if self.version == 1 else "memory.events"
-        with contextlib.suppress(OSError, IndexError):
-            counts = _counts(self.folders[0] / name)
-            if counts.get("oom_kill", 0) > 0:  # among them those killed for want of memory further up
+        with contextlib.suppress(OSError, IndexError, KeyError):
+            counts = _counts(f"{self.folders[0]}/{name}")
+            if counts["oom_kill"] > 0:  # among them those killed for want of memory further up
                 if self.version == 2:
                     return counts["oom"] > 0
                 most = int((self.folders[0] / "memory.max_usage_in_bytes").read_text())
@@ -91,6 +91,7 @@ class Groups:
         self._note = folder / guardian.GROUPS
         self._version = 0
         self._homes: list[Path] = []
+        self._files: list[tuple[int, str]] = []  # those that there are: the number of the hierarchy, the name
         self._made = 0
         self._why_not = ""
         try:
@@ -146,15 +147,21 @@ class Groups:
             folder = home / str(self._made)
             folder.mkdir()
             group.folders.append(folder)
-        memory = str(group.memory)
-        for name, value in (
-            *(("memory.limit_in_bytes", memory), ("memory.memsw.limit_in_bytes", memory)),
-            *(("memory.max", memory), ("memory.swap.max", "0"), ("memory.oom.group", "1")),
-            ("pids.max", str(limits.processes)),
-        ):
-            for folder in group.folders:
-                if (folder / name).exists():
-                    (folder / name).write_text(value)
+        values = {
+            **dict.fromkeys(("memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "memory.max"), group.memory),
+            "memory.swap.max": 0,
+            "memory.oom.group": 1,
+            "pids.max": limits.processes,
+        }
+        if not self._files:
+            found = [(number, name) for name in values for number in range(len(group.folders))]
+            self._files = [(number, name) for number, name in found if (group.folders[number] / name).exists()]
+        for number, name in self._files:
+            handle = os.open(f"{group.folders[number]}/{name}", os.O_WRONLY)
+            try:
+                os.write(handle, str(values[name]).encode())
+            finally:
+                os.close(handle)
         entry = "tasks" if self._version == 1 else "cgroup.procs"
         try:
             for folder in group.folders:
@@ -232,5 +239,10 @@ def _removed(folder: Path) -> bool:
     return True
 
 
-def _counts(file: Path) -> dict[str, int]:
-    return {name: int(value) for name, value in (line.split() for line in file.read_text().splitlines())}
+def _counts(file: str) -> dict[str, int]:
+    handle = os.open(file, os.O_RDONLY)  # by hand, since it is done after each cell
+    try:
+        words = os.read(handle, 4096).decode().split()
+    finally:
+        os.close(handle)
+    return dict(zip(words[::2], map(int, words[1::2]), strict=True))

@@ -145,8 +145,9 @@ def test_a_host_killed_outright_takes_its_kernels_along(tier: int, folder: Path)
 
 # Forks a host for each line that it reads, so that only the first has to load everything; inherits its orphans.
 _HOSTS = """
-import asyncio, ctypes, os, signal, sys
+import asyncio, ctypes, os, signal, sys, tempfile
 from sandbox import Sandbox, kernel, pool, selftest, session
+tempfile.gettempdir()  # which tries the folder out with a file, once
 async def main(tier):
     async with Sandbox(size=2, tier=tier) as box, box.session() as session:
         await session.execute("while True: pass", timeout=100)

@@ -111,7 +111,7 @@ class Kernel:
             home = str(own)
         settings = {
             "key": key,
-            "uid": isolation.own_uid() if tier else None,
+            "uid": isolation.own_uid(),
             "home": home,
             "temporary": "/tmp" if tier in (1, 2) else home,
             **{name: getattr(self._limits, name) for name in _OUR_LIMITS},

@@ -35,8 +35,8 @@ class Sandbox(BaseSandbox):
         size: sessions open at once; kernels alive at once, idle ones among them, are never more. Opening lowers
             it, with a warning, to what the memory and the file descriptors here allow.
         prestart: kernels kept ready for the next sessions, as far as `size` has room.
-        unsafe_no_isolation: run the code as this very user with nothing in between. Logged as a warning, and
-            `isolation` says "none".
+        unsafe_no_isolation: run the code with nothing in between: as this very user; of root, as other users.
+            Logged as a warning, and `isolation` says "none".
         tier: the one isolation to use (see `sandbox.isolation`); None for the strongest that holds here.
         preload: modules to import before the first kernel is started, so that no cell waits for them.
         max_fault_rate: the share of the latest starts that may fail, before sessions are refused with
@@ -148,6 +148,11 @@ class Sandbox(BaseSandbox):
         from sandbox.pool import Pool
         from sandbox.session import KernelSession
 
+        if tier in (0, 3) and (hidden := isolation.hidden_from_others()) is not None:
+            raise SandboxUnavailable(
+                f"root's code runs as other users, who cannot reach Python in {hidden}: "
+                "run this as an ordinary user, or with a Python that all users can read"
+            )
         folder = self._require_open() / f"tier-{tier}"
         folder.mkdir(mode=0o711)
         assert self._groups is not None

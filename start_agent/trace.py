@@ -41,6 +41,8 @@ class TraceOutcome(StrEnum):
     TURN_LIMIT = "turn_limit"
     CONTEXT_LIMIT = "context_limit"
     REPETITION = "repetition"
+    UNPROMPTABLE = "unpromptable"
+    """It could not begin: the question is empty, or longer than the model's context. Such a trace has no spans."""
 
 
 @dataclass(frozen=True, slots=True)

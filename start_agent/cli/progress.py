@@ -11,7 +11,7 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 
 from sandbox import BaseSandbox
-from start_agent.batch.runner import Tally
+from start_agent.batch.tally import Tally
 from start_agent.stats import wilson_interval
 
 _PLAIN_EVERY = 10.0  # seconds

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from hints import Domain, HintLibrary, Placement, join
 from start_agent.answers import last_boxed
 from start_agent.decoding.settings import DecodingSettings
-from start_agent.errors import PromptError
+from start_agent.errors import QuestionError
 from start_agent.markers import MarkerKind, Match, Matcher, State
 from start_agent.phases import Phase, phase_of
 from start_agent.prompts import Prompt
@@ -87,7 +87,7 @@ class Controller:
         context_length: the engine's, in tokens.
 
     Raises:
-        PromptError: the prompt leaves no room in the context for a single token.
+        QuestionError: the prompt leaves no room in the context for a single token.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Controller:
         context_length: int,
     ) -> None:
         if len(prompt.token_ids) >= context_length:
-            raise PromptError(
+            raise QuestionError(
                 f"the prompt has {len(prompt.token_ids)} tokens and the model's context is {context_length}: "
                 "shorten the question"
             )

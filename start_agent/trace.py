@@ -62,7 +62,8 @@ class Span:
 class Trace:
     """Spans in the order in which they came to be, and how it ended.
 
-    ``outcome`` is None while the trace grows. ``answer`` is the content of the last closed box after thinking.
+    ``outcome`` is None while the trace grows. ``answer`` is the content of the last closed box after thinking,
+    or, in the domain of code, of the last block of code.
     ``meta`` holds what is needed to make the trace again: model, engine, seed, settings, sandbox isolation.
     """
 

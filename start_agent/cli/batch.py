@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from hints import Domain
 from start_agent import config
 from start_agent.batch.options import RUNTIME, BatchOptions, RayOptions
 from start_agent.cli.solving import SolveOptions, add_options, open_solver, resolved, run_to_end
@@ -85,10 +86,12 @@ async def _batch(arguments: argparse.Namespace) -> int:
     from start_agent.batch.tally import Tally
     from start_agent.tasks import resolve_task, stream
 
+    kind = resolve_task(_of_type(resolved(arguments, _OWN), DataOptions)).kind
+    if kind is Kind.CODE and "domain" not in vars(arguments) | config.read_yaml(arguments.config):
+        arguments.domain = Domain.CODE  # nobody has said which hints: those for programs
     groups = resolved(arguments, _OWN)
     path = _of_type(groups, RunOptions).output_dir
     data, options = _of_type(groups, DataOptions), _of_type(groups, BatchOptions)
-    kind = resolve_task(data).kind
     with RunDirectory.open(path, _configuration(arguments.engine, groups), versions=_versions()) as directory:
         if directory.recovered:
             print(f"a torn last record ({directory.recovered} bytes) is owed again", file=sys.stderr)

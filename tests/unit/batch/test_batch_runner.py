@@ -221,7 +221,7 @@ async def test_too_many_faults_stop_the_run(tmp_path: Path) -> None:
 
     engine = ScriptedEngine(script)
     with pytest.raises(BatchError, match=r"stopped: 3 traces failed at every try.*it died.*run the same command"):
-        await run_scripted(tmp_path, problems(100), engine=engine, max_faults=3, concurrency=2)
+        await run_scripted(tmp_path, problems(100), engine=engine, max_faults=3, concurrency=1)
     assert len(stable(tmp_path)) == 10
     await run_scripted(tmp_path, problems(100), script=("</think>\\boxed{7}",))
     assert len(stable(tmp_path)) == 100

@@ -143,7 +143,7 @@ class RayBench:
         await self._close()
 
     async def do(self, job: Job) -> dict[str, Any] | None:
-        """See ``Bench.do``. Raises InputError where no worker could ever begin."""
+        """See ``Bench.do``. Raises also InputError: a later worker finds on its machine what the user must mend."""
         for _ in range(self._retries + 1):
             worker = await self._take()
             try:

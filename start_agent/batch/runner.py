@@ -8,6 +8,7 @@ There are no rounds: a trace that waits for its kernel holds up nobody. Traces c
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -80,6 +81,7 @@ async def run_at(
     """As ``run_batch``, at a bench that is open. It serves one run: the tally is its own."""
     if listener is not None:
         bench.listener = listener
+    bench.tally.started = time.perf_counter()
     run = _Run(bench, problems, directory, options)
     try:
         async with asyncio.TaskGroup() as group:

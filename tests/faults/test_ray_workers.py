@@ -139,6 +139,8 @@ def test_the_command_with_a_worker_killed(tmp_path: Path) -> None:
         assert run.returncode == 0, said
         while naming(Path(name)):  # Ray's processes go at their own pace; the time limit is the bound
             pass
+    again = subprocess.run([*command, tmp_path / "plain", "--ray", "2"], capture_output=True, text=True, check=False)
+    assert again.returncode == 0 and "nothing is owed" in again.stderr  # the same run, however it is carried out
     assert len(workers) == 2
     assert "begun again" in said[1]
     assert stable(tmp_path / "ray") == stable(tmp_path / "plain")

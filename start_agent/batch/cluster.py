@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import ModuleType
@@ -33,14 +34,22 @@ def connect(address: str | None = None) -> Iterator[None]:
     handler = signal.getsignal(signal.SIGTERM)
     own: dict[str, Any] = {} if address else {"include_dashboard": False}
     try:
+        _probe(address or "")
         ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, **own)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise InputError(f"cannot use the Ray cluster at {address or 'this machine'}: {first_line(error)}") from error
     try:
         signal.signal(signal.SIGTERM, handler)  # Ray has put its own in its place
         yield
     finally:
         ray.shutdown()
+
+
+def _probe(address: str) -> None:
+    """Raise OSError where nobody listens: Ray would try for minutes. Names like ``auto`` are for Ray to judge."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdigit():
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def count_workers(wanted: str, gpus: int) -> tuple[int, int]:

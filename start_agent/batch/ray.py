@@ -13,7 +13,7 @@ import platform
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -34,8 +34,12 @@ OpenBench = Callable[[], AbstractAsyncContextManager[Workbench]]
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a worker says of a job: its record, where there is one, and how the worker is doing."""
+    """What a worker says of a job: its record, where there is one, and how the worker is doing.
 
+    ``number`` counts its replies: they may arrive in another order than that in which they were given.
+    """
+
+    number: int
     record: dict[str, Any] | None
     tally: Tally
     engine_failed: bool = False
@@ -47,6 +51,7 @@ class Worker:
     def __init__(self, open_bench: OpenBench) -> None:
         self._open_bench, self._stack = open_bench, AsyncExitStack()
         self._jobs: set[asyncio.Task[Any]] = set()
+        self._replies = 0
 
     async def open(self) -> str:
         """Load the model, start the sandbox; the name of the machine. Raises InputError or EngineError."""
@@ -64,13 +69,18 @@ class Worker:
         assert task is not None
         self._jobs.add(task)
         try:
-            return Reply(await self._bench.make(job), self._bench.tally)
+            return self._reply(await self._bench.make(job))
         except EngineError:
-            return Reply(None, self._bench.tally, engine_failed=True)
+            return self._reply(None, engine_failed=True)
         except (*FAULTS, PromptError):
-            return Reply(None, self._bench.tally)
+            return self._reply(None)
         finally:
             self._jobs.discard(task)
+
+    def _reply(self, record: dict[str, Any] | None, *, engine_failed: bool = False) -> Reply:
+        self._replies += 1
+        tally = self._bench.tally
+        return Reply(self._replies, record, replace(tally, faults=Counter(tally.faults)), engine_failed)
 
     async def close(self) -> None:
         """End all jobs; leave no engine and no kernel behind."""
@@ -89,7 +99,8 @@ class _Life:
     actor: Any
     host: str = ""
     busy: int = 0
-    place: int = 0
+    place: int = 0  # of what it last told
+    heard: int = 0  # the number of that reply
     death: asyncio.Future[str] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     def died(self, reason: str) -> None:
@@ -154,7 +165,8 @@ class RayBench:
                 self._told[0].count_fault(job, lost)
                 self._gather(self._told[0])
             else:
-                self._told[worker.place] = reply.tally
+                if reply.number > worker.heard:
+                    worker.heard, self._told[worker.place] = reply.number, reply.tally
                 self._gather(reply.tally)
                 if not reply.engine_failed:
                     return reply.record

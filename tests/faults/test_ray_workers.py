@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -67,9 +68,12 @@ def names(folder: Path) -> list[str]:
 
 def listening(folder: Path) -> set[str]:
     """The addresses at which the processes of the cluster listen."""
-    processes = [psutil.Process(pid) for pid in naming(folder)]
-    family = {one for process in processes for one in (process, *process.children(recursive=True))}
-    found = [connection for process in family for connection in process.net_connections("tcp")]
+    found = []
+    for number in naming(folder):
+        with suppress(psutil.NoSuchProcess):  # of an actor that is on its way out
+            process = psutil.Process(number)
+            for one in (process, *process.children(recursive=True)):
+                found += one.net_connections("tcp")
     return {connection.laddr.ip for connection in found if connection.status == psutil.CONN_LISTEN}
 
 

@@ -26,15 +26,16 @@ async def scripted(engine: ScriptedEngine) -> AsyncGenerator[Workbench, None]:
 
 
 class _Failing(ScriptedEngine):
-    """Does something else at one of its turns, as long as there is a file to take."""
+    """Does something else from one of its turns on, as long as there is a file to take."""
 
     def __init__(self, files: Path, turn: int, kill: bool) -> None:
         super().__init__(SCRIPT)
-        self._files, self._turn, self._kill, self._broken = files, turn, kill, False
+        self._files, self._left, self._kill, self._broken = files, turn, kill, False
 
     def check(self, request: TurnRequest) -> None:
         super().check(request)
-        if len(self.requests) == self._turn and (found := next(self._files.iterdir(), None)) is not None:
+        self._left -= 1
+        if self._left < 0 and not self._broken and (found := next(self._files.iterdir(), None)) is not None:
             found.unlink(missing_ok=True)
             if self._kill:
                 os.kill(os.getpid(), signal.SIGKILL)

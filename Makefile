@@ -42,7 +42,7 @@ bubblewrap:
 
 # Tests run vLLM's CPU build; --no-deps, for of what it asks for three packages must stay out: see the file.
 .venv/.test: .venv/bin/python $(SETUP) $(VLLM)
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[transformers,math,data,http,train,dev]'
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[transformers,math,data,http,ray,train,dev]'
 	$(BIN)/pip install -q --disable-pip-version-check --no-deps -r $(VLLM)
 	@touch $@ .venv/.demo
 

@@ -59,8 +59,8 @@ async def measure(arguments: argparse.Namespace) -> Report:
     began = time.perf_counter()
     async with Sandbox(size=1, prestart=0, tier=arguments.tier) as box:
         figures["open_ms"] = 1000 * (time.perf_counter() - began)
-        isolation = box.isolation
-        say(f"isolation: {isolation}")
+        isolation, cgroups = box.isolation, box.cgroups
+        say(f"isolation: {isolation}; cgroups: {cgroups}")
         figures["first_reply_cold_ms_p50"] = await _first_replies(box, 20 if quick else 100)
         figures["cell_ms_p50"] = await _cells(box, 100 if quick else 1_000)
     async with Sandbox(size=8, prestart=2, tier=arguments.tier) as box:
@@ -80,6 +80,7 @@ async def measure(arguments: argparse.Namespace) -> Report:
         "quick": quick,
         "seed": arguments.seed,
         "isolation": isolation,
+        "cgroups": cgroups,
         "user": "root" if os.geteuid() == 0 else "ordinary",
         "cores": cores,
         "load_before": round(arguments.load, 2),

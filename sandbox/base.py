@@ -20,6 +20,7 @@ class Stats:
     Attributes:
         sessions: sessions opened.
         kernels_started: kernels that came up.
+        kernels_grouped: those of them that had cgroups of their own.
         kernels_live: kernels running or starting now.
         kernels_ready: those of them that wait for the next session.
         zygote_restarts: times that the process from which kernels are forked has died.
@@ -32,6 +33,7 @@ class Stats:
 
     sessions: int = 0
     kernels_started: int = 0
+    kernels_grouped: int = 0
     kernels_live: int = 0
     kernels_ready: int = 0
     zygote_restarts: int = 0

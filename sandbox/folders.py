@@ -6,12 +6,15 @@ import contextlib
 import fcntl
 import os
 import resource
-import shutil
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from sandbox import guardian
+
 _PREFIX = "kernels-"  # of folders with a lock: whoever has no lock on one may be taken for dead
+_UNNAMED_SECONDS = 3_600  # how old a folder without a lock or its final name has to be to have been forgotten
 _UNIX_PATH_BYTES = 107  # sun_path of a socket's address, less its final zero; see unix(7)
 _KERNEL_BYTES = 48 << 20  # of an idle kernel, and a little work; what its cells may add is theirs to limit
 _KERNEL_DESCRIPTORS = 4  # at the host: two connections, the process, and one while it starts
@@ -27,22 +30,21 @@ class Held:
 
     def remove(self) -> None:
         """Remove the folder and all in it."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        guardian.clear(self.path)
         os.close(self.descriptor)
 
 
-def place_for(socket: str) -> str:
-    """The folder for temporary files, or /tmp where the name of such a socket in it would be too long."""
-    parent = tempfile.gettempdir()
-    return parent if len(os.fsencode(parent)) < _UNIX_PATH_BYTES - len(socket) else "/tmp"
-
-
-def make() -> Held:
-    """A new private folder whose path leaves room for the names of sockets.
+def make(mode: int = 0o711) -> Held:
+    """A new folder of this user's whose path leaves room for the names of sockets.
 
     Removes those of others of this user who were killed before they could.
+
+    Args:
+        mode: for others; kernels without a root of their own have to get through to their folders. Nobody may list it.
     """
-    parent = place_for("/kernels-12345678/tier-1/1000000/shell")
+    parent = tempfile.gettempdir()
+    if len(os.fsencode(parent)) >= _UNIX_PATH_BYTES - len("/kernels-12345678/tier-1/1000000/shell"):
+        parent = "/tmp"
     _remove_orphans(Path(parent))
     made = Path(tempfile.mkdtemp(prefix=f".{_PREFIX}", dir=parent))
     descriptor = os.open(made, os.O_RDONLY | os.O_DIRECTORY)
@@ -50,21 +52,22 @@ def make() -> Held:
     # It has its name only once it is locked, or another who cleans up would take it for an orphan.
     path = made.with_name(made.name[1:])
     made.rename(path)
-    # Kernels without a root of their own have to get through to their folders; nobody may list it.
-    path.chmod(0o711)
+    path.chmod(mode)
     (path / "canary").touch(mode=0o600)
     return Held(path, descriptor)
 
 
 def _remove_orphans(parent: Path) -> None:
-    for path in parent.glob(f"{_PREFIX}*"):
+    for path in (*parent.glob(f"{_PREFIX}*"), *parent.glob(f".{_PREFIX}*")):
         with contextlib.suppress(OSError):
+            if path.name.startswith(".") and time.time() - path.stat().st_mtime < _UNNAMED_SECONDS:
+                continue
             if path.is_symlink() or path.stat().st_uid != os.geteuid():
                 continue
             descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(path, ignore_errors=True)
+                guardian.clear(path)
             finally:
                 os.close(descriptor)
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import stat
 import sys
 from functools import cache
 from pathlib import Path
@@ -94,11 +95,8 @@ def python_command(folder: str) -> list[str]:
     return [sys.executable, "-sP", "-c", program]
 
 
-def bubblewrap_command(info: int) -> list[str]:
+def bubblewrap_command() -> list[str]:
     """The whole command line of a zygote in a root of its own.
-
-    Args:
-        info: descriptor on which bubblewrap reports the process that is the namespace's first.
 
     Raises SandboxUnavailable without bubblewrap, or where Python shares its folder with a home.
     """
@@ -122,7 +120,7 @@ def bubblewrap_command(info: int) -> list[str]:
         else:
             arguments += [options[kind], source, target]
     return [
-        *(bubblewrap, "--die-with-parent", "--new-session", "--info-fd", str(info)),
+        *(bubblewrap, "--die-with-parent", "--new-session"),
         *("--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"),
         *user,
         *("--cap-drop", "ALL", *(word for name in kept for word in ("--cap-add", f"CAP_{name}"))),
@@ -173,6 +171,20 @@ def readable() -> list[str]:
     system = [str(Path("/", name)) for name in ("usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32")]
     own = [path for kind, _, path in _interpreter_mounts() if kind == "bind"]
     return [*system, *own, "/etc/alternatives", "/etc/ld.so.cache", "/etc/localtime"]
+
+
+def hidden_from_others() -> str | None:
+    """A folder of the interpreter that only root can reach; None where all users can, or this process is not root.
+
+    Without a root of their own (tiers 0 and 3) the kernels of root, which run as other users, need all of them.
+    """
+    if os.geteuid() != 0:
+        return None
+    for folder in {Path(entry).resolve() for entry in (sys.prefix, sys.base_prefix, inside) if entry}:
+        for path in (folder, *folder.parents):
+            if not path.stat().st_mode & stat.S_IXOTH:
+                return str(path)
+    return None
 
 
 @cache

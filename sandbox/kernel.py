@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from sandbox import isolation, memory
+from sandbox.cgroups import Group, Groups
 from sandbox.channel import Channel
 from sandbox.errors import KernelProtocolError, KernelStartError
 from sandbox.inside import zmtp
@@ -42,12 +43,15 @@ class Kernel:
         folder: a place of the host's for it; made and removed here.
         limits: what it may use.
         zygote: what it is forked from.
+        groups: where it gets cgroups of its own, if there are any.
     """
 
-    def __init__(self, folder: Path, limits: Limits, zygote: Zygote) -> None:
+    def __init__(self, folder: Path, limits: Limits, zygote: Zygote, groups: Groups) -> None:
         self._folder = folder
         self._limits = limits
         self._zygote = zygote
+        self._groups = groups
+        self._group: Group | None = None
         self._child: Child | None = None
         self._channels: list[Channel] = []
         self._something = asyncio.Event()  # to read, or the end of the process, or of a cell's time
@@ -58,6 +62,7 @@ class Kernel:
         self._killing: asyncio.Task[None] | None = None
         self._wire = Wire(b"", "host")
         self.dead = False
+        self.grouped = False  # in cgroups of its own
         self.cells = 0
 
     @property
@@ -106,7 +111,7 @@ class Kernel:
             home = str(own)
         settings = {
             "key": key,
-            "uid": isolation.own_uid() if tier else None,
+            "uid": isolation.own_uid(),
             "home": home,
             "temporary": "/tmp" if tier in (1, 2) else home,
             **{name: getattr(self._limits, name) for name in _OUR_LIMITS},
@@ -123,6 +128,9 @@ class Kernel:
                     listener.bind(str(self._folder / name))
                     listener.listen(1)
                     given.append(os.dup(listener.fileno()))
+            if (group := self._groups.make(self._limits)) is not None:
+                self._group = group
+                given += group.entries
             self._child = await self._zygote.fork(given)
         finally:
             for descriptor in given:
@@ -152,6 +160,9 @@ class Kernel:
             raise KernelStartError(f"the kernel could not be isolated: {told['error']}")
         if told["leaks"]:
             raise KernelStartError(f"the isolation does not hold here: {'; '.join(told['leaks'])}")
+        self.grouped = self._group is not None and "outside" not in told
+        if "outside" in told:
+            self._groups.give_up(f"a kernel could not enter its own: {told['outside']}")
 
     def _close_report(self) -> None:
         report, self._report = self._report, None
@@ -222,6 +233,8 @@ class Kernel:
         finally:
             self._set_timer(None)
             self._watch(None)
+        if reply.ending in ("reply", "died") and self._has_overflowed():
+            reply.ending = "memory"
         if reply.ending == "died":
             reply.status = await self._status()
         return reply
@@ -251,11 +264,15 @@ class Kernel:
 
     def _look(self, reply: Reply) -> None:
         process = None if self._child is None or self.dead else memory.process_id(self._child.pidfd)
-        if process is not None and memory.used_in_sum(process) > self._limits.memory_in_sum_bytes:
+        too_much = process is not None and memory.used_in_sum(process) > self._limits.memory_in_sum_bytes
+        if too_much or self._has_overflowed():
             reply.ending = "memory"
             self._something.set()
         else:
             self._watch(reply)
+
+    def _has_overflowed(self) -> bool:
+        return self._group is not None and self._group.has_overflowed()
 
     async def _hear_out(self, reply: Reply, request: str) -> None:
         """Fill in the reply, until the cell is over in one way or another. Raises GarbageError."""
@@ -325,6 +342,8 @@ class Kernel:
             self.dead = True
             os.close(pidfd)
             self._child = None
+        if self._group is not None:
+            await self._group.remove()
         for channel in self._channels:
             channel.close()
         self._close_report()

@@ -1,4 +1,4 @@
-"""How much memory a kernel and its child processes have in sum, which no limit of Linux counts without cgroups."""
+"""How much memory a kernel and its child processes have in sum, which only cgroups count, where there are some."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sandbox.base import Stats
+from sandbox.cgroups import Groups
 from sandbox.errors import KernelProtocolError, KernelStartError, SandboxClosed, SandboxFaulty
 from sandbox.isolation import Tier
 from sandbox.kernel import Kernel
@@ -31,6 +32,7 @@ class Pool:
         folder: a private folder of the host.
         preload: modules that the zygote imports.
         prestart: kernels to keep ready.
+        groups: where kernels get their cgroups.
         stats: where to count.
         fault_rate: the share of starts that may fail.
     """
@@ -42,6 +44,7 @@ class Pool:
         folder: Path,
         preload: Sequence[str],
         prestart: int,
+        groups: Groups,
         stats: Stats,
         fault_rate: float,
     ) -> None:
@@ -51,6 +54,7 @@ class Pool:
         self._folder = folder
         self._preload = preload
         self._prestart = prestart
+        self._groups = groups
         self._stats = stats
         self._fault_rate = fault_rate
         self._starts: deque[str | None] = deque(maxlen=_STARTS_WATCHED)
@@ -136,7 +140,7 @@ class Pool:
         if self.closed:
             raise SandboxClosed("the sandbox was closed")
         self._made += 1
-        kernel = Kernel(self._folder / str(self._made), self._limits, zygote)
+        kernel = Kernel(self._folder / str(self._made), self._limits, zygote, self._groups)
         self.kernels.add(kernel)
         try:
             await kernel.start()
@@ -147,6 +151,7 @@ class Pool:
             raise
         self._starts.append(None)
         self._stats.kernels_started += 1
+        self._stats.kernels_grouped += kernel.grouped
         return kernel
 
     def _fault(self, reason: str) -> None:
@@ -164,7 +169,7 @@ class Pool:
                 await self._zygote.close()
                 self._zygote = None
             self._zygotes += 1
-            zygote = Zygote(self.tier, self._folder / f"zygote-{self._zygotes}", self._preload)
+            zygote = Zygote(self.tier, self._folder.parent, self._folder / f"zygote-{self._zygotes}", self._preload)
             try:
                 await zygote.start(self._limits.start_seconds)
             except KernelStartError as error:

@@ -15,11 +15,8 @@ for what that costs.
 from __future__ import annotations
 
 import asyncio
-import shutil
 import signal
-import tempfile
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Any
 
 import traitlets
@@ -49,7 +46,7 @@ class SandboxProvisioner(KernelProvisionerBase):
         super().__init__(**kwargs)
         self._life: asyncio.Task[None] | None = None
         self._session: KernelSession | None = None
-        self._folder: Path | None = None
+        self._folder: folders.Held | None = None
         self._connection_file: str | None = None  # if it is in our folder
 
     @property
@@ -74,12 +71,11 @@ class SandboxProvisioner(KernelProvisionerBase):
         if not isinstance(manager, AsyncKernelManager):
             raise TypeError(f"isolated kernels need an AsyncKernelManager, not {type(manager).__name__}")
         if self._folder is None:
-            place = folders.place_for("/jupyter-12345678/channel-1")
-            self._folder = Path(tempfile.mkdtemp(prefix="jupyter-", dir=place))  # for this user alone
+            self._folder = folders.make(mode=0o700)
         if manager.connection_file in ("", self._connection_file):
-            manager.connection_file = self._connection_file = str(self._folder / "connection.json")
+            manager.connection_file = self._connection_file = str(self._folder.path / "connection.json")
         key, scheme = manager.session.key, manager.session.signature_scheme
-        address = str(self._folder / "channel")
+        address = str(self._folder.path / "channel")
         ready = asyncio.get_running_loop().create_future()
         wire = Wire(key=key, signature_scheme=scheme, username="kernel")
         self._life = life = asyncio.create_task(self._live(wire, address, ready))
@@ -163,7 +159,7 @@ class SandboxProvisioner(KernelProvisionerBase):
     async def cleanup(self, restart: bool = False) -> None:
         """Remove the sockets' folder, unless clients are to find the next kernel there."""
         if not restart and self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder.remove()
             self._folder = None
 
 

@@ -22,7 +22,7 @@ class Outcome(StrEnum):
     TIMEOUT = "timeout"
     """It ran longer than its time and was interrupted or killed."""
     MEMORY = "memory"
-    """It raised MemoryError at the memory limit."""
+    """It raised MemoryError at the memory limit, or its processes had more than they may have together."""
     DIED = "died"
     """Its process ended or broke: `os._exit`, a segmentation fault, a kernel talking nonsense."""
     OUTPUT = "output"

@@ -19,6 +19,7 @@ from sandbox.limits import Limits
 from sandbox.result import Result
 
 if TYPE_CHECKING:
+    from sandbox.cgroups import Groups
     from sandbox.pool import Pool
 
 _log = logging.getLogger(__name__)
@@ -34,8 +35,8 @@ class Sandbox(BaseSandbox):
         size: sessions open at once; kernels alive at once, idle ones among them, are never more. Opening lowers
             it, with a warning, to what the memory and the file descriptors here allow.
         prestart: kernels kept ready for the next sessions, as far as `size` has room.
-        unsafe_no_isolation: run the code as this very user with nothing in between. Logged as a warning, and
-            `isolation` says "none".
+        unsafe_no_isolation: run the code with nothing in between: as this very user; of root, as other users.
+            Logged as a warning, and `isolation` says "none".
         tier: the one isolation to use (see `sandbox.isolation`); None for the strongest that holds here.
         preload: modules to import before the first kernel is started, so that no cell waits for them.
         max_fault_rate: the share of the latest starts that may fail, before sessions are refused with
@@ -77,6 +78,7 @@ class Sandbox(BaseSandbox):
         self._taken = 0
         self._folder: Path | None = None
         self._lock: folders.Held | None = None
+        self._groups: Groups | None = None
         self._pool: Pool | None = None
 
     @property
@@ -93,6 +95,11 @@ class Sandbox(BaseSandbox):
         return self._pool.tier if self._pool is not None else self._tiers[0]
 
     @property
+    def cgroups(self) -> str:
+        """What cgroups bound, beside the other limits; or that they are not used, and why not."""
+        return "not used: the sandbox has not been opened" if self._groups is None else str(self._groups)
+
+    @property
     def stats(self) -> Stats:
         """Sessions, kernels, cells, outcomes and faults so far."""
         if self._pool is not None:
@@ -104,6 +111,8 @@ class Sandbox(BaseSandbox):
         """Open it: warm up, and see whether the isolation holds."""
         if self._folder is not None:
             raise SandboxClosed("the sandbox is already open")
+        from sandbox.cgroups import Groups
+
         if self._tiers == (0,):
             _log.warning("The sandbox runs code WITHOUT ISOLATION, as this user: unsafe_no_isolation is set.")
         self._lock = folders.make()
@@ -115,6 +124,7 @@ class Sandbox(BaseSandbox):
             self._places = asyncio.Semaphore(most)
         reasons = []
         try:
+            self._groups = Groups(self._folder)
             for tier in self._tiers:
                 try:
                     await self._open(tier)
@@ -138,10 +148,18 @@ class Sandbox(BaseSandbox):
         from sandbox.pool import Pool
         from sandbox.session import KernelSession
 
+        if tier in (0, 3) and (hidden := isolation.hidden_from_others()) is not None:
+            raise SandboxUnavailable(
+                f"root's code runs as other users, who cannot reach Python in {hidden}: "
+                "run this as an ordinary user, or with a Python that all users can read"
+            )
         folder = self._require_open() / f"tier-{tier}"
         folder.mkdir(mode=0o711)
+        assert self._groups is not None
         self._stats = Stats()
-        self._pool = Pool(tier, self.limits, folder, self._preload, self._prestart, self._stats, self._fault_rate)
+        self._pool = Pool(
+            tier, self.limits, folder, self._preload, self._prestart, self._groups, self._stats, self._fault_rate
+        )
         canary = KernelSession(self._pool, self.limits, lambda result: None)
         try:
             await canary.open()

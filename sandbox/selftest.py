@@ -200,6 +200,7 @@ async def full(expected: int | None, tier: Tier | None) -> int:
     escaped = 0
     async with Sandbox(size=2, tier=tier or None) as box:
         print(f"isolation: {box.isolation}")
+        print(f"cgroups: {box.cgroups}")
         with tempfile.TemporaryDirectory() as folder, bait(Path(folder)) as filled:
             for probe in PROBES:
                 if box.tier not in probe.tiers:

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import json
 import os
-import re
 import shutil
 import signal
 import socket
@@ -20,11 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from sandbox import isolation
+from sandbox import guardian, isolation
 from sandbox.errors import KernelStartError
 
 _MESSAGE_BYTES = 8 << 10
-_INFO_SECONDS = 5.0  # how long bubblewrap may take to say what it has started
 _FORKS_AT_ONCE = 16  # asked for and not yet answered: more would wait in the socket's buffer, or overflow it
 
 
@@ -48,16 +46,18 @@ class Zygote:
 
     Args:
         tier: how it and its kernels are isolated.
-        folder: a private folder of the host for it.
+        whole: the sandbox's folder, for its guardian to remove should the host be killed.
+        folder: a place in it for the zygote; made and removed here.
         preload: modules for it to import.
     """
 
-    def __init__(self, tier: isolation.Tier, folder: Path, preload: Sequence[str]) -> None:
+    def __init__(self, tier: isolation.Tier, whole: Path, folder: Path, preload: Sequence[str]) -> None:
         self.tier = tier
+        self._whole = whole
         self._folder = folder
         self._preload = preload
-        self._process: subprocess.Popen[bytes] | None = None
-        self._first: int | None = None
+        self._guardian: subprocess.Popen[bytes] | None = None
+        self._leash: int | None = None
         self._control: socket.socket | None = None
         self._ready: asyncio.Future[None] | None = None
         self._forking: dict[int, asyncio.Future[Child]] = {}
@@ -65,7 +65,6 @@ class Zygote:
         self._turns = asyncio.Semaphore(_FORKS_AT_ONCE)
         self._names = 0
         self._error = ""
-        self._learning: asyncio.Task[None] | None = None
         self._errors: IO[bytes] | None = None
         self.dead = False
 
@@ -80,7 +79,7 @@ class Zygote:
         self._ready = loop.create_future()
         try:
             async with asyncio.timeout(seconds):
-                await self._launch()
+                self._launch()
                 await self._ready
         except TimeoutError:
             await self.close()
@@ -89,48 +88,44 @@ class Zygote:
             await self.close()
             raise
 
-    async def _launch(self) -> None:
+    def _launch(self) -> None:
         (self._folder / "root").mkdir(mode=0o700, parents=True)
         (self._folder / "home").mkdir(mode=0o711)
-        info_read, info_write = os.pipe()
+        inside = isolation.python_command(str(isolation.inside))
+        program = isolation.bubblewrap_command() if self.tier == 1 else inside
+        home = isolation.HOME if self.tier in (1, 2) else str(self._folder / "home")
         mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control = mine
         self._errors = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - closed in `close`
+        leash, self._leash = os.pipe()
+        host = os.pidfd_open(os.getpid())
         try:
-            home = isolation.HOME if self.tier in (1, 2) else str(self._folder / "home")
-            inside = isolation.python_command(str(isolation.inside))
-            command = isolation.bubblewrap_command(info_write) if self.tier == 1 else inside
-            self._process = subprocess.Popen(  # noqa: ASYNC220 - forked from the loop's own thread, see below
-                command,
+            self._guardian = subprocess.Popen(
+                guardian.command(host, leash, self._whole, program),
                 stdin=theirs.fileno(),
                 stdout=self._errors,
                 stderr=self._errors,
                 env=isolation.environment(home),
                 cwd="/",
-                pass_fds=(info_write,) if self.tier == 1 else (),
-                # Not in our process group: Ctrl-C is for us to handle. Not from another thread: the child
-                # would be killed at that thread's end, not at the end of the process.
-                start_new_session=True,
+                pass_fds=(host, leash),
+                start_new_session=True,  # Ctrl-C is for us to handle, and what kills us and our group is not to kill it
             )
         except OSError as error:
             raise KernelStartError(f"the zygote cannot be started: {error}") from error
         finally:
             theirs.close()
-            os.close(info_write)
-            if self._process is None:
-                os.close(info_read)
+            os.close(leash)
+            os.close(host)
         mine.setblocking(False)
         asyncio.get_running_loop().add_reader(mine.fileno(), self._hear)
         with contextlib.suppress(BrokenPipeError):  # it has ended already, which `_hear` finds out
-            mine.send(json.dumps(self._world()).encode())
-        self._learning = asyncio.create_task(self._learn_first_process(info_read))
-        await asyncio.shield(self._learning)
+            mine.send(json.dumps(self._world(self._guardian.pid)).encode())
 
-    def _world(self) -> dict[str, Any]:
+    def _world(self, parent: int) -> dict[str, Any]:
         rooted = self.tier in (1, 2)
         return {
             "tier": self.tier,
-            "host": os.getpid(),
+            "parent": parent,
             "preload": list(self._preload),
             "mounts": isolation.mounts() if self.tier == 2 else [],
             "new_root": str(self._folder / "root"),
@@ -140,25 +135,6 @@ class Zygote:
             "namespaces": isolation.namespaces(),
             "canaries": [str(self._folder / "canary"), str(Path(__file__)), "/etc/passwd"],
         }
-
-    async def _learn_first_process(self, info: int) -> None:
-        """Hear from bubblewrap which process is the first in the new namespace.
-
-        Killing that one ends all of the namespace before it is itself gone. Until it is known nothing may be
-        killed: bubblewrap's child would be left waiting for its parent.
-        """
-        said = b""
-        # To the end: bubblewrap would die of a pipe closed too early.
-        while True:
-            await readable(info)
-            piece = os.read(info, 4096)
-            said += piece
-            if not piece:
-                break
-        os.close(info)
-        if found := re.search(rb'"child-pid": (\d+)', said):
-            with contextlib.suppress(ProcessLookupError):
-                self._first = os.pidfd_open(int(found[1]))
 
     def _hear(self) -> None:
         """Take what the zygote has sent. It is trusted: no kernel has this connection."""
@@ -180,8 +156,7 @@ class Zygote:
                 waiting = self._forking.pop(name)
                 child = Child(descriptors[0], message["pid"], status)
                 if waiting.cancelled():
-                    kill(child.pidfd)
-                    os.close(child.pidfd)
+                    _end(child)
                 else:
                     waiting.set_result(child)
             elif "ended" in message:
@@ -231,7 +206,12 @@ class Zygote:
             except OSError as error:
                 self._forking.pop(self._names, None)
                 raise KernelStartError(f"the zygote cannot be reached: {error.strerror}") from error
-            return await waiting
+            try:
+                return await waiting
+            except asyncio.CancelledError:
+                if not waiting.cancelled() and waiting.exception() is None:  # it came up in the same turn
+                    _end(waiting.result())
+                raise
 
     async def close(self) -> None:
         """End it and all that it has forked, and wait until they are gone. Safe to call again."""
@@ -240,24 +220,26 @@ class Zygote:
                 self._die()
             self._control.close()
             self._control = None
-        process, self._process = self._process, None
-        if self._learning is not None:
-            await asyncio.wait([self._learning], timeout=_INFO_SECONDS)
-        first, self._first = self._first, None
-        if process is not None:
-            own = os.pidfd_open(process.pid) if process.poll() is None else None
-            # Bubblewrap's first process takes its whole namespace along; in the other tiers there is only our own.
-            for pidfd in (first, None if self.tier == 1 and first is not None else own):
-                if pidfd is not None:
-                    kill(pidfd)
-            for pidfd in (first, own):
-                if pidfd is not None:
-                    await readable(pidfd)
-                    os.close(pidfd)
-            process.wait()
+        leash, self._leash = self._leash, None
+        if leash is not None:
+            # A word, for the end of the pipe may be open in a process that this one has forked.
+            with contextlib.suppress(BrokenPipeError):
+                os.write(leash, b"x")
+            os.close(leash)
+        guard, self._guardian = self._guardian, None
+        if guard is not None:
+            pidfd = os.pidfd_open(guard.pid)
+            await readable(pidfd)
+            os.close(pidfd)
+            guard.wait()
         if self._errors is not None:
             self._errors.close()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _end(child: Child) -> None:
+    kill(child.pidfd)
+    os.close(child.pidfd)
 
 
 def kill(pidfd: int, number: int = signal.SIGKILL) -> None:

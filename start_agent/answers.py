@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from start_agent.trace import SpanKind, Trace, TraceOutcome
+from start_agent.watch import StopKind
 
 _BLOCK = re.compile(r"^[ \t]*```[ \t]*(\w*)[^\n`]*\n(.*?)^[ \t]*```[ \t]*$", re.MULTILINE | re.DOTALL)
 _PYTHON = frozenset({"", "python", "python3", "py"})
@@ -59,9 +60,14 @@ def last_code_block(text: str) -> str | None:
 def final_text(trace: Trace, decode: Callable[[Iterable[int]], str]) -> str | None:
     """What the model wrote after its thinking; all that it wrote where it ended without closing its thinking.
 
-    None where it was stopped while it was still thinking. The same rule as for ``Trace.answer``.
+    None where it was stopped while it was still thinking. The same rule as for ``Trace.answer``. The end of sequence
+    is none of it: a fence that it follows closes its block.
     """
-    text = trace.text(decode, SpanKind.MODEL)
+    spans = list(trace.of_kind(SpanKind.MODEL))
+    token_ids = [token_id for span in spans for token_id in span.token_ids]
+    if spans and spans[-1].cause == StopKind.EOS:
+        token_ids = token_ids[:-1]
+    text = decode(token_ids)
     if trace.meta.get("thinking", True):
         _, marker, after = text.partition(trace.meta.get("think_end", "</think>"))
         if marker:

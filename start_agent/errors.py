@@ -7,13 +7,15 @@
     │   ├── ConfigError         an option or a configuration file
     │   ├── ModelError          a model name or folder
     │   ├── TokenizerError      a vocabulary whose tokens have no known bytes
-    │   ├── PromptError         an empty question, no chat template, longer than the context
+    │   ├── PromptError         no chat template, or one that fails
+    │   │   └── QuestionError   an empty question, or one that is longer than the context
     │   ├── TraceFormatError    a stored trace that cannot be read
     │   ├── RunDirectoryError   a run directory of another configuration, in use, or not to be read
     │   ├── DataError           a data set that cannot be read, or a column that it does not have
     │   ├── RowError            a trace that makes no training row: nothing in it is learned, or it is too long
     │   └── MissingExtraError   a package that is not installed; names the command that installs it
     ├── EngineError             the engine failed: infrastructure, never the model's fault
+    │   └── WorkerError         a worker on another machine died, and with it what it was at
     ├── GradingError            a grader's process could not be started: infrastructure, no verdict
     ├── TrainingError           a training had to stop: its loss is no number any more
     ├── BatchError              a run had to stop: too many faults, a full disk; what is finished is on disk
@@ -51,6 +53,10 @@ class PromptError(InputError):
     """A question that makes no usable prompt for this model."""
 
 
+class QuestionError(PromptError):
+    """It is the question's own fault: it is empty, or longer than the model's context."""
+
+
 class TraceFormatError(InputError):
     """A stored trace that cannot be read."""
 
@@ -82,6 +88,10 @@ class MissingExtraError(InputError):
 
 class EngineError(StartAgentError):
     """The engine failed. Retried by those who can; never graded, never trained on."""
+
+
+class WorkerError(EngineError):
+    """A worker on another machine died. What it was at is handed to the others."""
 
 
 class GradingError(StartAgentError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from start_agent.errors import PromptError
+from start_agent.errors import PromptError, QuestionError
 from start_agent.tokenizer import Message, Tokenizer, first_line
 
 BOXED_INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
@@ -42,10 +42,11 @@ def render_prompt(tokenizer: Tokenizer, question: str, *, system: str = "", inst
         instruction: a sentence that follows the question, in a paragraph of its own; none where empty.
 
     Raises:
-        PromptError: an empty question, no chat template, or a template that fails or drops the question.
+        QuestionError: an empty question.
+        PromptError: no chat template, or a template that fails or drops the question.
     """
     if not question.strip():
-        raise PromptError("the question is empty")
+        raise QuestionError("the question is empty")
     if tokenizer.render_chat is None:
         raise PromptError("this model has no chat template: use a chat or reasoning model, or add one to its tokenizer")
     texts = {"user": "\n\n".join(part for part in (question.strip(), instruction) if part), "system": system}

@@ -41,6 +41,8 @@ class TraceOutcome(StrEnum):
     TURN_LIMIT = "turn_limit"
     CONTEXT_LIMIT = "context_limit"
     REPETITION = "repetition"
+    UNPROMPTABLE = "unpromptable"
+    """It could not begin: the question is empty, or longer than the model's context. Such a trace has no spans."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,8 @@ class Span:
 class Trace:
     """Spans in the order in which they came to be, and how it ended.
 
-    ``outcome`` is None while the trace grows. ``answer`` is the content of the last closed box after thinking.
+    ``outcome`` is None while the trace grows. ``answer`` is the content of the last closed box after thinking,
+    or, in the domain of code, of the last block of code.
     ``meta`` holds what is needed to make the trace again: model, engine, seed, settings, sandbox isolation.
     """
 

@@ -23,7 +23,7 @@ def main() -> None:
     world = json.loads(control.recv(_MESSAGE_BYTES))
     try:
         if world["tier"] != 1:  # there bubblewrap sees to it
-            system.die_with_parent(world["host"])
+            system.die_with_parent(world["parent"])
         if world["tier"] == 2:
             root.change(control, world)
         zygote.run(control, world)

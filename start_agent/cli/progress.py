@@ -11,7 +11,7 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 
 from sandbox import BaseSandbox
-from start_agent.batch.runner import Tally
+from start_agent.batch.tally import Tally
 from start_agent.stats import wilson_interval
 
 _PLAIN_EVERY = 10.0  # seconds
@@ -72,8 +72,9 @@ class Progress:
         parts.append(f"{tally.tokens / seconds:,.0f} tokens/s")
         parts.append(f"{tally.tool_calls} tool calls")
         if tally.in_flight:
-            waiting = "" if self._sandbox is None else f", {self._sandbox.stats.waiting} wait for a kernel"
-            parts.append(f"{tally.in_engine} in the engine, {tally.in_kernel} in kernels{waiting}")
+            waiting = 0 if self._sandbox is None else min(self._sandbox.stats.waiting, tally.in_kernel)
+            line = f", {waiting} wait for a kernel" if waiting else ""
+            parts.append(f"{tally.in_engine} in the engine, {tally.in_kernel - waiting} in kernels{line}")
         parts.append(f"kernel wait {tally.wait_seconds / max(tally.tool_calls, 1):.2f} s/call")
         parts.append(f"engine idle {tally.idle_seconds / seconds:.0%}")
         if tally.faults:

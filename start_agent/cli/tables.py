@@ -9,6 +9,8 @@ from rich.table import Table
 
 from start_agent.batch.compare import Comparison
 from start_agent.batch.summary import Summary
+from start_agent.batch.tally import Tally
+from start_agent.stats import wilson_interval
 from start_agent.training.card import selection_counts
 
 _MOST_ROWS = 30  # of a table by groups: a set may have hundreds of subjects
@@ -34,15 +36,27 @@ def summary_tables(summary: Summary, name: str) -> list[Table]:
     table.add_row("verdicts", ", ".join(f"{reason} {count}" for reason, count in summary.reasons.items()))
     table.add_row("tokens a trace", f"{summary.tokens:.0f}, {summary.total_tokens:,} in all")
     table.add_row("seconds a trace", f"{summary.seconds:.1f}, of them {summary.wait_seconds:.1f} waiting for a kernel")
-    return [table, *(_groups(field, rows) for field, rows in summary.groups.items())]
+    return [table, *(_groups(field, rows, summary.samples) for field, rows in summary.groups.items())]
 
 
-def _groups(field: str, rows: dict[str, dict[str, float]]) -> Table:
+def start_line(tally: Tally) -> str:
+    """What one start of a run did, and how fast."""
+    seconds = max(tally.seconds, 1e-9)
+    wait = tally.wait_seconds / max(tally.tool_calls, 1)
+    return (
+        f"this start: {tally.done} traces in {seconds:.1f} s, {tally.tokens / seconds:,.0f} tokens/s, "
+        f"{tally.tool_calls} tool calls, kernel wait {wait:.2f} s/call, engine idle {tally.idle_seconds / seconds:.0%}"
+    )
+
+
+def _groups(field: str, rows: dict[str, dict[str, float]], samples: int) -> Table:
     table = Table(field, title=f"by {field}", title_justify="left")
-    for column in ("traces", "right", "accuracy"):
+    for column in ("traces", "right", "accuracy", "95% interval"):
         table.add_column(column, justify="right")
     for value, row in list(rows.items())[:_MOST_ROWS]:
-        table.add_row(value, f"{row['records']:.0f}", f"{row['right']:.0f}", f"{row['accuracy']:.1%}")
+        problems = max(1, round(row["records"] / samples))  # samples of one problem hang together
+        interval = _interval(wilson_interval(row["accuracy"] * problems, problems))
+        table.add_row(value, f"{row['records']:.0f}", f"{row['right']:.0f}", f"{row['accuracy']:.1%}", interval)
     if len(rows) > _MOST_ROWS:
         table.add_row(f"... {len(rows) - _MOST_ROWS} more in summary.json")
     return table

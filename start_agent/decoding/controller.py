@@ -19,9 +19,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from hints import Domain, HintLibrary, Placement, join
-from start_agent.answers import last_boxed
+from start_agent.answers import last_boxed, last_code_block
 from start_agent.decoding.settings import DecodingSettings
-from start_agent.errors import PromptError
+from start_agent.errors import QuestionError
 from start_agent.markers import MarkerKind, Match, Matcher, State
 from start_agent.phases import Phase, phase_of
 from start_agent.prompts import Prompt
@@ -87,7 +87,7 @@ class Controller:
         context_length: the engine's, in tokens.
 
     Raises:
-        PromptError: the prompt leaves no room in the context for a single token.
+        QuestionError: the prompt leaves no room in the context for a single token.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Controller:
         context_length: int,
     ) -> None:
         if len(prompt.token_ids) >= context_length:
-            raise PromptError(
+            raise QuestionError(
                 f"the prompt has {len(prompt.token_ids)} tokens and the model's context is {context_length}: "
                 "shorten the question"
             )
@@ -154,7 +154,7 @@ class Controller:
                 notice = f"The code was not run: all {self.settings.max_tool_calls} tool calls are used up."
                 return self._insert(SpanKind.NOTICE, self._as_output(notice), CALLS_USED_UP, span)
             case StopKind.EOS:
-                answer = self._answer(ended=True)
+                answer = self._answer(end=len(self._tokenizer.bytes_of(token_ids[-1:])))
                 outcome = TraceOutcome.NO_ANSWER if answer is None else TraceOutcome.ANSWERED
                 return Step((span,), self._finish(outcome, answer))
             case StopKind.REPETITION:
@@ -255,15 +255,20 @@ class Controller:
         self._phase = Phase.DONE
         return Finish(outcome, answer)
 
-    def _answer(self, *, ended: bool = False) -> str | None:
-        """The last closed box after thinking; of the whole text where a model ended without closing its thinking."""
+    def _answer(self, *, end: int = 0) -> str | None:
+        """The last closed box after thinking, or the program; from all the text where a model ended while it thought.
+
+        ``end`` is how many bytes the end of sequence has; 0 where there is none.
+        """
         if self._answer_begins is not None:
             text = self._text[self._answer_begins :]  # nothing is inserted after thinking
-        elif ended:
+        elif end:
             text = self._model_text
         else:
             return None
-        return last_boxed(text.decode("utf-8", errors="replace"))
+        answer = text[: len(text) - end].decode("utf-8", errors="replace")
+        boxed = last_boxed(answer)
+        return last_code_block(answer) if boxed is None and self.settings.domain is Domain.CODE else boxed
 
     def _draw_connective(self) -> int | None:
         """How many connectives to pass over before the next hint; None for all of them."""

@@ -31,6 +31,8 @@ class Reason(StrEnum):
     """Wrong: the program fails a test."""
     ERROR = "error"
     """Wrong: the program ends in an error, runs out of memory or dies."""
+    UNGRADABLE = "ungradable"
+    """Counted as wrong: the problem's own tests cannot be read, so that no program could be right."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,7 +128,8 @@ def _rows(source: Source, options: DataOptions) -> Iterator[Row]:
         import datasets
     except ImportError as error:
         raise MissingExtraError("datasets", "data") from error
-    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what it has to say is in the error that is raised
+    for library in ("datasets", "huggingface_hub"):
+        logging.getLogger(library).setLevel(logging.CRITICAL)  # what they have to say is in the error that is raised
     path = Path(source.path).expanduser()
     arguments: dict[str, Any]
     if source.path.startswith("hf://"):

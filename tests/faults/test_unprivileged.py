@@ -1,4 +1,4 @@
-"""All of this again as an ordinary user, where the suite is run by root."""
+"""All of this again as an ordinary user, where the suite is run by root; not the killed runs, to which it is one."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ _SUITE = ("tests/faults", "tests/contract/test_sandbox_contract.py", "tests/unit
 @pytest.mark.skipif(os.geteuid() != 0, reason="this run is an ordinary user's already")
 @pytest.mark.timeout(300)
 def test_the_suite_as_an_ordinary_user() -> None:
-    command = [sys.executable, "tests/support/unprivileged.py", sys.executable, "-m", "pytest", "-rs", *_SUITE]
+    pytest_here = [sys.executable, "-m", "pytest", "-rs", "--ignore=tests/faults/test_batch_kill.py"]
+    command = [sys.executable, "tests/support/unprivileged.py", *pytest_here, *_SUITE]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-8_000:] + done.stderr[-2_000:]
-    # Nothing is left out but this, and tier 3 where Linux has no Landlock for it.
+    # Nothing is left out but this, tier 3 where Linux has no Landlock for it, and cgroups that belong to root.
     skipped = [line for line in done.stdout.splitlines() if line.startswith("SKIPPED")]
-    assert all("already" in line or "Landlock" in line for line in skipped), skipped
+    assert all("already" in line or "Landlock" in line or "no cgroups" in line for line in skipped), skipped
     assert int(re.findall(r"(\d+) passed", done.stdout)[0]) > 100

@@ -1,9 +1,12 @@
-"""Which processes there are below one, to prove that none is left."""
+"""Which processes there are below one, and which cgroups, to prove that none is left."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from pathlib import Path
+
+from sandbox import guardian
 
 Processes = dict[int, str]
 """Numbers, each with the time at which that process was started: a number may be given out again."""
@@ -29,6 +32,20 @@ def descendants(of: int | None = None) -> Processes:
     return found
 
 
+def sandboxed() -> Processes:
+    """Those of this process's sandboxes, and no one else's: their guardians and all below."""
+    every = descendants()
+    found: Processes = {}
+    for number, started in every.items():
+        try:
+            line = Path(f"/proc/{number}/cmdline").read_bytes()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if f"\0{guardian.__file__}\0".encode() in line:
+            found |= {number: started} | descendants(number)
+    return found
+
+
 def living(processes: Processes) -> Processes:
     """Those of them that are there still."""
     left = {}
@@ -40,6 +57,11 @@ def living(processes: Processes) -> Processes:
         if state != "Z" and more[18] == started:
             left[number] = started
     return left
+
+
+def groups(names: Collection[str]) -> list[Path]:
+    """Those folders of these names that there are in the cgroups' file systems."""
+    return [path for path in Path("/sys/fs/cgroup").rglob("kernels-*") if path.name in names]
 
 
 def naming(folder: Path) -> Processes:

@@ -10,15 +10,16 @@ from pathlib import Path
 import pytest
 
 from sandbox import FakeSandbox, KernelStartError
-from start_agent.batch import BatchOptions, RunDirectory, Tally, anything_owed, read_records
+from start_agent.batch import BatchOptions, RunDirectory, Tally, anything_owed, read_records, summarize
 from start_agent.batch.record import Job
 from start_agent.engines.base import TurnRequest
 from start_agent.engines.scripted import ScriptedEngine
 from start_agent.errors import BatchError, DataError, EngineError, GradingError, RunDirectoryError
 from start_agent.grading import Verdict, grade
-from start_agent.problem import Problem
+from start_agent.problem import CodeTests, Kind, Problem
+from start_agent.tokenizer import Tokenizer
 from start_agent.trace import Trace
-from tests.support.batches import CONFIG, Failing, problems, run_scripted, stable, torn
+from tests.support.batches import CONFIG, SCRIPT, Failing, problems, run_scripted, stable, torn
 
 
 async def test_a_record_for_each_problem_and_sample(tmp_path: Path) -> None:
@@ -177,10 +178,39 @@ async def test_what_fails_at_every_try_is_owed_again(tmp_path: Path) -> None:
     assert (tally.stored, tally.done, tally.failed) == (8, 2, 0)
 
 
-async def test_a_problem_that_makes_no_prompt_is_not_tried_again(tmp_path: Path) -> None:
-    asked = [Problem("", "7"), *problems(3)]
-    tally = await run_scripted(tmp_path, asked)
-    assert (tally.done, tally.failed, tally.faults) == (3, 1, {"PromptError": 1})
+async def test_a_problem_that_makes_no_prompt_is_recorded_as_wrong_and_not_owed(tmp_path: Path) -> None:
+    asked = [Problem("What is 7? " * 200, "7"), Problem("", "7"), *problems(3)]
+    tally = await run_scripted(tmp_path, asked, engine=ScriptedEngine(SCRIPT, context_length=2000))
+    assert (tally.done, tally.right, tally.failed, tally.faults) == (5, 0, 0, {})
+    records = {record["question"]: record for record in read_records(tmp_path)}
+    for problem, words in ((asked[0], "the model's context is 2000"), (asked[1], "the question is empty")):
+        record = records[problem.question]
+        assert (record["outcome"], record["correct"], record["counts"]["tokens"]) == ("unpromptable", False, 0)
+        assert words in record["trace"]["meta"]["error"]
+        assert Trace.from_json(record["trace"]).token_ids == []
+    assert summarize(tmp_path).outcomes == {"answered": 3, "unpromptable": 2}
+    again = await run_scripted(tmp_path, asked, engine=ScriptedEngine(()))
+    assert (again.stored, again.done) == (5, 0)
+
+
+async def test_a_model_that_takes_no_prompts_is_no_problems_fault(tmp_path: Path) -> None:
+    engine = ScriptedEngine(SCRIPT)
+    engine.tokenizer = Tokenizer(engine.tokenizer.backend, eos_ids=engine.tokenizer.eos_ids)
+    with pytest.raises(BatchError, match=r"3 traces failed at every try.*no chat template"):
+        await run_scripted(tmp_path, problems(9), engine=engine, max_faults=3)
+    assert stable(tmp_path) == {}
+
+
+async def test_tests_that_cannot_be_read_are_counted_by_name(tmp_path: Path) -> None:
+    asked = [Problem("Add.", "", Kind.CODE, tests=CodeTests("[{]")), *problems(2)]
+
+    async def grader(problem: Problem, trace: Trace) -> Verdict:
+        return await grade(problem, "```python\n1\n```", sandbox=box) if problem.tests else await grade(problem, trace)
+
+    async with FakeSandbox(lambda code: "") as box:
+        tally = await run_scripted(tmp_path, asked, grader=grader)
+    assert (tally.done, tally.failed) == (3, 0)
+    assert summarize(tmp_path).reasons["ungradable"] == 1
 
 
 async def test_too_many_faults_stop_the_run(tmp_path: Path) -> None:
@@ -191,7 +221,7 @@ async def test_too_many_faults_stop_the_run(tmp_path: Path) -> None:
 
     engine = ScriptedEngine(script)
     with pytest.raises(BatchError, match=r"stopped: 3 traces failed at every try.*it died.*run the same command"):
-        await run_scripted(tmp_path, problems(100), engine=engine, max_faults=3, concurrency=2)
+        await run_scripted(tmp_path, problems(100), engine=engine, max_faults=3, concurrency=1)
     assert len(stable(tmp_path)) == 10
     await run_scripted(tmp_path, problems(100), script=("</think>\\boxed{7}",))
     assert len(stable(tmp_path)) == 100

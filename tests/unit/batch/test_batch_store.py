@@ -98,6 +98,14 @@ def test_a_damaged_middle_is_refused(tmp_path: Path) -> None:
         RunDirectory.open(tmp_path, OPTIONS)
 
 
+def test_a_start_that_came_to_nothing_binds_nobody(tmp_path: Path) -> None:
+    with RunDirectory.open(tmp_path, {"data": {"answer_column": "anser"}}):
+        pass
+    with RunDirectory.open(tmp_path, OPTIONS):
+        pass
+    assert read_config(tmp_path) == OPTIONS
+
+
 def test_another_configuration_is_refused_with_the_difference(tmp_path: Path) -> None:
     fill(tmp_path, 1)
     with pytest.raises(RunDirectoryError) as refused:

@@ -12,6 +12,7 @@ from start_agent.engines.scripted import byte_tokenizer
 from start_agent.grading import GraderPool, Reason, grade
 from start_agent.problem import CodeTests, Kind, Problem
 from start_agent.trace import Span, SpanKind, Trace, TraceOutcome
+from start_agent.watch import StopKind
 
 MATH = Problem("What is 6 * 7?", "42")
 CHOICE = Problem("Which?", "B", Kind.CHOICE, choices=("bank", "mall"))
@@ -68,6 +69,15 @@ async def test_code_is_taken_from_after_thinking() -> None:
 async def test_an_unfinished_trace_cannot_be_graded() -> None:
     with pytest.raises(ValueError, match="not ended"):
         await grade(MATH, Trace())
+
+
+def test_a_fence_before_the_end_of_sequence_closes_its_block() -> None:
+    finished = Trace(
+        [Span(SpanKind.MODEL, tuple(TOKENIZER.encode_template(f"</think>{BLOCK}<|im_end|>")), StopKind.EOS.value)],
+        TraceOutcome.NO_ANSWER,
+    )
+    text = final_text(finished, TOKENIZER.decode)
+    assert text == BLOCK and last_code_block(text) == "print(6)\n"
 
 
 def test_final_text() -> None:

@@ -18,7 +18,7 @@ from jupyter_client.manager import AsyncKernelManager, KernelManager
 from sandbox import KernelStartError, Limits, Sandbox
 from sandbox.provisioner import SandboxProvisioner, kernel_manager
 from sandbox.zygote import Zygote
-from tests.support.processes import descendants
+from tests.support.processes import sandboxed
 
 _SECONDS = 30.0  # for what takes milliseconds, on a machine that is busy
 _LIMITS = Limits(seconds=60)
@@ -31,9 +31,8 @@ def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         monkeypatch.setattr(tempfile, "tempdir", name)
         monkeypatch.setenv("JUPYTER_RUNTIME_DIR", f"{name}/runtime")
         descriptors = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
-        processes = descendants()
         yield Path(name)
-        assert descendants() == processes
+        assert sandboxed() == {}
         assert list(Path(name).iterdir()) == []
         assert len(os.listdir("/proc/self/fd")) <= descriptors  # noqa: PTH208
 

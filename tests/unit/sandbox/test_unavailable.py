@@ -72,7 +72,7 @@ async def test_a_probe_that_gets_out_closes_the_tier(monkeypatch: pytest.MonkeyP
 
 async def test_a_kernel_that_finds_a_way_out_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     world = Zygote._world
-    monkeypatch.setattr(Zygote, "_world", lambda zygote: world(zygote) | {"canaries": ["/usr/bin/env"]})
+    monkeypatch.setattr(Zygote, "_world", lambda zygote, parent: world(zygote, parent) | {"canaries": ["/usr/bin/env"]})
     with pytest.raises(SandboxUnavailable, match=r"a file of the host can be read \(/usr/bin/env\)"):
         async with Sandbox(prestart=0, tier=1):
             pass
@@ -110,13 +110,22 @@ def _pretend(monkeypatch: pytest.MonkeyPatch, folder: Path, program: str) -> Non
     monkeypatch.setenv("PATH", str(folder))
 
 
+@pytest.mark.skipif(isolation.hidden_from_others() is not None, reason="as root with a Python that only root can read")
 async def test_unsafe_mode_says_so(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "sandbox"):
         async with Sandbox(size=1, unsafe_no_isolation=True) as box, box.session() as session:
             assert box.isolation == "none"
             assert (await session.execute("6 * 7")).text == "42"
+            assert (await session.execute("import os; os.getuid() != 0")).text == "True"
             assert (await session.execute("while True: pass", timeout=0.2)).outcome == "timeout"
     assert "WITHOUT ISOLATION" in caplog.text
+
+
+async def test_a_python_of_roots_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(isolation, "hidden_from_others", lambda: "/private")
+    with pytest.raises(SandboxUnavailable, match=r"cannot reach Python in /private: run this as an ordinary user"):
+        async with Sandbox(unsafe_no_isolation=True):
+            pass
 
 
 async def test_use_before_opening() -> None:

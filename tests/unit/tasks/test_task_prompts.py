@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from hints import Template
 from start_agent.problem import CodeTests, Kind, Problem
 from start_agent.prompts import BOXED_INSTRUCTION
 from start_agent.tasks import TASKS, instruction_of, prompt_text, question_text
+from start_agent.tasks.prompts import code_template
 
 MATH = Problem("What is 6 * 7?", "42")
 CHOICE = Problem("Where?", "B", Kind.CHOICE, choices=("bank", "mall"))
 STDIN = Problem("Double it.", "", Kind.CODE, tests=CodeTests())
 FUNCTION = Problem("Double it.", "", Kind.CODE, starter_code="def f(n):\n", tests=CodeTests(function="f"))
+
+
+def test_the_template_of_a_code_problem() -> None:
+    method = Problem("Double it.", "", Kind.CODE, starter_code="class Solution:\n", tests=CodeTests(function="f"))
+    found = [code_template(problem) for problem in (STDIN, FUNCTION, method, MATH, CHOICE)]
+    assert found == [Template.STDIN, Template.FUNCTION, Template.CLASS, None, None]
 
 
 def test_math() -> None:

@@ -1,0 +1,248 @@
+"""Cgroups for kernels, where this user can make some: a hard bound on a kernel's memory and processes in sum.
+
+Beside them all other limits stay. A group has room for `Limits.memory_in_sum_bytes` and for full file systems, which
+are memory, too; Linux kills processes in it that want more. What Linux itself holds for them (pipes, page tables)
+counts as well.
+
+A kernel enters its groups itself, before it does anything else, through descriptors that the host has opened. In
+version 1 a thread that moves itself costs some 20 µs, while moving another process makes Linux wait for a grace period,
+10 to 20 ms; in version 2 there is no way around that.
+
+Version 1: below the groups that this process is in. Version 2: there as well if that is allowed, which it is not while
+processes are in this process's group; then beside it, or beside one that it is in, if its own has no limit that kernels
+would so get around. A systemd user session has such a place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sandbox import guardian
+from sandbox.isolation import WRITABLE
+from sandbox.limits import Limits
+
+_log = logging.getLogger(__name__)
+
+_CONTROLLERS = ("memory", "pids")
+_MARGIN_BYTES = 4 << 20  # Linux kills for want of a few pages, when it has found no more to give back
+_TURNS, _TURN_SECONDS = 1_000, 0.001  # for Linux to be done with a group's processes
+
+
+class _Unusable(Exception):  # noqa: N818 - a reason, not an error
+    """Why there can be no groups here."""
+
+
+@dataclass(slots=True)
+class Group:
+    """The groups of one kernel. Made by `Groups.make`; whoever has it closes `entries` and calls `remove`.
+
+    Attributes:
+        version: of cgroups.
+        memory: bytes that there may be in it.
+        folders: one in each hierarchy, that of memory first.
+        entries: a descriptor for each; a process that writes "0" to it is in.
+    """
+
+    version: int
+    memory: int
+    folders: list[Path] = field(default_factory=list)
+    entries: list[int] = field(default_factory=list)
+
+    def has_overflowed(self) -> bool:
+        """Whether Linux has killed some of its processes because they had used up its memory."""
+        name = "memory.oom_control" if self.version == 1 else "memory.events"
+        with contextlib.suppress(OSError, IndexError, KeyError):
+            counts = _counts(f"{self.folders[0]}/{name}")
+            if counts["oom_kill"] > 0:  # among them those killed for want of memory further up
+                if self.version == 2:
+                    return counts["oom"] > 0
+                most = int((self.folders[0] / "memory.max_usage_in_bytes").read_text())
+                return most > self.memory - _MARGIN_BYTES
+        return False
+
+    async def remove(self) -> None:
+        """Kill what is still in it, and remove it. What Linux does not let go of is left to the sandbox's end."""
+        for _ in range(_TURNS):
+            self.folders = [folder for folder in self.folders if not _removed(folder)]
+            if not self.folders:
+                return
+            for folder in self.folders:
+                with contextlib.suppress(OSError):
+                    for process in map(int, (folder / "cgroup.procs").read_text().split()):
+                        os.kill(process, signal.SIGKILL)
+            await asyncio.sleep(_TURN_SECONDS)
+
+
+class Groups:
+    """The cgroups of one sandbox, if there can be some. They go with its folder.
+
+    Args:
+        folder: the sandbox's; it gets a note of them, by which `sandbox.guardian.clear` removes them.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._note = folder / guardian.GROUPS
+        self._version = 0
+        self._homes: list[Path] = []
+        self._files: list[tuple[int, str]] = []  # those that there are: the number of the hierarchy, the name
+        self._made = 0
+        self._why_not = ""
+        try:
+            self._open(folder.name)
+        except (_Unusable, OSError) as reason:
+            self.give_up(str(reason))
+
+    def __str__(self) -> str:
+        if self._why_not:
+            return f"not used: {self._why_not}"
+        return f"memory and processes of each kernel (version {self._version})"
+
+    def _open(self, name: str) -> None:
+        self._version, own = _places(Path("/proc/self/cgroup").read_text(), Path("/proc/self/mountinfo").read_text())
+        why_not = ""
+        for places in [own] if self._version == 1 else [[place] for place in _from_here_up(own[0])]:
+            self._homes = [place / name for place in places]
+            self._note.write_text("".join(f"{home}\n" for home in self._homes))
+            try:
+                for home in self._homes:
+                    home.mkdir()
+                    if self._version == 2:
+                        _hand_down(home)
+                self._try()
+                return
+            except OSError as error:
+                why_not = why_not or f"{error.strerror} ({error.filename or places[0]})"
+                guardian.remove_groups(self._note)
+        self._note.unlink()
+        raise _Unusable(why_not)
+
+    def _try(self) -> None:
+        group = self._make(Limits())
+        for descriptor in group.entries:
+            os.close(descriptor)
+        for folder in group.folders:
+            folder.rmdir()
+
+    def make(self, limits: Limits) -> Group | None:
+        """Groups for one kernel; None where there are none."""
+        if self._why_not:
+            return None
+        try:
+            return self._make(limits)
+        except OSError as error:
+            self.give_up(str(error))
+            return None
+
+    def _make(self, limits: Limits) -> Group:
+        self._made += 1
+        group = Group(self._version, limits.memory_in_sum_bytes + len(WRITABLE) * limits.disk_bytes)
+        for home in self._homes:
+            folder = home / str(self._made)
+            folder.mkdir()
+            group.folders.append(folder)
+        values = {
+            **dict.fromkeys(("memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "memory.max"), group.memory),
+            "memory.swap.max": 0,
+            "memory.oom.group": 1,
+            "pids.max": limits.processes,
+        }
+        if not self._files:
+            found = [(number, name) for name in values for number in range(len(group.folders))]
+            self._files = [(number, name) for number, name in found if (group.folders[number] / name).exists()]
+        for number, name in self._files:
+            handle = os.open(f"{group.folders[number]}/{name}", os.O_WRONLY)
+            try:
+                os.write(handle, str(values[name]).encode())
+            finally:
+                os.close(handle)
+        entry = "tasks" if self._version == 1 else "cgroup.procs"
+        try:
+            for folder in group.folders:
+                group.entries.append(os.open(folder / entry, os.O_WRONLY))
+        except OSError:
+            for descriptor in group.entries:
+                os.close(descriptor)
+            raise
+        return group
+
+    def give_up(self, reason: str) -> None:
+        """Make no more. The first reason is kept."""
+        if not self._why_not:
+            self._why_not = reason
+            _log.info("No cgroups: %s. The other limits hold.", reason)
+
+
+def _places(memberships: str, mounts: str) -> tuple[int, list[Path]]:
+    """The version, and the folders of the groups that this process is in: of each controller, memory first.
+
+    Args:
+        memberships: /proc/self/cgroup.
+        mounts: /proc/self/mountinfo.
+
+    Raises _Unusable where they are not all to be seen. Formats: cgroups(7), proc_pid_mountinfo(5).
+    """
+    own: dict[str, str] = {}
+    for line in memberships.splitlines():
+        _, names, path = line.split(":", 2)
+        own |= dict.fromkeys(names.split(","), path)
+    found: dict[str, Path] = {}
+    for line in mounts.splitlines():
+        before, _, after = line.partition(" - ")
+        root, point = before.split()[3:5]
+        kind, _, options = after.split()
+        for name in {"cgroup2": [""], "cgroup": options.split(",")}.get(kind, []):
+            if name in own:
+                inner = os.path.relpath(own[name], root)
+                found[name] = Path(point) if inner.startswith("..") else Path(point, inner)
+    if all(name in own for name in _CONTROLLERS):
+        if missing := [name for name in _CONTROLLERS if name not in found]:
+            raise _Unusable(f"the cgroups of {' and '.join(missing)} are not mounted")
+        return 1, list(dict.fromkeys(found[name] for name in _CONTROLLERS))
+    if "" not in found:
+        raise _Unusable("cgroups are not mounted")
+    return 2, [found[""]]
+
+
+def _from_here_up(own: Path) -> Iterator[Path]:
+    """Where groups of version 2 may be made: in this group, and in those above as long as it leaves no limit behind."""
+    for path in (own, *own.parents):
+        if not (path / "cgroup.procs").exists():
+            return
+        yield path
+        with contextlib.suppress(OSError):
+            if (path / "memory.max").read_text().strip() != "max":
+                return
+
+
+def _hand_down(home: Path) -> None:
+    """Have groups in this one limit memory and processes. Raises OSError where it has not been handed down itself."""
+    for folder in (home.parent, home):
+        control = folder / "cgroup.subtree_control"
+        if not set(_CONTROLLERS) <= set(control.read_text().split()):
+            control.write_text(" ".join(f"+{name}" for name in _CONTROLLERS))
+
+
+def _removed(folder: Path) -> bool:
+    try:
+        folder.rmdir()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def _counts(file: str) -> dict[str, int]:
+    handle = os.open(file, os.O_RDONLY)  # by hand, since it is done after each cell
+    try:
+        words = os.read(handle, 4096).decode().split()
+    finally:
+        os.close(handle)
+    return dict(zip(words[::2], map(int, words[1::2]), strict=True))

@@ -1,0 +1,101 @@
+"""Between the host and a zygote: a small process that outlives the host, if only to leave nothing of it behind.
+
+A zygote, and bubblewrap before it, asks Linux to be killed with its parent. But whoever dies before it has asked, or
+while another waits to be told to ask, leaves somebody behind: bubblewrap's child waits for ever for a parent that was
+killed in those few milliseconds. So their parent is this process, which nobody kills along with the host (it has a
+session of its own), and which inherits whatever they leave. It ends them all when the host ends or says so, or when
+the zygote has ended; and where the host was killed, it removes the sandbox's folder, too.
+
+Run as a program on its own, with the standard library alone, since there is one for each zygote.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import shutil
+import signal
+import sys
+import threading
+from pathlib import Path
+
+GROUPS = "groups"
+"""The file in a sandbox's folder that names, one in a line, the cgroups in which it makes those of its kernels."""
+
+_PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+_NOT_IGNORED = (signal.SIGPIPE, signal.SIGXFSZ)  # as Python does in itself
+
+
+def command(host: int, leash: int, folder: Path, program: list[str]) -> list[str]:
+    """The command line of a guardian.
+
+    Args:
+        host: descriptor of the host's process (a pidfd).
+        leash: descriptor of a pipe's end; the host writes to the other end, or closes it, when all is to end.
+        folder: the sandbox's, to be removed where the host has died.
+        program: what to run and to guard.
+    """
+    return [sys.executable, "-ISB", __file__, str(host), str(leash), str(folder), *program]
+
+
+def clear(folder: Path) -> None:
+    """Remove a sandbox's folder, and the cgroups that it names, as far as no process is in them."""
+    remove_groups(folder / GROUPS)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_groups(note: Path) -> None:
+    """Remove the cgroups that a file names, and those in them, as far as there are any and they are empty."""
+    with contextlib.suppress(OSError):
+        for home in map(Path, note.read_text().splitlines()):
+            with contextlib.suppress(OSError):
+                for group in [entry for entry in home.iterdir() if entry.is_dir()]:
+                    group.rmdir()
+                home.rmdir()
+
+
+def main() -> None:
+    """Run the program and guard it. Standard input is the zygote's, for it alone."""
+    import ctypes
+
+    host, leash = int(sys.argv[1]), int(sys.argv[2])
+    folder, program = Path(sys.argv[3]), sys.argv[4:]
+    for descriptor in (host, leash):
+        os.set_inheritable(descriptor, False)
+    ended, end = os.pipe()
+    os.set_blocking(end, False)
+    signal.set_wakeup_fd(end)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    # From here on the orphans of our children are ours, and not those of the system's first process.
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    zygote = os.pidfd_open(os.posix_spawn(program[0], program, os.environ, setsigdef=_NOT_IGNORED))
+    os.close(0)
+    watched = select.poll()
+    for descriptor in (host, leash, zygote, ended):
+        watched.register(descriptor, select.POLLIN)
+    while {descriptor for descriptor, _ in watched.poll()} == {ended}:
+        os.read(ended, 4096)
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+    _end_all()
+    if select.select([host], [], [], 0)[0]:
+        clear(folder)
+
+
+def _end_all() -> None:
+    """Kill our children, and those whom they leave to us, until there are none."""
+    children = Path(f"/proc/self/task/{threading.get_native_id()}/children")
+    while True:
+        # One that waits to be waited for is named as well. So there is one dying, or there is none at all.
+        for child in map(int, children.read_text().split()):
+            os.kill(child, signal.SIGKILL)
+        try:
+            os.waitpid(-1, 0)
+        except ChildProcessError:
+            return
+
+
+if __name__ == "__main__":
+    main()

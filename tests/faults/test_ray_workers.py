@@ -1,0 +1,150 @@
+"""A run over the workers of a real Ray cluster on this machine ends as one without them, whichever of them die."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from start_agent.batch import BatchOptions, RunDirectory, Tally, run_at
+from start_agent.batch.cluster import connect, count_workers
+from start_agent.batch.ray import OpenBench, RayBench
+from start_agent.batch.store import RECORDS
+from start_agent.errors import BatchError, InputError
+from tests.support.batches import CONFIG, problems, run_scripted, stable
+from tests.support.processes import naming
+from tests.support.workers import breaking, dying, impossible
+
+pytestmark = [
+    pytest.mark.timeout(300),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # of Ray's, which does not wait for what it has started
+]
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    """Where Ray keeps its sockets: a short path, that names all processes of the cluster."""
+    with tempfile.TemporaryDirectory(prefix="r-", dir="/tmp") as name:
+        yield Path(name)
+
+
+@pytest.fixture(scope="module")
+def cluster(folder: Path) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("RAY_ADDRESS", raising=False)
+        patch.setenv("RAY_TMPDIR", str(folder))
+        with connect():
+            yield
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    path = tmp_path / "files"
+    path.mkdir()
+    return path
+
+
+async def run_over_workers(path: Path, open_bench: OpenBench, count: int = 60, **options: Any) -> Tally:
+    bench = RayBench(open_bench, workers=2, places=4, **options)
+    async with bench:
+        with RunDirectory.open(path, CONFIG) as directory:
+            return await run_at(bench, problems(count), directory, BatchOptions(concurrency=8))
+
+
+def names(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
+def listening(folder: Path) -> set[str]:
+    """The addresses at which the processes of the cluster listen."""
+    found = []
+    for number in naming(folder):
+        with suppress(psutil.NoSuchProcess):  # of an actor that is on its way out
+            process = psutil.Process(number)
+            for one in (process, *process.children(recursive=True)):
+                found += one.net_connections("tcp")
+    return {connection.laddr.ip for connection in found if connection.status == psutil.CONN_LISTEN}
+
+
+async def test_two_workers_do_what_one_process_does(tmp_path: Path, cluster: None, folder: Path, files: Path) -> None:
+    tally = await run_over_workers(tmp_path / "ray", partial(dying, files, 10))
+    await run_scripted(tmp_path / "plain", problems(60))
+    assert stable(tmp_path / "ray") == stable(tmp_path / "plain")
+    assert (tally.done, tally.failed, tally.faults, tally.in_flight) == (60, 0, {}, 0)
+    assert tally.right == sum(record["correct"] for record in stable(tmp_path / "plain").values())
+    assert {address.removeprefix("::ffff:") for address in listening(folder)} == {"127.0.0.1"}
+
+
+@pytest.mark.parametrize(("way", "deaths"), [(dying, 1), (dying, 3), (breaking, 1)])
+async def test_a_worker_that_dies_loses_nothing(
+    tmp_path: Path, cluster: None, files: Path, caplog: pytest.LogCaptureFixture, way: Any, deaths: int
+) -> None:
+    for number in range(deaths):
+        (files / str(number)).touch()
+    with caplog.at_level(logging.WARNING):
+        tally = await run_over_workers(tmp_path / "ray", partial(way, files, 10), retries=8)
+    await run_scripted(tmp_path / "plain", problems(60))
+    assert names(files) == []
+    assert stable(tmp_path / "ray") == stable(tmp_path / "plain")
+    assert (tally.done, tally.failed) == (60, 0)
+    assert set(tally.faults) <= {"WorkerError", "EngineError"} and tally.faults
+    assert len(caplog.messages) == deaths and "begun again, 3 more times at most" in caplog.messages[0]
+
+
+async def test_workers_that_die_for_ever_end_the_run_in_words(tmp_path: Path, cluster: None, files: Path) -> None:
+    for number in range(50):
+        (files / str(number)).touch()
+    with pytest.raises(BatchError, match=r"all 2 workers have died 2 times.*run the same command again"):
+        await run_over_workers(tmp_path / "ray", partial(dying, files, 10), restarts=1, retries=20)
+    kept = stable(tmp_path / "ray")
+    assert 0 < len(kept) < 60
+    tally = await run_scripted(tmp_path / "ray", problems(60))
+    assert (tally.stored, tally.done) == (len(kept), 60 - len(kept))
+
+
+async def test_a_wrong_option_is_said_once_as_it_is_without_workers(tmp_path: Path, cluster: None) -> None:
+    with pytest.raises(InputError, match=r"^there is no such model$"):
+        await run_over_workers(tmp_path / "ray", impossible)
+
+
+def test_as_many_workers_as_the_cluster_has_room_for(cluster: None) -> None:
+    assert count_workers("auto", 8) == (1, 0)  # one machine, and no GPU to share out
+    assert count_workers("3", 0) == (3, 0)
+
+
+def test_the_command_with_a_worker_killed(tmp_path: Path) -> None:
+    options = "--task pocket --limit 24 --threads 1 --kernels 2 --concurrency 8 --seed 3"
+    command = [sys.executable, "-m", "start_agent", "batch", *options.split(), "--output-dir"]
+    plain = subprocess.run([*command, tmp_path / "plain"], capture_output=True, text=True, timeout=200, check=False)
+    assert plain.returncode == 0, plain.stderr
+    records = tmp_path / "ray" / RECORDS
+    with tempfile.TemporaryDirectory(prefix="r-", dir="/tmp") as name:
+        environment = os.environ | {"TMPDIR": name, "RAY_TMPDIR": name, "OMP_NUM_THREADS": "1"}
+        over = [*command, str(tmp_path / "ray"), "--ray", "2"]
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        with subprocess.Popen(over, env=environment, **pipes) as run:
+            while run.poll() is None and not (records.exists() and records.stat().st_size):
+                pass
+            family = psutil.Process(run.pid).children(recursive=True)
+            workers = [process for process in family if "".join(process.cmdline()).startswith("ray::Worker")]
+            workers[0].send_signal(signal.SIGKILL)
+            said = run.communicate(timeout=200)
+        assert run.returncode == 0, said
+        while naming(Path(name)):  # Ray's processes go at their own pace; the time limit is the bound
+            pass
+    again = subprocess.run([*command, tmp_path / "plain", "--ray", "2"], capture_output=True, text=True, check=False)
+    assert again.returncode == 0 and "nothing is owed" in again.stderr  # the same run, however it is carried out
+    assert len(workers) == 2
+    assert "begun again" in said[1]
+    assert stable(tmp_path / "ray") == stable(tmp_path / "plain")

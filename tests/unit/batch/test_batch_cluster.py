@@ -1,0 +1,72 @@
+"""What is asked of a Ray cluster, said without one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from start_agent import config
+from start_agent.batch import RayOptions, cluster
+from start_agent.errors import ConfigError, InputError, MissingExtraError
+
+
+@pytest.fixture
+def machines(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Makes a cluster of so many machines and GPUs."""
+
+    def make(number: int, gpus: int) -> None:
+        nodes = [{"Alive": True}] * number + [{"Alive": False}]
+        ray = SimpleNamespace(cluster_resources=lambda: {"CPU": 4.0, "GPU": float(gpus)}, nodes=lambda: nodes)
+        monkeypatch.setattr(cluster, "import_ray", lambda: ray)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("there", "wanted", "needed", "found"),
+    [
+        ((3, 0), "auto", 4, (3, 0)),  # no GPUs: a worker for each machine
+        ((3, 0), "5", 1, (5, 0)),
+        ((2, 16), "auto", 4, (4, 4)),
+        ((2, 16), "auto", 1, (16, 1)),
+        ((2, 16), "auto", 0, (2, 0)),  # a server's engine wants none of them
+        ((2, 16), "3", 4, (3, 4)),
+    ],
+)
+def test_how_many_workers(
+    machines: Any, there: tuple[int, int], wanted: str, needed: int, found: tuple[int, int]
+) -> None:
+    machines(*there)
+    assert cluster.count_workers(wanted, needed) == found
+
+
+@pytest.mark.parametrize(("wanted", "needed"), [("5", 4), ("auto", 32)])
+def test_too_few_gpus_are_said_before_anybody_waits_for_them(machines: Any, wanted: str, needed: int) -> None:
+    machines(2, 16)
+    with pytest.raises(InputError, match=f"^--ray {wanted}: each worker needs {needed} GPUs, and the cluster has 16$"):
+        cluster.count_workers(wanted, needed)
+
+
+@pytest.mark.parametrize("wanted", ["0", "-1", "many", "2x", ""])
+def test_a_number_or_auto(wanted: str) -> None:
+    with pytest.raises(ConfigError, match=r"^--ray: "):
+        config.build(RayOptions, {"ray": wanted})
+
+
+def test_without_ray_the_command_that_installs_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'start-agent\[ray\]'"):
+        cluster.import_ray()
+
+
+def test_an_address_where_nobody_is_is_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "start_agent", "batch", "--task", "pocket", "--limit", "1", "--ray", "2"]
+    command += ["--ray-address", "127.0.0.1:1", "--output-dir", "run"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1 and "cannot use the Ray cluster at 127.0.0.1:1" in done.stderr

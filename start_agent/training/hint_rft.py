@@ -45,6 +45,7 @@ class HintRftOptions(BaseModel):
     held_out: tuple[str, ...] = Field(
         (), description="problems never to train on: a task, a run directory, or a file with a column 'question'"
     )
+    reworded: bool = Field(False, description="leave out training problems that are a held-out one in other words, too")
     seed_sft: str = Field("start-32b", description="recipe of START-0's training: a name or a YAML file (see sft)")
     sft: str = Field("start-32b", description="recipe of START's training")
     samples: int = Field(16, ge=1, description="traces of START-0 for each problem")
@@ -193,6 +194,7 @@ def select(
         *(word for run in runs for word in ("--runs", str(folder / run))),
         *(word for run in greedy for word in ("--greedy", str(folder / run))),
         *(word for one in recipe.held_out for word in ("--held-out", one)),
+        *(("--reworded",) if recipe.reworded else ()),
         *config.flags(selection),
         *config.flags(parts.filters.model_copy(update=own | dict(filters or {}))),
         *config.flags(loss),

@@ -43,6 +43,8 @@ class Choice(StrEnum):
     """The one with the fewest tokens."""
     FEWEST_FAILED = "fewest_failed"
     """The one with the fewest failed cells, of these the shortest."""
+    MOST_CELLS = "most_cells"
+    """The one that ran the most cells, which checked its result the most often; of these the shortest."""
     DIVERSE = "diverse"
     """The one least like the other right ones of its problem: with the lowest mean likeness (Jaccard index of token
     4-grams that the model wrote, estimated by MinHash)."""
@@ -248,6 +250,8 @@ class _Ranked:
                 rank = (length, draw)
             case Choice.FEWEST_FAILED:
                 rank = (candidate.failed_cells, length, draw)
+            case Choice.MOST_CELLS:
+                rank = (-len(candidate.outputs), length, draw)
             case Choice.DIVERSE | Choice.RANDOM:
                 rank = (draw,)
         signature = minhash(candidate.trace) if options.choice is Choice.DIVERSE else ()

@@ -11,8 +11,8 @@ import pytest
 
 from start_agent.cli.hint_rft import parts_of
 from start_agent.training import report as module
-from start_agent.training.reproduce import ReproduceOptions
 from start_agent.training.report import Check, build_report, markdown, measure, write_report
+from start_agent.training.reproduce import ReproduceOptions
 from start_agent.training.stages import Standings
 
 PROBLEMS = 20

@@ -87,10 +87,18 @@ def test_the_choice_of_one_trace_for_each_problem(tmp_path: Path) -> None:
     assert choice(Choice.SHORTEST) == 1
     assert choice(Choice.FEWEST_FAILED) in (0, 2)
     assert choice(Choice.DIVERSE) == 1  # the other two are alike
+    assert choice(Choice.MOST_CELLS) == 1  # all ran one cell: the shortest
     for how in (Choice.RANDOM, Choice.FEWEST_FAILED):
         drawn = [choice(how, seed) for seed in range(24)]
         assert drawn == [choice(how, seed) for seed in range(24)]
         assert set(drawn) == ({0, 1, 2} if how is Choice.RANDOM else {0, 2})
+
+
+def test_the_choice_of_the_trace_with_the_most_cells(tmp_path: Path) -> None:
+    cell = (M, "Again.\n```python\nprint(7)\n```\n", "code_close")
+    twice = spelled(TOKENIZER, *HINTED[:-1], cell, output("7\n"), HINTED[-1])
+    path = run(tmp_path / "r", [record(GOOD, 0), record(twice, 1), record(GOOD, 2)])
+    assert kept(rft([path], TOKENIZER, SelectionOptions(choice=Choice.MOST_CELLS))) == [1]
 
 
 def test_minhash_estimates_the_likeness_of_what_the_model_wrote() -> None:

@@ -283,11 +283,12 @@ def _run(base: Path, rows: Any, options: SftOptions, work: Path, listener: Liste
         done = float(json.loads((last / "trainer_state.json").read_text(encoding="utf-8"))["epoch"])
     trainer.train(resume_from_checkpoint=None if last is None else str(last))
     seconds = time.monotonic() - begin
+    parameters = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)  # before adapters are merged
     return Outcome(
         weights=_weights(trainer, base, work),
         curve=[step_of(record, trainer.state.max_steps) for record in trainer.state.log_history if "loss" in record],
         steps=trainer.state.global_step,
-        parameters=sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
+        parameters=parameters,
         epochs=trainer.state.epoch - done,
         seconds=seconds,
         processes=processes,

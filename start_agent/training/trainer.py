@@ -136,10 +136,15 @@ class RowsTrainer(SFTTrainer):  # type: ignore[misc]  # untyped
 
 
 class Watch(TrainerCallback):  # type: ignore[misc]  # untyped
-    """Tells a listener of each point of the loss curve; stops a run whose loss is no number any more."""
+    """Tells a listener of each point of the loss curve; stops a run that would learn something wrong."""
 
-    def __init__(self, listener: Listener | None) -> None:
-        self._listener = listener
+    def __init__(self, trainer: RowsTrainer, listener: Listener | None) -> None:
+        self._trainer, self._listener = trainer, listener
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """What the trainer calls when the model is as it will train. Raises ConfigError."""
+        if self._trainer.options.packing:
+            check_packing(self._trainer.model, self._trainer.data_collator)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """What the trainer calls: the last step is always a point."""
@@ -269,12 +274,10 @@ def _run(base: Path, rows: Any, options: SftOptions, work: Path, listener: Liste
         train_dataset=_dataset(rows),
         processing_class=AutoTokenizer.from_pretrained(base),
         peft_config=_adapters(options),
-        callbacks=[Watch(listener)],
     )
+    trainer.add_callback(Watch(trainer, listener))
     first = [trainer.train_dataset[i] for i in range(min(options.micro_batch, len(trainer.train_dataset)))]
     check_batch(trainer.data_collator(first), rows)
-    if options.packing and not trainer.is_deepspeed_enabled:
-        check_packing(trainer.model, trainer.data_collator)
     if trainer.is_world_process_zero():
         remove_checkpoints(work, torn_only=True)
     last = last_whole(work)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from start_agent.training.trainer import Step
 
 _PLAIN_EVERY = 10.0  # seconds
+_SPANS_SHOWN = 12  # of the first row
 
 _EXAMPLES = """examples:
   start-agent sft --recipe pocket --data runs/d-seed --output-dir models/start-0
@@ -70,6 +72,8 @@ def run(arguments: argparse.Namespace) -> int:
     options = config.build(TrainOptions, given)
     settings = config.build(SftOptions, read_recipe(options.recipe) if options.recipe else {}, given)
     rows = read_rows(options.data)
+    if main_process() and len(rows):
+        _show(rows[0])
     with _Bar() if main_process() else nullcontext() as bar:
         report = train(
             options.model,
@@ -91,6 +95,16 @@ def run(arguments: argparse.Namespace) -> int:
     )
     print(options.output_dir)
     return 0
+
+
+def _show(row: Mapping[str, Any]) -> None:
+    """What the loss sees of a row, so that a mask that is off is noticed before hours are spent on it."""
+    from start_agent.training.guards import spans
+
+    runs = spans(row.get("labels", ()))
+    seen = " | ".join(f"{count} trained" if kept else f"{count} masked" for kept, count in runs[:_SPANS_SHOWN])
+    more = f" | and {len(runs) - _SPANS_SHOWN} spans more" if len(runs) > _SPANS_SHOWN else ""
+    print(f"row {row.get('key') or 0}, tokens span by span: {seen}{more}", file=sys.stderr)
 
 
 class _Bar:

@@ -97,7 +97,7 @@ class RowsTrainer(SFTTrainer):  # type: ignore[misc]  # untyped
     """SFTTrainer over rows with labels.
 
     On a CPU the loss is the model's own: TRL's head, made for vocabularies whose logits do not fit a GPU, computes
-    entropies and accuracies beside it and costs a fifth of a small model's time.
+    entropies and accuracies beside it and costs a small model about a tenth of its time.
     """
 
     def __init__(self, options: SftOptions, **given: Any) -> None:

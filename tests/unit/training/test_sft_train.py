@@ -233,6 +233,23 @@ def test_adapters_are_merged_into_the_model(base: Path, tmp_path: Path) -> None:
     assert math.isfinite(report.last_loss)
 
 
+def test_adapters_cut_off_and_resumed_end_in_the_same_weights(base: Path, tmp_path: Path) -> None:
+    settings = options(lora_rank=2, lora_dropout=0.1)
+    train(str(base), ROWS, settings, tmp_path / "whole")
+    with pytest.raises(KilledError):
+        train(str(base), ROWS, settings, tmp_path / "cut", listener=killed_at(4))
+    train(str(base), ROWS, settings, tmp_path / "cut")
+    assert same(tmp_path / "cut", tmp_path / "whole")
+
+
+def test_processes_that_do_not_divide_a_step_are_refused(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(ConfigError, match="no multiple of --micro-batch 4 times 3 processes"):
+        train(str(base), ROWS, options(), tmp_path)
+
+
 def test_rows_as_a_datasets_dataset_train_the_same(base: Path, tmp_path: Path, whole: tuple[Path, TrainReport]) -> None:
     from datasets import Dataset
 

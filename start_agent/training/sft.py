@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
@@ -77,6 +77,7 @@ def train(
     output_dir: Path,
     *,
     source: Mapping[str, str] | None = None,
+    begin: Callable[[RowsFacts], None] | None = None,
     listener: Listener | None = None,
 ) -> TrainReport:
     """Fine-tune a model; go on from the last checkpoint where the folder has one of the same run.
@@ -87,6 +88,7 @@ def train(
         options: how.
         output_dir: the model's folder; see the module.
         source: where the rows came from, for the model card.
+        begin: called with what the rows hold, once they are found good and there is something to train.
         listener: hears each point of the loss curve.
 
     Raises:
@@ -115,6 +117,8 @@ def train(
         _agree(work, run)
         if (work / _REPORT).is_file():
             return replace(TrainReport(**json.loads((work / _REPORT).read_bytes())), already_done=True)
+        if begin is not None:
+            begin(facts)
         outcome = trainer.run(base, rows, options, work, listener)
         if not main_process():
             return _report(output_dir, facts, outcome)

@@ -113,6 +113,19 @@ def test_the_loss_of_a_step_is_that_of_its_labels(base: Path, tmp_path: Path, pa
     assert report.first_loss == pytest.approx(total / count, rel=1e-5)
 
 
+def test_the_loss_on_a_cpu_is_the_one_that_trl_computes_elsewhere(
+    base: Path, tmp_path: Path, whole: tuple[Path, TrainReport], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trl import SFTTrainer
+
+    from start_agent.training.trainer import RowsTrainer
+
+    monkeypatch.setattr(RowsTrainer, "compute_loss", SFTTrainer.compute_loss)
+    report = train(str(base), ROWS, options(), tmp_path)
+    assert report.first_loss == pytest.approx(whole[1].first_loss, rel=1e-6)
+    assert report.last_loss == pytest.approx(whole[1].last_loss, rel=1e-4)
+
+
 class KilledError(Exception):
     pass
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from start_agent.batch.store import differences, take_lock, write_whole
 from start_agent.errors import DataError, MissingExtraError, RunDirectoryError
-from start_agent.training import saving
+from start_agent.training import checkpoints, saving
 from start_agent.training.curves import write_curve
 from start_agent.training.guards import RowsFacts, check_rows
 from start_agent.training.loading import numbers
@@ -128,7 +128,7 @@ def train(
         (output_dir / "README.md").write_text(card, encoding="utf-8")
         saving.install(outcome.weights, base, output_dir)
         write_whole(work / _REPORT, asdict(report))
-        trainer.remove_checkpoints(work)
+        checkpoints.remove(work)
         return report
 
 
@@ -180,7 +180,7 @@ def _agree(work: Path, run: dict[str, Any]) -> None:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunDirectoryError(f"cannot read {path}: {error}") from error
     different = differences(there, run)
-    if different and not any(work.glob("checkpoint-*")) and not (work / _REPORT).exists():
+    if different and not checkpoints.there(work) and not (work / _REPORT).exists():
         write_whole(path, {"run": run, "versions": versions()})  # that run never came to learn anything
     elif different:
         raise RunDirectoryError(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -29,12 +28,10 @@ from trl import SFTConfig, SFTTrainer
 
 from start_agent.errors import ConfigError, ModelError, TrainingError
 from start_agent.tokenizer import first_line
-from start_agent.training import saving
+from start_agent.training import checkpoints, saving
 from start_agent.training.guards import check_batch, check_packing
 from start_agent.training.options import SftOptions
 from start_agent.training.order import Order
-
-_CHECKPOINT, _WHOLE = "checkpoint-", "whole.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +129,7 @@ class RowsTrainer(SFTTrainer):  # type: ignore[misc]  # untyped
         super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()
         if self.is_world_process_zero():
-            mark_whole(Path(self.args.output_dir) / f"{_CHECKPOINT}{self.state.global_step}")
+            checkpoints.mark_whole(Path(self.args.output_dir), self.state.global_step)
 
 
 class Watch(TrainerCallback):  # type: ignore[misc]  # untyped
@@ -173,43 +170,6 @@ def step_of(record: Mapping[str, Any], steps: int) -> Step:
         float(record["learning_rate"]),
         float(record.get("grad_norm") or 0.0),
     )
-
-
-def mark_whole(checkpoint: Path) -> None:
-    """Force a checkpoint to the disk, then say in it that it is whole."""
-    for path in checkpoint.rglob("*"):
-        if path.is_file():
-            _sync(path)
-    beside = checkpoint / f"{_WHOLE}.new"
-    beside.write_text(json.dumps({"step": _number(checkpoint)}) + "\n", encoding="utf-8")
-    _sync(beside)
-    beside.replace(checkpoint / _WHOLE)
-    _sync(checkpoint)
-
-
-def last_whole(folder: Path) -> Path | None:
-    """The newest checkpoint that was written to its end; None where there is none."""
-    whole = [path.parent for path in folder.glob(f"{_CHECKPOINT}*/{_WHOLE}")]
-    return max(whole, key=_number, default=None)
-
-
-def remove_checkpoints(folder: Path, *, torn_only: bool = False) -> None:
-    """Remove the checkpoints, or only those that a killed run left unfinished."""
-    for path in folder.glob(f"{_CHECKPOINT}*"):
-        if not (torn_only and (path / _WHOLE).is_file()):
-            shutil.rmtree(path)
-
-
-def _number(checkpoint: Path) -> int:
-    return int(checkpoint.name.removeprefix(_CHECKPOINT))
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,8 +239,8 @@ def _run(base: Path, rows: Any, options: SftOptions, work: Path, listener: Liste
     first = [trainer.train_dataset[i] for i in range(min(options.micro_batch, len(trainer.train_dataset)))]
     check_batch(trainer.data_collator(first), rows)
     if trainer.is_world_process_zero():
-        remove_checkpoints(work, torn_only=True)
-    last = last_whole(work)
+        checkpoints.remove(work, torn_only=True)
+    last = checkpoints.last_whole(work)
     begin, done = time.monotonic(), 0.0
     if last is not None:
         done = float(json.loads((last / "trainer_state.json").read_text(encoding="utf-8"))["epoch"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +18,11 @@ from start_agent import config
 from start_agent.training.options import RUNTIME, SftOptions, read_recipe, recipe_names
 
 if TYPE_CHECKING:
+    from start_agent.training.guards import RowsFacts
     from start_agent.training.trainer import Step
 
 _PLAIN_EVERY = 10.0  # seconds
+_SPANS_SHOWN = 12  # of the first row
 
 _EXAMPLES = """examples:
   start-agent sft --recipe pocket --data runs/d-seed --output-dir models/start-0
@@ -77,6 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
             settings,
             options.output_dir,
             source=source(options.data),
+            begin=None if bar is None else lambda facts: _show(rows[0], facts),
             listener=None if bar is None else bar.hear,
         )
     if not main_process():
@@ -84,13 +88,26 @@ def run(arguments: argparse.Namespace) -> int:
     if report.already_done:
         print(f"nothing is owed: {options.output_dir} holds the finished model", file=sys.stderr)
     print(
-        f"{report.steps} steps over {report.rows} rows, {report.trained_tokens:,} of {report.tokens:,} tokens in the "
-        f"loss: {report.first_loss:.3f} to {report.last_loss:.3f} nats per trained token; "
-        f"{report.tokens_per_second:,.0f} tokens/s",
+        f"{report.steps} steps over {report.rows} rows: from {report.first_loss:.3f} to {report.last_loss:.3f} nats "
+        f"per trained token, {report.tokens_per_second:,.0f} tokens/s",
         file=sys.stderr,
     )
     print(options.output_dir)
     return 0
+
+
+def _show(row: Mapping[str, Any], facts: RowsFacts) -> None:
+    """What the loss sees, in all and of a row, so that a mask that is off is noticed before hours are spent on it."""
+    from start_agent.training.guards import spans
+
+    runs = spans(row["labels"])
+    seen = " | ".join(f"{count} trained" if kept else f"{count} masked" for kept, count in runs[:_SPANS_SHOWN])
+    more = f" | and {len(runs) - _SPANS_SHOWN} spans more" if len(runs) > _SPANS_SHOWN else ""
+    print(
+        f"{facts.rows} rows of up to {facts.longest} tokens; {facts.trained:,} of {facts.tokens:,} tokens in the loss",
+        file=sys.stderr,
+    )
+    print(f"row {row.get('key') or 0}, tokens span by span: {seen}{more}", file=sys.stderr)
 
 
 class _Bar:

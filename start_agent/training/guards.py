@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -80,6 +81,11 @@ def check_rows(rows: Iterable[Mapping[str, Any]], *, max_length: int, vocabulary
             "leave them out, or let fewer kinds of spans be masked"
         )
     return RowsFacts(count, tokens, trained, longest, digest.hexdigest())
+
+
+def spans(labels: Iterable[int]) -> list[tuple[bool, int]]:
+    """A row's labels as runs: whether the loss sees them, and how many tokens they are."""
+    return [(kept, len(list(run))) for kept, run in groupby(int(label) != IGNORED for label in labels)]
 
 
 def check_batch(batch: Mapping[str, torch.Tensor], rows: Iterable[Mapping[str, Any]]) -> None:

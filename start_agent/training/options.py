@@ -13,6 +13,7 @@ from start_agent.errors import ConfigError
 
 _RECIPES = resources.files("start_agent.training") / "recipes"
 _SUFFIX = ".yaml"
+_LAUNCHER = "accelerate-"  # for `accelerate launch`, not for us
 
 
 class SftOptions(BaseModel):
@@ -73,8 +74,8 @@ RUNTIME = frozenset({"threads", "save_every", "log_every"})
 
 def recipe_names() -> list[str]:
     """The recipes that ship with the package: what ``--recipe`` takes beside a path."""
-    names = (entry.name for entry in _RECIPES.iterdir())
-    return sorted(name.removesuffix(_SUFFIX) for name in names if name.endswith(_SUFFIX) and "accelerate" not in name)
+    names = [entry.name for entry in _RECIPES.iterdir() if not entry.name.startswith(_LAUNCHER)]
+    return sorted(name.removesuffix(_SUFFIX) for name in names if name.endswith(_SUFFIX))
 
 
 def read_recipe(name: str) -> dict[str, Any]:

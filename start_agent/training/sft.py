@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from start_agent.batch.store import differences, take_lock, write_whole
 from start_agent.errors import DataError, MissingExtraError, RunDirectoryError
-from start_agent.training import saving
+from start_agent.training import checkpoints, saving
 from start_agent.training.curves import write_curve
 from start_agent.training.guards import RowsFacts, check_rows
 from start_agent.training.loading import numbers
@@ -77,6 +77,7 @@ def train(
     output_dir: Path,
     *,
     source: Mapping[str, str] | None = None,
+    begin: Callable[[RowsFacts], None] | None = None,
     listener: Listener | None = None,
 ) -> TrainReport:
     """Fine-tune a model; go on from the last checkpoint where the folder has one of the same run.
@@ -87,6 +88,7 @@ def train(
         options: how.
         output_dir: the model's folder; see the module.
         source: where the rows came from, for the model card.
+        begin: called with what the rows hold, once they are found good and there is something to train.
         listener: hears each point of the loss curve.
 
     Raises:
@@ -115,6 +117,8 @@ def train(
         _agree(work, run)
         if (work / _REPORT).is_file():
             return replace(TrainReport(**json.loads((work / _REPORT).read_bytes())), already_done=True)
+        if begin is not None:
+            begin(facts)
         outcome = trainer.run(base, rows, options, work, listener)
         if not main_process():
             return _report(output_dir, facts, outcome)
@@ -124,7 +128,7 @@ def train(
         (output_dir / "README.md").write_text(card, encoding="utf-8")
         saving.install(outcome.weights, base, output_dir)
         write_whole(work / _REPORT, asdict(report))
-        trainer.remove_checkpoints(work)
+        checkpoints.remove(work)
         return report
 
 
@@ -176,7 +180,7 @@ def _agree(work: Path, run: dict[str, Any]) -> None:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunDirectoryError(f"cannot read {path}: {error}") from error
     different = differences(there, run)
-    if different and not any(work.glob("checkpoint-*")) and not (work / _REPORT).exists():
+    if different and not checkpoints.there(work) and not (work / _REPORT).exists():
         write_whole(path, {"run": run, "versions": versions()})  # that run never came to learn anything
     elif different:
         raise RunDirectoryError(

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from start_agent.errors import ConfigError, DataError
-from start_agent.training.guards import IGNORED, check_batch, check_packing, check_rows
+from start_agent.training.guards import IGNORED, check_batch, check_packing, check_rows, spans
 from tests.support.tiny_models import EOS, PAD, VOCABULARY, rows
 
 torch = pytest.importorskip("torch")
@@ -60,6 +60,11 @@ def test_bad_rows_are_refused_in_one_line_that_counts_them(bad: list[dict[str, A
 def test_a_row_too_long_is_told_what_would_do() -> None:
     with pytest.raises(DataError, match="--max-length 8"):
         check_rows([row([5] * 8)], max_length=4, vocabulary=9)
+
+
+def test_labels_span_by_span() -> None:
+    assert spans([-100, -100, 7, 8, -100, 9]) == [(False, 2), (True, 2), (False, 1), (True, 1)]
+    assert spans([]) == []
 
 
 drawn_rows = st.lists(

@@ -235,7 +235,8 @@ class _Run:
                             course.kernel_seconds += result.duration_s
                             course.wait_seconds += waited
                             self.tally.wait_seconds += waited
-                        case TraceFinished(trace):
+                        case TraceFinished(trace, cost):
+                            course.cost = cost
                             return trace
         finally:
             self.tally.move(place, None)

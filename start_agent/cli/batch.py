@@ -217,7 +217,7 @@ def _report(directory: RunDirectory, options: BatchOptions, tally: Tally) -> Non
     }
     directory.write_summary(asdict(summary) | {"owed": tally.failed, "this_start": this_start})
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
-    for table in summary_tables(summary, str(directory.path)):
+    for table in summary_tables(summary, str(directory.path), tally):
         console.print(table)
     if tally.failed:
         console.print(f"{tally.failed} traces failed at every try and are owed; the last: {tally.last_fault}")

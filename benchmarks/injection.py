@@ -33,7 +33,7 @@ from statistics import median
 
 from rich.table import Table
 
-from benchmarks.batches import vllm_version
+from benchmarks.batches import limit_threads, vllm_version
 from benchmarks.report import Report, Target, common_settings, new_parser, rounded, run, say
 from start_agent.engines.base import Sampling, TurnRequest
 from start_agent.engines.vllm import VLLMEngine, VLLMOptions
@@ -120,6 +120,7 @@ class Subject:
 
 async def measure(arguments: Namespace) -> Report:
     """With the cache, then without it."""
+    limit_threads(arguments)
     counts = (16,) if arguments.quick else (64, 256)
     decoded = _DECODED_QUICK if arguments.quick else _DECODED
     model = resolve(arguments.model).location

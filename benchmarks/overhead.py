@@ -36,7 +36,7 @@ from typing import Any
 
 from rich.table import Table
 
-from benchmarks.batches import Batch, pocket_problems, solve_batch, vllm_version
+from benchmarks.batches import Batch, limit_threads, pocket_problems, solve_batch, vllm_version
 from benchmarks.report import Report, Target, common_settings, new_parser, rounded, run, say
 from sandbox import Sandbox
 from start_agent.decoding.settings import DecodingSettings
@@ -132,6 +132,7 @@ def work_of(traces: Sequence[Trace], *, inserted: bool) -> list[tuple[tuple[int,
 
 async def measure(arguments: argparse.Namespace) -> Report:
     """Hinted and plain by turns, each followed by its bare ones."""
+    limit_threads(arguments)
     problems = pocket_problems(arguments.problems or (48 if arguments.quick else 500))
     places = min(arguments.concurrency, len(problems))
     pairs: dict[str, list[Pair]] = {"tokens": [], "decoded": [], "plain": []}

@@ -51,7 +51,7 @@ from typing import Self
 
 from rich.table import Table
 
-from benchmarks.batches import pocket_problems, solve_batch, vllm_version
+from benchmarks.batches import limit_threads, pocket_problems, solve_batch, vllm_version
 from benchmarks.report import Report, Target, common_settings, new_parser, rounded, run, say
 from sandbox import BaseSandbox, Result, Sandbox, Session
 from sandbox.base import Stats
@@ -271,6 +271,7 @@ class Subject:
 
 async def measure(arguments: argparse.Namespace) -> Report:
     """Each condition, independent and in rounds by turns."""
+    limit_threads(arguments)
     count = arguments.problems or (16 if arguments.quick else 128)
     problems = pocket_problems(count)
     pairs: dict[str, list[tuple[Run, Run]]] = {condition: [] for condition in CONDITIONS}

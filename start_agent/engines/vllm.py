@@ -211,12 +211,13 @@ class VLLMEngine(Engine):
             arguments["block_size"] = block_size
         if gib:
             arguments["kv_cache_memory_bytes"] = int(gib * _GIB)
-        if on_cpu and options.tensor_parallel_size == 1 and os.environ.get("VLLM_CPU_OMP_THREADS_BIND") == "nobind":
-            # vLLM's own choice is a worker in a process beside its core, for the sake of threads that are bound to
-            # cores. Ours are not: one process, and no message between the two at each step.
-            from vllm.v1.executor.uniproc_executor import UniProcExecutor
+        bound = on_cpu and os.environ.get("VLLM_CPU_OMP_THREADS_BIND") != "nobind"
+        if options.tensor_parallel_size == 1 and not bound:
+            # On CPUs vLLM's own choice is a worker in a process beside its core, for the sake of threads that are bound
+            # to cores. Where they are not: one process, and no message between the two at each step.
+            from start_agent.engines.vllm_core import OneProcess
 
-            arguments["distributed_executor_backend"] = UniProcExecutor
+            arguments["distributed_executor_backend"] = OneProcess
         if options.context_length:
             arguments["max_model_len"] = options.context_length
         return arguments

@@ -256,7 +256,7 @@ def _report(directory: RunDirectory, options: BatchOptions, tally: Tally) -> Non
     from rich.console import Console
 
     from start_agent.batch.summary import summarize
-    from start_agent.cli.tables import start_line, summary_tables
+    from start_agent.cli.tables import summary_tables
 
     summary = summarize(directory.path, options.samples)
     seconds = tally.seconds if tally.done else 0.0
@@ -270,9 +270,7 @@ def _report(directory: RunDirectory, options: BatchOptions, tally: Tally) -> Non
     }
     directory.write_summary(asdict(summary) | {"owed": tally.failed, "this_start": this_start})
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
-    for table in summary_tables(summary, str(directory.path)):
+    for table in summary_tables(summary, str(directory.path), tally):
         console.print(table)
-    if tally.done:
-        console.print(start_line(tally))
     if tally.failed:
         console.print(f"{tally.failed} traces failed at every try and are owed; the last: {tally.last_fault}")

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from hints import Domain
+from sandbox import most_kernels
 from start_agent import config
 from start_agent.batch.options import RUNTIME, BatchOptions, RayOptions
 from start_agent.cli.solving import SolveOptions, add_options, open_solver, resolved, run_to_end
@@ -139,7 +140,7 @@ async def open_bench(
     from start_agent.batch.bench import Workbench
     from start_agent.decoding.solver import Solver
 
-    kernels = min(options.kernels or 4 * (os.cpu_count() or 1), options.concurrency)
+    kernels = min(options.kernels or max(most_kernels() // 2, 1), options.concurrency)
     async with AsyncExitStack() as stack:
         opened, solve_options = await stack.enter_async_context(
             open_solver(arguments, sessions=kernels, more=list(_OWN.values()))

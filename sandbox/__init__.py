@@ -20,6 +20,7 @@ from sandbox.errors import (
     SandboxUnavailable,
 )
 from sandbox.fake import FakeSandbox
+from sandbox.folders import most_kernels
 from sandbox.limits import Limits
 from sandbox.result import Outcome, Result
 from sandbox.sandbox import Sandbox
@@ -39,4 +40,5 @@ __all__ = [
     "SandboxUnavailable",
     "Session",
     "Stats",
+    "most_kernels",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -26,6 +27,8 @@ _log = logging.getLogger(__name__)
 
 PRELOAD = ("numpy", "sympy")
 
+_CELLS_A_CORE = 4
+
 
 class Sandbox(BaseSandbox):
     """Runs cells in Jupyter kernels, forked from a warm process and kept from the host by Linux.
@@ -34,6 +37,8 @@ class Sandbox(BaseSandbox):
         limits: what each session may use.
         size: sessions open at once; kernels alive at once, idle ones among them, are never more. Opening lowers
             it, with a warning, to what the memory and the file descriptors here allow.
+        cells: cells that run at once, over all sessions; the others wait for their turn, which costs them none of
+            their time. None for four on each CPU core: sessions are mostly idle, a cell is not.
         prestart: kernels kept ready for the next sessions, as far as `size` has room.
         unsafe_no_isolation: run the code with nothing in between: as this very user; of root, as other users.
             Logged as a warning, and `isolation` says "none".
@@ -51,6 +56,7 @@ class Sandbox(BaseSandbox):
         limits: Limits | None = None,
         size: int = 8,
         *,
+        cells: int | None = None,
         prestart: int = 2,
         unsafe_no_isolation: bool = False,
         tier: Literal[1, 2, 3] | None = None,
@@ -59,6 +65,8 @@ class Sandbox(BaseSandbox):
     ) -> None:
         if size < 1:
             raise ValueError(f"size must be at least 1, got {size}")
+        if cells is not None and cells < 1:
+            raise ValueError(f"cells must be at least 1, got {cells}")
         if prestart < 0:
             raise ValueError(f"prestart must not be negative, got {prestart}")
         if tier not in (None, 1, 2, 3):
@@ -75,6 +83,7 @@ class Sandbox(BaseSandbox):
         self._fault_rate = max_fault_rate
         self._stats = Stats()
         self._places = asyncio.Semaphore(size)
+        self._turns = asyncio.Semaphore(cells or _CELLS_A_CORE * (os.cpu_count() or 1))
         self._taken = 0
         self._folder: Path | None = None
         self._lock: folders.Held | None = None
@@ -160,7 +169,7 @@ class Sandbox(BaseSandbox):
         self._pool = Pool(
             tier, self.limits, folder, self._preload, self._prestart, self._groups, self._stats, self._fault_rate
         )
-        canary = KernelSession(self._pool, self.limits, lambda result: None)
+        canary = KernelSession(self._pool, self.limits, lambda result: None, self._turns)
         try:
             await canary.open()
             escaped = await selftest.quick(canary, tier, self._require_open())
@@ -209,7 +218,7 @@ class Sandbox(BaseSandbox):
         try:
             self._require_open()
             assert self._pool is not None
-            session = KernelSession(self._pool, self.limits, self._count)
+            session = KernelSession(self._pool, self.limits, self._count, self._turns)
             await session.open()
             self._pool.refill(self.size - self._taken)
             self._stats.waited_s += time.monotonic() - began

@@ -25,9 +25,10 @@ class KernelSession(Session):
         pool: where its kernels come from.
         limits: what it may use.
         count: called with each result.
+        turns: a place for each cell that may run at once, in all sessions together.
     """
 
-    def __init__(self, pool: Pool, limits: Limits, count: Callable[[Result], None]) -> None:
+    def __init__(self, pool: Pool, limits: Limits, count: Callable[[Result], None], turns: asyncio.Semaphore) -> None:
         self._pool = pool
         self._limits = limits
         self._count = count
@@ -35,6 +36,7 @@ class KernelSession(Session):
         self._closed = False
         self._cells = 0
         self._turn = asyncio.Lock()
+        self._turns = turns
 
     async def open(self) -> None:
         """Take a kernel. Raises as `Pool.take`."""
@@ -46,7 +48,7 @@ class KernelSession(Session):
         timeout = limits.seconds if timeout is None else timeout
         if not timeout > 0:
             raise ValueError(f"timeout must be positive, got {timeout}")
-        async with self._turn:
+        async with self._turn, self._turns:
             self._require_open()
             if self._cells >= limits.cells:
                 result = Result.no_more_cells(limits.cells)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sandbox import Result
+from start_agent.engines.base import Turn
 from start_agent.phases import Phase
 from start_agent.trace import Span, Trace
 
@@ -48,11 +49,46 @@ class CellFinished:
     type: Literal["cell_finished"] = "cell_finished"
 
 
+@dataclass(slots=True)
+class Cost:
+    """What a trace cost its engine: sums over its turns.
+
+    Attributes:
+        turns: requests to the engine.
+        decoded: tokens that it wrote, those that a trim dropped among them.
+        fed: tokens whose KV it computed.
+        again: those of them whose KV had been computed before, and was not kept or not found. Of a server that does
+            not tell what it had cached: all that went before.
+        reused: tokens whose KV was found, summed over turns.
+        queued: seconds in which turns waited to be let in, as far as the engine knows.
+    """
+
+    turns: int = 0
+    decoded: int = 0
+    fed: int = 0
+    again: int = 0
+    reused: int = 0
+    queued: float = 0.0
+    _known: int = 0  # tokens whose KV exists at the end of the latest turn: all but the last, which was only sampled
+
+    def add(self, given: int, turn: Turn) -> None:
+        """Count a turn that was given so many tokens."""
+        usage = turn.usage
+        self.turns += 1
+        self.decoded += usage.decoded
+        self.fed += usage.fed
+        self.again += max(self._known - usage.reused, 0)
+        self.reused += usage.reused
+        self.queued += usage.queued
+        self._known = given + len(turn.token_ids) - 1
+
+
 @dataclass(frozen=True, slots=True)
 class TraceFinished:
-    """The trace is complete."""
+    """The trace is complete; ``cost`` is that of its turns."""
 
     trace: Trace
+    cost: Cost
     type: Literal["trace_finished"] = "trace_finished"
 
 

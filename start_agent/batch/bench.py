@@ -114,7 +114,8 @@ class Workbench:
                             course.kernel_seconds += result.duration_s
                             course.wait_seconds += waited
                             self.tally.wait_seconds += waited
-                        case TraceFinished(trace):
+                        case TraceFinished(trace, cost):
+                            course.cost = cost
                             return trace
         except QuestionError as error:  # no rollout can be worse than one that cannot begin: data, like the others
             meta = {"question": text, "seed": job.seed(self.seed), "error": str(error)}

@@ -12,7 +12,11 @@ class BatchOptions(BaseModel):
 
     samples: int = Field(1, ge=1, description="traces for each problem, each with a seed of its own")
     concurrency: int = Field(256, ge=1, description="traces in flight at once")
-    kernels: int | None = Field(None, ge=1, description="kernels at once; unset, four for each CPU core")
+    kernels: int | None = Field(
+        None,
+        ge=1,
+        description="kernels at once; unset, one for each trace in flight, as far as half of the memory carries them",
+    )
     retries: int = Field(2, ge=0, description="further tries of a trace whose engine, sandbox or grader failed")
     max_faults: int = Field(20, ge=1, description="stop when this many traces have failed at every try")
 

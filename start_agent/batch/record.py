@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from start_agent.batch.store import record_key
+from start_agent.events import Cost
 from start_agent.grading.verdict import Verdict
 from start_agent.problem import Problem
 from start_agent.seeds import derive_seed
@@ -39,12 +40,30 @@ class Course:
         kernel_seconds: in which its cells ran.
         wait_seconds: for a kernel, and for the sandbox around the cells.
         tries: 1 where nothing failed.
+        cost: what it cost the engine, at the last try.
     """
 
     seconds: float = 0.0
     kernel_seconds: float = 0.0
     wait_seconds: float = 0.0
     tries: int = 1
+    cost: Cost = field(default_factory=Cost)
+
+    def to_json(self) -> dict[str, float]:
+        """A flat object, the engine's counts after the others."""
+        cost = self.cost
+        return {
+            "seconds": round(self.seconds, 6),
+            "kernel_seconds": round(self.kernel_seconds, 6),
+            "wait_seconds": round(self.wait_seconds, 6),
+            "queue_seconds": round(cost.queued, 6),
+            "tries": self.tries,
+            "turns": cost.turns,
+            "decoded": cost.decoded,
+            "fed": cost.fed,
+            "again": cost.again,
+            "reused": cost.reused,
+        }
 
 
 def counts_of(trace: Trace) -> dict[str, int]:
@@ -84,6 +103,6 @@ def make_record(
         "outcome": None if trace.outcome is None else trace.outcome.value,
         "counts": counts_of(trace),
         "meta": dict(problem.meta),
-        "course": {name: round(value, 6) for name, value in asdict(course).items()},
+        "course": course.to_json(),
         "trace": trace.to_json(decode),
     }

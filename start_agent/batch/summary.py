@@ -69,7 +69,11 @@ class Summary:
         tool_calls, hints, tokens: a record, on average.
         hint_yield: the share of hints whose code was run.
         model_tokens, total_tokens: in all.
-        seconds, wait_seconds: a trace, on average; from start to verdict, and waiting for a kernel.
+        seconds, wait_seconds, queue_seconds: a trace, on average; from start to verdict, waiting for a kernel, and
+            waiting to be let into the engine.
+        turns: requests to the engine for a trace, on average.
+        decoded_tokens, fed_tokens, reused_tokens: of the engine, in all; see ``events.Cost``.
+        reprefilled_share: of the tokens fed, those whose KV had been computed before.
     """
 
     problems: int = 0
@@ -94,6 +98,12 @@ class Summary:
     total_tokens: int = 0
     seconds: float = 0.0
     wait_seconds: float = 0.0
+    queue_seconds: float = 0.0
+    turns: float = 0.0
+    decoded_tokens: int = 0
+    fed_tokens: int = 0
+    reused_tokens: int = 0
+    reprefilled_share: float | None = None
 
 
 def summarize(path: Path, samples: int = 1) -> Summary:
@@ -113,6 +123,7 @@ def summary_of(records: Iterable[Mapping[str, Any]], samples: int = 1) -> Summar
     open_problems: dict[str, _Votes] = {}
     closed = _Closed()
     totals: Counter[str] = Counter()
+    course: Counter[str] = Counter()  # of seconds too
     outcomes: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
     groups: dict[str, dict[str, _Group]] = {}
@@ -124,8 +135,7 @@ def summary_of(records: Iterable[Mapping[str, Any]], samples: int = 1) -> Summar
         totals["with_tool"] += counts["tool_calls"] > 0
         totals["with_unhinted"] += counts["unhinted_tool_calls"] > 0
         totals["programs"] += record["kind"] == "code"
-        found.seconds += record["course"]["seconds"]
-        found.wait_seconds += record["course"]["wait_seconds"]
+        course.update(record["course"])
         outcomes[str(record["outcome"])] += 1
         reasons[record["verdict"]["reason"]] += 1
         for name in GROUPS:
@@ -157,8 +167,13 @@ def summary_of(records: Iterable[Mapping[str, Any]], samples: int = 1) -> Summar
         found.hint_yield = (totals["tool_calls"] - totals["unhinted_tool_calls"]) / totals["hints"]
     found.tokens = totals["tokens"] / found.records
     found.model_tokens, found.total_tokens = totals["model_tokens"], totals["tokens"]
-    found.seconds /= found.records
-    found.wait_seconds /= found.records
+    found.seconds = course["seconds"] / found.records
+    found.wait_seconds = course["wait_seconds"] / found.records
+    found.queue_seconds = course["queue_seconds"] / found.records
+    found.turns = course["turns"] / found.records
+    found.decoded_tokens, found.fed_tokens, found.reused_tokens = course["decoded"], course["fed"], course["reused"]
+    if course["fed"]:
+        found.reprefilled_share = course["again"] / course["fed"]
     return found
 
 

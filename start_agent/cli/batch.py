@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from hints import Domain
+from sandbox import most_kernels
 from start_agent import config
 from start_agent.batch.options import RUNTIME, BatchOptions, RayOptions
 from start_agent.cli.solving import SolveOptions, add_options, open_solver, resolved, run_to_end
@@ -139,7 +140,7 @@ async def open_bench(
     from start_agent.batch.bench import Workbench
     from start_agent.decoding.solver import Solver
 
-    kernels = min(options.kernels or 4 * (os.cpu_count() or 1), options.concurrency)
+    kernels = min(options.kernels or max(most_kernels() // 2, 1), options.concurrency)
     async with AsyncExitStack() as stack:
         opened, solve_options = await stack.enter_async_context(
             open_solver(arguments, sessions=kernels, more=list(_OWN.values()))
@@ -256,7 +257,7 @@ def _report(directory: RunDirectory, options: BatchOptions, tally: Tally) -> Non
     from rich.console import Console
 
     from start_agent.batch.summary import summarize
-    from start_agent.cli.tables import start_line, summary_tables
+    from start_agent.cli.tables import summary_tables
 
     summary = summarize(directory.path, options.samples)
     seconds = tally.seconds if tally.done else 0.0
@@ -270,9 +271,7 @@ def _report(directory: RunDirectory, options: BatchOptions, tally: Tally) -> Non
     }
     directory.write_summary(asdict(summary) | {"owed": tally.failed, "this_start": this_start})
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
-    for table in summary_tables(summary, str(directory.path)):
+    for table in summary_tables(summary, str(directory.path), tally):
         console.print(table)
-    if tally.done:
-        console.print(start_line(tally))
     if tally.failed:
         console.print(f"{tally.failed} traces failed at every try and are owed; the last: {tally.last_fault}")

@@ -47,7 +47,7 @@ class TerminalListener:
                 self._console.print(
                     Panel(Text(result.text), box=ROUNDED, title=title, title_align="left", expand=False)
                 )
-            case TraceFinished(trace):
+            case TraceFinished(trace=trace):
                 self._flush_code()
                 self._fresh_line()
                 self._console.print(verdict(trace))

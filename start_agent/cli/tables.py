@@ -16,8 +16,8 @@ from start_agent.training.card import selection_counts
 _MOST_ROWS = 30  # of a table by groups: a set may have hundreds of subjects
 
 
-def summary_tables(summary: Summary, name: str) -> list[Table]:
-    """The summary of a run, and its accuracy by groups."""
+def summary_tables(summary: Summary, name: str, tally: Tally | None = None) -> list[Table]:
+    """The summary of a run, what its latest start did, and the accuracy by groups."""
     if summary.interval is None or summary.accuracy is None:
         return [Table(title=f"{name}: no records", title_justify="left")]
     table = Table("what", "value", title=f"{name}: {summary.problems} problems", title_justify="left")
@@ -35,18 +35,26 @@ def summary_tables(summary: Summary, name: str) -> list[Table]:
     table.add_row("outcomes", ", ".join(f"{outcome} {count}" for outcome, count in summary.outcomes.items()))
     table.add_row("verdicts", ", ".join(f"{reason} {count}" for reason, count in summary.reasons.items()))
     table.add_row("tokens a trace", f"{summary.tokens:.0f}, {summary.total_tokens:,} in all")
-    table.add_row("seconds a trace", f"{summary.seconds:.1f}, of them {summary.wait_seconds:.1f} waiting for a kernel")
+    waits = f"{summary.wait_seconds:.1f} waiting for a kernel, {summary.queue_seconds:.1f} for the engine"
+    table.add_row("seconds a trace", f"{summary.seconds:.1f}, of them {waits}")
+    if summary.reprefilled_share is not None:
+        table.add_row("tokens the engine fed", f"{summary.fed_tokens:,}, {summary.reprefilled_share:.1%} of them again")
+    if tally is not None and tally.done:
+        table.add_row("this start", _start(tally))
     return [table, *(_groups(field, rows, summary.samples) for field, rows in summary.groups.items())]
 
 
-def start_line(tally: Tally) -> str:
+def _start(tally: Tally) -> str:
     """What one start of a run did, and how fast."""
     seconds = max(tally.seconds, 1e-9)
-    wait = tally.wait_seconds / max(tally.tool_calls, 1)
-    return (
-        f"this start: {tally.done} traces in {seconds:.1f} s, {tally.tokens / seconds:,.0f} tokens/s, "
-        f"{tally.tool_calls} tool calls, kernel wait {wait:.2f} s/call, engine idle {tally.idle_seconds / seconds:.0%}"
-    )
+    parts = [
+        f"{tally.done} traces in {seconds:.1f} s",
+        f"{tally.tokens / seconds:,.0f} tokens/s",
+        f"{tally.tool_calls} tool calls",
+        f"engine idle {tally.idle_seconds / seconds:.0%}",
+        f"kernel wait {tally.wait_seconds / max(tally.tool_calls, 1):.2f} s/call",
+    ]
+    return ", ".join(parts)
 
 
 def _groups(field: str, rows: dict[str, dict[str, float]], samples: int) -> Table:

@@ -17,7 +17,7 @@ from start_agent.decoding.controller import Controller, Finish, Generate, RunCod
 from start_agent.decoding.settings import DecodingSettings
 from start_agent.engines.base import Engine, Sampling, Turn, TurnRequest
 from start_agent.errors import ConfigError
-from start_agent.events import CellFinished, CellStarted, Event, ModelText, SpanAdded, TraceFinished
+from start_agent.events import CellFinished, CellStarted, Cost, Event, ModelText, SpanAdded, TraceFinished
 from start_agent.markers import Matcher
 from start_agent.phases import Phase, phase_of
 from start_agent.prompts import Prompt, render_prompt
@@ -97,7 +97,7 @@ class Solver:
             context_length=self.engine.context_length,
         )
         trace = Trace(meta=self._meta(question, seed, prompt))
-        trace_id = uuid.uuid4().hex
+        trace_id, cost = uuid.uuid4().hex, Cost()
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self.engine.release, trace_id)
             session: Session | None = None
@@ -115,6 +115,7 @@ class Solver:
                         async with aclosing(self._turn(request, live)) as items:
                             async for item in items:
                                 if isinstance(item, Turn):
+                                    cost.add(len(request.token_ids), item)
                                     step = controller.turn_ended(item.token_ids, item.stop)
                                 else:
                                     yield item
@@ -126,7 +127,7 @@ class Solver:
                         step = controller.tool_returned(result.text, result.outcome.value)
                     case Finish(outcome, answer):
                         trace.outcome, trace.answer = outcome, answer
-        yield TraceFinished(trace)
+        yield TraceFinished(trace, cost)
 
     async def _turn(self, request: TurnRequest, live: bool) -> AsyncGenerator[ModelText | Turn, None]:
         """A turn of the engine; where live, its ids are told as text, each event within one phase."""

@@ -41,12 +41,14 @@ _CPU_BLOCK_SIZE = 32  # vLLM's own default on CPUs is 128: four times the tokens
 _CPU_KV_CACHE_GIB = 2.0  # vLLM would take 92% of the memory
 _LARGEST_SEED = (1 << 63) - 1
 
-# Set where the user has not: quiet on standard output, nothing sent home, and no core held against the sandboxes.
+# Set where the user has not: quiet on standard output, nothing sent home, and no core held against the sandboxes:
+# threads bound to cores, or spinning for the next piece of work, would take them from kernels and from each other.
 _ENVIRONMENT = {
     "VLLM_LOGGING_LEVEL": "WARNING",
     "VLLM_LOGGING_STREAM": "ext://sys.stderr",
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "OMP_WAIT_POLICY": "PASSIVE",
 }
 
 
@@ -209,6 +211,13 @@ class VLLMEngine(Engine):
             arguments["block_size"] = block_size
         if gib:
             arguments["kv_cache_memory_bytes"] = int(gib * _GIB)
+        bound = on_cpu and os.environ.get("VLLM_CPU_OMP_THREADS_BIND") != "nobind"
+        if options.tensor_parallel_size == 1 and not bound:
+            # On CPUs vLLM's own choice is a worker in a process beside its core, for the sake of threads that are bound
+            # to cores. Where they are not: one process, and no message between the two at each step.
+            from start_agent.engines.vllm_core import OneProcess
+
+            arguments["distributed_executor_backend"] = OneProcess
         if options.context_length:
             arguments["max_model_len"] = options.context_length
         return arguments

@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -61,6 +63,21 @@ class TestVLLM(EngineContract):
         assert results[-1][1] > 0.001
 
 
+_WAITS = """
+import asyncio, sys
+from start_agent.engines.vllm import VLLMEngine, VLLMOptions
+
+async def main():
+    async with VLLMEngine(sys.argv[1], VLLMOptions(kv_cache_gib=0.25, max_batch=32)):
+        print("ready", flush=True)
+        await asyncio.Event().wait()
+
+if __name__ == "__main__":
+    asyncio.run(main())
+"""
+"""A process that has an open engine and waits to be killed."""
+
+
 class TestFailure:
     def request(self, engine: Engine, max_tokens: int = 50) -> TurnRequest:
         return EngineContract().request(engine, [4, 5, 6], max_tokens)
@@ -98,6 +115,18 @@ class TestFailure:
             await engine.generate(self.request(engine))
         _, alive = psutil.wait_procs(started, timeout=10)
         assert not [process for process in alive if "multiprocessing.resource_tracker" not in str(process.cmdline())]
+
+    def test_a_killed_process_leaves_no_core_behind(self, tmp_path: Path) -> None:
+        script = tmp_path / "script.py"
+        script.write_text(_WAITS, encoding="utf-8")
+        with subprocess.Popen([sys.executable, script, POCKET], stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            line = next(line for line in process.stdout if line.startswith("ready"))
+            started = psutil.Process(process.pid).children(recursive=True)
+            assert any("EngineCore" in " ".join(child.cmdline()) for child in started), line
+            process.kill()
+        _, alive = psutil.wait_procs(started, timeout=20)
+        assert not alive
 
     async def test_a_model_that_vllm_does_not_know_is_one_line(self, tmp_path: Path) -> None:
         for file in weights_path().iterdir():

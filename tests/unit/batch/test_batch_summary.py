@@ -32,7 +32,18 @@ def record(
             "hints": hints,
         },
         "meta": {"level": 1 if problem == "a" else 2},
-        "course": {"seconds": 2.0, "kernel_seconds": 0.5, "wait_seconds": 0.25, "tries": 1},
+        "course": {
+            "seconds": 2.0,
+            "kernel_seconds": 0.5,
+            "wait_seconds": 0.25,
+            "queue_seconds": 0.125,
+            "tries": 1,
+            "turns": 3,
+            "decoded": 81,
+            "fed": 150,
+            "again": 15,
+            "reused": 200,
+        },
     }
 
 
@@ -69,7 +80,9 @@ def test_several_samples_by_hand() -> None:
     assert (found.tool_rate, found.unhinted_rate) == pytest.approx((3 / 9, 2 / 9))
     assert (found.tool_calls, found.hints, found.hint_yield) == pytest.approx((4 / 9, 4 / 9, 2 / 4))
     assert (found.tokens, found.total_tokens, found.model_tokens) == (100, 900, 720)
-    assert (found.seconds, found.wait_seconds) == (2.0, 0.25)
+    assert (found.seconds, found.wait_seconds, found.queue_seconds, found.turns) == (2.0, 0.25, 0.125, 3)
+    assert (found.decoded_tokens, found.fed_tokens, found.reused_tokens) == (729, 1350, 1800)
+    assert found.reprefilled_share == pytest.approx(0.1)
 
 
 def test_the_order_of_the_records_changes_nothing() -> None:

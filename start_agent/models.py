@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from start_agent.errors import MissingExtraError, ModelError
-from start_agent.pocket import weights_path
-from start_agent.prompts import BOXED_INSTRUCTION
+from start_agent.pocket import EMBEDDED, weights_path
+from start_agent.prompts import BOXED_INSTRUCTION, PROMPTING
 from start_agent.tokenizer import first_line
 
 
@@ -20,22 +21,35 @@ class ModelChoice:
 
 
 def resolve(name: str) -> ModelChoice:
-    """``pocket`` is the embedded reasoner; anything else is a local folder or a name of the hub.
+    """An embedded reasoner (``pocket``, ``pocket-start``), a local folder, or a name of the hub.
+
+    A folder may say in ``start_agent.json`` which instruction its model is used to: ``{"instruction": "..."}``.
 
     Raises:
         ModelError: a path that does not exist or is no model's folder.
     """
-    if name == "pocket":
-        return ModelChoice(str(weights_path()), instruction="")  # it has only ever seen bare questions
-    path = Path(name).expanduser()
+    path = weights_path(name) if name in EMBEDDED else Path(name).expanduser()
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise ModelError(f"{name!r} is a folder without a config.json: not a model")
-        return ModelChoice(str(path), BOXED_INSTRUCTION)
+        return ModelChoice(str(path), _instruction(path / PROMPTING))
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or not name.strip():
         raise ModelError(f"there is no folder {name!r}: name a model of the hub, a local folder, or 'pocket'")
     _look_up(name)
     return ModelChoice(name, BOXED_INSTRUCTION)
+
+
+def _instruction(path: Path) -> str:
+    """What the file says; the usual one where there is none."""
+    try:
+        instruction = json.loads(path.read_text(encoding="utf-8"))["instruction"]
+    except FileNotFoundError:
+        return BOXED_INSTRUCTION
+    except (OSError, ValueError, KeyError, TypeError):
+        instruction = None
+    if not isinstance(instruction, str):
+        raise ModelError(f'{path} does not say {{"instruction": "..."}}: mend it, or remove it and use --instruction')
+    return instruction
 
 
 def _look_up(name: str) -> None:

@@ -10,6 +10,9 @@ from start_agent.tokenizer import Message, Tokenizer, first_line
 BOXED_INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
 """The custom of the field's math evaluations (Qwen2.5-Math, R1)."""
 
+PROMPTING = "start_agent.json"
+"""The file in a model's folder that says which instruction the model is used to: ``{"instruction": "..."}``."""
+
 THINK_TAGS = (("<think>", "</think>"), ("[THINK]", "[/THINK]"), ("<|begin_of_thought|>", "<|end_of_thought|>"))
 """The tags of the known families: Qwen, QwQ, R1; Magistral; Sky-T1."""
 

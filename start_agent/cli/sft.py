@@ -41,7 +41,9 @@ class TrainOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    model: str = Field("pocket", description="the base: a model of the hub, a local folder, or the embedded 'pocket'")
+    model: str = Field(
+        "pocket", description="the base: a model of the hub, a local folder, or the embedded 'pocket' or 'pocket-start'"
+    )
     data: Path = Field(description="rows: a data folder, a JSONL file, or a folder that datasets saved")
     output_dir: Path = Field(description="the new model's folder: new, or that of the same run")
     recipe: str | None = Field(

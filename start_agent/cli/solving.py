@@ -21,6 +21,7 @@ from start_agent.decoding.solver import Solver
 from start_agent.engines import factory
 from start_agent.engines.base import Sampling
 from start_agent.models import resolve
+from start_agent.pocket import EMBEDDED
 
 
 class SolveOptions(BaseModel):
@@ -28,7 +29,9 @@ class SolveOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    model: str = Field("pocket", description="a model of the hub, a local folder, or the embedded 'pocket'")
+    model: str = Field(
+        "pocket", description="a model of the hub, a local folder, or the embedded 'pocket' or 'pocket-start'"
+    )
     seed: int = Field(0, ge=0, description="decides the hints and the sampling")
     system: str = Field("", description="system message")
     instruction: str | None = Field(
@@ -103,7 +106,7 @@ async def open_solver(
     choice = resolve(options.model)
     hints = HintLibrary.load(*options.hint_files)
     engine = factory.create(arguments.engine, choice.location, file, given)
-    if options.model == "pocket" or not sys.stderr.isatty():
+    if options.model in EMBEDDED or not sys.stderr.isatty():
         _hide_progress_bars()
     async with AsyncExitStack() as stack:
         box = None

@@ -16,6 +16,7 @@ from start_agent.pocket.corpus import SCHEDULE, texts
 from start_agent.pocket.options import BuildOptions
 from start_agent.pocket.tokenizer import save_tokenizer, train_tokenizer
 from start_agent.pocket.train import train
+from start_agent.prompts import PROMPTING
 
 _SAMPLE = 500  # texts of each mix whose sha256 goes into build.json, to tell corpora apart
 
@@ -58,6 +59,8 @@ def build(options: BuildOptions, stream: TextIO = sys.stderr) -> Path:
     model.generation_config = GenerationConfig(bos_token_id=None, eos_token_id=[2, 0], pad_token_id=0)
     model.to(torch.bfloat16).save_pretrained(options.output)
     save_tokenizer(tokenizer, options.output, options.context)
+    # It has only ever seen bare questions.
+    (options.output / PROMPTING).write_text(json.dumps({"instruction": ""}) + "\n")
     record = {
         "options": json.loads(options.model_dump_json(exclude={"output", "work"})),
         "seed": options.seed,

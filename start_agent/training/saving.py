@@ -11,6 +11,7 @@ from pathlib import Path
 
 from start_agent.errors import ModelError, RunDirectoryError
 from start_agent.models import resolve
+from start_agent.prompts import PROMPTING
 from start_agent.tokenizer import first_line
 
 CONFIG = "config.json"
@@ -27,6 +28,7 @@ _TAKEN_OVER = (
     "chat_template*",
     "generation_config.json",
     "LICENSE*",
+    PROMPTING,
 )
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 _SAMPLE = 1 << 20  # bytes of each end of a file of weights that its digest covers

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from start_agent.errors import ModelError
+from start_agent.models import resolve
+from start_agent.pocket import EMBEDDED
+from start_agent.prompts import BOXED_INSTRUCTION
+
+
+def model(folder: Path, prompting: str | None = None) -> str:
+    (folder / "config.json").write_text("{}")
+    if prompting is not None:
+        (folder / "start_agent.json").write_text(prompting)
+    return str(folder)
+
+
+def test_a_folder_may_say_how_its_model_is_asked(tmp_path: Path) -> None:
+    assert resolve(model(tmp_path)).instruction == BOXED_INSTRUCTION
+    assert resolve(model(tmp_path, '{"instruction": "Go."}')).instruction == "Go."
+    assert resolve(model(tmp_path, '{"instruction": ""}')).instruction == ""
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"instruction": 1}', "\xff"])
+def test_a_folder_that_says_nonsense(content: str, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"start_agent\.json does not say"):
+        resolve(model(tmp_path, content))
+
+
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_embedded_models_are_asked_bare_questions(name: str) -> None:
+    choice = resolve(name)
+    assert choice.instruction == "" and (Path(choice.location) / "model.safetensors").is_file()
+
+
+def test_no_model(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"a folder without a config\.json"):
+        resolve(str(tmp_path))
+    with pytest.raises(ModelError, match="there is no folder"):
+        resolve(str(tmp_path / "none"))

@@ -18,7 +18,7 @@ def test_every_option_says_what_it_is() -> None:
 
 
 def test_the_recipes_are_known_by_name_and_are_whole() -> None:
-    assert recipe_names() == ["lora", "pocket", "start-32b"]
+    assert recipe_names() == ["lora", "pocket", "pocket-seed", "start-32b"]
     for name in recipe_names():
         SftOptions(**read_recipe(name))
 
@@ -37,7 +37,7 @@ def test_a_recipe_of_ones_own(tmp_path: Path) -> None:
     path.write_text("learning_speed: 1\n")
     with pytest.raises(ConfigError, match="unknown option 'learning_speed'"):
         read_recipe(str(path))
-    with pytest.raises(ConfigError, match="there are lora, pocket, start-32b"):
+    with pytest.raises(ConfigError, match="there are lora, pocket, pocket-seed, start-32b"):
         read_recipe("start-33b")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from sandbox import Outcome, Sandbox, cgroups, memory
+from sandbox import Outcome, Sandbox, cgroups, isolation, memory
 from sandbox.cgroups import Group, Groups
 from tests.support.processes import groups
 from tests.support.small import LIMITS
@@ -23,7 +23,14 @@ for n in range(8):
 """
 
 
-@pytest_asyncio.fixture(params=[0, 1, 2], ids=["tier0", "tier1", "tier2"])
+_TIER_0 = pytest.param(
+    0,
+    id="tier0",
+    marks=pytest.mark.skipif(isolation.hidden_from_others() is not None, reason="a Python that only root can reach"),
+)
+
+
+@pytest_asyncio.fixture(params=[_TIER_0, pytest.param(1, id="tier1"), pytest.param(2, id="tier2")])
 async def grouped(request: pytest.FixtureRequest) -> AsyncIterator[Sandbox]:
     how = {"tier": request.param} if request.param else {"unsafe_no_isolation": True}
     async with Sandbox(LIMITS, size=2, prestart=0, **how) as box:

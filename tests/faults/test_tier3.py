@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
-from sandbox import Outcome, Result, Sandbox
+from sandbox import Outcome, Result, Sandbox, isolation
 from sandbox.inside import landlock
 from tests.support.processes import sandboxed
 from tests.support.small import LIMITS
-from tests.support.unprivileged import closed_folder
 
 Attack = Callable[..., Awaitable[Result]]
 
@@ -22,7 +20,7 @@ pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.skipif(landlock.abi() < landlock.LEAST_ABI, reason=f"Linux has Landlock {landlock.abi()} here, not 6"),
     pytest.mark.skipif(
-        os.geteuid() == 0 and closed_folder(Path(sys.base_prefix).resolve()) is not None,
+        isolation.hidden_from_others() is not None,
         reason="the kernels' users cannot read root's interpreter here; test_unprivileged runs these",
     ),
 ]

@@ -61,7 +61,9 @@ def living(processes: Processes) -> Processes:
 
 def groups(names: Collection[str]) -> list[Path]:
     """Those folders of these names that there are in the cgroups' file systems."""
-    return [path for path in Path("/sys/fs/cgroup").rglob("kernels-*") if path.name in names]
+    # Not rglob: it raises where another sandbox's folder goes while it looks.
+    walked = os.walk("/sys/fs/cgroup")
+    return [Path(place, folder) for place, folders, _ in walked for folder in folders if folder in names]
 
 
 def naming(folder: Path) -> Processes:

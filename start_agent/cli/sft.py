@@ -82,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
             settings,
             options.output_dir,
             source=source(options.data),
-            begin=None if bar is None else lambda facts: _show(rows[0], facts),
+            begin=None if bar is None else lambda facts: _show(rows[0], facts, options),
             listener=None if bar is None else bar.hear,
         )
     if not main_process():
@@ -98,17 +98,26 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _show(row: Mapping[str, Any], facts: RowsFacts) -> None:
+def _show(row: Mapping[str, Any], facts: RowsFacts, options: TrainOptions) -> None:
     """What the loss sees, in all and of a row, so that a mask that is off is noticed before hours are spent on it."""
+    from start_agent.cli.rows import row_text
+    from start_agent.tokenizer import Tokenizer
+    from start_agent.training.data import MANIFEST, read_rows
     from start_agent.training.guards import spans
+    from start_agent.training.saving import base_folder
 
-    runs = spans(row["labels"])
-    seen = " | ".join(f"{count} trained" if kept else f"{count} masked" for kept, count in runs[:_SPANS_SHOWN])
-    more = f" | and {len(runs) - _SPANS_SHOWN} spans more" if len(runs) > _SPANS_SHOWN else ""
     print(
         f"{facts.rows} rows of up to {facts.longest} tokens; {facts.trained:,} of {facts.tokens:,} tokens in the loss",
         file=sys.stderr,
     )
+    if (options.data / MANIFEST).is_file():  # made by select: it says who wrote what
+        console = Console(stderr=True, highlight=False)
+        tokenizer = Tokenizer.from_pretrained(str(base_folder(options.model)))
+        whole = next(read_rows(options.data))
+        console.print(row_text(whole, tokenizer, marked=not console.is_terminal), soft_wrap=True)
+    runs = spans(row["labels"])
+    seen = " | ".join(f"{count} trained" if kept else f"{count} masked" for kept, count in runs[:_SPANS_SHOWN])
+    more = f" | and {len(runs) - _SPANS_SHOWN} spans more" if len(runs) > _SPANS_SHOWN else ""
     print(f"row {row.get('key') or 0}, tokens span by span: {seen}{more}", file=sys.stderr)
 
 

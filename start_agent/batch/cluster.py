@@ -31,6 +31,11 @@ def connect(address: str | None = None) -> Iterator[None]:
     """
     address = address or os.environ.get("RAY_ADDRESS")
     ray = import_ray(_QUIET if address else _QUIET | _LOOPBACK)
+    if not address:
+        from ray._private import ray_constants
+
+        # Ray has read the environment where somebody, such as vLLM, had imported it before us.
+        ray_constants.ENABLE_RAY_CLUSTER = False
     handler = signal.getsignal(signal.SIGTERM)
     own: dict[str, Any] = {} if address else {"include_dashboard": False}
     try:

@@ -44,6 +44,8 @@ def cluster(folder: Path) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("RAY_ADDRESS", raising=False)
         patch.setenv("RAY_TMPDIR", str(folder))
+        import ray  # noqa: F401 - before it is told where to listen, as by a process that has used vLLM
+
         with connect():
             yield
 

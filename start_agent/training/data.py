@@ -2,7 +2,7 @@
 
 ::
 
-    rows.jsonl     a JSON object a line; see ``DataRow``'s columns in ``columns_of``
+    rows.jsonl     a JSON object a line, with the columns of ``columns_of``
     data.json      configuration, report, counts, versions; written last and by rename: where it is, all is
     README.md      the data set's card
 
@@ -15,12 +15,10 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import platform
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import file_digest
-from importlib import metadata
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -34,6 +32,7 @@ from start_agent.training.policy import LossPolicy
 from start_agent.training.reading import Reading
 from start_agent.training.rows import make_row
 from start_agent.training.selection import Chosen, Selection, trace_digest
+from start_agent.versions import versions_of
 
 ROWS, MANIFEST, CARD = "rows.jsonl", "data.json", "README.md"
 
@@ -262,13 +261,7 @@ def source_digests(runs: tuple[Path, ...]) -> dict[str, str]:
 
 def versions() -> dict[str, str]:
     """Of the packages that decide a row."""
-    found = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    return versions_of(_PACKAGES)
 
 
 def _write_sorted(path: Path, lines: BinaryIO, places: list[tuple[str, int, int]]) -> str:
@@ -294,6 +287,7 @@ def _take(file: BinaryIO, path: Path) -> None:
     except BlockingIOError:
         raise DataError(f"another process is writing {path}") from None
     file.truncate(0)
+    file.seek(0)  # opened at the end of what a killed process left: places are counted from here
 
 
 def _readable(token_ids: tuple[int, ...], tokenizer: Tokenizer) -> tuple[int, ...]:

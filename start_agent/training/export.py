@@ -79,17 +79,20 @@ def push(data: Path, repository: str) -> str:
     """Upload a data folder's rows, card and manifest to the hub as a *private* data set; returns its address.
 
     Raises:
-        DataError: the data cannot be read, or the hub refuses it.
+        DataError: the data cannot be read, the hub refuses it, or there is a public data set of that name.
         MissingExtraError: the package ``datasets`` is not installed.
     """
     need_data(data)
     with _arrow(map(_flat, read_rows(data)), _ALL_COLUMNS) as rows:
         from huggingface_hub import HfApi
 
+        hub = HfApi()
         try:
-            rows.push_to_hub(repository, private=True)
+            if hub.repo_exists(repository, repo_type="dataset") and not hub.dataset_info(repository).private:
+                raise DataError("it is there already, and public: name another, or make it private")
+            rows.push_to_hub(repository, private=True)  # private only where it makes the data set
             for name in (MANIFEST, CARD):
-                HfApi().upload_file(
+                hub.upload_file(
                     path_or_fileobj=str(data / name), path_in_repo=name, repo_id=repository, repo_type="dataset"
                 )
         except Exception as error:  # whatever the hub's client and the HTTP library under it raise

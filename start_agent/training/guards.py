@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from start_agent.errors import ConfigError, DataError
+from start_agent.trace import IGNORE_INDEX
 
 if TYPE_CHECKING:
     import torch
 
-IGNORED = -100  # a label without loss: torch's cross entropy and every collator of transformers and TRL agree on it
 _NAMED = 3  # rows named in an error
 _PROBE = 12  # tokens of each of the two rows that show whether packed rows see each other
 _PROBE_TOLERANCE = 1e-2  # of the largest logit: above what bfloat16 rounds, far below what another context changes
@@ -59,7 +59,7 @@ def check_rows(rows: Iterable[Mapping[str, Any]], *, max_length: int, vocabulary
         name = str(row.get("key") or f"number {number}")
         ids, labels = _columns(row, name)
         _check_labels(row, name, ids, labels, vocabulary)
-        learned = int((labels[1:] != IGNORED).sum())
+        learned = int((labels[1:] != IGNORE_INDEX).sum())
         if len(ids) > max_length:
             too_long.append(name)
         if not learned:
@@ -85,7 +85,7 @@ def check_rows(rows: Iterable[Mapping[str, Any]], *, max_length: int, vocabulary
 
 def spans(labels: Iterable[int]) -> list[tuple[bool, int]]:
     """A row's labels as runs: whether the loss sees them, and how many tokens they are."""
-    return [(kept, len(list(run))) for kept, run in groupby(int(label) != IGNORED for label in labels)]
+    return [(kept, len(list(run))) for kept, run in groupby(int(label) != IGNORE_INDEX for label in labels)]
 
 
 def check_batch(batch: Mapping[str, torch.Tensor], rows: Iterable[Mapping[str, Any]]) -> None:
@@ -107,7 +107,7 @@ def check_batch(batch: Mapping[str, torch.Tensor], rows: Iterable[Mapping[str, A
         if found is None:
             continue
         wanted = np.asarray(row["labels"], dtype=np.int64)
-        # The first label is never predicted; packing sets it to IGNORED, for the row before must not predict it.
+        # The first label is never predicted; packing sets it to IGNORE_INDEX, for the row before must not predict it.
         found[:] = [labels for labels in found if not np.array_equal(labels[1:], wanted[1:])]
         if not any(owed.values()):
             return
@@ -172,9 +172,9 @@ def _check_labels(
 ) -> None:
     if ids.size and (int(ids.min()) < 0 or int(ids.max()) >= vocabulary):
         raise DataError(f"row {name} has ids from {ids.min()} to {ids.max()}; the model knows 0 to {vocabulary - 1}")
-    learned = labels != IGNORED
+    learned = labels != IGNORE_INDEX
     if not np.array_equal(ids[learned], labels[learned]):
-        raise DataError(f"row {name} has labels that are neither {IGNORED} nor the id of their place")
+        raise DataError(f"row {name} has labels that are neither {IGNORE_INDEX} nor the id of their place")
     masks = row.get("assistant_masks")
     if masks is not None and not np.array_equal(np.asarray(masks, dtype=bool), learned):
         raise DataError(f"row {name} has assistant_masks that do not agree with its labels")

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from start_agent.errors import DataError, MissingExtraError
+from start_agent.training.data import MANIFEST, ROWS
 
 COLUMNS = ("key", "input_ids", "labels", "assistant_masks")
-_ROWS, _MANIFEST, _DATASETS = "rows.jsonl", "data.json", "dataset_info.json"
+_DATASETS = "dataset_info.json"
 _TYPES = {"input_ids": np.int32, "labels": np.int32, "assistant_masks": np.bool_}  # ids are below 2**31
 
 
@@ -30,7 +31,7 @@ def read_rows(path: Path) -> Sequence[Mapping[str, Any]]:
         except ImportError as error:
             raise MissingExtraError(error.name or "datasets", "train") from error
         return numbers(load_from_disk(str(path)))
-    file_path = path / _ROWS if path.is_dir() else path
+    file_path = path / ROWS if path.is_dir() else path
     try:
         with file_path.open(encoding="utf-8") as file:
             return [_row(line) for line in file if line.strip()]
@@ -54,7 +55,7 @@ def numbers(rows: Any) -> Sequence[Mapping[str, Any]]:
 def source(path: Path) -> dict[str, str]:
     """What a model card says of where the rows came from: the path, and the sha256 of the data folder's manifest."""
     found = {"source": f"`{path}`"}
-    manifest = path / _MANIFEST
+    manifest = path / MANIFEST
     if manifest.is_file():
         found["sha256 of its data.json"] = f"`{sha256(manifest.read_bytes()).hexdigest()}`"
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -82,6 +83,15 @@ def test_a_writer_that_dies_leaves_nothing_that_looks_whole(
             list(read_rows(path))
     assert write_data(path, selection, LossPolicy(), config=CONFIG).rows == 2
     assert sorted(file.name for file in path.iterdir()) == ["README.md", "data.json", "rows.jsonl"]
+
+
+def test_what_a_killed_writer_left_is_written_over(folder: Path, selection: Selection, tmp_path: Path) -> None:
+    path = tmp_path / "cut"
+    path.mkdir()
+    (path / "rows.jsonl.new").write_bytes((folder / "rows.jsonl").read_bytes()[:-100])
+    write_data(path, selection, LossPolicy(), config=CONFIG)
+    assert (path / "rows.jsonl").read_bytes() == (folder / "rows.jsonl").read_bytes()
+    assert list(read_rows(path)) == list(read_rows(folder))
 
 
 def test_two_writers_do_not_meet(tmp_path: Path, selection: Selection, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,6 +235,7 @@ def test_uploads_are_private(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
         datasets.Dataset, "push_to_hub", lambda self, name, **options: uploads.append((name, len(self), options))
     )
     monkeypatch.setattr(hub.HfApi, "upload_file", lambda self, **options: uploads.append(options["path_in_repo"]))
+    monkeypatch.setattr(hub.HfApi, "repo_exists", lambda self, name, **options: False)
     assert export.push(folder, "me/rows") == "https://huggingface.co/datasets/me/rows"
     assert uploads == [("me/rows", 2, {"private": True}), "data.json", "README.md"]
 
@@ -234,6 +245,22 @@ def test_uploads_are_private(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(datasets.Dataset, "push_to_hub", refusing)
     with pytest.raises(DataError, match="cannot upload to me/rows: 401 Unauthorized more"):
         export.push(folder, "me/rows")
+
+
+@pytest.mark.parametrize("private", [True, False])
+def test_nothing_is_uploaded_to_a_public_data_set(folder: Path, monkeypatch: pytest.MonkeyPatch, private: bool) -> None:
+    datasets, hub = pytest.importorskip("datasets"), pytest.importorskip("huggingface_hub")
+    uploads: list[str] = []
+    monkeypatch.setattr(datasets.Dataset, "push_to_hub", lambda self, name, **options: uploads.append(name))
+    monkeypatch.setattr(hub.HfApi, "upload_file", lambda self, **options: None)
+    monkeypatch.setattr(hub.HfApi, "repo_exists", lambda self, name, **options: True)
+    monkeypatch.setattr(hub.HfApi, "dataset_info", lambda self, name: SimpleNamespace(private=private))
+    if private:
+        export.push(folder, "me/rows")
+    else:
+        with pytest.raises(DataError, match="me/rows: it is there already, and public"):
+            export.push(folder, "me/rows")
+    assert uploads == ["me/rows"] * private
 
 
 def test_a_mix_is_told(tmp_path: Path) -> None:

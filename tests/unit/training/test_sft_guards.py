@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from start_agent.errors import ConfigError, DataError
-from start_agent.training.guards import IGNORED, check_batch, check_packing, check_rows, spans
+from start_agent.trace import IGNORE_INDEX
+from start_agent.training.guards import check_batch, check_packing, check_rows, spans
 from tests.support.tiny_models import EOS, PAD, VOCABULARY, rows
 
 torch = pytest.importorskip("torch")
@@ -69,7 +70,7 @@ def test_labels_span_by_span() -> None:
 
 drawn_rows = st.lists(
     st.lists(st.tuples(st.integers(3, VOCABULARY - 1), st.booleans()), min_size=2, max_size=12), min_size=1, max_size=6
-).map(lambda drawn: [row([i for i, _ in one], [i if kept else IGNORED for i, kept in one]) for one in drawn])
+).map(lambda drawn: [row([i for i, _ in one], [i if kept else IGNORE_INDEX for i, kept in one]) for one in drawn])
 
 
 @given(drawn_rows)
@@ -78,7 +79,7 @@ def test_trls_padding_keeps_every_label(made: list[dict[str, Any]]) -> None:
 
     batch = DataCollatorForLanguageModeling(pad_token_id=PAD)(made)
     check_batch(batch, made)
-    assert int((batch["labels"] != IGNORED).sum()) == sum(i != IGNORED for one in made for i in one["labels"])
+    assert int((batch["labels"] != IGNORE_INDEX).sum()) == sum(i != IGNORE_INDEX for one in made for i in one["labels"])
 
 
 @given(drawn_rows)
@@ -92,8 +93,10 @@ def test_trls_packing_keeps_every_label(made: list[dict[str, Any]]) -> None:
     packed = pack_dataset(columns, 16, "bfd")
     batch = DataCollatorForLanguageModeling(pad_token_id=PAD, padding_free=True)(list(packed))
     check_batch(batch, made)
-    learned = sum(i != IGNORED for one in made for i in one["labels"][1:])  # the first of a row is nobody's to predict
-    assert int((batch["labels"] != IGNORED).sum()) == learned
+    learned = sum(
+        i != IGNORE_INDEX for one in made for i in one["labels"][1:]
+    )  # the first of a row is nobody's to predict
+    assert int((batch["labels"] != IGNORE_INDEX).sum()) == learned
 
 
 @pytest.mark.parametrize("padding_free", [False, True])
@@ -105,7 +108,7 @@ def test_a_collator_that_changes_one_label_is_found(padding_free: bool) -> None:
     check_batch(batch, made)
     place = tuple((batch["input_ids"] == EOS).nonzero()[0].tolist())
     assert batch["labels"][place] == EOS
-    batch["labels"][place] = IGNORED  # what a collator does that takes the EOS for padding
+    batch["labels"][place] = IGNORE_INDEX  # what a collator does that takes the EOS for padding
     with pytest.raises(DataError, match="1 sequences of the first batch"):
         check_batch(batch, made)
 

@@ -76,7 +76,8 @@ class Group:
             for folder in self.folders:
                 with contextlib.suppress(OSError):
                     for process in map(int, (folder / "cgroup.procs").read_text().split()):
-                        os.kill(process, signal.SIGKILL)
+                        if process:  # 0 is one that we cannot see; to kill(2) it is we ourselves
+                            os.kill(process, signal.SIGKILL)
             await asyncio.sleep(_TURN_SECONDS)
 
 

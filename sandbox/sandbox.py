@@ -130,7 +130,7 @@ class Sandbox(BaseSandbox):
         if self.size > most:
             _log.warning("The memory and descriptors here are enough for %d sessions, not %d.", most, self.size)
             self.size = most
-            self._places = asyncio.Semaphore(most)
+        self._places = asyncio.Semaphore(self.size)
         reasons = []
         try:
             self._groups = Groups(self._folder)
@@ -207,10 +207,10 @@ class Sandbox(BaseSandbox):
         from sandbox.session import KernelSession
 
         self._require_open()
-        began = time.monotonic()
+        began, places = time.monotonic(), self._places
         self._stats.waiting += 1
         try:
-            await self._places.acquire()
+            await places.acquire()
         finally:
             self._stats.waiting -= 1
         self._taken += 1
@@ -230,7 +230,7 @@ class Sandbox(BaseSandbox):
                     await session.close()
             finally:
                 self._taken -= 1
-                self._places.release()
+                places.release()
                 if self._pool is not None:
                     self._pool.refill(self.size - self._taken)
 

@@ -39,6 +39,18 @@ async def test_a_cancelled_wait_gives_its_turn_up() -> None:
         await endless
 
 
+async def test_a_sandbox_that_is_opened_again_has_no_more_places_than_before() -> None:
+    box = Sandbox(size=1)
+    for _ in range(2):
+        async with box, box.session():
+            waiting = asyncio.create_task(box.session().__aenter__())
+            await asyncio.sleep(0)
+            assert box.stats.waiting == 1
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+
+
 def test_no_turns_at_all() -> None:
     with pytest.raises(ValueError, match="cells must be at least 1"):
         Sandbox(cells=0)

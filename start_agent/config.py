@@ -78,13 +78,20 @@ def build(model: type[Model], *layers: Mapping[str, Any]) -> Model:
         return model.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        name = str(first["loc"][0]) if first["loc"] else model.__name__
-        given = f" (given: {first['input']!r})" if first["loc"] else ""
-        raise ConfigError(f"--{name.replace('_', '-')}: {first['msg'].lower()}{given}") from error
+        message = first["msg"].removeprefix("Value error, ")
+        if not first["loc"]:  # of several options together: the message names them
+            raise ConfigError(message) from error
+        name = str(first["loc"][0]).replace("_", "-")
+        given = "" if first["type"] == "missing" else f" (given: {first['input']!r})"
+        raise ConfigError(f"--{name}: {message[:1].lower()}{message[1:]}{given}") from error
 
 
 def flags(options: BaseModel, *, leave_out: Collection[str] = ()) -> list[str]:
-    """The command line that gives these options: flags for those that are not at their defaults."""
+    """The command line that gives these options: flags for those that are not at their defaults.
+
+    Raises:
+        ConfigError: no command line gives them: a list is empty that is not so by default.
+    """
     words: list[str] = []
     for name, field in type(options).model_fields.items():
         value = getattr(options, name)
@@ -94,11 +101,19 @@ def flags(options: BaseModel, *, leave_out: Collection[str] = ()) -> list[str]:
         if isinstance(value, bool):
             words.append(flag if value else "--no-" + flag.removeprefix("--"))
         elif isinstance(value, tuple):
+            if not value and not field.is_required():
+                raise ConfigError(f"{flag}: an empty list cannot be handed on to a command")
             for one in value:
-                words += [flag, str(one)]
+                words += words_of(flag, one)
         elif value is not None:
-            words += [flag, str(getattr(value, "value", value))]
+            words += words_of(flag, value)
     return words
+
+
+def words_of(flag: str, value: object) -> list[str]:
+    """A flag with its value, in one word where the value would be taken for a flag."""
+    text = str(getattr(value, "value", value))
+    return [f"{flag}={text}"] if text.startswith("-") else [flag, text]
 
 
 def _plain_type(annotation: Any) -> Any:

@@ -16,7 +16,7 @@ from start_agent.engines import factory
 from start_agent.models import resolve
 from start_agent.tasks.options import DataOptions
 from start_agent.training.filters import FilterOptions
-from start_agent.training.hint_rft import HintRftOptions, Parts, read_hint_rft_recipe, stages_of
+from start_agent.training.hint_rft import HintRftOptions, Parts, check_inputs, read_hint_rft_recipe, stages_of
 from start_agent.training.policy import LossPolicy
 from start_agent.training.selection import SelectionOptions
 
@@ -100,7 +100,7 @@ def parts_of(arguments: argparse.Namespace) -> Parts:
         model=solving.model,
         instruction=instruction,
         seed=solving.seed,
-        data=tuple(config.flags(built["problems"])),
+        problems=_of(DataOptions, built),
         running=tuple(running),
         how=tuple(how),
         decoding=_of(DecodingSettings, built),
@@ -134,6 +134,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     parts = parts_of(arguments)
     stages = stages_of(parts)
+    check_inputs(parts)
     if arguments.dry_run:
         for stage in stages:
             print(stage.shown)

@@ -26,8 +26,10 @@ from start_agent import config
 from start_agent.decoding.settings import DecodingSettings
 from start_agent.engines.base import Sampling
 from start_agent.errors import ConfigError
+from start_agent.tasks import DataOptions, stream
 from start_agent.training.filters import FilterOptions
-from start_agent.training.options import read_recipe
+from start_agent.training.leakage import read_held_out
+from start_agent.training.options import SftOptions, read_recipe
 from start_agent.training.policy import LossPolicy
 from start_agent.training.selection import Choice, SelectionOptions
 from start_agent.training.stages import Stage
@@ -85,7 +87,7 @@ class Parts:
         model: the base: a name or a folder.
         instruction: that follows each question, in every stage alike: that of the base.
         seed: of all that is drawn.
-        data: words of a ``batch`` command that name the problems to learn from.
+        problems: to learn from.
         running: words of every ``batch`` command: the engine and its settings.
         how: likewise, of what does not decide the records: how many at once.
         decoding: of the hinted runs; the others have no hints.
@@ -97,7 +99,7 @@ class Parts:
     model: str
     instruction: str
     seed: int
-    data: tuple[str, ...]
+    problems: DataOptions
     running: tuple[str, ...]
     how: tuple[str, ...]
     decoding: DecodingSettings
@@ -106,15 +108,26 @@ class Parts:
     selection: SelectionOptions
 
 
+def check_inputs(parts: Parts) -> None:
+    """See that the problems and the held-out ones can be read: a stage would find out after hours.
+
+    Raises:
+        InputError: they cannot; it says why.
+    """
+    next(iter(stream(parts.problems)), None)
+    read_held_out(parts.recipe.held_out)
+
+
 def stages_of(parts: Parts) -> list[Stage]:
     """The stages, each after those that it needs.
 
     Raises:
-        ConfigError: a recipe that does not exist, or more runs than samples.
+        ConfigError: a recipe that does not exist or is not sound, samples that cannot be spread evenly, or a
+            launcher that is no command.
     """
     recipe, folder = parts.recipe, parts.recipe.output_dir
     for name in (recipe.seed_sft, recipe.sft):
-        read_recipe(name)
+        config.build(SftOptions, read_recipe(name))
     if recipe.samples % recipe.sampling_runs:
         raise ConfigError(f"--sampling-runs {recipe.sampling_runs}: {recipe.samples} samples cannot be spread evenly")
     greedy = solve(parts, "greedy", parts.model, parts.decoding.model_copy(update={"hints": False}))
@@ -142,8 +155,9 @@ def solve(
     """A ``batch`` command: greedy unless ``sampling`` is given, over the recipe's problems unless ``data`` is."""
     words = [
         *("batch", "--output-dir", str(parts.recipe.output_dir / name), "--model", model),
-        *("--instruction", parts.instruction, "--seed", str(parts.seed if seed is None else seed)),
-        *(parts.data if data is None else data),
+        *config.words_of("--instruction", parts.instruction),
+        *("--seed", str(parts.seed if seed is None else seed)),
+        *(config.flags(parts.problems) if data is None else data),
         *parts.running,
         *config.flags(decoding),
         *config.flags(sampling or Sampling()),
@@ -205,8 +219,12 @@ def select(
 def fine_tune(parts: Parts, name: str, data: str, recipe: str) -> Stage:
     """An ``sft`` command: always from the base."""
     folder = parts.recipe.output_dir
+    try:
+        launcher = tuple(shlex.split(parts.recipe.launcher))
+    except ValueError as error:
+        raise ConfigError(f"--launcher: {str(error).lower()} in {parts.recipe.launcher!r}") from error
     words = [
         *("sft", "--recipe", recipe, "--model", parts.model, "--data", str(folder / data)),
         *("--output-dir", str(folder / name), "--seed", str(parts.seed)),
     ]
-    return Stage(name, tuple(words), (data,), launcher=tuple(shlex.split(parts.recipe.launcher)))
+    return Stage(name, tuple(words), (data,), launcher=launcher)

@@ -114,14 +114,18 @@ async def run_stages(
         listener: hears of beginnings and ends.
 
     Raises:
-        RunDirectoryError: another recipe is at work in the folder, or a done stage was another command.
+        RunDirectoryError: another recipe is at work in the folder, a done stage was another command, or the folder
+            cannot be written.
         StageError: a command failed; says how, and what it said last.
         ValueError: a stage needs one that does not come before it.
     """
     _check(stages)
-    for name in (STAGES, LOGS):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    lock = take_lock(folder)
+    try:
+        for name in (STAGES, LOGS):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+        lock = take_lock(folder)
+    except OSError as error:
+        raise RunDirectoryError(f"cannot write to {folder}: {error.strerror}") from error
     try:
         standings = Standings(folder, {stage.name: _standing(stage, folder) for stage in stages})
         tell = listener or (lambda standings: None)
@@ -229,7 +233,7 @@ async def _stop(process: asyncio.subprocess.Process) -> None:
         async with asyncio.timeout(_GRACE):
             await process.wait()
     except TimeoutError:
-        process.kill()
+        os.killpg(process.pid, signal.SIGKILL)  # a launcher's own children, too
         await process.wait()
 
 

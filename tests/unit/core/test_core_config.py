@@ -165,6 +165,13 @@ def test_flags_give_the_options_again(options: BaseModel) -> None:
     assert build(type(options), vars(parser.parse_args(flags(options)))) == options
 
 
+def test_flags_of_what_no_flag_gives() -> None:
+    assert flags(Options(name="-x"))[-1:] == ["--name=-x"]
+    assert parse(*flags(Options(name="-x", words=("-a", "b")))) == {"name": "-x", "words": ["-a", "b"]}
+    with pytest.raises(ConfigError, match=r"^--words: an empty list"):
+        flags(Options(name="n", words=()))
+
+
 def test_flags_say_what_is_not_a_default() -> None:
     assert flags(DecodingSettings()) == []
     assert flags(DecodingSettings(hints=False, rounds=2)) == ["--no-hints", "--rounds", "2"]

@@ -8,8 +8,8 @@ import pytest
 
 from start_agent.cli import batch, hint_rft, select, sft
 from start_agent.cli.hint_rft import parts_of
-from start_agent.errors import ConfigError
-from start_agent.training.hint_rft import Parts, recipe_names, stages_of
+from start_agent.errors import ConfigError, InputError
+from start_agent.training.hint_rft import Parts, check_inputs, recipe_names, stages_of
 from start_agent.training.reproduce import PARTS, ReproduceOptions, reproduce_stages
 from start_agent.training.stages import Stage
 
@@ -133,11 +133,39 @@ def test_parts_alone() -> None:
         ({"samples": 5, "sampling_runs": 2}, "cannot be spread evenly"),
         ({"sft": "none"}, "no recipe 'none'"),
         ({"samples": 0}, "--samples: input should be greater"),
+        ({"launcher": "accelerate 'launch"}, "--launcher: no closing quotation"),
+        ({"connectives": ()}, "--connectives: an empty list"),
     ],
 )
 def test_refusals(given: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ConfigError, match=complaint):
         stages_of(parts(**given))
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ({"task": "none"}, "no task 'none'"),
+        ({"task": "gsm8k", "data": "./nowhere.jsonl"}, "there is no file or folder './nowhere.jsonl'"),
+        ({"held_out": ("./nowhere.jsonl",)}, "there is no file or folder './nowhere.jsonl'"),
+    ],
+)
+def test_what_cannot_be_read_is_said_before_anything_is_run(given: dict[str, Any], complaint: str) -> None:
+    check_inputs(parts(limit=1))
+    with pytest.raises(InputError, match=complaint):
+        check_inputs(parts(**given))
+
+
+def test_a_training_whose_settings_do_not_fit(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("batch_size: 32\nmicro_batch: 3\n")
+    with pytest.raises(ConfigError, match=r"^batch_size 32 is no multiple of micro_batch 3"):
+        stages_of(parts(sft=str(path)))
+
+
+def test_an_instruction_that_looks_like_a_flag(model: str, parser: argparse.ArgumentParser) -> None:
+    stages = by_name(stages_of(parts(model=model, instruction="-v")))
+    assert parser.parse_args(stages["greedy"].command).instruction == "-v"
 
 
 def test_a_recipe_with_an_unknown_key(tmp_path: Path) -> None:

@@ -90,7 +90,8 @@ def test_the_checks(folder: Path) -> None:
         "start_minus_rft_without_tools": 0.45,
         "start_0_minus_base": 0.2,
         "start_minus_start_0": 0.3,
-        "base_last_round_minus_round_0": 0.3,
+        "base_round_3_minus_round_0": 0.3,
+        "base_hint_minus_base": 0.4,
     }
     assert checks["hint_p_value"]["value"] == pytest.approx(2 / 2**8)  # eight problems, all to one side
     assert all(check["met"] for check in checks.values())

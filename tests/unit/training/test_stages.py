@@ -158,6 +158,12 @@ async def test_stages_that_make_no_recipe(stages: list[Stage], complaint: str, t
         await run_stages(stages, tmp_path)
 
 
+async def test_a_folder_that_cannot_be_written(recipe: Recipe, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(RunDirectoryError, match=r"cannot write to .*file"):
+        await run_stages([recipe.stage("a")], tmp_path / "file")
+
+
 def test_commands_die_with_a_killed_recipe(recipe: Recipe) -> None:
     stage = recipe.stage("a", "stay")
     script = (

@@ -114,11 +114,11 @@ def _without(reading: Reading, first: Spot, last: Spot) -> Trace | None:
     kept, more = head.token_ids[: first.token], tail.token_ids[last.token :]
     place = reading.begins[first.span] + len(tokenizer.bytes_of(kept))
     begins_line = not place or reading.text[place - 1 : place] == b"\n"
-    if tail.kind is SpanKind.MODEL and last.token and not begins_line:
-        before = tail.token_ids[last.token - 1]
-        if tokenizer.bytes_of((before,)).strip(b"\n"):
+    if tail.kind is SpanKind.MODEL and not begins_line:
+        before = tail.token_ids[last.token - 1 : last.token]  # none where the span begins with the twin's fence
+        if not before or tokenizer.bytes_of(before).strip(b"\n"):
             return None
-        more = (before, *more)  # the line break that stood before the twin's fence
+        more = (*before, *more)  # the line break that stood before the twin's fence
     if head.kind is tail.kind is SpanKind.MODEL:
         joined = [Span(SpanKind.MODEL, kept + more, tail.cause)]
     else:

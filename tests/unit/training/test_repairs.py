@@ -162,6 +162,20 @@ def test_a_failure_with_a_twin_that_stands_alone_goes(failed: str, twin: str) ->
     assert modify(trace, POCKET).meta[MODIFICATIONS] == ["drop_failed_cell"]
 
 
+def test_a_failure_stays_where_its_twins_fence_would_not_begin_a_line() -> None:
+    trace = spelled(
+        POCKET,
+        (M, "Let me see, it is 41. Wait", "connective"),
+        HINT,
+        (M, "print(6 * x)\n```\n", "code_close"),
+        output("NameError", "error"),
+        (M, "```python\nprint(6 * 7)\n```\n", "code_close"),
+        output("42"),
+        END,
+    )
+    assert modify(trace, POCKET) is trace
+
+
 def test_a_last_failure_stays() -> None:
     trace = spelled(POCKET, FIRST, HINT, (M, "print(y)\n```\n", "code_close"), output("NameError", "error"), END)
     assert modify(trace, POCKET) is trace

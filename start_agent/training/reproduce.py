@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from start_agent.decoding.settings import DecodingSettings
 from start_agent.engines.base import Sampling
+from start_agent.tasks.loading import POCKET_COUNT
 from start_agent.training.hint_rft import Parts, fine_tune, sample, select, solve, stages_of
 from start_agent.training.policy import HintLoss
 from start_agent.training.stages import Stage
@@ -46,7 +47,9 @@ class ReproduceOptions(BaseModel):
     output_dir: Path = Field(description="folder of all stages and of the report: new, or that of the same run")
     parts: tuple[Part, ...] = Field(PARTS, description="parts of the report")
     quick: bool = Field(False, description="every stage on very little: minutes, and figures that mean nothing")
-    held_out_limit: int = Field(500, ge=10, description="held-out problems of every evaluation")
+    held_out_limit: int = Field(
+        POCKET_COUNT, ge=10, le=POCKET_COUNT, description="held-out problems of every evaluation"
+    )  # no more than `held_out: [pocket]` keeps out of the training sets
     seed: int = Field(0, ge=0, description="of all that is drawn")
     workers: int = Field(4, ge=1, description="stages at once, each with one thread")
 

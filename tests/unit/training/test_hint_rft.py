@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from start_agent.cli import batch, hint_rft, select, sft
 from start_agent.cli.hint_rft import parts_of
@@ -114,6 +115,11 @@ def test_the_reproduction(quick: bool, parser: argparse.ArgumentParser) -> None:
         if stage.command[0] == "select":
             assert option(stage, "--held-out") == ["pocket"]
     assert len(known) == len(stages)
+
+
+def test_no_more_is_evaluated_than_is_held_out() -> None:
+    with pytest.raises(ValidationError, match="less than or equal to 500"):
+        ReproduceOptions(output_dir=Path("out"), held_out_limit=501)
 
 
 def test_parts_alone() -> None:

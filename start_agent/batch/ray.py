@@ -159,7 +159,9 @@ class RayBench:
             worker = await self._take()
             try:
                 reply: Reply = await worker.actor.do.remote(job)
-            except self._ray.exceptions.RayActorError as error:
+            except self._ray.exceptions.RayTaskError:  # a mistake of ours
+                raise
+            except self._ray.exceptions.RayError as error:  # of the worker, its memory, its machine
                 worker.died(first_line(error))
                 lost = WorkerError(f"worker {worker.number} on {worker.host} died: {first_line(error)}")
                 self._told[0].count_fault(job, lost)
@@ -223,7 +225,7 @@ class RayBench:
             if isinstance(error.cause, InputError):
                 raise error.cause from None
             return str(error.cause) if isinstance(error.cause, EngineError) else first_line(error)
-        except errors.RayActorError as error:
+        except errors.RayError as error:
             return first_line(error)
         life.place = len(self._told)
         self._told.append(Tally())

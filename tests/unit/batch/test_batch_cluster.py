@@ -12,7 +12,8 @@ import pytest
 
 from start_agent import config
 from start_agent.batch import RayOptions, cluster
-from start_agent.errors import ConfigError, InputError, MissingExtraError
+from start_agent.batch.ray import RayBench
+from start_agent.errors import BatchError, ConfigError, InputError, MissingExtraError
 
 
 @pytest.fixture
@@ -70,3 +71,32 @@ def test_an_address_where_nobody_is_is_one_line(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False, cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1 and "cannot use the Ray cluster at 127.0.0.1:1" in done.stderr
+
+
+class _RayError(Exception):
+    pass
+
+
+class _OtherError(_RayError):
+    """Such as ``OutOfMemoryError``, ``NodeDiedError``, ``RuntimeEnvSetupError``: of no actor, and of no task."""
+
+
+def _unable() -> Any:
+    async def failing(*arguments: Any) -> Any:
+        raise _OtherError("the machine has no memory left")
+
+    return SimpleNamespace(open=SimpleNamespace(remote=failing))
+
+
+async def test_workers_that_ray_cannot_begin_end_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    killed: list[Any] = []
+    ray = SimpleNamespace(
+        exceptions=SimpleNamespace(RayError=_RayError, RayTaskError=type("RayTaskError", (_RayError,), {})),
+        remote=lambda kind: SimpleNamespace(options=lambda **named: SimpleNamespace(remote=lambda bench: _unable())),
+        kill=killed.append,
+    )
+    monkeypatch.setattr("start_agent.batch.ray.import_ray", lambda: ray)
+    with pytest.raises(BatchError, match=r"all 2 workers have died 2 times, .* no memory left"):
+        async with RayBench(lambda: pytest.fail("no worker"), workers=2, places=1, restarts=1):
+            pass
+    assert len(killed) == 4

@@ -188,15 +188,20 @@ def _standing(stage: Stage, folder: Path) -> Standing:
     """Whether it is done; raises where it was done by another command."""
     try:
         mark = json.loads(_mark(stage, folder).read_bytes())
+        command, seconds = mark["command"], mark["seconds"]
     except FileNotFoundError:
         return Standing(stage)
-    if mark["command"] != list(stage.command):
-        there = shlex.join(["start-agent", *mark["command"]])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunDirectoryError(
+            f"cannot read {_mark(stage, folder)}: {error}; remove it to do the stage again"
+        ) from error
+    if command != list(stage.command):
+        there = shlex.join(["start-agent", *command])
         raise RunDirectoryError(
             f"in {folder} the stage {stage.name!r} was done by another command: {there}; now it would be "
             f"{stage.shown}. Name another --output-dir, or run with the old options"
         )
-    return Standing(stage, "done", mark["seconds"], earlier=True)
+    return Standing(stage, "done", seconds, earlier=True)
 
 
 async def _run(stage: Stage, folder: Path) -> None:

@@ -158,6 +158,13 @@ async def test_stages_that_make_no_recipe(stages: list[Stage], complaint: str, t
         await run_stages(stages, tmp_path)
 
 
+async def test_a_mark_that_cannot_be_read(recipe: Recipe) -> None:
+    await run_stages([recipe.stage("a")], recipe.folder)
+    (recipe.folder / "stages" / "a.json").write_text("{")
+    with pytest.raises(RunDirectoryError, match=r"cannot read .*a\.json: .* remove it to do the stage again"):
+        await run_stages([recipe.stage("a")], recipe.folder)
+
+
 async def test_a_folder_that_cannot_be_written(recipe: Recipe, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(RunDirectoryError, match=r"cannot write to .*file"):

@@ -1,0 +1,364 @@
+"""STaR: a model learns to reason from what it reasoned rightly (Zelikman et al. 2022, arXiv 2203.14465).
+
+An iteration, with the model of the one before (at first the base, which is shown a few rationales)::
+
+    every problem ──► generate ──► right? ─── yes ──► keep
+                                     │ no
+                                     └► rationalize: generate again, the answer shown ──► right? ── yes ──► keep
+    fine-tune the BASE on what was kept, without the few rationales and without the answer that was shown
+
+and again, with 20% more steps each time, until the score on the development problems stops rising.
+
+What generates, judges and fine-tunes is a ``Learner``; the loop knows neither models nor text. It keeps its state in
+a run directory (``batch.store``), with a record for each iteration that has ended, and a folder for each iteration::
+
+    iteration-03/attempts.jsonl     what was written for each problem, and whether it was right
+                 rows.jsonl         what was trained on
+                 model/             the base, fine-tuned on it
+                 evaluation.json    which development and held-out problems that model solves
+
+Each of them is there whole or not at all, so that a run that was killed goes on from the last of them.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from start_agent.batch.store import RunDirectory, read_records, record_key
+from start_agent.errors import DataError
+from start_agent.problem import Problem
+from start_agent.seeds import derive_seed
+from start_agent.trace import IGNORE_INDEX
+
+Row = Mapping[str, Any]
+"""A row for training: ``input_ids`` and ``labels``, and beside them what a person wants to know of it."""
+
+DEV, HELD_OUT = "dev", "held-out"
+ATTEMPTS, ROWS, MODEL, EVALUATION = "attempts.jsonl", "rows.jsonl", "model", "evaluation.jsonl"
+
+
+class StarOptions(BaseModel):
+    """The loop. The defaults are the paper's, where it states them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    iterations: int = Field(16, ge=1, description="at most so many")
+    patience: int = Field(3, ge=1, description="stop after so many iterations without a better score")
+    first_steps: int = Field(40, ge=1, description="training steps of the first iteration")
+    growth: float = Field(1.2, ge=1.0, description="training steps, each iteration to the one before")
+    rationalize: bool = Field(True, description="show the answer for problems that fail, and try them again")
+    few_shot: bool = Field(False, description="show the few rationales in every iteration, not only to the base")
+    problems: int | None = Field(None, ge=1, description="problems drawn for each iteration; unset, all of them")
+    keep_models: bool = Field(True, description="keep the model of every iteration; else of the best and the last")
+    star_seed: int = Field(0, ge=0, description="decides the draws, the sampling and the order of training")
+
+    def steps(self, iteration: int) -> int:
+        """Training steps of an iteration, counted from 1."""
+        return round(self.first_steps * self.growth ** (iteration - 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a model wrote for a problem: the ids, end of sequence included, and whether the answer is right."""
+
+    token_ids: tuple[int, ...]
+    right: bool
+
+
+class Learner(Protocol):
+    """What the loop needs of a model and of its problems."""
+
+    base: str
+    """The model that every iteration fine-tunes: a folder, or a name of the hub."""
+
+    def prompt_ids(self, problem: Problem) -> Sequence[int]:
+        """The prompt as training sees it: no few rationales before it, no answer in it."""
+        ...
+
+    def write(
+        self, model: str, problems: Sequence[Problem], *, hinted: bool, few_shot: bool, seed: int
+    ) -> Sequence[Written]:
+        """Let a model write a rationale and an answer for each problem, and judge them.
+
+        Args:
+            model: a folder that ``fine_tune`` wrote, or ``base``.
+            problems: in the order of the answers.
+            hinted: show the right answer in the prompt.
+            few_shot: show the few rationales before it.
+            seed: of the sampling.
+        """
+        ...
+
+    def fine_tune(self, model: str, rows: Sequence[Row], *, steps: int, seed: int, output: Path) -> None:
+        """Train a model on rows for this many steps and write it into a folder.
+
+        The folder may hold what a killed run left there: go on from it, or begin anew.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Iteration:
+    """An iteration that has ended.
+
+    Attributes:
+        number: from 1; 0 is the base, which is only evaluated.
+        steps: of training.
+        tried: problems.
+        generated: of them, right without help.
+        rationalized: right once the answer was shown.
+        scores: accuracy by set (``dev``, ``held-out``).
+        levels: by set and by level of the problems, how many were right, of how many.
+        by_level: of the problems tried, by level: tried, generated, rationalized.
+    """
+
+    number: int
+    steps: int
+    tried: int
+    generated: int
+    rationalized: int
+    scores: dict[str, float]
+    levels: dict[str, dict[str, tuple[int, int]]]
+    by_level: dict[str, tuple[int, int, int]]
+
+
+def run_star(
+    learner: Learner,
+    problems: Sequence[Problem],
+    evaluations: Mapping[str, Sequence[Problem]],
+    options: StarOptions,
+    directory: RunDirectory,
+    listener: Callable[[Iteration], None] = lambda iteration: None,
+) -> list[Iteration]:
+    """Run the loop, or what is still owed of it; returns all iterations, the base's evaluation first.
+
+    Args:
+        learner: generates, judges, fine-tunes.
+        problems: to learn from.
+        evaluations: problems by set. ``dev`` decides when the loop stops; others are only reported.
+        options: of the loop.
+        directory: open; its configuration must hold all that decides what the learner does.
+        listener: hears of each iteration when it has ended.
+
+    Raises:
+        ValueError: there is no ``dev`` set, or no problem.
+        DataError: a problem is both learned from and evaluated on; or no answer is right, so that nothing can be
+            learned.
+    """
+    if not evaluations.get(DEV) or not problems:
+        raise ValueError("the loop needs problems to learn from, and a dev set")
+    refuse_overlap(problems, evaluations)
+    done = read_iterations(directory.path)
+    while not (done and (done[-1].number >= options.iterations or stale(done) >= options.patience)):
+        number = len(done)
+        model = learner.base if number <= 1 else str(model_folder(directory.path, number - 1))
+        ended = _Run(learner, evaluations, options, _folder(directory.path, number)).iterate(number, model, problems)
+        directory.append({"key": record_key("iteration", number), **asdict(ended)})
+        done.append(ended)
+        if not options.keep_models:
+            _drop_models(directory.path, number, keep={number, best(done).number})
+        listener(ended)
+    return done
+
+
+def refuse_overlap(problems: Iterable[Problem], evaluations: Mapping[str, Iterable[Problem]]) -> None:
+    """Raise DataError where a problem to learn from is one to be evaluated on, by the hash of what it asks."""
+    learned = {problem.key for problem in problems}
+    for name, held in evaluations.items():
+        common = [problem for problem in held if problem.key in learned]
+        if common:
+            raise DataError(
+                f"{len(common)} problems of the {name} set are also learned from, the first: {common[0].question!r}"
+            )
+
+
+def best(done: Sequence[Iteration]) -> Iteration:
+    """The iteration with the highest score on the development set; the earliest of equals."""
+    return max(done, key=lambda iteration: (iteration.scores[DEV], -iteration.number))
+
+
+def stale(done: Sequence[Iteration]) -> int:
+    """For how many iterations the score has not risen."""
+    return done[-1].number - best(done).number
+
+
+class _Run:
+    """One iteration in its folder."""
+
+    def __init__(
+        self, learner: Learner, evaluations: Mapping[str, Sequence[Problem]], options: StarOptions, folder: Path
+    ) -> None:
+        self.learner, self.evaluations, self.options, self.folder = learner, evaluations, options, folder
+
+    def iterate(self, number: int, model: str, problems: Sequence[Problem]) -> Iteration:
+        """Do what is not there yet. The base itself is iteration 0, with nothing but an evaluation."""
+        self.folder.mkdir(exist_ok=True)
+        few_shot = self.options.few_shot or number <= 1  # the base has not learned the form yet
+        attempts: list[dict[str, Any]] = []
+        if number:
+            attempts = self._once(ATTEMPTS, lambda: self._attempt(number, model, few_shot, problems))
+            model = self._fine_tuned(number, self._once(ROWS, lambda: self._rows(attempts, problems)))
+        few_shot = self.options.few_shot or number == 0
+        solved = self._once(EVALUATION, lambda: self._evaluate(number, model, few_shot))
+        return _summary(number, self.options.steps(number) if number else 0, attempts, solved)
+
+    def _attempt(self, number: int, model: str, few_shot: bool, problems: Sequence[Problem]) -> list[dict[str, Any]]:
+        """Each problem once, and those that fail once more with the answer shown."""
+        drawn = self._drawn(number, problems)
+        attempts = {
+            problem.key: _attempt(problem, written, hinted=False)
+            for problem, written in self._write("generate", number, model, drawn, hinted=False, few_shot=few_shot)
+        }
+        failed = [problem for problem in drawn if not attempts[problem.key]["right"]]
+        if self.options.rationalize and failed:
+            for problem, written in self._write("rationalize", number, model, failed, hinted=True, few_shot=few_shot):
+                attempts[problem.key] = _attempt(problem, written, hinted=True)
+        return list(attempts.values())
+
+    def _write(
+        self, purpose: str, number: int, model: str, problems: Sequence[Problem], *, hinted: bool, few_shot: bool
+    ) -> Iterable[tuple[Problem, Written]]:
+        seed = self._seed(purpose, number)
+        written = self.learner.write(model, problems, hinted=hinted, few_shot=few_shot, seed=seed)
+        return zip(problems, written, strict=True)
+
+    def _drawn(self, number: int, problems: Sequence[Problem]) -> Sequence[Problem]:
+        if self.options.problems is None or self.options.problems >= len(problems):
+            return problems
+        return random.Random(self._seed("draw", number)).sample(list(problems), self.options.problems)
+
+    def _rows(self, attempts: Sequence[Mapping[str, Any]], problems: Sequence[Problem]) -> list[dict[str, Any]]:
+        """What is trained on: the bare prompt, whatever prompt the attempt was written under, then the attempt."""
+        by_key = {problem.key: problem for problem in problems}
+        rows = []
+        for attempt in attempts:
+            if attempt["right"]:
+                prompt = list(self.learner.prompt_ids(by_key[attempt["key"]]))
+                written = attempt["token_ids"]
+                rows.append(
+                    {
+                        "key": attempt["key"],
+                        "rationalized": attempt["hinted"],
+                        "input_ids": prompt + written,
+                        "labels": [IGNORE_INDEX] * len(prompt) + written,
+                    }
+                )
+        if not rows:
+            raise DataError(
+                f"none of {len(attempts)} answers is right, so there is nothing to learn from: "
+                "the base is too weak for these problems, or its answers are not in the form of the rationales; "
+                f"{self.folder / ATTEMPTS} has what it wrote"
+            )
+        return rows
+
+    def _fine_tuned(self, number: int, rows: Sequence[Row]) -> str:
+        """The folder of the base, fine-tuned on the rows."""
+        folder = self.folder / MODEL
+        if not folder.exists():
+            unfinished = self.folder / f"{MODEL}.new"
+            self.learner.fine_tune(
+                self.learner.base,
+                rows,
+                steps=self.options.steps(number),
+                seed=self._seed("train", number),
+                output=unfinished,
+            )
+            unfinished.replace(folder)
+        return str(folder)
+
+    def _evaluate(self, number: int, model: str, few_shot: bool) -> list[dict[str, Any]]:
+        found = []
+        for name, problems in self.evaluations.items():
+            for problem, written in self._write(
+                f"evaluate {name}", number, model, problems, hinted=False, few_shot=few_shot
+            ):
+                found.append({"set": name, **_attempt(problem, written, hinted=False)})
+        return found
+
+    def _seed(self, purpose: str, number: int) -> int:
+        return derive_seed(self.options.star_seed, f"star {purpose} {number}")
+
+    def _once(self, name: str, make: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+        """The rows of a JSONL file of this folder; made and written, whole, where it is not there."""
+        path = self.folder / name
+        if not path.exists():
+            unfinished = path.with_name(path.name + ".new")
+            unfinished.write_text("".join(json.dumps(row) + "\n" for row in make()), encoding="utf-8")
+            unfinished.replace(path)
+        with path.open(encoding="utf-8") as file:
+            return [json.loads(line) for line in file]
+
+
+def model_folder(directory: Path, number: int) -> Path:
+    """Where the model of an iteration is."""
+    return _folder(directory, number) / MODEL
+
+
+def read_iterations(directory: Path) -> list[Iteration]:
+    """The iterations that have ended, in order; none where there are none yet. Raises RunDirectoryError."""
+    records = sorted(read_records(directory), key=lambda found: int(found["number"]))
+    return [Iteration(**{name: record[name] for name in Iteration.__slots__}) for record in records]
+
+
+def read_solved(directory: Path, number: int, name: str = HELD_OUT) -> dict[str, bool]:
+    """By key, which problems of a set the model of an iteration solves."""
+    with (_folder(directory, number) / EVALUATION).open(encoding="utf-8") as file:
+        rows = [json.loads(line) for line in file]
+    return {row["key"]: row["right"] for row in rows if row["set"] == name}
+
+
+def _folder(directory: Path, number: int) -> Path:
+    return directory / f"iteration-{number:02d}"
+
+
+def _drop_models(directory: Path, last: int, keep: set[int]) -> None:
+    for number in range(1, last + 1):
+        if number not in keep:
+            shutil.rmtree(model_folder(directory, number), ignore_errors=True)
+
+
+def _attempt(problem: Problem, written: Written, *, hinted: bool) -> dict[str, Any]:
+    return {
+        "key": problem.key,
+        "level": problem.meta.get("level"),
+        "hinted": hinted,
+        "right": written.right,
+        "token_ids": list(written.token_ids),
+    }
+
+
+def _summary(
+    number: int, steps: int, attempts: Sequence[Mapping[str, Any]], solved: Sequence[Mapping[str, Any]]
+) -> Iteration:
+    found: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
+    for attempt in attempts:
+        counts = found[str(attempt["level"])]
+        counts[0] += 1
+        counts[1] += attempt["right"] and not attempt["hinted"]
+        counts[2] += attempt["right"] and attempt["hinted"]
+    levels: dict[str, dict[str, tuple[int, int]]] = {}
+    for row in solved:
+        right, of = levels.setdefault(row["set"], {}).get(str(row["level"]), (0, 0))
+        levels[row["set"]][str(row["level"])] = (right + row["right"], of + 1)
+    return Iteration(
+        number=number,
+        steps=steps,
+        tried=len(attempts),
+        generated=sum(counts[1] for counts in found.values()),
+        rationalized=sum(counts[2] for counts in found.values()),
+        scores={
+            name: sum(right for right, _ in rows.values()) / sum(of for _, of in rows.values())
+            for name, rows in levels.items()
+        },
+        levels=levels,
+        by_level={level: (counts[0], counts[1], counts[2]) for level, counts in sorted(found.items())},
+    )

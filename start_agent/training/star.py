@@ -17,7 +17,7 @@ a run directory (``batch.store``), with a record for each iteration that has end
                  model/             the base, fine-tuned on it
                  evaluation.json    which development and held-out problems that model solves
 
-Each of them is there whole or not at all, so that a run that was killed goes on from the last of them.
+Each file is there whole or not at all, so that a run that was killed goes on from the last of them.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from start_agent.seeds import derive_seed
 from start_agent.trace import IGNORE_INDEX
 
 Row = Mapping[str, Any]
-"""A row for training: ``input_ids`` and ``labels``, and beside them what a person wants to know of it."""
+"""A row for training: ``input_ids`` and ``labels``, nothing beside."""
 
 DEV, HELD_OUT = "dev", "held-out"
 ATTEMPTS, ROWS, MODEL, EVALUATION = "attempts.jsonl", "rows.jsonl", "model", "evaluation.jsonl"
@@ -59,7 +59,7 @@ class StarOptions(BaseModel):
     few_shot: bool = Field(False, description="show the few rationales in every iteration, not only to the base")
     problems: int | None = Field(None, ge=1, description="problems drawn for each iteration; unset, all of them")
     keep_models: bool = Field(True, description="keep the model of every iteration; else of the best and the last")
-    star_seed: int = Field(0, ge=0, description="decides the draws, the sampling and the order of training")
+    seed: int = Field(0, ge=0, description="decides the draws, the sampling and the order of training")
 
     def steps(self, iteration: int) -> int:
         """Training steps of an iteration, counted from 1."""
@@ -101,7 +101,8 @@ class Learner(Protocol):
     def fine_tune(self, model: str, rows: Sequence[Row], *, steps: int, seed: int, output: Path) -> None:
         """Train a model on rows for this many steps and write it into a folder.
 
-        The folder may hold what a killed run left there: go on from it, or begin anew.
+        The folder may hold what a run that was killed left there: go on from it, or begin anew. Where it holds the
+        same training, finished, there is nothing to do.
         """
         ...
 
@@ -161,7 +162,9 @@ def run_star(
     while not (done and (done[-1].number >= options.iterations or stale(done) >= options.patience)):
         number = len(done)
         model = learner.base if number <= 1 else str(model_folder(directory.path, number - 1))
-        ended = _Run(learner, evaluations, options, _folder(directory.path, number)).iterate(number, model, problems)
+        ended = _Run(learner, evaluations, options, iteration_folder(directory.path, number)).iterate(
+            number, model, problems
+        )
         directory.append({"key": record_key("iteration", number), **asdict(ended)})
         done.append(ended)
         if not options.keep_models:
@@ -262,18 +265,10 @@ class _Run:
 
     def _fine_tuned(self, number: int, rows: Sequence[Row]) -> str:
         """The folder of the base, fine-tuned on the rows."""
-        folder = self.folder / MODEL
-        if not folder.exists():
-            unfinished = self.folder / f"{MODEL}.new"
-            self.learner.fine_tune(
-                self.learner.base,
-                rows,
-                steps=self.options.steps(number),
-                seed=self._seed("train", number),
-                output=unfinished,
-            )
-            unfinished.replace(folder)
-        return str(folder)
+        steps, seed = self.options.steps(number), self._seed("train", number)
+        bare = [{name: row[name] for name in ("input_ids", "labels")} for row in rows]
+        self.learner.fine_tune(self.learner.base, bare, steps=steps, seed=seed, output=self.folder / MODEL)
+        return str(self.folder / MODEL)
 
     def _evaluate(self, number: int, model: str, few_shot: bool) -> list[dict[str, Any]]:
         found = []
@@ -285,7 +280,7 @@ class _Run:
         return found
 
     def _seed(self, purpose: str, number: int) -> int:
-        return derive_seed(self.options.star_seed, f"star {purpose} {number}")
+        return derive_seed(self.options.seed, f"star {purpose} {number}")
 
     def _once(self, name: str, make: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
         """The rows of a JSONL file of this folder; made and written, whole, where it is not there."""
@@ -299,8 +294,8 @@ class _Run:
 
 
 def model_folder(directory: Path, number: int) -> Path:
-    """Where the model of an iteration is."""
-    return _folder(directory, number) / MODEL
+    """Where the model of an iteration is; the base, iteration 0, has none there."""
+    return iteration_folder(directory, number) / MODEL
 
 
 def read_iterations(directory: Path) -> list[Iteration]:
@@ -311,12 +306,13 @@ def read_iterations(directory: Path) -> list[Iteration]:
 
 def read_solved(directory: Path, number: int, name: str = HELD_OUT) -> dict[str, bool]:
     """By key, which problems of a set the model of an iteration solves."""
-    with (_folder(directory, number) / EVALUATION).open(encoding="utf-8") as file:
+    with (iteration_folder(directory, number) / EVALUATION).open(encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
     return {row["key"]: row["right"] for row in rows if row["set"] == name}
 
 
-def _folder(directory: Path, number: int) -> Path:
+def iteration_folder(directory: Path, number: int) -> Path:
+    """Where an iteration keeps what it made."""
     return directory / f"iteration-{number:02d}"
 
 

@@ -35,7 +35,7 @@ class BaseOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     seed: int = Field(0, ge=0, description="of the weights and the documents")
-    steps: int = Field(1200, ge=1, description="of pre-training")
+    steps: int = Field(1400, ge=1, description="of pre-training")
     batch_size: int = Field(32, ge=1, description="documents in a step")
     layers: int = Field(3, ge=1, description="transformer layers")
     width: int = Field(96, ge=32, description="of the residual stream")
@@ -45,7 +45,7 @@ class BaseOptions(BaseModel):
     decay_share: float = Field(0.3, gt=0, le=1, description="share of the steps, the last, in which the rate falls")
     short_share: float = Field(0.4, ge=0, le=1, description="share of the steps, the first, with short sums alone")
     shown_share: float = Field(0.4, ge=0, le=1, description="share of documents that show the result, after that")
-    sizes: tuple[float, ...] = Field((45, 45, 6, 2, 2), description="weights of 1 to 5 digits, the result not shown")
+    sizes: tuple[float, ...] = Field((44, 44, 8, 3, 1), description="weights of 1 to 5 digits, the result not shown")
     shown_sizes: tuple[float, ...] = Field((1, 1, 1, 1, 1), description="the same, where the result is shown")
 
     def rate(self, step: int) -> float:

@@ -32,7 +32,7 @@ class AdditionLearner:
 
     def __init__(self, base: str, training: SftOptions) -> None:
         self.base, self.training = base, training
-        self._tokenizer = new_tokenizer()
+        self.tokenizer = new_tokenizer()
         self._loaded = lru_cache(maxsize=1)(load_model)
 
     def prompt_ids(self, problem: Problem) -> Sequence[int]:
@@ -48,8 +48,7 @@ class AdditionLearner:
 
     def fine_tune(self, model: str, rows: Sequence[Row], *, steps: int, seed: int, output: Path) -> None:
         """See ``star.Learner``; goes on from a checkpoint in the folder."""
-        bare: list[Mapping[str, Any]] = [{name: row[name] for name in ("input_ids", "labels")} for row in rows]
-        train(model, bare, self.training.model_copy(update={"max_steps": steps, "seed": seed % 2**31}), output)
+        train(model, rows, self.training.model_copy(update={"max_steps": steps, "seed": seed % 2**31}), output)
 
     def direct_rows(self, problems: Sequence[Problem]) -> list[dict[str, Any]]:
         """The problems with their answers, given at once: what the baseline is trained on."""
@@ -65,8 +64,14 @@ class AdditionLearner:
         texts = [direct_prompt(problem.question) for problem in problems]
         return self._written(model, problems, texts, _MOST_DIRECT, str.strip)
 
+    def read_row(self, row: Mapping[str, Any]) -> tuple[str, str]:
+        """A row that was trained on: the question, and what was written under it."""
+        begin = next(place for place, label in enumerate(row["labels"]) if label != IGNORE_INDEX)
+        asked = self.tokenizer.decode(row["input_ids"][:begin]).splitlines()[1]
+        return asked, self.tokenizer.decode(row["input_ids"][begin:])
+
     def _encode(self, text: str) -> list[int]:
-        ids: list[int] = self._tokenizer.encode(text).ids
+        ids: list[int] = self.tokenizer.encode(text).ids
         return ids
 
     def _written(
@@ -79,7 +84,7 @@ class AdditionLearner:
     ) -> list[Written]:
         loaded: LlamaForCausalLM = self._loaded(model)
         answers = generate(loaded, [self._encode(text) for text in prompts], max_tokens=max_tokens)
-        texts = self._tokenizer.decode_batch(answers)
+        texts = self.tokenizer.decode_batch(answers)
         return [
             Written(tuple(ids), ids[-1] == EOS_ID and read(text) == problem.answer)
             for problem, ids, text in zip(problems, answers, texts, strict=True)

@@ -12,10 +12,11 @@ and again, with 20% more steps each time, until the score on the development pro
 What generates, judges and fine-tunes is a ``Learner``; the loop knows neither models nor text. It keeps its state in
 a run directory (``batch.store``), with a record for each iteration that has ended, and a folder for each iteration::
 
-    iteration-03/attempts.jsonl     what was written for each problem, and whether it was right
+    iteration-03/generated.jsonl    what was written for each problem, and whether it was right
+                 rationalized.jsonl the same for those that failed, the answer shown
                  rows.jsonl         what was trained on
                  model/             the base, fine-tuned on it
-                 evaluation.json    which development and held-out problems that model solves
+                 evaluation.jsonl   which development and held-out problems that model solves
 
 Each file is there whole or not at all, so that a run that was killed goes on from the last of them.
 """
@@ -43,7 +44,8 @@ Row = Mapping[str, Any]
 """A row for training: ``input_ids`` and ``labels``, nothing beside."""
 
 DEV, HELD_OUT = "dev", "held-out"
-ATTEMPTS, ROWS, MODEL, EVALUATION = "attempts.jsonl", "rows.jsonl", "model", "evaluation.jsonl"
+GENERATED, RATIONALIZED, ROWS = "generated.jsonl", "rationalized.jsonl", "rows.jsonl"
+MODEL, EVALUATION = "model", "evaluation.jsonl"
 
 
 class StarOptions(BaseModel):
@@ -208,24 +210,26 @@ class _Run:
         few_shot = self.options.few_shot or number <= 1  # the base has not learned the form yet
         attempts: list[dict[str, Any]] = []
         if number:
-            attempts = self._once(ATTEMPTS, lambda: self._attempt(number, model, few_shot, problems))
+            attempts = self._attempts(number, model, few_shot, problems)
             model = self._fine_tuned(number, self._once(ROWS, lambda: self._rows(attempts, problems)))
         few_shot = self.options.few_shot or number == 0
         solved = self._once(EVALUATION, lambda: self._evaluate(number, model, few_shot))
         return _summary(number, self.options.steps(number) if number else 0, attempts, solved)
 
-    def _attempt(self, number: int, model: str, few_shot: bool, problems: Sequence[Problem]) -> list[dict[str, Any]]:
+    def _attempts(self, number: int, model: str, few_shot: bool, problems: Sequence[Problem]) -> list[dict[str, Any]]:
         """Each problem once, and those that fail once more with the answer shown."""
+
+        def written(purpose: str, asked: Sequence[Problem], hinted: bool) -> list[dict[str, Any]]:
+            pairs = self._write(purpose, number, model, asked, hinted=hinted, few_shot=few_shot)
+            return [_attempt(problem, answer, hinted=hinted) for problem, answer in pairs]
+
         drawn = self._drawn(number, problems)
-        attempts = {
-            problem.key: _attempt(problem, written, hinted=False)
-            for problem, written in self._write("generate", number, model, drawn, hinted=False, few_shot=few_shot)
-        }
-        failed = [problem for problem in drawn if not attempts[problem.key]["right"]]
-        if self.options.rationalize and failed:
-            for problem, written in self._write("rationalize", number, model, failed, hinted=True, few_shot=few_shot):
-                attempts[problem.key] = _attempt(problem, written, hinted=True)
-        return list(attempts.values())
+        attempts = self._once(GENERATED, lambda: written("generate", drawn, False))
+        failed = [problem for problem, attempt in zip(drawn, attempts, strict=True) if not attempt["right"]]
+        if not (self.options.rationalize and failed):
+            return attempts
+        again = self._once(RATIONALIZED, lambda: written("rationalize", failed, True))
+        return [attempt for attempt in attempts if attempt["right"]] + again
 
     def _write(
         self, purpose: str, number: int, model: str, problems: Sequence[Problem], *, hinted: bool, few_shot: bool
@@ -259,7 +263,7 @@ class _Run:
             raise DataError(
                 f"none of {len(attempts)} answers is right, so there is nothing to learn from: "
                 "the base is too weak for these problems, or its answers are not in the form of the rationales; "
-                f"{self.folder / ATTEMPTS} has what it wrote"
+                f"{self.folder / GENERATED} has what it wrote"
             )
         return rows
 

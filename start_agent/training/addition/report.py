@@ -155,7 +155,8 @@ def section(report: Mapping[str, Any], figure: str) -> str:
         "## STaR: addition with a scratchpad",
         "",
         f"{report['held_out']} held-out problems of 1 to 5 digits, greedy; {options['problems']} problems an "
-        f"iteration; seed {options['seed']}. Right, in percent, with the 95% interval of the sums of {LONG} digits and more:",
+        f"iteration; seed {options['seed']}. Right, in percent, of the sums of {LONG} digits and more with the 95% "
+        "interval:",
         "",
         "| | steps | kept: generated | kept: rationalized | "
         + " | ".join(f"{size}" for size in DIGITS)

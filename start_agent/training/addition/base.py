@@ -1,10 +1,10 @@
 """The base: a transformer that knows the form of long sums, but can do short ones only.
 
-It is pre-trained on documents that are right, all of them. Most hold a short sum, done with a scratchpad. Some hold a
-result of any size and then its scratchpad, which can be written by copying the result's digits one by one; from these
-the model learns the form of long scratchpads, and to lean on a result that it is shown. Long sums whose result is not
-shown are rare. So the base adds 1 or 2 digits, mostly fails at 3 or more, and can explain a long sum once it is told
-the result: the situation in which rationalization helps, as GPT-J's was in the paper.
+It is pre-trained on documents of two kinds. Most hold a short sum, done with a scratchpad; long ones of this kind are
+rare. The others show a result, of any size, and then a scratchpad that leads to it, right or wrong: in half of them
+the result's digits are made up, and the scratchpad follows. From these the model learns the form of long scratchpads,
+and to lean on a result that it is told. So the base adds 1 or 2 digits, mostly fails at 3 or more, and can explain a
+long sum once it is told the result: the situation in which rationalization helps, as GPT-J's was in the paper.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from start_agent.pocket.problems import split_of
 from start_agent.pocket.train import new_optimizers
 from start_agent.trace import IGNORE_INDEX
 from start_agent.training.addition.model import EOS_ID, PAD_ID, new_model, new_tokenizer, save_model
-from start_agent.training.addition.text import DIGITS, answer, number, prompt, question, rationale
+from start_agent.training.addition.text import DIGITS, number, prompt, question, rationale
 
 if TYPE_CHECKING:
     import torch
@@ -46,6 +46,7 @@ class BaseOptions(BaseModel):
     short_share: float = Field(0.4, ge=0, le=1, description="share of the steps, the first, with short sums alone")
     shown_share: float = Field(0.4, ge=0, le=1, description="share of documents that show the result, after that")
     sizes: tuple[float, ...] = Field((44, 44, 8, 3, 1), description="weights of 1 to 5 digits, the result not shown")
+    made_up: float = Field(0.5, ge=0, le=1, description="share of the shown results whose digits are made up")
     shown_sizes: tuple[float, ...] = Field((1, 1, 1, 1, 1), description="the same, where the result is shown")
 
     def rate(self, step: int) -> float:
@@ -75,10 +76,13 @@ def _document(rng: random.Random, options: BaseOptions, short: bool) -> str:
     shown = not short and rng.random() < options.shown_share
     weights = (1, 1, 0, 0, 0) if short else options.shown_sizes if shown else options.sizes
     size = rng.choices(DIGITS, weights)[0]
-    while True:
-        asked = question(number(rng, size), number(rng, size))
-        if split_of(asked) == "train":
-            return prompt(asked, answer(asked) if shown else None) + rationale(asked)
+    while split_of(asked := question(number(rng, size), number(rng, size))) != "train":
+        pass
+    if not shown:
+        return prompt(asked) + rationale(asked)
+    digits = "".join(rng.choices("0123456789", k=size)) if rng.random() < options.made_up else None
+    written = rationale(asked, digits)
+    return prompt(asked, written.rpartition("\n")[2]) + written
 
 
 def make_base(output: Path, options: BaseOptions, listener: Callable[[int, float], None] | None = None) -> None:

@@ -20,7 +20,7 @@ class AdditionOptions(BaseModel):
     evaluated: int = Field(420, ge=5, description="held-out problems, and half as many development problems")
     learning_rate: float = Field(2e-3, gt=0, description="of all fine-tuning, with and without scratchpad")
     batch_size: int = Field(32, ge=1, description="rows in a step")
-    threads: int | None = Field(None, ge=1, description="CPU threads of torch; unset, torch's own choice")
+    threads: int = Field(1, ge=1, description="CPU threads of torch: so small a model gains little from more")
     make_base: bool = Field(False, description="pre-train the base anew (minutes) instead of the one that ships")
 
     @classmethod

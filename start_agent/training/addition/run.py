@@ -65,8 +65,7 @@ def run_addition(
     begun = time.monotonic()
     decisive = options.model_dump(mode="json", exclude=set(RUNTIME))
     with RunDirectory.open(output_dir, {"addition": decisive}, versions=_versions()) as whole:
-        if options.threads is not None:
-            _set_threads(options.threads)
+        _set_threads(options.threads)
         learner = AdditionLearner(str(_base(output_dir, options)), options.training())
         problems, evaluations = draw_sets(options)
         for name, rationalize in VARIANTS.items():

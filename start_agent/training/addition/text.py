@@ -50,16 +50,20 @@ def direct_prompt(asked: str) -> str:
     return f"Input:\n{asked}\nTarget:\n"
 
 
-def rationale(asked: str) -> str:
-    """What follows the prompt: the scratchpad that does the sum right, and the answer."""
+def rationale(asked: str, digits: str | None = None) -> str:
+    """What follows the prompt: the scratchpad that does the sum, and the answer.
+
+    With ``digits``, as many as the numbers have, it writes these down instead of the sum's; its carries stay right.
+    """
     first, second = asked.split("+")
     lines, found, carry = list[str](), "", 0
     while first:
         lines.append(f"{first}+{second},{found}C:{carry}")
         total = int(first[-1]) + int(second[-1]) + carry
-        found, carry = f"{total % 10}{found}", total // 10
+        digit = total % 10 if digits is None else digits[len(first) - 1]
+        found, carry = f"{digit}{found}", total // 10
         first, second = first[:-1], second[:-1]
-    lines += [f",{found}C:{carry}", f"{carry}{found}", CLOSE, answer(asked)]
+    lines += [f",{found}C:{carry}", f"{carry}{found}", CLOSE, str(int(f"{carry}{found}"))]
     return "\n".join(lines)
 
 

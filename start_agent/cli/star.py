@@ -41,6 +41,7 @@ holds a few examples, and may hold the form of the texts:
   form:                                                       # these are the defaults
     question: "Q: {question}\\nA:"
     hint: "Q: {question}\\nThe right answer is {answer}.\\nA:"
+    begin: " "                                                # before a rationale
     conclusion: " The answer is {answer}."
     separator: "\\n\\n"
 

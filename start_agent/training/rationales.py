@@ -5,6 +5,7 @@ A file of them is YAML::
     form:                     # may be left out, in whole or in part
       question: "Q: {question}\\nA:"
       hint: "Q: {question}\\nThe right answer is {answer}.\\nA:"
+      begin: " "
       conclusion: " The answer is {answer}."
       separator: "\\n\\n"
     rationales:
@@ -13,7 +14,7 @@ A file of them is YAML::
         answer: 5
 
 or JSON lines with the fields of a rationale, in the form above. What is asked for is then written as the rationales
-are: ``question``, a blank, the rationale, ``conclusion``.
+are: ``question``, ``begin``, the rationale, ``conclusion``.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ class Form(BaseModel):
 
     question: str = Field("Q: {question}\nA:", description="the prompt")
     hint: str = Field("Q: {question}\nThe right answer is {answer}.\nA:", description="the prompt, the answer shown")
+    begin: str = Field(" ", description="what stands before a rationale")
     conclusion: str = Field(" The answer is {answer}.", description="what follows a rationale")
     separator: str = Field("\n\n", min_length=1, description="ends an example, and what a model writes")
 
@@ -120,7 +122,7 @@ def _example(path: Path, number: int, row: object, form: Form) -> tuple[Problem,
     question, rationale, answer = (str(row[name]).strip() for name in names)
     if not (question and rationale and answer):
         raise DataError(f"{path}, rationale {number}: a field is empty")
-    written = f" {rationale}{_filled(form.conclusion, question, answer)}"
+    written = f"{form.begin}{rationale}{_filled(form.conclusion, question, answer)}"
     if form.separator in written:
         raise DataError(f"{path}, rationale {number}: holds the separator {form.separator!r}, which would end it")
     return Problem(question, answer), written

@@ -30,7 +30,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -58,7 +58,9 @@ class StarOptions(BaseModel):
     first_steps: int = Field(40, ge=1, description="training steps of the first iteration")
     growth: float = Field(1.2, ge=1.0, description="training steps, each iteration to the one before")
     rationalize: bool = Field(True, description="show the answer for problems that fail, and try them again")
-    few_shot: bool = Field(False, description="show the few rationales in every iteration, not only to the base")
+    few_shot: Literal["base", "always", "never"] = Field(
+        "base", description="who is shown the few rationales: the base, every model, or, where it knows the form, none"
+    )
     problems: int | None = Field(None, ge=1, description="problems drawn for each iteration; unset, all of them")
     keep_models: bool = Field(True, description="keep the model of every iteration; else of the best and the last")
     seed: int = Field(0, ge=0, description="decides the draws, the sampling and the order of training")
@@ -207,12 +209,12 @@ class _Run:
     def iterate(self, number: int, model: str, problems: Sequence[Problem]) -> Iteration:
         """Do what is not there yet. The base itself is iteration 0, with nothing but an evaluation."""
         self.folder.mkdir(exist_ok=True)
-        few_shot = self.options.few_shot or number <= 1  # the base has not learned the form yet
+        few_shot = self._few_shot(of_base=number <= 1)
         attempts: list[dict[str, Any]] = []
         if number:
             attempts = self._attempts(number, model, few_shot, problems)
             model = self._fine_tuned(number, self._once(ROWS, lambda: self._rows(attempts, problems)))
-        few_shot = self.options.few_shot or number == 0
+        few_shot = self._few_shot(of_base=number == 0)
         solved = self._once(EVALUATION, lambda: self._evaluate(number, model, few_shot))
         return _summary(number, self.options.steps(number) if number else 0, attempts, solved)
 
@@ -237,6 +239,9 @@ class _Run:
         seed = self._seed(purpose, number)
         written = self.learner.write(model, problems, hinted=hinted, few_shot=few_shot, seed=seed)
         return zip(problems, written, strict=True)
+
+    def _few_shot(self, *, of_base: bool) -> bool:
+        return self.options.few_shot == "always" or (of_base and self.options.few_shot == "base")
 
     def _drawn(self, number: int, problems: Sequence[Problem]) -> Sequence[Problem]:
         if self.options.problems is None or self.options.problems >= len(problems):

@@ -23,7 +23,7 @@ _MOST_DIRECT = 8
 
 
 class AdditionLearner:
-    """See ``star.Learner``. Whoever made the base showed it the form: there are no few rationales to show.
+    """See ``star.Learner``. The base knows the form from its documents: there are no few rationales to show.
 
     Args:
         base: the folder of the base.

@@ -35,6 +35,7 @@ class AdditionOptions(BaseModel):
             patience=self.iterations,
             first_steps=self.first_steps,
             rationalize=rationalize,
+            few_shot="never",  # the base knows the form from its documents
             problems=self.problems,
             seed=self.seed,
         )

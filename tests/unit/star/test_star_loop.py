@@ -157,11 +157,11 @@ def test_a_score_that_never_rises_leaves_the_base(tmp_path: Path) -> None:
 
 
 def test_the_rationales_are_shown_to_the_base_alone_unless_asked_for(tmp_path: Path) -> None:
-    for asked in (False, True):
+    for asked, base, others in (("base", True, False), ("always", True, True), ("never", False, False)):
         learner = Scripted()
-        star(tmp_path / str(asked), learner, iterations=3, patience=3, few_shot=asked)
-        assert {few_shot for model, _, few_shot, *_ in learner.written if model == BASE} == {True}
-        assert {few_shot for model, _, few_shot, *_ in learner.written if model != BASE} == {asked}
+        star(tmp_path / asked, learner, iterations=3, patience=3, few_shot=asked)
+        assert {few_shot for model, _, few_shot, *_ in learner.written if model == BASE} == {base}
+        assert {few_shot for model, _, few_shot, *_ in learner.written if model != BASE} == {others}
 
 
 def test_problems_are_drawn_anew_for_each_iteration(tmp_path: Path) -> None:

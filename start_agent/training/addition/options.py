@@ -18,7 +18,7 @@ class AdditionOptions(BaseModel):
     first_steps: int = Field(40, ge=1, description="training steps of the first iteration; each has 20% more")
     problems: int = Field(1000, ge=5, description="drawn for each iteration, from ten times as many (paper: 10,000)")
     evaluated: int = Field(420, ge=5, description="held-out problems, and half as many development problems")
-    learning_rate: float = Field(2e-3, gt=0, description="of all fine-tuning, with and without scratchpad")
+    learning_rate: float = Field(1e-3, gt=0, description="of all fine-tuning, with and without scratchpad")
     batch_size: int = Field(32, ge=1, description="rows in a step")
     threads: int = Field(1, ge=1, description="CPU threads of torch: so small a model gains little from more")
     make_base: bool = Field(False, description="pre-train the base anew (minutes) instead of the one that ships")

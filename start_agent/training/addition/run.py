@@ -100,7 +100,7 @@ def _base(output_dir: Path, options: AdditionOptions) -> Path:
     folder = output_dir / "base"
     if not folder.exists():
         unfinished = output_dir / "base.new"
-        make_base(unfinished, BaseOptions(seed=options.seed))
+        make_base(unfinished, BaseOptions())
         unfinished.replace(folder)
     return folder
 

@@ -102,4 +102,11 @@ def test_a_base_is_made_from_its_options_alone(tmp_path: Path) -> None:
     assert losses[:3] == losses[3:]
     one, other = (load_model(str(tmp_path / name)).state_dict() for name in ("one", "other"))
     assert all(torch.equal(one[key], other[key]) for key in one)
-    assert json.loads((tmp_path / "one" / "base.json").read_text())["steps"] == 3
+    assert json.loads((tmp_path / "one" / "base.json").read_text())["options"]["steps"] == 3
+
+
+def test_the_shipped_base_is_that_of_the_defaults() -> None:
+    record = json.loads((shipped_base() / "base.json").read_text())
+    assert record["options"] == json.loads(BaseOptions().model_dump_json())
+    weights = shipped_base() / "model.safetensors"
+    assert record["parameters"] < 2_000_000 and weights.stat().st_size < 2 << 20

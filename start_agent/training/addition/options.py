@@ -14,7 +14,7 @@ class AdditionOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     seed: int = Field(0, ge=0, description="decides the problems and their draws, and the order of training")
-    iterations: int = Field(12, ge=1, description="of the loop; all are run, so that the curves can be compared")
+    iterations: int = Field(16, ge=1, description="of the loop; all are run, so that the curves can be compared")
     first_steps: int = Field(40, ge=1, description="training steps of the first iteration; each has 20% more")
     problems: int = Field(1000, ge=5, description="drawn for each iteration, from ten times as many (paper: 10,000)")
     evaluated: int = Field(420, ge=5, description="held-out problems, and half as many development problems")

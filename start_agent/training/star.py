@@ -24,6 +24,7 @@ Each file is there whole or not at all, so that a run that was killed goes on fr
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 from collections import defaultdict
@@ -35,7 +36,7 @@ from typing import Any, Literal, Protocol
 from pydantic import BaseModel, ConfigDict, Field
 
 from start_agent.batch.store import RunDirectory, read_records, record_key
-from start_agent.errors import DataError
+from start_agent.errors import BatchError, DataError
 from start_agent.problem import Problem
 from start_agent.seeds import derive_seed
 from start_agent.trace import IGNORE_INDEX
@@ -158,6 +159,7 @@ def run_star(
         ValueError: there is no ``dev`` set, or no problem.
         DataError: a problem is both learned from and evaluated on; or no answer is right, so that nothing can be
             learned.
+        BatchError: the disk is full, or cannot be written. What the learner raises is passed on.
     """
     if not evaluations.get(DEV) or not problems:
         raise ValueError("the loop needs problems to learn from, and a dev set")
@@ -267,7 +269,7 @@ class _Run:
         if not rows:
             raise DataError(
                 f"none of {len(attempts)} answers is right, so there is nothing to learn from: "
-                "the base is too weak for these problems, or its answers are not in the form of the rationales; "
+                "the model is too weak for these problems, or its answers are not in the form of the rationales; "
                 f"{self.folder / GENERATED} has what it wrote"
             )
         return rows
@@ -295,9 +297,13 @@ class _Run:
         """The rows of a JSONL file of this folder; made and written, whole, where it is not there."""
         path = self.folder / name
         if not path.exists():
-            unfinished = path.with_name(path.name + ".new")
-            unfinished.write_text("".join(json.dumps(row) + "\n" for row in make()), encoding="utf-8")
-            unfinished.replace(path)
+            rows = make()
+            try:
+                _write_rows(path, rows)
+            except OSError as error:
+                raise BatchError(
+                    f"cannot write {path}: {error.strerror}; mend that and run the same command again"
+                ) from error
         with path.open(encoding="utf-8") as file:
             return [json.loads(line) for line in file]
 
@@ -329,6 +335,16 @@ def _drop_models(directory: Path, last: int, keep: set[int]) -> None:
     for number in range(1, last + 1):
         if number not in keep:
             shutil.rmtree(model_folder(directory, number), ignore_errors=True)
+
+
+def _write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write a JSONL file so that it is there whole or not at all."""
+    unfinished = path.with_name(path.name + ".new")
+    with unfinished.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(path)
 
 
 def _attempt(problem: Problem, written: Written, *, hinted: bool) -> dict[str, Any]:

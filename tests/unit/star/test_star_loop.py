@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from start_agent.batch.store import RunDirectory
-from start_agent.errors import DataError, RunDirectoryError
+from start_agent.errors import BatchError, DataError, RunDirectoryError
 from start_agent.problem import Problem
 from start_agent.trace import IGNORE_INDEX
 from start_agent.training.star import (
@@ -232,3 +234,16 @@ def test_what_was_solved_is_kept(tmp_path: Path) -> None:
         solved = read_solved(tmp_path, number)
         expected = {problem.key: problem.meta["level"] in levels for problem in EVALUATED[HELD_OUT]}
         assert solved == expected
+
+
+def test_a_full_disk_is_said_and_nothing_is_half_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, rows: object) -> None:
+        path.with_name(path.name + ".new").write_text('{"torn')
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched, pytest.raises(BatchError, match="No space left on device; mend that"):
+        patched.setattr("start_agent.training.star._write_rows", full)
+        star(tmp_path / "full", Scripted(), iterations=1)
+    star(tmp_path / "full", Scripted(), iterations=1)
+    star(tmp_path / "whole", Scripted(), iterations=1)
+    assert tree(tmp_path / "full") == tree(tmp_path / "whole")

@@ -43,14 +43,13 @@ def build_report(
     """
     long = {problem.key for problem in held_out if problem.meta["level"] >= LONG}
     digits = {problem.key: int(problem.meta["level"]) for problem in held_out}
-    asked = {problem.key: problem.question for problem in held_out}
     done = {name: read_iterations(output_dir / name) for name in ("with", "without")}
     solved = {name: [read_solved(output_dir / name, one.number) for one in found] for name, found in done.items()}
     last = {name: best(found).number for name, found in done.items()}
     baseline = direct[-1]["solved"]
     return {
         "options": options.model_dump(mode="json"),
-        "held_out": len(asked),
+        "held_out": len(held_out),
         "variants": {
             name: [
                 asdict(one)

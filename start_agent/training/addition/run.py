@@ -6,16 +6,19 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from importlib import metadata, resources
+from importlib import resources
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from start_agent.batch.store import RunDirectory, read_records, record_key
+from start_agent.errors import MissingExtraError
 from start_agent.problem import Problem
 from start_agent.seeds import derive_seed
+from start_agent.training import saving
 from start_agent.training.addition.options import RUNTIME, AdditionOptions
 from start_agent.training.addition.text import draw
+from start_agent.training.sft import versions
 from start_agent.training.star import DEV, HELD_OUT, Iteration, refuse_overlap, run_star
 
 if TYPE_CHECKING:
@@ -25,7 +28,6 @@ VARIANTS = {"with": True, "without": False}
 """The loop's variants, by the name of their folder: whether they rationalize."""
 
 _POOL = 10  # problems to draw from, for each that an iteration draws; the paper's is 5
-_PACKAGES = ("start-agent", "torch", "transformers", "trl", "tokenizers")
 
 Listener = Callable[[str, Iteration], None]
 
@@ -62,20 +64,21 @@ def run_addition(
     from start_agent.training.addition.report import build_report, write_report
 
     options = options or (AdditionOptions.quick(seed) if quick else AdditionOptions(seed=seed))
-    begun = time.monotonic()
+    begun, found = time.monotonic(), {"python": platform.python_version()} | versions()
     decisive = options.model_dump(mode="json", exclude=set(RUNTIME))
-    with RunDirectory.open(output_dir, {"addition": decisive}, versions=_versions()) as whole:
+    with RunDirectory.open(output_dir, {"addition": decisive}, versions=found) as whole:
         _set_threads(options.threads)
         learner = AdditionLearner(str(_base(output_dir, options)), options.training())
         problems, evaluations = draw_sets(options)
         for name, rationalize in VARIANTS.items():
             loop = options.loop(rationalize=rationalize)
             configuration = {"loop": loop.model_dump(mode="json"), "addition": decisive}
-            with RunDirectory.open(output_dir / name, configuration, versions=_versions()) as directory:
+            with RunDirectory.open(output_dir / name, configuration, versions=found) as directory:
                 run_star(learner, problems, evaluations, loop, directory, partial(listener, name))
         direct = _direct(whole, learner, problems, evaluations[HELD_OUT], options)
         report = build_report(output_dir, options, evaluations[HELD_OUT], direct, learner)
-        report |= {"versions": _versions(), "seconds_of_this_start": round(time.monotonic() - begun, 1)}
+        report |= {"base": saving.digest(Path(learner.base)), "versions": found}
+        report |= {"seconds_of_this_start": round(time.monotonic() - begun, 1)}
         write_report(report, output_dir)
     return report
 
@@ -133,10 +136,8 @@ def _direct(
 
 
 def _set_threads(threads: int) -> None:
-    import torch
-
+    try:
+        import torch
+    except ImportError as error:
+        raise MissingExtraError(error.name or "torch", "train") from error
     torch.set_num_threads(threads)
-
-
-def _versions() -> dict[str, str]:
-    return {"python": platform.python_version()} | {name: metadata.version(name) for name in _PACKAGES}

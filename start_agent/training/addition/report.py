@@ -150,6 +150,7 @@ def section(report: Mapping[str, Any], figure: str) -> str:
         figure: where the figure is, as the section's place sees it.
     """
     options, checks = report["options"], report["checks"]
+    mean, half = checks["mean_over_iterations"], checks["first_iteration_at_half"]
     lines = [
         "## STaR: addition with a scratchpad",
         "",
@@ -169,22 +170,20 @@ def section(report: Mapping[str, Any], figure: str) -> str:
                 kept = (f"{one['generated']} of {one['tried']}", str(one["rationalized"])) if one["tried"] else ("", "")
                 lines.append(_line(title, one["steps"], *kept, one["held_out"]))
     lines += [_line("no scratchpad", one["steps"], "", "", one["held_out"]) for one in report["direct"]]
-    final = report["best_against_direct"]
     return "\n".join(
         [
             *lines,
             "",
-            f"- Mean over the iterations, {LONG} digits and more: {checks['mean_over_iterations']['with']:.1%} with "
-            f"rationalization, {checks['mean_over_iterations']['without']:.1%} without. Half of them are right from "
-            f"iteration {_or_never(checks['first_iteration_at_half']['with'])} with, "
-            f"{_or_never(checks['first_iteration_at_half']['without'])} without.",
+            f"- Mean over the iterations, {LONG} digits and more: {mean['with']:.1%} with rationalization, "
+            f"{mean['without']:.1%} without. Half of these sums right: with it {_first(half['with'])}, without "
+            f"{_first(half['without'])}.",
+            f"- With against without rationalization, last iteration: {_gain(report['with_against_without'][-1])}.",
             *(
-                f"- The best model {name} rationalization (chosen on development problems) against no scratchpad: "
-                f"{100 * final[name]['difference']:+.1f} points ({100 * final[name]['interval'][0]:+.1f} to "
-                f"{100 * final[name]['interval'][1]:+.1f}), exact McNemar test p = {final[name]['p_value']:.1g}."
-                for name in final
+                f"- The best model {name} rationalization (chosen on development problems) against no scratchpad, "
+                f"trained for the steps of all iterations: {_gain(report['best_against_direct'][name])}."
+                for name in report["variants"]
             ),
-            f"- Scratchpads without an error among the rows trained on, last iteration: {_sound_text(report)}.",
+            f"- Scratchpads without an error among the rows trained on, all iterations: {_sound_text(report)}.",
             "",
             f"![Accuracy by iteration and digits]({figure})",
             "",
@@ -199,13 +198,24 @@ def _line(title: str, steps: int, generated: str, rationalized: str, found: Mapp
     return f"| {title} | {steps or ''} | {generated} | {rationalized} | " + " | ".join(cells) + " |"
 
 
-def _or_never(number: int | None) -> str:
-    return "never" if number is None else str(number)
+def _gain(compared: Mapping[str, Any]) -> str:
+    low, high = compared["interval"]
+    return (
+        f"{100 * compared['difference']:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f}), exact McNemar test "
+        f"p = {compared['p_value']:.1g}"
+    )
+
+
+def _first(number: int | None) -> str:
+    return "never" if number is None else f"first at iteration {number}"
 
 
 def _sound_text(report: Mapping[str, Any]) -> str:
     parts = []
     for name, iterations in report["variants"].items():
-        kinds = [f"{sound} of {of} {kind}" for kind, (sound, of) in iterations[-1]["sound"].items() if of]
+        kinds = []
+        for kind in ("generated", "rationalized"):
+            sound, of = (sum(one["sound"][kind][place] for one in iterations) for place in (0, 1))
+            kinds += [f"{sound:,} of {of:,} {kind}"] if of else []
         parts.append(f"{name} rationalization {' and '.join(kinds)}")
     return "; ".join(parts)

@@ -30,11 +30,10 @@ def draw_figure(report: Mapping[str, Any], path: Path) -> None:
             axes.fill_between(numbers, lows, highs, color=_COLOURS[name], alpha=0.15, linewidth=0)
             label = f"STaR, {name} rationalization"
             axes.plot(numbers, rates, color=_COLOURS[name], marker="o", markersize=3, label=label)
-        direct = report["direct"][-1]["held_out"].get(str(size))
-        if direct:
-            axes.axhline(
-                100 * direct["rate"], color=_COLOURS["direct"], linestyle="--", label="no scratchpad, all steps"
-            )
+        for one, style in zip(report["direct"], ("--", ":"), strict=False):
+            if str(size) in one["held_out"]:
+                rate, label = 100 * one["held_out"][str(size)]["rate"], f"no scratchpad, {one['steps']:,} steps"
+                axes.axhline(rate, color=_COLOURS["direct"], linestyle=style, label=label)
         axes.set_title(f"{size} digit{'s' if size > 1 else ''}", fontsize=10)
         axes.set_xlabel("iteration (0: the base)", fontsize=8)
         axes.set_ylim(-4, 104)
@@ -42,5 +41,5 @@ def draw_figure(report: Mapping[str, Any], path: Path) -> None:
         axes.grid(alpha=0.25)
     panels[0].set_ylabel("held-out problems right, %", fontsize=9)
     handles, labels = panels[-1].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=9, frameon=False)
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=9, frameon=False)
     figure.savefig(path)

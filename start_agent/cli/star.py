@@ -17,7 +17,8 @@ from start_agent.errors import ConfigError
 from start_agent.tasks.options import DataOptions
 from start_agent.training.addition.options import AdditionOptions
 from start_agent.training.options import RUNTIME, SftOptions, read_recipe
-from start_agent.training.star import DEV, HELD_OUT, Iteration, StarOptions
+from start_agent.training.star import StarOptions
+from start_agent.training.star_store import DEV, HELD_OUT, Iteration
 from start_agent.training.star_tasks import WritingOptions
 
 if TYPE_CHECKING:
@@ -141,7 +142,8 @@ def run(arguments: argparse.Namespace) -> int:
     from start_agent.tasks import stream
     from start_agent.training.rationales import Shots
     from start_agent.training.sft import versions
-    from start_agent.training.star import best, model_folder, run_star
+    from start_agent.training.star import run_star
+    from start_agent.training.star_store import best, model_folder
     from start_agent.training.star_tasks import TaskLearner
 
     given, file = vars(arguments), config.read_yaml(arguments.config)

@@ -24,10 +24,8 @@ Each file is there whole or not at all, so that a run that was killed goes on fr
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -35,18 +33,30 @@ from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from start_agent.batch.store import RunDirectory, read_records, record_key
+from start_agent.batch.store import RunDirectory, record_key
 from start_agent.errors import BatchError, DataError
 from start_agent.problem import Problem
 from start_agent.seeds import derive_seed
 from start_agent.trace import IGNORE_INDEX
+from start_agent.training.star_store import (
+    DEV,
+    EVALUATION,
+    GENERATED,
+    MODEL,
+    RATIONALIZED,
+    ROWS,
+    Iteration,
+    best,
+    iteration_folder,
+    model_folder,
+    read_iterations,
+    stale,
+    summarized,
+    write_rows,
+)
 
 Row = Mapping[str, Any]
 """A row for training: ``input_ids`` and ``labels``, nothing beside."""
-
-DEV, HELD_OUT = "dev", "held-out"
-GENERATED, RATIONALIZED, ROWS = "generated.jsonl", "rationalized.jsonl", "rows.jsonl"
-MODEL, EVALUATION = "model", "evaluation.jsonl"
 
 
 class StarOptions(BaseModel):
@@ -112,31 +122,6 @@ class Learner(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Iteration:
-    """An iteration that has ended.
-
-    Attributes:
-        number: from 1; 0 is the base, which is only evaluated.
-        steps: of training.
-        tried: problems.
-        generated: of them, right without help.
-        rationalized: right once the answer was shown.
-        scores: accuracy by set (``dev``, ``held-out``).
-        levels: by set and by level of the problems, how many were right, of how many.
-        by_level: of the problems tried, by level: tried, generated, rationalized.
-    """
-
-    number: int
-    steps: int
-    tried: int
-    generated: int
-    rationalized: int
-    scores: dict[str, float]
-    levels: dict[str, dict[str, tuple[int, int]]]
-    by_level: dict[str, tuple[int, int, int]]
-
-
 def run_star(
     learner: Learner,
     problems: Sequence[Problem],
@@ -190,16 +175,6 @@ def refuse_overlap(problems: Iterable[Problem], evaluations: Mapping[str, Iterab
             )
 
 
-def best(done: Sequence[Iteration]) -> Iteration:
-    """The iteration with the highest score on the development set; the earliest of equals."""
-    return max(done, key=lambda iteration: (iteration.scores[DEV], -iteration.number))
-
-
-def stale(done: Sequence[Iteration]) -> int:
-    """For how many iterations the score has not risen."""
-    return done[-1].number - best(done).number
-
-
 class _Run:
     """One iteration in its folder."""
 
@@ -218,7 +193,7 @@ class _Run:
             model = self._fine_tuned(number, self._once(ROWS, lambda: self._rows(attempts, problems)))
         few_shot = self._few_shot(of_base=number == 0)
         solved = self._once(EVALUATION, lambda: self._evaluate(number, model, few_shot))
-        return _summary(number, self.options.steps(number) if number else 0, attempts, solved)
+        return summarized(number, self.options.steps(number) if number else 0, attempts, solved)
 
     def _attempts(self, number: int, model: str, few_shot: bool, problems: Sequence[Problem]) -> list[dict[str, Any]]:
         """Each problem once, and those that fail once more with the answer shown."""
@@ -299,7 +274,7 @@ class _Run:
         if not path.exists():
             rows = make()
             try:
-                _write_rows(path, rows)
+                write_rows(path, rows)
             except OSError as error:
                 raise BatchError(
                     f"cannot write {path}: {error.strerror}; mend that and run the same command again"
@@ -308,43 +283,10 @@ class _Run:
             return [json.loads(line) for line in file]
 
 
-def model_folder(directory: Path, number: int) -> Path:
-    """Where the model of an iteration is; the base, iteration 0, has none there."""
-    return iteration_folder(directory, number) / MODEL
-
-
-def read_iterations(directory: Path) -> list[Iteration]:
-    """The iterations that have ended, in order; none where there are none yet. Raises RunDirectoryError."""
-    records = sorted(read_records(directory), key=lambda found: int(found["number"]))
-    return [Iteration(**{name: record[name] for name in Iteration.__slots__}) for record in records]
-
-
-def read_solved(directory: Path, number: int, name: str = HELD_OUT) -> dict[str, bool]:
-    """By key, which problems of a set the model of an iteration solves."""
-    with (iteration_folder(directory, number) / EVALUATION).open(encoding="utf-8") as file:
-        rows = [json.loads(line) for line in file]
-    return {row["key"]: row["right"] for row in rows if row["set"] == name}
-
-
-def iteration_folder(directory: Path, number: int) -> Path:
-    """Where an iteration keeps what it made."""
-    return directory / f"iteration-{number:02d}"
-
-
 def _drop_models(directory: Path, last: int, keep: set[int]) -> None:
     for number in range(1, last + 1):
         if number not in keep:
             shutil.rmtree(model_folder(directory, number), ignore_errors=True)
-
-
-def _write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write a JSONL file so that it is there whole or not at all."""
-    unfinished = path.with_name(path.name + ".new")
-    with unfinished.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(row) + "\n" for row in rows)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
 
 
 def _attempt(problem: Problem, written: Written, *, hinted: bool) -> dict[str, Any]:
@@ -355,31 +297,3 @@ def _attempt(problem: Problem, written: Written, *, hinted: bool) -> dict[str, A
         "right": written.right,
         "token_ids": list(written.token_ids),
     }
-
-
-def _summary(
-    number: int, steps: int, attempts: Sequence[Mapping[str, Any]], solved: Sequence[Mapping[str, Any]]
-) -> Iteration:
-    found: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
-    for attempt in attempts:
-        counts = found[str(attempt["level"])]
-        counts[0] += 1
-        counts[1] += attempt["right"] and not attempt["hinted"]
-        counts[2] += attempt["right"] and attempt["hinted"]
-    levels: dict[str, dict[str, tuple[int, int]]] = {}
-    for row in solved:
-        right, of = levels.setdefault(row["set"], {}).get(str(row["level"]), (0, 0))
-        levels[row["set"]][str(row["level"])] = (right + row["right"], of + 1)
-    return Iteration(
-        number=number,
-        steps=steps,
-        tried=len(attempts),
-        generated=sum(counts[1] for counts in found.values()),
-        rationalized=sum(counts[2] for counts in found.values()),
-        scores={
-            name: sum(right for right, _ in rows.values()) / sum(of for _, of in rows.values())
-            for name, rows in levels.items()
-        },
-        levels=levels,
-        by_level={level: (counts[0], counts[1], counts[2]) for level, counts in sorted(found.items())},
-    )

@@ -15,7 +15,7 @@ from start_agent.training.addition.figure import draw_figure
 from start_agent.training.addition.learner import AdditionLearner
 from start_agent.training.addition.options import AdditionOptions
 from start_agent.training.addition.text import DIGITS, rationale
-from start_agent.training.star import ROWS, Iteration, best, iteration_folder, read_iterations, read_solved
+from start_agent.training.star_store import ROWS, Iteration, best, iteration_folder, read_iterations, read_solved
 
 REPORT, SECTION, FIGURE = "report.json", "report.md", "addition.png"
 

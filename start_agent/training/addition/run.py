@@ -19,7 +19,8 @@ from start_agent.training import saving
 from start_agent.training.addition.options import RUNTIME, AdditionOptions
 from start_agent.training.addition.text import draw
 from start_agent.training.sft import versions
-from start_agent.training.star import DEV, HELD_OUT, Iteration, refuse_overlap, run_star
+from start_agent.training.star import refuse_overlap, run_star
+from start_agent.training.star_store import DEV, HELD_OUT, Iteration
 
 if TYPE_CHECKING:
     from start_agent.training.addition.learner import AdditionLearner

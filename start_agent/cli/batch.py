@@ -6,13 +6,11 @@ import argparse
 import asyncio
 import hashlib
 import os
-import platform
 import sys
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -25,6 +23,7 @@ from start_agent.batch.options import RUNTIME, BatchOptions, RayOptions
 from start_agent.cli.solving import SolveOptions, add_options, open_solver, resolved, run_to_end
 from start_agent.problem import Kind
 from start_agent.tasks.options import DataOptions
+from start_agent.versions import versions
 
 if TYPE_CHECKING:
     from start_agent.batch.bench import Bench, Grade, Workbench
@@ -44,8 +43,6 @@ _EXAMPLES = """examples:
 Run the same command again after whatever stopped it: only what is owed is done. These options may change between
 the starts: """
 _EXAMPLES += ", ".join("--" + name.replace("_", "-") for name in sorted(RUNTIME)) + ".\n"
-
-_PACKAGES = ("start-agent", "torch", "transformers", "tokenizers", "vllm", "math-verify", "ipykernel", "datasets")
 
 
 class RunOptions(BaseModel):
@@ -93,7 +90,7 @@ async def _batch(arguments: argparse.Namespace) -> int:
     groups = resolved(arguments, _OWN)
     path = _of_type(groups, RunOptions).output_dir
     data, options = _of_type(groups, DataOptions), _of_type(groups, BatchOptions)
-    with RunDirectory.open(path, _configuration(arguments.engine, groups), versions=_versions()) as directory:
+    with RunDirectory.open(path, _configuration(arguments.engine, groups), versions=versions()) as directory:
         if directory.recovered:
             print(f"a torn last record ({directory.recovered} bytes) is owed again", file=sys.stderr)
         tally = Tally()
@@ -240,16 +237,6 @@ def _configuration(engine: str, groups: Mapping[str, BaseModel]) -> dict[str, An
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def _report(directory: RunDirectory, options: BatchOptions, tally: Tally) -> None:

@@ -141,10 +141,10 @@ def run(arguments: argparse.Namespace) -> int:
     from start_agent.models import resolve
     from start_agent.tasks import stream
     from start_agent.training.rationales import Shots
-    from start_agent.training.sft import versions
     from start_agent.training.star import run_star
     from start_agent.training.star_store import best, model_folder
     from start_agent.training.star_tasks import TaskLearner
+    from start_agent.versions import versions
 
     given, file = vars(arguments), config.read_yaml(arguments.config)
     known: list[type[BaseModel]] = [*_GROUPS.values(), *(factory.OPTIONS[name] for name in _ENGINES), SftOptions]

@@ -15,12 +15,10 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import platform
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import file_digest
-from importlib import metadata
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -34,11 +32,11 @@ from start_agent.training.policy import LossPolicy
 from start_agent.training.reading import Reading
 from start_agent.training.rows import make_row
 from start_agent.training.selection import Chosen, Selection, trace_digest
+from start_agent.versions import versions
 
 ROWS, MANIFEST, CARD = "rows.jsonl", "data.json", "README.md"
 
 _SCHEMA = 1
-_PACKAGES = ("start-agent", "tokenizers", "transformers", "datasets")
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,17 +255,6 @@ def source_digests(runs: tuple[Path, ...]) -> dict[str, str]:
             raise RunDirectoryError(
                 f"{run} is no run directory: cannot read its {RECORDS}: {error.strerror}"
             ) from error
-    return found
-
-
-def versions() -> dict[str, str]:
-    """Of the packages that decide a row."""
-    found = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     return found
 
 

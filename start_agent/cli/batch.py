@@ -23,7 +23,7 @@ from start_agent.batch.options import RUNTIME, BatchOptions, RayOptions
 from start_agent.cli.solving import SolveOptions, add_options, open_solver, resolved, run_to_end
 from start_agent.problem import Kind
 from start_agent.tasks.options import DataOptions
-from start_agent.versions import versions_of
+from start_agent.versions import versions
 
 if TYPE_CHECKING:
     from start_agent.batch.bench import Bench, Grade, Workbench
@@ -43,8 +43,6 @@ _EXAMPLES = """examples:
 Run the same command again after whatever stopped it: only what is owed is done. These options may change between
 the starts: """
 _EXAMPLES += ", ".join("--" + name.replace("_", "-") for name in sorted(RUNTIME)) + ".\n"
-
-_PACKAGES = ("start-agent", "torch", "transformers", "tokenizers", "vllm", "math-verify", "ipykernel", "datasets")
 
 
 class RunOptions(BaseModel):
@@ -92,9 +90,7 @@ async def _batch(arguments: argparse.Namespace) -> int:
     groups = resolved(arguments, _OWN)
     path = _of_type(groups, RunOptions).output_dir
     data, options = _of_type(groups, DataOptions), _of_type(groups, BatchOptions)
-    with RunDirectory.open(
-        path, _configuration(arguments.engine, groups), versions=versions_of(_PACKAGES)
-    ) as directory:
+    with RunDirectory.open(path, _configuration(arguments.engine, groups), versions=versions()) as directory:
         if directory.recovered:
             print(f"a torn last record ({directory.recovered} bytes) is owed again", file=sys.stderr)
         tally = Tally()

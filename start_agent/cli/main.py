@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from hints import HintError
 from sandbox import SandboxError
 from start_agent import __version__
-from start_agent.cli import batch, compare, environment, hint_rft, pocket, reproduce, rows, select, sft, solve
+from start_agent.cli import batch, compare, environment, hint_rft, pocket, reproduce, rows, select, sft, solve, star
 from start_agent.errors import InputError, StartAgentError
 
 _INPUT_ERROR, _FAILURE, _INTERRUPTED = 2, 1, 130
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"start-agent {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (solve, batch, compare, select, rows, sft, hint_rft, reproduce, pocket, environment):
+    for command in (solve, batch, compare, select, rows, sft, hint_rft, star, reproduce, pocket, environment):
         command.add(commands)
     options = parser.parse_args(arguments)
     try:

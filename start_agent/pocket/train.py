@@ -94,7 +94,7 @@ def _load_checkpoint(path: Path, options: BuildOptions) -> dict[str, Any] | None
     return state
 
 
-def _optimizers(model: LlamaForCausalLM, options: BuildOptions) -> list[torch.optim.Optimizer]:
+def new_optimizers(model: LlamaForCausalLM, rate: float, weight_decay: float) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the layers, AdamW for the embedding and the norms.
 
     Muon (Jordan et al. 2024) orthogonalizes each update; its rate is scaled so that AdamW's fits (Liu et al. 2025).
@@ -103,11 +103,8 @@ def _optimizers(model: LlamaForCausalLM, options: BuildOptions) -> list[torch.op
 
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
-    rate = options.learning_rate
     return [
-        torch.optim.Muon(
-            matrices, lr=rate, weight_decay=options.weight_decay, adjust_lr_fn="match_rms_adamw", ns_steps=5
-        ),
+        torch.optim.Muon(matrices, lr=rate, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw", ns_steps=5),
         torch.optim.AdamW(others, lr=rate, weight_decay=0.0, betas=(0.9, 0.95), fused=True),
     ]
 
@@ -166,7 +163,7 @@ def train(
     options.work_folder.mkdir(parents=True, exist_ok=True)
     path = options.work_folder / "checkpoint.pt"
     model = new_model(options, vocabulary).to(device)
-    optimizers = _optimizers(model, options)
+    optimizers = new_optimizers(model, options.learning_rate, options.weight_decay)
     start, last_loss = 0, 0.0
     if (state := _load_checkpoint(path, options)) is not None:
         model.load_state_dict(state["model"])

@@ -32,12 +32,11 @@ from start_agent.training.policy import LossPolicy
 from start_agent.training.reading import Reading
 from start_agent.training.rows import make_row
 from start_agent.training.selection import Chosen, Selection, trace_digest
-from start_agent.versions import versions_of
+from start_agent.versions import versions
 
 ROWS, MANIFEST, CARD = "rows.jsonl", "data.json", "README.md"
 
 _SCHEMA = 1
-_PACKAGES = ("start-agent", "tokenizers", "transformers", "datasets")
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,11 +256,6 @@ def source_digests(runs: tuple[Path, ...]) -> dict[str, str]:
                 f"{run} is no run directory: cannot read its {RECORDS}: {error.strerror}"
             ) from error
     return found
-
-
-def versions() -> dict[str, str]:
-    """Of the packages that decide a row."""
-    return versions_of(_PACKAGES)
 
 
 def _write_sorted(path: Path, lines: BinaryIO, places: list[tuple[str, int, int]]) -> str:

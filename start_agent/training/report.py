@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import operator
 import os
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,10 +16,11 @@ from typing import Any
 from start_agent.batch.compare import Pair, compare_runs, read_run
 from start_agent.batch.store import write_whole
 from start_agent.batch.summary import summarize
-from start_agent.training.data import need_data, versions
+from start_agent.training.data import need_data
 from start_agent.training.hint_rft import Parts
 from start_agent.training.reproduce import MAJORITY, VARIANTS, ReproduceOptions
 from start_agent.training.stages import Standings
+from start_agent.versions import versions
 
 TABLE: dict[str, str] = {
     "base": "base, greedy",
@@ -188,7 +188,6 @@ def _settings(options: ReproduceOptions, parts: Parts) -> dict[str, Any]:
         "filters": parts.filters.model_dump(mode="json"),
         "problems": parts.problems.model_dump(mode="json"),
         "cpus": os.cpu_count(),
-        "python": platform.python_version(),
         "versions": versions(),
     }
 

@@ -29,14 +29,13 @@ from start_agent.training.guards import RowsFacts, check_rows
 from start_agent.training.loading import numbers
 from start_agent.training.model_card import model_card
 from start_agent.training.options import RUNTIME, SftOptions
-from start_agent.versions import versions_of
+from start_agent.versions import versions
 
 if TYPE_CHECKING:
     from start_agent.training.trainer import Listener
 
 FOLDER = "training"
 _RUN, _REPORT = "run.json", "report.json"
-_PACKAGES = ("start-agent", "torch", "transformers", "trl", "accelerate", "peft", "datasets", "tokenizers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,8 +203,3 @@ def _report(output: Path, facts: RowsFacts, outcome: Any) -> TrainReport:
         tokens_per_second=round(facts.tokens * outcome.epochs / outcome.seconds, 1),
         processes=outcome.processes,
     )
-
-
-def versions() -> dict[str, str]:
-    """Of the packages that decide what a training gives."""
-    return versions_of(_PACKAGES)

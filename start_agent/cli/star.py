@@ -1,0 +1,211 @@
+"""``start-agent star``: a model that learns from its own right rationales; on problems of words, or on addition."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from start_agent import config
+from start_agent.engines import factory
+from start_agent.engines.base import Engine, Sampling
+from start_agent.errors import ConfigError
+from start_agent.tasks.options import DataOptions
+from start_agent.training.addition.options import AdditionOptions
+from start_agent.training.options import RUNTIME, SftOptions, read_recipe
+from start_agent.training.star import StarOptions
+from start_agent.training.star_store import DEV, HELD_OUT, Iteration
+from start_agent.training.star_tasks import WritingOptions
+
+if TYPE_CHECKING:
+    from start_agent.problem import Problem
+
+_EXAMPLES = """examples:
+  start-agent star addition --output-dir runs/addition            the paper's addition in miniature, on a CPU
+  start-agent star addition --quick --output-dir runs/quick       the same in a minute, too short to show anything
+  start-agent star --task gsm8k --split train --model Qwen/Qwen2.5-0.5B --rationales rationales.yaml \\
+      --recipe lora --output-dir runs/star
+  start-agent star --task gsm8k --split train --no-rationalize ...            for comparison: failures are left out
+
+An iteration lets the model write a rationale for every problem, and once more with the answer shown where it failed
+(--rationalize); what comes out right trains the base anew, without the answer that was shown. The file of rationales
+holds a few examples, and may hold the form of the texts:
+
+  rationales:
+    - question: There are 3 cars, and 2 more arrive. How many are there?
+      rationale: There were 3 cars. 2 more arrive. 3 + 2 = 5.
+      answer: 5
+  form:                                                       # these are the defaults
+    question: "Q: {question}\\nA:"
+    hint: "Q: {question}\\nThe right answer is {answer}.\\nA:"
+    begin: " "                                                # before a rationale
+    conclusion: " The answer is {answer}."
+    separator: "\\n\\n"
+
+Run the same command again after whatever stopped it: it goes on from there. DIR/summary.json names the best model.
+"""
+
+_HIDDEN = frozenset({"epochs", "max_steps", "seed"})  # of training: the loop decides them
+_ENGINES = ("transformers", "vllm")  # a server cannot load the model of an iteration
+_MAY_CHANGE = RUNTIME | {"concurrency", "max_batch", "keep_models"}
+
+
+class RunOptions(BaseModel):
+    """What is learned from, and where it is kept."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    output_dir: Path = Field(description="the run's folder: new, or that of the same run")
+    model: str = Field(description="the base: a model of the hub, or a local folder")
+    rationales: Path = Field(description="YAML or JSONL file of a few worked examples")
+    recipe: str | None = Field(None, description="settings of training: a recipe of start-agent's, or a YAML file")
+    dev: int = Field(200, ge=1, description="problems set aside to decide when to stop")
+    held_out: int = Field(0, ge=0, description="problems set aside to report on, beside those")
+
+
+class MiniatureOptions(BaseModel):
+    """Where the miniature is kept, and how much of it is run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    output_dir: Path = Field(description="the run's folder: new, or that of the same run")
+    quick: bool = Field(False, description="a minute's worth of it; other options but --seed are not used then")
+
+
+_GROUPS: dict[str, type[BaseModel]] = {
+    "run": RunOptions,
+    "problems": DataOptions,
+    "loop": StarOptions,
+    "writing": WritingOptions,
+    "sampling": Sampling,
+}
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "star",
+        help="train a model on its own right rationales (STaR)",
+        description="STaR: a model learns to reason from what it reasoned rightly, starting from a few rationales.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--config", type=Path, metavar="PATH", help="YAML file of options, named as the flags are")
+    parser.add_argument("--engine", choices=_ENGINES, default="transformers", help="what writes the rationales")
+    known = set(_HIDDEN)
+    groups = _GROUPS | {f"{name} engine": factory.OPTIONS[name] for name in _ENGINES} | {"training": SftOptions}
+    for title, model in groups.items():
+        config.add_options(parser, model, title, known=known if model not in _GROUPS.values() else ())
+        known |= set(model.model_fields)
+    parser.set_defaults(run=run)
+
+    actions = parser.add_subparsers(title="the miniature", metavar="addition")
+    addition = actions.add_parser(
+        "addition",
+        help="n-digit addition with a scratchpad, on a tiny model: with and without rationalization, against none",
+        description="The paper's arithmetic in miniature: a tiny base that adds 1 or 2 digits learns to add 5, with "
+        "and without rationalization, against fine-tuning without scratchpad. Writes report.md, report.json and "
+        "addition.png.",
+    )
+    config.add_options(addition, MiniatureOptions, "run")
+    config.add_options(addition, AdditionOptions, "miniature")
+    addition.set_defaults(run=run_miniature)
+
+
+def run_miniature(arguments: argparse.Namespace) -> int:
+    """Run the miniature; 0 where it came to its end."""
+    from start_agent.training.addition import run_addition
+    from start_agent.training.addition.report import SECTION
+
+    _hide_progress_bars()
+    run_options = config.build(MiniatureOptions, vars(arguments))
+    options = config.build(AdditionOptions, vars(arguments))
+    if run_options.quick:
+        options = AdditionOptions.quick(options.seed)
+
+    def tell(variant: str, iteration: Iteration) -> None:
+        _tell(iteration, f"{variant} rationalization, ")
+
+    run_addition(run_options.output_dir, options=options, listener=tell)
+    print((run_options.output_dir / SECTION).read_text(encoding="utf-8"))
+    return 0
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the loop on a task; 0 where it came to its end."""
+    from start_agent.batch.store import RunDirectory
+    from start_agent.models import resolve
+    from start_agent.tasks import stream
+    from start_agent.training.rationales import Shots
+    from start_agent.training.star import run_star
+    from start_agent.training.star_store import best, model_folder
+    from start_agent.training.star_tasks import TaskLearner
+    from start_agent.versions import versions
+
+    given, file = vars(arguments), config.read_yaml(arguments.config)
+    known: list[type[BaseModel]] = [*_GROUPS.values(), *(factory.OPTIONS[name] for name in _ENGINES), SftOptions]
+    config.refuse_unknown(file, known, arguments.config)
+    own = config.build(RunOptions, file, given)
+    data, loop = config.build(DataOptions, file, given), config.build(StarOptions, file, given)
+    writing, sampling = config.build(WritingOptions, file, given), config.build(Sampling, file, given)
+    recipe = read_recipe(own.recipe) if own.recipe else {}
+    training = config.build(SftOptions, recipe, file, given)
+    shots = Shots.read(own.rationales)
+    base = resolve(own.model).location
+
+    def engine(model: str) -> Engine:
+        return factory.create(arguments.engine, model, file, given)
+
+    engine(base)  # not opened: what it would refuse, it refuses now
+    problems, evaluations = set_aside(list(stream(data)), own.dev, own.held_out)
+    decisive: dict[str, Any] = {
+        "engine": arguments.engine,
+        "rationales": hashlib.sha256(own.rationales.read_bytes()).hexdigest(),
+        "model": own.model,
+        "dev": own.dev,
+        "held_out": own.held_out,
+    }
+    for group in (data, loop, writing, sampling, training):
+        decisive[type(group).__name__] = group.model_dump(mode="json", exclude=set(_MAY_CHANGE))
+    _hide_progress_bars()
+    learner = TaskLearner(base, engine, shots, sampling=sampling, writing=writing, training=training)
+    with RunDirectory.open(own.output_dir, decisive, versions=versions()) as directory:
+        done = run_star(learner, problems, evaluations, loop, directory, _tell)
+        top = best(done)
+        model = str(model_folder(own.output_dir, top.number)) if top.number else own.model
+        directory.write_summary({"best": top.number, "model": model, "scores": top.scores})
+    print(f"the best score, {top.scores[DEV]:.1%} of the dev problems, is that of iteration {top.number}: {model}")
+    return 0
+
+
+def set_aside(problems: list[Problem], dev: int, held_out: int) -> tuple[list[Problem], dict[str, list[Problem]]]:
+    """Take out the problems to evaluate on: those with the smallest hashes, so that every run takes the same.
+
+    Returns those that are left, in their order, and those taken by set. Raises ConfigError where too few are left.
+    """
+    if len(problems) <= dev + held_out:
+        raise ConfigError(f"--dev: {dev} and {held_out} problems to set aside, of {len(problems)} in all: none is left")
+    by_hash = sorted(problems, key=lambda problem: problem.key)
+    sets = {DEV: by_hash[:dev], HELD_OUT: by_hash[dev : dev + held_out]}
+    taken = {problem.key for name in sets for problem in sets[name]}
+    return [problem for problem in problems if problem.key not in taken], {k: v for k, v in sets.items() if v}
+
+
+def _tell(iteration: Iteration, title: str = "") -> None:
+    scores = ", ".join(f"{name} {score:.1%}" for name, score in iteration.scores.items())
+    learned = ""
+    if iteration.number:
+        learned = f"{iteration.generated} of {iteration.tried} right, {iteration.rationalized} more rationalized, "
+        learned += f"{iteration.steps} steps; "
+    print(f"{title}iteration {iteration.number}: {learned}{scores}", file=sys.stderr)
+
+
+def _hide_progress_bars() -> None:
+    """Those of transformers, which would run once for each iteration."""
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()

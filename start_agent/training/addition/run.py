@@ -1,0 +1,143 @@
+"""The experiment: the loop with and without rationalization, and fine-tuning without a scratchpad, from one base."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from importlib import resources
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from start_agent.batch.store import RunDirectory, read_records, record_key
+from start_agent.errors import MissingExtraError
+from start_agent.problem import Problem
+from start_agent.seeds import derive_seed
+from start_agent.training import saving
+from start_agent.training.addition.options import RUNTIME, AdditionOptions
+from start_agent.training.addition.text import draw
+from start_agent.training.star import refuse_overlap, run_star
+from start_agent.training.star_store import DEV, HELD_OUT, Iteration
+from start_agent.versions import versions
+
+if TYPE_CHECKING:
+    from start_agent.training.addition.learner import AdditionLearner
+
+VARIANTS = {"with": True, "without": False}
+"""The loop's variants, by the name of their folder: whether they rationalize."""
+
+_POOL = 10  # problems to draw from, for each that an iteration draws; the paper's is 5
+
+Listener = Callable[[str, Iteration], None]
+
+
+def shipped_base() -> Path:
+    """The folder of the base that ships with the package; ``make_base`` with its defaults made it."""
+    return Path(str(resources.files("start_agent.training.addition"))) / "weights"
+
+
+def run_addition(
+    output_dir: Path,
+    quick: bool = False,
+    seed: int = 0,
+    options: AdditionOptions | None = None,
+    listener: Listener = lambda variant, iteration: None,
+) -> dict[str, Any]:
+    """Run all of it, or what is still owed, and write ``report.json``, ``report.md`` and ``addition.png``.
+
+    Args:
+        output_dir: new, or that of the same run.
+        quick: in a minute, on so few problems that it shows only that everything runs.
+        seed: see ``AdditionOptions``; not used where these are given.
+        options: everything, instead of ``quick`` and ``seed``.
+        listener: hears of each iteration that ends, with its variant.
+
+    Returns the report, as JSON has it.
+
+    Raises:
+        RunDirectoryError: the folder holds a run of another configuration.
+        DataError: a problem to learn from is one to be evaluated on.
+        MissingExtraError: the packages of training are not installed.
+    """
+    from start_agent.training.addition.learner import AdditionLearner
+    from start_agent.training.addition.report import build_report, write_report
+
+    options = options or (AdditionOptions.quick(seed) if quick else AdditionOptions(seed=seed))
+    begun, found = time.monotonic(), versions()
+    decisive = options.model_dump(mode="json", exclude=set(RUNTIME))
+    with RunDirectory.open(output_dir, {"addition": decisive}, versions=found) as whole:
+        _set_threads(options.threads)
+        learner = AdditionLearner(str(_base(output_dir, options)), options.training())
+        problems, evaluations = draw_sets(options)
+        for name, rationalize in VARIANTS.items():
+            loop = options.loop(rationalize=rationalize)
+            configuration = {"loop": loop.model_dump(mode="json"), "addition": decisive}
+            with RunDirectory.open(output_dir / name, configuration, versions=found) as directory:
+                run_star(learner, problems, evaluations, loop, directory, partial(listener, name))
+        direct = _direct(whole, learner, problems, evaluations[HELD_OUT], options)
+        report = build_report(output_dir, options, evaluations[HELD_OUT], direct, learner)
+        report |= {"base": saving.digest(Path(learner.base)), "versions": found}
+        report |= {"seconds_of_this_start": round(time.monotonic() - begun, 1)}
+        write_report(report, output_dir)
+    return report
+
+
+def draw_sets(options: AdditionOptions) -> tuple[list[Problem], dict[str, list[Problem]]]:
+    """The problems to learn from, and those to be evaluated on by set, which never overlap: see ``text.draw``."""
+    problems = list(islice(draw(derive_seed(options.seed, "train"), "train"), _POOL * options.problems))
+    evaluations = {
+        DEV: list(islice(draw(derive_seed(options.seed, "dev"), "dev"), options.evaluated // 2)),
+        HELD_OUT: list(islice(draw(derive_seed(options.seed, "held-out"), "held-out"), options.evaluated)),
+    }
+    refuse_overlap(problems, evaluations)
+    return problems, evaluations
+
+
+def _base(output_dir: Path, options: AdditionOptions) -> Path:
+    """The base: that which ships, or one made now, once."""
+    if not options.make_base:
+        return shipped_base()
+    from start_agent.training.addition.base import BaseOptions, make_base
+
+    folder = output_dir / "base"
+    if not folder.exists():
+        unfinished = output_dir / "base.new"
+        make_base(unfinished, BaseOptions())
+        unfinished.replace(folder)
+    return folder
+
+
+def _direct(
+    directory: RunDirectory,
+    learner: AdditionLearner,
+    problems: Sequence[Problem],
+    held_out: Sequence[Problem],
+    options: AdditionOptions,
+) -> list[dict[str, Any]]:
+    """The baseline: the base, fine-tuned on answers alone, of all problems that the loop draws from.
+
+    Once with the training steps of the last iteration, once with those of all iterations together, which is more than
+    any model of the loop has had.
+    """
+    loop = options.loop(rationalize=False)
+    counts = [loop.steps(number) for number in range(1, loop.iterations + 1)]
+    for steps in (counts[-1], sum(counts)):
+        key = record_key("direct", steps)
+        if bytes.fromhex(key) in directory.done:
+            continue
+        folder = directory.path / f"direct-{steps}"
+        seed = derive_seed(options.seed, f"direct {steps}")
+        learner.fine_tune(learner.base, learner.direct_rows(problems), steps=steps, seed=seed, output=folder)
+        written = learner.answer_directly(str(folder), held_out)
+        solved = {problem.key: found.right for problem, found in zip(held_out, written, strict=True)}
+        directory.append({"key": key, "steps": steps, "solved": solved})
+    return sorted(read_records(directory.path), key=lambda record: int(record["steps"]))
+
+
+def _set_threads(threads: int) -> None:
+    try:
+        import torch
+    except ImportError as error:
+        raise MissingExtraError(error.name or "torch", "train") from error
+    torch.set_num_threads(threads)

@@ -1,0 +1,137 @@
+"""A few worked rationales, and the form that they give to every problem: what STaR starts from.
+
+A file of them is YAML::
+
+    form:                     # may be left out, in whole or in part
+      question: "Q: {question}\\nA:"
+      hint: "Q: {question}\\nThe right answer is {answer}.\\nA:"
+      begin: " "
+      conclusion: " The answer is {answer}."
+      separator: "\\n\\n"
+    rationales:
+      - question: There are 3 cars, and 2 more arrive. How many are there?
+        rationale: There were 3 cars. 2 more arrive. 3 + 2 = 5.
+        answer: 5
+
+or JSON lines with the fields of a rationale, in the form above. What is asked for is then written as the rationales
+are: ``question``, ``begin``, the rationale, ``conclusion``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from start_agent.config import read_yaml
+from start_agent.errors import ConfigError, DataError
+from start_agent.problem import Problem
+from start_agent.tasks.prompts import question_text
+
+_FIELD = re.compile(r"\{(question|answer)\}")
+
+
+class Form(BaseModel):
+    """How problems, rationales and answers are written down."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    question: str = Field("Q: {question}\nA:", description="the prompt")
+    hint: str = Field("Q: {question}\nThe right answer is {answer}.\nA:", description="the prompt, the answer shown")
+    begin: str = Field(" ", description="what stands before a rationale")
+    conclusion: str = Field(" The answer is {answer}.", description="what follows a rationale")
+    separator: str = Field("\n\n", min_length=1, description="ends an example, and what a model writes")
+
+    @field_validator("question", "hint", "conclusion")
+    @classmethod
+    def _has_its_places(cls, template: str, info: Any) -> str:
+        wanted = {"question": ["question"], "hint": ["question", "answer"], "conclusion": ["answer"]}[info.field_name]
+        if sorted(_FIELD.findall(template)) != sorted(wanted):
+            raise ValueError("must hold " + " and ".join(f"{{{name}}}" for name in wanted) + ", each once")
+        if info.field_name == "conclusion" and not template.partition("{answer}")[0].strip():
+            raise ValueError("must say something before {answer}: the answer is found by it")
+        return template
+
+    def prompt(self, problem: Problem, *, hinted: bool = False) -> str:
+        """What stands before a rationale."""
+        return _filled(self.hint if hinted else self.question, question_text(problem), problem.answer)
+
+    def answer(self, written: str) -> str | None:
+        """The answer that a text concludes with; None where it has no conclusion. The last one counts."""
+        before, _, after = self.conclusion.partition("{answer}")
+        place = written.rfind(before.strip())
+        if place < 0:
+            return None
+        found = written[place + len(before.strip()) :].strip()
+        return found.removesuffix(after.strip()).strip() or None
+
+
+@dataclass(frozen=True, slots=True)
+class Shots:
+    """The few rationales in their form. Each is a problem, and what was written for it."""
+
+    form: Form
+    examples: tuple[tuple[Problem, str], ...]
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a file of rationales. Raises ConfigError or DataError; one line, with what is wrong."""
+        form, rows = Form(), _json_lines(path) if path.suffix == ".jsonl" else None
+        if rows is None:
+            content = read_yaml(path)
+            if unknown := sorted(set(content) - {"form", "rationales"}):
+                raise ConfigError(f"{path}: unknown key {unknown[0]!r}; known are form, rationales")
+            form, rows = _form(path, content.get("form")), content.get("rationales")
+        if not isinstance(rows, list) or not rows:
+            raise DataError(f"{path} has no rationales: it needs a list of question, rationale, answer")
+        examples = tuple(_example(path, number, row, form) for number, row in enumerate(rows, start=1))
+        return cls(form, examples)
+
+    def prefix(self, *, hinted: bool) -> str:
+        """What is shown before a prompt: the rationales, each after the same kind of prompt."""
+        return "".join(
+            self.form.prompt(problem, hinted=hinted) + written + self.form.separator
+            for problem, written in self.examples
+        )
+
+
+def _filled(template: str, question: str, answer: str) -> str:
+    """The template with its places filled; what is put in is not looked at again."""
+    values = {"question": question, "answer": answer}
+    return _FIELD.sub(lambda place: values[place[1]], template)
+
+
+def _form(path: Path, given: object) -> Form:
+    try:
+        return Form.model_validate({} if given is None else given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(["form", *map(str, first["loc"])])
+        raise ConfigError(f"{path}: {name}: {first['msg'].removeprefix('Value error, ')}") from error
+
+
+def _example(path: Path, number: int, row: object, form: Form) -> tuple[Problem, str]:
+    names = ("question", "rationale", "answer")
+    if not isinstance(row, dict) or sorted(row) != sorted(names):
+        raise DataError(f"{path}, rationale {number}: needs {', '.join(names)}, and nothing else")
+    question, rationale, answer = (str(row[name]).strip() for name in names)
+    if not (question and rationale and answer):
+        raise DataError(f"{path}, rationale {number}: a field is empty")
+    written = f"{form.begin}{rationale}{_filled(form.conclusion, question, answer)}"
+    if form.separator in written:
+        raise DataError(f"{path}, rationale {number}: holds the separator {form.separator!r}, which would end it")
+    return Problem(question, answer), written
+
+
+def _json_lines(path: Path) -> Sequence[Any]:
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise DataError(f"{path} is no JSON lines: {error}") from error

@@ -1,0 +1,130 @@
+"""STaR's learner for problems in words: any causal model, through the engines, from a few rationales."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from start_agent.engines.base import Engine, Sampling, TurnRequest
+from start_agent.errors import DataError, ModelError
+from start_agent.grading import GraderPool, grade
+from start_agent.markers import Markers, Matcher, State
+from start_agent.problem import Kind, Problem
+from start_agent.seeds import derive_seed
+from start_agent.tokenizer import Tokenizer
+from start_agent.training.options import SftOptions
+from start_agent.training.rationales import Shots
+from start_agent.training.sft import train
+from start_agent.training.star import Row, Written
+from start_agent.watch import Armed, Repetition, StopKind, Watch
+
+
+class WritingOptions(BaseModel):
+    """How rationales are written."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_new_tokens: int = Field(512, ge=1, description="tokens of a rationale and its answer, at most")
+    concurrency: int = Field(256, ge=1, description="rationales in flight at once")
+
+
+class TaskLearner:
+    """See ``star.Learner``.
+
+    The texts are plain documents, not chats: what a base model continues. A rationale ends at the form's separator,
+    as the base learns it from the examples, or at an end of sequence, as its fine-tuned descendants do; the one is
+    put in the place of the other, so that training teaches to end.
+
+    Args:
+        base: a name of the hub, or a folder.
+        engine: makes an engine for a model, not yet open.
+        shots: the few rationales.
+        sampling: how tokens are drawn.
+        writing: how much, and how many at once.
+        training: how the base is fine-tuned; steps and seed are the loop's.
+    """
+
+    def __init__(
+        self,
+        base: str,
+        engine: Callable[[str], Engine],
+        shots: Shots,
+        *,
+        sampling: Sampling | None = None,
+        writing: WritingOptions | None = None,
+        training: SftOptions | None = None,
+    ) -> None:
+        self.base, self.engine, self.shots = base, engine, shots
+        self.sampling, self.writing = sampling or Sampling(), writing or WritingOptions()
+        self.training = training or SftOptions()
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The base's, which its descendants take over."""
+        tokenizer = Tokenizer.from_pretrained(self.base)
+        if not tokenizer.eos_ids:
+            raise ModelError(
+                f"the tokenizer of {self.base!r} names no end of sequence: training could not teach to end"
+            )
+        return tokenizer
+
+    def prompt_ids(self, problem: Problem) -> Sequence[int]:
+        """See ``star.Learner``."""
+        return self._encoded(self.shots.form.prompt(problem))
+
+    def write(
+        self, model: str, problems: Sequence[Problem], *, hinted: bool, few_shot: bool, seed: int
+    ) -> Sequence[Written]:
+        """See ``star.Learner``. Raises what the engine and the grader raise, and DataError for problems in code."""
+        if any(problem.kind is Kind.CODE for problem in problems):
+            raise DataError("STaR judges answers in words and numbers: it cannot learn from problems in code")
+        shown = self.shots.prefix(hinted=hinted) if few_shot else ""
+        prompts = [self._encoded(shown + self.shots.form.prompt(problem, hinted=hinted)) for problem in problems]
+        return asyncio.run(self._write(model, problems, prompts, seed))
+
+    def fine_tune(self, model: str, rows: Sequence[Row], *, steps: int, seed: int, output: Path) -> None:
+        """See ``star.Learner``; goes on from a checkpoint in the folder."""
+        train(model, rows, self.training.model_copy(update={"max_steps": steps, "seed": seed % 2**31}), output)
+
+    async def _write(
+        self, model: str, problems: Sequence[Problem], prompts: Sequence[Sequence[int]], seed: int
+    ) -> list[Written]:
+        markers = Markers(connectives=(), think_end=self.shots.form.separator, languages=())
+        matcher = Matcher(self.tokenizer, markers)
+        armed = Armed(self.tokenizer.eos_ids, code=False, replace=True, repetition=Repetition())
+        slots = asyncio.Semaphore(self.writing.concurrency)
+        async with GraderPool() as pool, self.engine(model) as engine:
+
+            async def one(problem: Problem, prompt: Sequence[int]) -> Written:
+                request = TurnRequest(
+                    trace_id=problem.key,
+                    token_ids=prompt,
+                    sampling=self.sampling,
+                    seed=derive_seed(seed, problem.key),
+                    max_tokens=self.writing.max_new_tokens,
+                    new_watch=lambda: Watch(matcher, State(), armed),
+                )
+                async with slots:
+                    turn = await engine.generate(request)
+                    await engine.release(problem.key)
+                if turn.stop not in (StopKind.EOS, StopKind.THINK_END):
+                    return Written(turn.token_ids, right=False)
+                answer = self.shots.form.answer(self.tokenizer.decode(turn.token_ids))
+                verdict = await grade(problem, answer, pool=pool)
+                return Written((*turn.token_ids, min(self.tokenizer.eos_ids)), verdict.correct)
+
+            return list(await asyncio.gather(*map(one, problems, prompts)))
+
+    def _encoded(self, text: str) -> list[int]:
+        return [*self._begin, *self.tokenizer.encode(text)]
+
+    @cached_property
+    def _begin(self) -> list[int]:
+        """What the vocabulary puts before every text: the begin of sequence, where there is one."""
+        return [
+            token_id for token_id in self.tokenizer.backend.encode("").ids if token_id not in self.tokenizer.eos_ids
+        ]

@@ -24,7 +24,8 @@ where there are no colours); the model's words are white, hints yellow, outputs 
 prompt blue. A table counts the tokens of each."""
 
 _EXPORT = """Write a training set for other tools, with its card and manifest. datasets, jsonl, trl and verl carry the
-mask; ShareGPT has no place for one. --push uploads to the hub instead, always as a private data set."""
+mask; ShareGPT has no place for one. --push uploads to the hub instead: a private data set, never one
+that is public already."""
 
 _EXPORT_EXAMPLES = """examples:
   start-agent rows export data/seed --format trl --output export/seed

@@ -12,7 +12,6 @@ from start_agent.cli.main import main
 from start_agent.engines import factory
 from start_agent.engines.base import TurnRequest
 from start_agent.engines.scripted import ScriptedEngine, byte_tokenizer
-from start_agent.pocket import weights_path
 from tests.support.batches import stable
 
 CLASS = "class Solution:\n    def double(self, n: int) -> int:\n        "
@@ -70,9 +69,11 @@ def rows(path: Path) -> Path:
 @pytest.fixture
 def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(factory, "create", lambda *given: ScriptedEngine(script))
-    data = rows(tmp_path / "problems.jsonl")
+    data, model = rows(tmp_path / "problems.jsonl"), tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
     hints = ["--hint-probability", "1", "--rounds", "0", "--kernels", "2"]
-    options = ["batch", "--task", "livecodebench", "--data", str(data), "--model", str(weights_path()), *hints]
+    options = ["batch", "--task", "livecodebench", "--data", str(data), "--model", str(model), *hints]
     return [*options, "--output-dir", str(tmp_path / "run")]
 
 

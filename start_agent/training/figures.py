@@ -37,7 +37,7 @@ def _table(figure: Figure, rows: Mapping[str, Any]) -> None:
 
 
 def _ablation(figure: Figure, rows: Mapping[str, Any]) -> None:
-    _bars(figure.subplots(), list(rows.values()), "START-0, unhinted, by what the loss does with the hints")
+    _bars(figure.subplots(), list(rows.values()), "unhinted, by what the loss does with the hints")
 
 
 def _bars(axes: Axes, rows: list[Mapping[str, Any]], title: str) -> None:

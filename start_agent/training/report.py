@@ -18,7 +18,7 @@ from start_agent.batch.store import write_whole
 from start_agent.batch.summary import summarize
 from start_agent.training.data import need_data
 from start_agent.training.hint_rft import Parts
-from start_agent.training.reproduce import MAJORITY, VARIANTS, ReproduceOptions
+from start_agent.training.reproduce import BOTH_ROUNDS, MAJORITY, VARIANTS, ReproduceOptions
 from start_agent.training.stages import Standings
 from start_agent.versions import versions
 
@@ -38,6 +38,7 @@ PAIRS: tuple[tuple[str, str], ...] = (
     ("base", "rft"),
     ("base", "start-0"),
     ("start-0", "start"),
+    ("base-sampled", "start"),
     ("base-hint", "start"),
     ("rft", "start"),
     ("start", "start-hint"),
@@ -104,6 +105,7 @@ def build_report(folder: Path, options: ReproduceOptions, parts: Parts, standing
             name: asdict(measure(folder, model, title, sampled=f"{model}-sampled"))
             for name, (model, title) in _variants().items()
         }
+        report["ablation_pairs"] = [_pair(folder, first, f"start-{BOTH_ROUNDS}") for first in ("base-hint", "start")]
     if "star" in options.parts:
         report["star"] = json.loads((folder / "star" / "report.json").read_bytes())
     report["checks"] = [asdict(check) | {"met": check.met} for check in checks]
@@ -129,14 +131,18 @@ def measure(folder: Path, name: str, title: str, *, sampled: str | None = None) 
         found.tool_calls * found.samples,
         found.tokens * found.samples,
         None if sampled is None else summarize(folder / f"eval-{sampled}").unhinted_rate,
-        {level: row["accuracy"] for level, row in found.groups.get("level", {}).items()},
+        # Those of single samples would not be those of their majority.
+        {} if majority else {level: row["accuracy"] for level, row in found.groups.get("level", {}).items()},
     )
 
 
 def _variants() -> dict[str, tuple[str, str]]:
-    """The ablation's rows: name → evaluation and title, the recipe's own first."""
-    own = {"mask": ("start-0", "masked, from the first hint on (the recipe)")}
-    return own | {name: (f"start-0-{name}", title) for name, (title, _, _) in VARIANTS.items()}
+    """The ablation's rows: name → evaluation and title, the recipe's own before the others, START after START-0."""
+    rows = {"mask": ("start-0", "START-0, hints masked, learned from the first hint on (the recipe)")}
+    rows |= {name: (f"start-0-{name}", f"START-0, hints {title}") for name, (title, _, _) in VARIANTS.items()}
+    rows["start-mask"] = ("start", "START, from the recipe's START-0")
+    rows[f"start-{BOTH_ROUNDS}"] = (f"start-{BOTH_ROUNDS}", f"START, from hints {VARIANTS[BOTH_ROUNDS][0]}")
+    return rows
 
 
 def _round_name(model: str, rounds: int) -> str:
@@ -175,6 +181,9 @@ def _table_checks(report: Mapping[str, Any]) -> list[Check]:
         Check("start_0_minus_base", table["start-0"]["accuracy"] - table["base"]["accuracy"], ">=", 0.0),
         Check("start_minus_start_0", start - table["start-0"]["accuracy"], ">=", 0.0),
         Check("base_hint_minus_base", hinted["difference"], ">=", 0.0),  # the test below is two-sided
+        Check(
+            "majority_tokens_over_start_tokens", table["base-sampled"]["tokens"] / table["start"]["tokens"], ">=", 1.0
+        ),
         Check("hint_p_value", hinted["p_value"], "<", 0.01),
     ]
 
@@ -212,7 +221,7 @@ def markdown(report: Mapping[str, Any], figures: Mapping[str, str]) -> str:
         text += ["## Sequential test-time scaling: hints in place of the end of thinking", ""]
         text += [*_rounds_text(report), *_figure(figures, "rounds")]
     if "ablation" in report:
-        text += ["## What the loss does with the hints: START-0", "", *_ablation_text(report)]
+        text += ["## What the loss does with the hints", "", *_ablation_text(report)]
         text += _figure(figures, "ablation")
     if "star" in report:
         text += ["## STaR: addition with a scratchpad", "", "See [star/report.md](star/report.md).", ""]
@@ -239,9 +248,13 @@ def _table_text(report: Mapping[str, Any]) -> list[str]:
             f"| {row['title']} | **{row['accuracy']:.1%}** | {_range(row['interval'])} | {levels} "
             f"| {row['tool_rate']:.1%} | {row['unhinted_rate']:.1%} | {sampled} | {row['tokens']:.0f} |"
         )
-    rows += ["", "| pair | difference | 95% | McNemar's p |", "|---|---|---|---|"]
-    for pair in report["pairs"]:
-        names = f"{report['table'][pair['first']]['title']} → {report['table'][pair['second']]['title']}"
+    return [*rows, "", *_pairs_text(report["pairs"], TABLE)]
+
+
+def _pairs_text(pairs: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -> list[str]:
+    rows = ["| pair | difference | 95% | McNemar's p |", "|---|---|---|---|"]
+    for pair in pairs:
+        names = f"{titles[pair['first']]} → {titles[pair['second']]}"
         rows.append(f"| {names} | {pair['difference']:+.1%} | {_range(pair['interval'])} | {pair['p_value']:.2g} |")
     return [*rows, ""]
 
@@ -255,13 +268,14 @@ def _rounds_text(report: Mapping[str, Any]) -> list[str]:
 
 
 def _ablation_text(report: Mapping[str, Any]) -> list[str]:
-    rows = ["| hints | right | 95% | calls Python, greedy | sampled | tokens |", "|---|---|---|---|---|---|"]
+    rows = ["| | right | 95% | calls Python, greedy | sampled | tokens |", "|---|---|---|---|---|---|"]
     rows += [
         f"| {row['title']} | {row['accuracy']:.1%} | {_range(row['interval'])} | {row['unhinted_rate']:.1%} "
         f"| {row['sampled_tool_rate']:.1%} | {row['tokens']:.0f} |"
         for row in report["ablation"].values()
     ]
-    return [*rows, ""]
+    titles = TABLE | dict(_variants().values())
+    return [*rows, "", *_pairs_text(report["ablation_pairs"], titles)]
 
 
 def _range(interval: Sequence[float]) -> str:

@@ -38,6 +38,9 @@ VARIANTS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 }
 """Of START-0, beside the recipe's own: name → title, what its loss and its filters change."""
 
+BOTH_ROUNDS = "mix"
+"""The variant that is taken through the second round too, as the recipe's own is."""
+
 
 class ReproduceOptions(BaseModel):
     """What is reproduced."""
@@ -127,7 +130,16 @@ def _ablation(parts: Parts, options: ReproduceOptions) -> list[Stage]:
             evaluation(parts, options, model, model, plain),
             evaluation(parts, options, f"{model}-sampled", model, plain, sampled=True),
         ]
-    return stages
+    start_0, start = f"start-0-{BOTH_ROUNDS}", f"start-{BOTH_ROUNDS}"
+    sampled = sample(parts, f"sampled-{BOTH_ROUNDS}", str(parts.recipe.output_dir / start_0), start_0)
+    return [
+        *stages,
+        *sampled,
+        select(parts, f"start-data-{BOTH_ROUNDS}", "rft", [stage.name for stage in sampled]),
+        fine_tune(parts, start, f"start-data-{BOTH_ROUNDS}", parts.recipe.sft),
+        evaluation(parts, options, start, start, plain),
+        evaluation(parts, options, f"{start}-sampled", start, plain, sampled=True),
+    ]
 
 
 def evaluation(

@@ -92,6 +92,7 @@ def test_the_checks(folder: Path) -> None:
         "start_minus_start_0": 0.3,
         "base_round_3_minus_round_0": 0.3,
         "base_hint_minus_base": 0.4,
+        "majority_tokens_over_start_tokens": 4.0,
     }
     assert checks["hint_p_value"]["value"] == pytest.approx(2 / 2**8)  # eight problems, all to one side
     assert all(check["met"] for check in checks.values())

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 
 from start_agent.batch.store import read_records
-from start_agent.errors import InputError
+from start_agent.errors import InputError, RunDirectoryError
 from start_agent.stats import mcnemar_p_value, mean_interval, paired_interval, wilson_interval
 
 
@@ -82,12 +82,16 @@ def read_run(path: Path) -> dict[str, Solved]:
     """The problems of a run directory by their keys. Raises RunDirectoryError."""
     found: dict[str, Solved] = {}
     for record in read_records(path, traces=False):
-        solved = found.setdefault(record["problem"], Solved(record["question"]))
-        solved.samples += 1
-        solved.right += record["correct"]
-        solved.tokens += record["counts"]["tokens"]
-        solved.tool_calls += record["counts"]["tool_calls"]
-        solved.with_tool += record["counts"]["tool_calls"] > 0
+        try:
+            counts = record["counts"]
+            solved = found.setdefault(record["problem"], Solved(record["question"]))
+            solved.samples += 1
+            solved.right += record["correct"]
+            solved.tokens += counts["tokens"]
+            solved.tool_calls += counts["tool_calls"]
+            solved.with_tool += counts["tool_calls"] > 0
+        except (KeyError, TypeError) as error:
+            raise RunDirectoryError(f"{path} has a record without a readable {error}: it is of no batch") from error
     return found
 
 

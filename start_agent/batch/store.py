@@ -79,6 +79,9 @@ class RunDirectory:
             (path / SUMMARY).unlink(
                 missing_ok=True
             )  # it told of an end; there is one again when this run has come to it
+        except (FileExistsError, NotADirectoryError):
+            self.close()
+            raise RunDirectoryError(f"{path} is a file, or lies below one: name a folder") from None
         except OSError as error:
             self.close()
             raise BatchError(f"cannot use the run directory {path}: {error.strerror}") from error
@@ -232,12 +235,12 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
 
 def _parse(line: bytes, traces: bool) -> dict[str, Any]:
     """A line's record. The trace, most of the line, is cut off before parsing where nobody wants it."""
+    record = None
     if not traces and (place := line.find(_TRACE)) >= 0:
-        try:
-            return dict(json.loads(line[:place] + b"}"))
-        except ValueError:
-            pass  # another field holds something that looks like a trace
-    record = json.loads(line)
+        with suppress(ValueError):  # another field may hold something that looks like a trace
+            record = json.loads(line[:place] + b"}")
+    if record is None:
+        record = json.loads(line)
     if not isinstance(record, dict):
         raise ValueError("not an object")
     if not traces:

@@ -160,6 +160,8 @@ def _files(path: Path) -> list[Path]:
         if path.suffix.lower() not in _FORMATS:
             raise DataError(f"{path} is of no known format: known are {', '.join(_FORMATS)}")
         return [path]
+    if not path.is_dir():
+        raise DataError(f"{path} is neither a file nor a folder")
     files = sorted(file for file in path.iterdir() if file.suffix.lower() in _FORMATS)
     formats = {_FORMATS[file.suffix.lower()] for file in files}
     if len(formats) != 1:

@@ -127,7 +127,11 @@ def stages_of(parts: Parts) -> list[Stage]:
     """
     recipe, folder = parts.recipe, parts.recipe.output_dir
     for name in (recipe.seed_sft, recipe.sft):
-        config.build(SftOptions, read_recipe(name))
+        longest = config.build(SftOptions, read_recipe(name)).max_length
+        if parts.filters.max_length > longest:
+            raise ConfigError(
+                f"--max-length {parts.filters.max_length}: the recipe {name} takes up to {longest} tokens"
+            )
     if recipe.samples % recipe.sampling_runs:
         raise ConfigError(f"--sampling-runs {recipe.sampling_runs}: {recipe.samples} samples cannot be spread evenly")
     greedy = solve(parts, "greedy", parts.model, parts.decoding.model_copy(update={"hints": False}))

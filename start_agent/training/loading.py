@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,10 @@ def read_rows(path: Path) -> Sequence[Mapping[str, Any]]:
         except ImportError as error:
             raise MissingExtraError(error.name or "datasets", "train") from error
         return numbers(load_from_disk(str(path)))
-    file_path = path / ROWS if path.is_dir() else path
+    file_path = path
+    if path.is_dir():
+        _whole(path)
+        file_path = path / ROWS
     try:
         with file_path.open(encoding="utf-8") as file:
             return [_row(line) for line in file if line.strip()]
@@ -42,6 +45,21 @@ def read_rows(path: Path) -> Sequence[Mapping[str, Any]]:
         ) from error
     except (ValueError, TypeError, AttributeError) as error:
         raise DataError(f"{file_path} holds something that is no row: {error}") from error
+
+
+def _whole(path: Path) -> None:
+    """Raise DataError where a data folder is unfinished, or its rows are not those that its manifest tells of."""
+    try:
+        told = json.loads((path / MANIFEST).read_bytes())["digest"]
+        with (path / ROWS).open("rb") as file:
+            found = file_digest(file, "sha256").hexdigest()
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path} is no whole data folder ({MANIFEST} and {ROWS}): run its select command again, "
+            "or name a JSONL file of rows, or a folder that datasets saved"
+        ) from error
+    if found != told:
+        raise DataError(f"{path / ROWS} has been changed since it was written: select again, or name the file itself")
 
 
 def numbers(rows: Any) -> Sequence[Mapping[str, Any]]:

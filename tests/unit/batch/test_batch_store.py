@@ -150,8 +150,9 @@ def test_what_is_no_run_directory_is_said_in_one_line(tmp_path: Path) -> None:
 
 def test_a_file_in_the_way(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(BatchError, match="cannot use the run directory"):
-        RunDirectory.open(tmp_path / "file", OPTIONS)
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(RunDirectoryError, match="is a file, or lies below one: name a folder"):
+            RunDirectory.open(path, OPTIONS)
 
 
 def test_a_full_disk_costs_the_record_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

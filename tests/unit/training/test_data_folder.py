@@ -11,7 +11,7 @@ import pytest
 
 from start_agent.errors import ConfigError, DataError
 from start_agent.trace import SpanKind
-from start_agent.training import data, export
+from start_agent.training import data, export, loading
 from start_agent.training.data import check, columns_of, need_data, read_data, read_rows, write_data
 from start_agent.training.export import Format
 from start_agent.training.messages import TOOLS, messages
@@ -285,3 +285,15 @@ def test_a_repair_is_told(tmp_path: Path) -> None:
     assert found.report["repaired"] == {"cut_after_answer": 1}
     assert check(tmp_path / "data").good  # the source is the trace as it was stored
     assert "| cut_after_answer | 1 |" in (tmp_path / "data" / "README.md").read_text()
+
+
+def test_training_reads_whole_and_unchanged_folders_alone(folder: Path) -> None:
+    assert len(loading.read_rows(folder)) == need_data(folder).rows
+    rows = folder / "rows.jsonl"
+    rows.write_bytes(rows.read_bytes().replace(b'"labels": [', b'"labels": [ ', 1))
+    with pytest.raises(DataError, match="has been changed since it was written"):
+        loading.read_rows(folder)
+    assert loading.read_rows(rows)  # by its own name it is a file like any other
+    (folder / "data.json").unlink()
+    with pytest.raises(DataError, match="no whole data folder"):
+        loading.read_rows(folder)

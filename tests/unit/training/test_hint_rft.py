@@ -139,6 +139,7 @@ def test_parts_alone() -> None:
         ({"samples": 5, "sampling_runs": 2}, "cannot be spread evenly"),
         ({"sft": "none"}, "no recipe 'none'"),
         ({"samples": 0}, "--samples: input should be greater"),
+        ({"max_length": 4096}, "the recipe pocket-seed takes up to 1024 tokens"),
         ({"launcher": "accelerate 'launch"}, "--launcher: no closing quotation"),
         ({"connectives": ()}, "--connectives: an empty list"),
     ],

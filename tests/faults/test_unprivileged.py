@@ -15,7 +15,7 @@ _SUITE = ("tests/faults", "tests/contract/test_sandbox_contract.py", "tests/unit
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="this run is an ordinary user's already")
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_the_suite_as_an_ordinary_user() -> None:
     pytest_here = [sys.executable, "-m", "pytest", "-rs", "--ignore=tests/faults/test_batch_kill.py"]
     command = [sys.executable, "tests/support/unprivileged.py", *pytest_here, *_SUITE]

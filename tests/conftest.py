@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 from hypothesis import settings
 
@@ -9,6 +11,12 @@ from tests.support import vocabularies
 
 settings.register_profile("tests", deadline=None, derandomize=True, max_examples=150, database=None)
 settings.load_profile("tests")
+
+
+# Who starts the tests in the background of a shell has these ignored, and so would all that the tests start.
+for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _handler)
 
 
 @pytest.fixture(scope="session", params=vocabularies.NAMES)

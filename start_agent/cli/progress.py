@@ -5,19 +5,16 @@ from __future__ import annotations
 import sys
 import time
 from types import TracebackType
-from typing import Self
-
-from rich.console import Console, RenderableType
-from rich.live import Live
 
 from sandbox import BaseSandbox
 from start_agent.batch.tally import Tally
+from start_agent.cli.live import LiveView
 from start_agent.stats import wilson_interval
 
 _PLAIN_EVERY = 10.0  # seconds
 
 
-class Progress:
+class Progress(LiveView):
     """A listener of ``run_batch``, on stderr. Use it in ``with``.
 
     Args:
@@ -29,23 +26,12 @@ class Progress:
         self._total, self._sandbox = total, sandbox
         self._tally = Tally()
         self._said = time.perf_counter()
-        console = Console(stderr=True, highlight=False)
-        self._live = (
-            Live(console=console, refresh_per_second=4, get_renderable=self._renderable, transient=True)
-            if console.is_terminal
-            else None
-        )
-
-    def __enter__(self) -> Self:
-        if self._live is not None:
-            self._live.start()
-        return self
+        super().__init__(self._text, per_second=4, transient=True)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._live is not None:
-            self._live.stop()
+        super().__exit__(kind, error, traceback)
         if self._tally.done or self._tally.faults:
             print(self._text(), file=sys.stderr, flush=True)
 
@@ -53,12 +39,9 @@ class Progress:
         """Take the news."""
         self._tally = tally
         now = time.perf_counter()
-        if self._live is None and now - self._said >= _PLAIN_EVERY:
+        if self.live is None and now - self._said >= _PLAIN_EVERY:
             self._said = now
             print(self._text(), file=sys.stderr, flush=True)
-
-    def _renderable(self) -> RenderableType:
-        return self._text()
 
     def _text(self) -> str:
         tally = self._tally

@@ -4,40 +4,23 @@ from __future__ import annotations
 
 import sys
 import time
-from types import TracebackType
-from typing import Self
 
-from rich.console import Console
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from start_agent.cli.live import LiveView
 from start_agent.training.stages import Standing, Standings
 
 _STYLES = {"waiting": "dim", "running": "bold", "done": "green", "failed": "bold red"}
 
 
-class StagesView:
+class StagesView(LiveView):
     """A listener of ``run_stages``, on stderr. Use it in ``with``."""
 
     def __init__(self) -> None:
         self._standings: Standings | None = None
         self._said: dict[str, str] = {}
-        console = Console(stderr=True, highlight=False)
-        self._live = (
-            Live(console=console, refresh_per_second=2, get_renderable=self._table) if console.is_terminal else None
-        )
-
-    def __enter__(self) -> Self:
-        if self._live is not None:
-            self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._live is not None:
-            self._live.stop()
+        super().__init__(self._table, per_second=2)
 
     def hear(self, standings: Standings) -> None:
         """Take the news."""
@@ -45,7 +28,7 @@ class StagesView:
         for name, standing in standings.stages.items():
             if standing.status != self._said.get(name, "waiting"):
                 self._said[name] = standing.status
-                if self._live is None:
+                if self.live is None:
                     print(f"{name}: {_told(standing)}", file=sys.stderr, flush=True)
 
     def _table(self) -> Table:

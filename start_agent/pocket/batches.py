@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from start_agent.pocket.corpus import EARLY, Shares, texts
+from start_agent.trace import IGNORE_INDEX
 
 if TYPE_CHECKING:
     import torch
     from tokenizers import Tokenizer
 
-IGNORED = -100  # the target that the loss passes over
 Encode = Callable[[list[str]], list[int]]
 
 
@@ -67,7 +67,7 @@ def batch(encode: Encode, seed: int, step: int, rows: int, length: int, shares: 
         documents.append(ids)
         total += len(ids)
     ids_tensor = torch.zeros(rows, length, dtype=torch.long)
-    targets = torch.full((rows, length), IGNORED, dtype=torch.long)
+    targets = torch.full((rows, length), IGNORE_INDEX, dtype=torch.long)
     owner = torch.full((rows, length), -1, dtype=torch.long)
     count = 0
     for row, members in enumerate(pack(documents, rows, length)):

@@ -10,9 +10,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from start_agent.pocket.batches import IGNORED, Encode, batch
+from start_agent.pocket.batches import Encode, batch
 from start_agent.pocket.corpus import mix_at
 from start_agent.pocket.options import BuildOptions
+from start_agent.trace import IGNORE_INDEX
 
 if TYPE_CHECKING:
     import torch
@@ -186,7 +187,7 @@ def train(
                 mask = torch.zeros(now.mask.shape, dtype=torch.bfloat16).masked_fill_(~now.mask, unseen)
                 logits = forward(input_ids=now.ids.to(device), attention_mask=mask.to(device)).logits
                 loss = functional.cross_entropy(
-                    logits.flatten(0, 1).float(), now.targets.to(device).flatten(), ignore_index=IGNORED
+                    logits.flatten(0, 1).float(), now.targets.to(device).flatten(), ignore_index=IGNORE_INDEX
                 )
             model.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from start_agent.pocket.batches import IGNORED, batch, encoder, pack
+from start_agent.pocket.batches import batch, encoder, pack
 from start_agent.pocket.corpus import texts
 from start_agent.pocket.options import BuildOptions
 from start_agent.pocket.tokenizer import train_tokenizer
+from start_agent.trace import IGNORE_INDEX
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -88,7 +89,7 @@ def test_a_step_s_batch_is_a_function_of_seed_and_step_and_keeps_documents_apart
     assert not torch.equal(one.ids, next_one.ids)
     seen = one.mask[:, 0]
     assert torch.equal(seen, seen & torch.ones(256, 256, dtype=torch.bool).tril())
-    learned = one.targets[:, :-1] != IGNORED
+    learned = one.targets[:, :-1] != IGNORE_INDEX
     assert torch.equal(one.targets[:, :-1][learned], one.ids[:, 1:][learned])
     assert bool(seen.diagonal(offset=-1, dim1=1, dim2=2)[learned].all())
 

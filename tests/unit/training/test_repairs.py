@@ -118,6 +118,18 @@ def test_one_failure_after_the_other_goes() -> None:
     assert repaired.tool_calls == 1
 
 
+def failed_and_again(failed: str, twin: str) -> Trace:
+    """A cell that failed, and the next one."""
+    return spelled(
+        POCKET,
+        (M, f"Let me run it:\n```python\n{failed}\n```\n", "code_close"),
+        output("NameError", "error"),
+        (M, f"Again:\n```python\n{twin}\n```\n", "code_close"),
+        output("42"),
+        END,
+    )
+
+
 @pytest.mark.parametrize(
     ("failed", "twin"),
     [
@@ -129,14 +141,7 @@ def test_one_failure_after_the_other_goes() -> None:
     ],
 )
 def test_a_failure_that_the_next_cell_needs_stays(failed: str, twin: str) -> None:
-    trace = spelled(
-        POCKET,
-        (M, f"Let me run it:\n```python\n{failed}\n```\n", "code_close"),
-        output("NameError", "error"),
-        (M, f"Again:\n```python\n{twin}\n```\n", "code_close"),
-        output("42"),
-        END,
-    )
+    trace = failed_and_again(failed, twin)
     assert modify(trace, POCKET) is trace
 
 
@@ -151,14 +156,7 @@ def test_a_failure_that_the_next_cell_needs_stays(failed: str, twin: str) -> Non
     ],
 )
 def test_a_failure_with_a_twin_that_stands_alone_goes(failed: str, twin: str) -> None:
-    trace = spelled(
-        POCKET,
-        (M, f"Let me run it:\n```python\n{failed}\n```\n", "code_close"),
-        output("NameError", "error"),
-        (M, f"Again:\n```python\n{twin}\n```\n", "code_close"),
-        output("42"),
-        END,
-    )
+    trace = failed_and_again(failed, twin)
     assert modify(trace, POCKET).meta[MODIFICATIONS] == ["drop_failed_cell"]
 
 

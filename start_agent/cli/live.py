@@ -1,0 +1,39 @@
+"""What is drawn anew on stderr while something goes on, where somebody looks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, RenderableType
+from rich.live import Live
+
+
+class LiveView:
+    """A view that is drawn a few times a second on a terminal, and not at all elsewhere. Use it in ``with``.
+
+    Args:
+        draw: what is to be seen now.
+        per_second: how often it is asked for.
+        transient: gone at the end.
+    """
+
+    def __init__(self, draw: Callable[[], RenderableType], *, per_second: float, transient: bool = False) -> None:
+        console = Console(stderr=True, highlight=False)
+        self.live = (
+            Live(console=console, refresh_per_second=per_second, get_renderable=draw, transient=transient)
+            if console.is_terminal
+            else None
+        )
+
+    def __enter__(self) -> Self:
+        if self.live is not None:
+            self.live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self.live is not None:
+            self.live.stop()

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from start_agent.digests import model_digest
 from start_agent.errors import MissingExtraError, ModelError
 from start_agent.pocket import EMBEDDED, weights_path
 from start_agent.prompts import BOXED_INSTRUCTION, PROMPTING
@@ -28,8 +29,8 @@ def resolve(name: str) -> ModelChoice:
     Raises:
         ModelError: a path that does not exist or is no model's folder.
     """
-    path = weights_path(name) if name in EMBEDDED else Path(name).expanduser()
-    if path.is_dir():
+    path = local_folder(name)
+    if path is not None:
         if not (path / "config.json").is_file():
             raise ModelError(f"{name!r} is a folder without a config.json: not a model")
         return ModelChoice(str(path), _instruction(path / PROMPTING))
@@ -37,6 +38,29 @@ def resolve(name: str) -> ModelChoice:
         raise ModelError(f"there is no folder {name!r}: name a model of the hub, a local folder, or 'pocket'")
     _look_up(name)
     return ModelChoice(name, BOXED_INSTRUCTION)
+
+
+def local_folder(name: str) -> Path | None:
+    """Where the model is on this machine; None of a name that only the hub or a server can know."""
+    path = weights_path(name) if name in EMBEDDED else Path(name).expanduser()
+    return path if path.is_dir() else None
+
+
+def local_digests(*names: str | None) -> dict[str, str]:
+    """By name, the digest of each model that is a local folder: what is trained anew keeps its name, not its digest.
+
+    Raises:
+        ModelError: the folder cannot be read.
+    """
+    found: dict[str, str] = {}
+    for name in filter(None, names):
+        folder = local_folder(name)
+        if folder is not None:
+            try:
+                found[name] = model_digest(folder)
+            except OSError as error:
+                raise ModelError(f"cannot read the model {folder}: {error.strerror}") from error
+    return found
 
 
 def _instruction(path: Path) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import hashlib
 import os
 import sys
 from collections.abc import AsyncGenerator, Mapping
@@ -21,6 +20,8 @@ from sandbox import most_kernels
 from start_agent import config
 from start_agent.batch.options import RUNTIME, BatchOptions, RayOptions
 from start_agent.cli.solving import SolveOptions, add_options, open_solver, resolved, run_to_end
+from start_agent.digests import file_digest
+from start_agent.models import local_digests
 from start_agent.problem import Kind
 from start_agent.tasks.options import DataOptions
 from start_agent.versions import versions
@@ -221,22 +222,18 @@ def _of_type(groups: Mapping[str, BaseModel], kind: type[Options]) -> Options:
 
 
 def _configuration(engine: str, groups: Mapping[str, BaseModel]) -> dict[str, Any]:
-    """What decides the records: all options but those of ``RUNTIME``, and the content of the files that they name."""
+    """What decides the records: all options but those of ``RUNTIME``, and the content of the files and folders
+    that they name."""
     found: dict[str, Any] = {"engine": engine}
     for title, group in groups.items():
         if not isinstance(group, RunOptions | RayOptions):
             values = group.model_dump(mode="json")
             found[title] = {name: value for name, value in values.items() if name not in RUNTIME}
-    hint_files = _of_type(groups, SolveOptions).hint_files
+    options = _of_type(groups, SolveOptions)
     data = _of_type(groups, DataOptions).data
-    files = [path for path in (*hint_files, *([Path(data).expanduser()] if data else [])) if path.is_file()]
-    found["files"] = {str(path): _digest(path) for path in files}
+    files = [path for path in (*options.hint_files, *([Path(data).expanduser()] if data else [])) if path.is_file()]
+    found["files"] = {str(path): file_digest(path) for path in files} | local_digests(options.model)
     return found
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _report(directory: RunDirectory, options: BatchOptions, tally: Tally) -> None:

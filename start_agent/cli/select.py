@@ -73,6 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Select and write; 0 where there are rows."""
     from start_agent.training.data import read_data, source_digests, write_data
     from start_agent.training.filters import FilterOptions
+    from start_agent.training.leakage import held_out_digests
     from start_agent.training.selection import SelectionOptions, hint_rft_pairs, rft
 
     file, given = config.read_yaml(arguments.config), vars(arguments)
@@ -88,6 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
         "filters": filters.model_dump(mode="json"),
         "loss": policy.model_dump(mode="json"),
         "records": source_digests((*options.greedy, *options.runs)),
+        "held_out": held_out_digests(options.held_out),
     }
     found = read_data(options.output_dir, resolved)
     if found is not None:

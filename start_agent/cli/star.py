@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from start_agent import config
+from start_agent.digests import file_digest
 from start_agent.engines import factory
 from start_agent.engines.base import Engine, Sampling
 from start_agent.errors import ConfigError
@@ -138,7 +138,7 @@ def run_miniature(arguments: argparse.Namespace) -> int:
 def run(arguments: argparse.Namespace) -> int:
     """Run the loop on a task; 0 where it came to its end."""
     from start_agent.batch.store import RunDirectory
-    from start_agent.models import resolve
+    from start_agent.models import local_digests, resolve
     from start_agent.tasks import stream
     from start_agent.training.rationales import Shots
     from start_agent.training.star import run_star
@@ -164,8 +164,9 @@ def run(arguments: argparse.Namespace) -> int:
     problems, evaluations = set_aside(list(stream(data)), own.dev, own.held_out)
     decisive: dict[str, Any] = {
         "engine": arguments.engine,
-        "rationales": hashlib.sha256(own.rationales.read_bytes()).hexdigest(),
+        "rationales": file_digest(own.rationales),
         "model": own.model,
+        "files": local_digests(own.model),
         "dev": own.dev,
         "held_out": own.held_out,
     }

@@ -18,12 +18,12 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from hashlib import file_digest
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from start_agent.batch.store import RECORDS, differences, read_config, read_records, write_whole
+from start_agent.digests import file_digest
 from start_agent.errors import ConfigError, DataError, RowError, RunDirectoryError
 from start_agent.tokenizer import Tokenizer
 from start_agent.training.card import card
@@ -219,8 +219,7 @@ def check(path: Path) -> Checked:
     for row in read_rows(path):
         found.rows += 1
         owed.setdefault(row["run"], {})[row["key"]] = row["source"]
-    with (path / ROWS).open("rb") as file:
-        found.intact = file_digest(file, "sha256").hexdigest() == need_data(path).digest
+    found.intact = file_digest(path / ROWS) == need_data(path).digest
     for run, sources in owed.items():
         for record in read_records(Path(run)):
             source = sources.pop(record["key"], None)
@@ -249,8 +248,7 @@ def source_digests(runs: tuple[Path, ...]) -> dict[str, str]:
     found: dict[str, str] = {}
     for run in runs:
         try:
-            with (run / RECORDS).open("rb") as file:
-                found[str(run)] = file_digest(file, "sha256").hexdigest()
+            found[str(run)] = file_digest(run / RECORDS)
         except OSError as error:
             raise RunDirectoryError(
                 f"{run} is no run directory: cannot read its {RECORDS}: {error.strerror}"
@@ -268,8 +266,7 @@ def _write_sorted(path: Path, lines: BinaryIO, places: list[tuple[str, int, int]
             file.write(lines.read(size))
         file.flush()
         os.fsync(file.fileno())
-    with sorted_path.open("rb") as written:
-        digest = file_digest(written, "sha256").hexdigest()
+    digest = file_digest(sorted_path)
     sorted_path.replace(path)
     return digest
 

@@ -27,6 +27,8 @@ from hashlib import sha256
 from pathlib import Path
 
 from start_agent.batch.store import RECORDS, read_records
+from start_agent.digests import file_digest
+from start_agent.errors import InputError
 from start_agent.problem import Problem
 from start_agent.tasks import DataOptions, stream
 from start_agent.tasks.definitions import TASKS
@@ -147,6 +149,24 @@ def read_held_out(names: Sequence[str], threshold: float = THRESHOLD, *, reworde
         for problem in stream(options):
             held_out.add(problem.question, problem.key, problem.answer)
     return held_out
+
+
+def held_out_digests(names: Sequence[str]) -> dict[str, str]:
+    """By name, the sha256 of each run's records and of each file; what a task makes or fetches has none.
+
+    Raises:
+        InputError: one cannot be read.
+    """
+    found: dict[str, str] = {}
+    for name in names:
+        path = Path(name).expanduser()
+        file = path / RECORDS if path.is_dir() else path
+        if file.is_file():
+            try:
+                found[name] = file_digest(file)
+            except OSError as error:
+                raise InputError(f"--held-out: cannot read {file}: {error.strerror}") from error
+    return found
 
 
 def _digest(words: list[str]) -> bytes:

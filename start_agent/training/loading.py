@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from start_agent.digests import file_digest
 from start_agent.errors import DataError, MissingExtraError
 from start_agent.training.data import MANIFEST, ROWS
 
@@ -51,8 +51,7 @@ def _whole(path: Path) -> None:
     """Raise DataError where a data folder is unfinished, or its rows are not those that its manifest tells of."""
     try:
         told = json.loads((path / MANIFEST).read_bytes())["digest"]
-        with (path / ROWS).open("rb") as file:
-            found = file_digest(file, "sha256").hexdigest()
+        found = file_digest(path / ROWS)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{path} is no whole data folder ({MANIFEST} and {ROWS}): run its select command again, "
@@ -75,7 +74,7 @@ def source(path: Path) -> dict[str, str]:
     found = {"source": f"`{path}`"}
     manifest = path / MANIFEST
     if manifest.is_file():
-        found["sha256 of its data.json"] = f"`{sha256(manifest.read_bytes()).hexdigest()}`"
+        found["sha256 of its data.json"] = f"`{file_digest(manifest)}`"
     return found
 
 

@@ -6,15 +6,13 @@ import json
 import shutil
 from collections.abc import Iterator
 from fnmatch import fnmatch
-from hashlib import sha256
 from pathlib import Path
 
+from start_agent.digests import MODEL_CONFIG
 from start_agent.errors import ModelError, RunDirectoryError
 from start_agent.models import resolve
 from start_agent.prompts import PROMPTING
 from start_agent.tokenizer import first_line
-
-CONFIG = "config.json"
 
 # Copied byte by byte, never saved anew: ids, special tokens and the chat template stay what they are.
 _TAKEN_OVER = (
@@ -31,7 +29,6 @@ _TAKEN_OVER = (
     PROMPTING,
 )
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
-_SAMPLE = 1 << 20  # bytes of each end of a file of weights that its digest covers
 
 
 def base_folder(model: str) -> Path:
@@ -42,27 +39,14 @@ def base_folder(model: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(location, allow_patterns=[CONFIG, *_TAKEN_OVER, *_WEIGHTS]))
+        return Path(snapshot_download(location, allow_patterns=[MODEL_CONFIG, *_TAKEN_OVER, *_WEIGHTS]))
     except Exception as error:  # whatever the hub's client and the HTTP library under it raise
         raise ModelError(f"cannot download the model {model!r}: {first_line(error)}") from error
 
 
-def digest(folder: Path) -> str:
-    """sha256 over a model's configuration and both ends of each file of its weights: another training shows there."""
-    total = sha256((folder / CONFIG).read_bytes())
-    for path in _matching(folder, _WEIGHTS):
-        size = path.stat().st_size
-        total.update(f"{path.name} {size}\n".encode())
-        with path.open("rb") as file:
-            total.update(file.read(_SAMPLE))
-            file.seek(max(size - _SAMPLE, 0))
-            total.update(file.read())
-    return total.hexdigest()
-
-
 def dtype(folder: Path) -> str:
     """The type that a model's weights are stored in: its configuration's, or float32."""
-    values = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    values = json.loads((folder / MODEL_CONFIG).read_text(encoding="utf-8"))
     return str(values.get("dtype") or values.get("torch_dtype") or "float32").removeprefix("torch.")
 
 
@@ -83,9 +67,9 @@ def install(weights: Path, base: Path, output: Path) -> None:
             path.replace(output / path.name)
         for path in _matching(base, _TAKEN_OVER):
             shutil.copyfile(path, output / path.name)
-        beside = output / f"{CONFIG}.new"
-        shutil.copyfile(base / CONFIG, beside)
-        beside.replace(output / CONFIG)
+        beside = output / f"{MODEL_CONFIG}.new"
+        shutil.copyfile(base / MODEL_CONFIG, beside)
+        beside.replace(output / MODEL_CONFIG)
         shutil.rmtree(weights)
     except OSError as error:
         raise RunDirectoryError(f"cannot write the model to {output}: {error.strerror}") from error

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from start_agent.batch.store import differences, take_lock, write_whole
+from start_agent.digests import MODEL_CONFIG, model_digest
 from start_agent.errors import DataError, MissingExtraError, RunDirectoryError
 from start_agent.training import checkpoints, saving
 from start_agent.training.curves import write_curve
@@ -109,7 +110,7 @@ def train(
     with _held(work):
         run = {
             "base": model,
-            "base_digest": saving.digest(base),
+            "base_digest": model_digest(base),
             "rows": {"count": facts.rows, "digest": facts.digest},
             "options": json.loads(options.model_dump_json(exclude=set(RUNTIME))),
         }
@@ -170,7 +171,7 @@ def _agree(work: Path, run: dict[str, Any]) -> None:
         return
     path = work / _RUN
     if not path.exists():
-        if (work.parent / saving.CONFIG).exists():
+        if (work.parent / MODEL_CONFIG).exists():
             raise RunDirectoryError(f"{work.parent} holds a model already: name another --output-dir")
         write_whole(path, {"run": run, "versions": versions()})
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from start_agent.batch.store import RECORDS
+from start_agent.models import resolve
 from tests.support.batches import stable
 
 COMMAND = [sys.executable, "-m", "start_agent"]
@@ -58,6 +60,17 @@ def test_other_options_are_refused_in_one_line(runs: Path) -> None:
     assert done.returncode == 2
     assert "decoding.rounds: 1 there, 2 now" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_another_model_under_the_same_path_is_refused(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(resolve("pocket").location, model)
+    options = [*POCKET, "--limit", 1, "--no-tools", "--no-hints", "--model", model, "--output-dir", tmp_path / "run"]
+    assert start_agent("batch", *options).returncode == 0
+    shutil.copyfile(Path(resolve("pocket-start").location) / "model.safetensors", model / "model.safetensors")
+    done = start_agent("batch", *options)
+    assert done.returncode == 2
+    assert f"another configuration: files.{model}: " in done.stderr
 
 
 def test_options_from_a_file(runs: Path, tmp_path: Path) -> None:

@@ -97,6 +97,16 @@ def test_runs_that_have_grown_are_noticed(runs: Path, tmp_path: Path) -> None:
     assert "another configuration: records." in done.stderr
 
 
+def test_held_out_problems_that_have_changed_are_noticed(runs: Path, tmp_path: Path) -> None:
+    held = tmp_path / "held.jsonl"
+    held.write_text(json.dumps({"question": "How many?", "answer": "2"}) + "\n")
+    assert select(runs, tmp_path / "data", "--held-out", held).returncode == 0
+    shutil.copyfile(runs / "held.jsonl", held)
+    done = select(runs, tmp_path / "data", "--held-out", held)
+    assert done.returncode == 2
+    assert f"another configuration: held_out.{held}: " in done.stderr
+
+
 def test_a_held_out_problem_is_not_learned(runs: Path) -> None:
     done = select(runs, runs / "clean", "--held-out", runs / "held.jsonl")
     assert done.returncode == 0, done.stderr

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from start_agent.batch.store import RunDirectory, read_records, record_key
+from start_agent.digests import model_digest
 from start_agent.errors import MissingExtraError
 from start_agent.problem import Problem
 from start_agent.seeds import derive_seed
-from start_agent.training import saving
 from start_agent.training.addition.options import RUNTIME, AdditionOptions
 from start_agent.training.addition.text import draw
 from start_agent.training.star import refuse_overlap, run_star
@@ -77,7 +77,7 @@ def run_addition(
                 run_star(learner, problems, evaluations, loop, directory, partial(listener, name))
         direct = _direct(whole, learner, problems, evaluations[HELD_OUT], options)
         report = build_report(output_dir, options, evaluations[HELD_OUT], direct, learner)
-        report |= {"base": saving.digest(Path(learner.base)), "versions": found}
+        report |= {"base": model_digest(Path(learner.base)), "versions": found}
         report |= {"seconds_of_this_start": round(time.monotonic() - begun, 1)}
         write_report(report, output_dir)
     return report

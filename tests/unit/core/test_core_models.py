@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from start_agent.errors import ModelError
-from start_agent.models import resolve
+from start_agent.models import local_digests, resolve
 from start_agent.pocket import EMBEDDED
 from start_agent.prompts import BOXED_INSTRUCTION
 
@@ -40,3 +40,21 @@ def test_no_model(tmp_path: Path) -> None:
         resolve(str(tmp_path))
     with pytest.raises(ModelError, match="there is no folder"):
         resolve(str(tmp_path / "none"))
+
+
+def test_the_digest_of_a_folder_is_that_of_its_content(tmp_path: Path) -> None:
+    name = model(tmp_path)
+    found = []
+    for weights in (b"\0" * (5 << 20), b"\0" * (5 << 20) + b"\1", b"\1" + b"\0" * (5 << 20)):
+        (tmp_path / "model.safetensors").write_bytes(weights)
+        found.append(local_digests(name, None, "some/name-of-the-hub"))
+    (tmp_path / "config.json").write_text('{"another": 1}')
+    found.append(local_digests(name))
+    assert all(list(digests) == [name] for digests in found)
+    assert len({digests[name] for digests in found}) == 4
+    (tmp_path / "README.md").write_text("says nothing of the weights")
+    assert local_digests(name) == found[-1]
+
+
+def test_what_ships_goes_by_its_name_wherever_it_is_installed() -> None:
+    assert list(local_digests(*EMBEDDED)) == list(EMBEDDED)

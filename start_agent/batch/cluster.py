@@ -38,11 +38,14 @@ def connect(address: str | None = None) -> Iterator[None]:
         ray_constants.ENABLE_RAY_CLUSTER = False
     handler = signal.getsignal(signal.SIGTERM)
     own: dict[str, Any] = {} if address else {"include_dashboard": False}
+    place, advice = address or "this machine", ""
     try:
         _probe(address or "")
+        if address and "RAY_AUTH_MODE" not in os.environ:
+            advice = "; if it asks for a token, as clusters do by default, set RAY_AUTH_MODE=token"
         ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, **own)
     except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"cannot use the Ray cluster at {address or 'this machine'}: {first_line(error)}") from error
+        raise InputError(f"cannot use the Ray cluster at {place}: {first_line(error)}{advice}") from error
     try:
         signal.signal(signal.SIGTERM, handler)  # Ray has put its own in its place
         yield

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing, closing
+from contextlib import aclosing
 from typing import TextIO
 
 import pytest
@@ -24,16 +23,11 @@ from start_agent.engines.testing import EngineContract
 from start_agent.errors import ConfigError, EngineError, ModelError
 from start_agent.pocket import weights_path
 from tests.support.completions import Answer, FakeServer
+from tests.support.ports import free_port
 
 POCKET = str(weights_path())
 STARTS = 300
 """Seconds that the server may take to start on a busy machine."""
-
-
-def free_port() -> int:
-    with closing(socket.socket()) as server:
-        server.bind(("127.0.0.1", 0))
-        return int(server.getsockname()[1])
 
 
 def wait_until_up(url: str, process: subprocess.Popen[bytes], log: TextIO) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from start_agent.batch.ray import OpenBench, RayBench
 from start_agent.batch.store import RECORDS
 from start_agent.errors import BatchError, InputError
 from tests.support.batches import CONFIG, problems, run_scripted, stable
+from tests.support.ports import free_port
 from tests.support.processes import naming
 from tests.support.workers import breaking, dying, impossible
 
@@ -55,6 +57,37 @@ def files(tmp_path: Path) -> Path:
     path = tmp_path / "files"
     path.mkdir()
     return path
+
+
+@contextmanager
+def running_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A cluster that somebody else has started, and that lets nobody in without its token: its address."""
+    with tempfile.TemporaryDirectory(prefix="r-", dir="/tmp") as name:
+        for variable, value in (("MODE", "token"), ("TOKEN", secrets.token_hex(32))):
+            monkeypatch.setenv(f"RAY_AUTH_{variable}", value)
+        port = free_port()
+        start = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head"]
+        start += ["--port", str(port), "--include-dashboard", "false", "--num-cpus", "2", "--temp-dir", name]
+        environment = os.environ | {"RAY_USAGE_STATS_ENABLED": "0"}
+        subprocess.run(start, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
+        try:
+            yield f"127.0.0.1:{port}"
+        finally:
+            for number in naming(Path(name)):
+                with suppress(ProcessLookupError):
+                    os.kill(number, signal.SIGKILL)
+            while naming(Path(name)):  # the time limit is the bound
+                pass
+
+
+def test_the_command_on_a_cluster_that_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = "--task pocket --limit 4 --threads 1 --kernels 2 --concurrency 4 --ray 2"
+    command = [sys.executable, "-m", "start_agent", "batch", *options.split(), "--output-dir", str(tmp_path / "run")]
+    with running_cluster(monkeypatch) as address:
+        command += ["--ray-address", address]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert len(stable(tmp_path / "run")) == 4
 
 
 async def run_over_workers(path: Path, open_bench: OpenBench, count: int = 60, **options: Any) -> Tally:

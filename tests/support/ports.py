@@ -1,0 +1,13 @@
+"""Ports for servers that are told where to listen."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import closing
+
+
+def free_port() -> int:
+    """A port of loopback at which nobody listens now."""
+    with closing(socket.socket()) as server:
+        server.bind(("127.0.0.1", 0))
+        return int(server.getsockname()[1])

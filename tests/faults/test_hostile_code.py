@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
 import tempfile
 from collections.abc import Awaitable, Callable
@@ -275,8 +276,10 @@ async def test_siblings_and_the_host_are_out_of_sight(attack: Attack) -> None:
 
 async def test_death_of_an_idle_kernel_is_reported(box: Sandbox) -> None:
     async with box.session() as session:
-        await session.execute("import os, threading\nthreading.Timer(0.01, os._exit, (4,)).start()")
-        while not session._kernel.dead:  # type: ignore[attr-defined]  # noqa: ASYNC110 - the loop hears of it
+        await session.execute("1")
+        kernel = session._kernel  # type: ignore[attr-defined]
+        signal.pidfd_send_signal(kernel._child.pidfd, signal.SIGKILL)
+        while not kernel.dead:  # noqa: ASYNC110 - the loop hears of it
             await asyncio.sleep(0)
         result = await session.execute("1")
         assert (result.outcome, result.state_lost) == (Outcome.DIED, True)

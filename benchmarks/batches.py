@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-import os
 import tempfile
 import time
 from collections.abc import Sequence
@@ -68,12 +66,6 @@ async def exactly(problem: Problem, trace: Trace) -> Verdict:
     answer = trace.answer.strip()
     right = answer == problem.answer
     return Verdict(right, answer, Reason.EQUAL if right else Reason.DIFFERENT, problem.answer)
-
-
-def limit_threads(arguments: argparse.Namespace) -> None:
-    """Hold vLLM, which has no option for it, to the threads that were asked for; before it is started."""
-    if arguments.threads:
-        os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
 
 
 def vllm_version() -> str:

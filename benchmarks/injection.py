@@ -33,10 +33,10 @@ from statistics import median
 
 from rich.table import Table
 
-from benchmarks.batches import limit_threads, vllm_version
+from benchmarks.batches import vllm_version
 from benchmarks.report import Report, Target, common_settings, new_parser, rounded, run, say
 from start_agent.engines.base import Sampling, TurnRequest
-from start_agent.engines.vllm import VLLMEngine, VLLMOptions
+from start_agent.engines.vllm import VLLMEngine, VLLMOptions, cpu_threads
 from start_agent.markers import Matcher, State
 from start_agent.models import resolve
 from start_agent.pocket import held_out
@@ -120,13 +120,12 @@ class Subject:
 
 async def measure(arguments: Namespace) -> Report:
     """With the cache, then without it."""
-    limit_threads(arguments)
     counts = (16,) if arguments.quick else (64, 256)
     decoded = _DECODED_QUICK if arguments.quick else _DECODED
     model = resolve(arguments.model).location
     runs: dict[tuple[int, int], list[Run]] = {(count, k): [] for count in counts for k in INSERTIONS}
     longer: list[Run] = []
-    async with VLLMEngine(model, VLLMOptions(max_batch=max(counts))) as engine:
+    async with VLLMEngine(model, VLLMOptions(max_batch=max(counts), threads=arguments.threads)) as engine:
         subject, block = Subject(engine, arguments.seed), engine.block_size
         await subject.grow(counts[0], 1, 28)  # the first turns pay for what is made once
         for repeat in range(arguments.repeats):
@@ -135,7 +134,9 @@ async def measure(arguments: Namespace) -> Report:
                 runs[count, k].append(await subject.grow(count, k, decoded))
             say(f"{max(counts)} traces, a longer prompt, repeat {repeat + 1}")
             longer.append(await subject.grow(max(counts), 0, decoded, INSERTIONS[-1] * _INSERTED_TOKENS // 2))
-    async with VLLMEngine(model, VLLMOptions(max_batch=counts[0], prefix_caching=False)) as engine:
+    async with VLLMEngine(
+        model, VLLMOptions(max_batch=counts[0], threads=arguments.threads, prefix_caching=False)
+    ) as engine:
         subject = Subject(engine, arguments.seed)
         await subject.grow(counts[0], 1, 28)
         say(f"{counts[0]} traces, 6 insertions, without the cache")
@@ -143,6 +144,7 @@ async def measure(arguments: Namespace) -> Report:
     figures = figures_of(runs, longer, off, block)
     settings = common_settings(arguments) | {
         "model": arguments.model,
+        "threads": cpu_threads(engine.options),
         "traces": list(counts),
         "repeats": arguments.repeats,
         "block_size": block,

@@ -5,11 +5,13 @@ the very same ``AsyncLLM`` in its cheapest form (no text, one output at the end)
 the other in as many places. The prefix cache is emptied before each run.
 
 * ``tokens_ratio``: with hints and tools; tokens per second as the runner counts them (all behind the prompts, inserted
-  ones included), and bare decodes as many.
+  ones included), and bare decodes as many. Kernels run on the processor that the engine runs on, if it has no GPU.
 * ``decoded_ratio``: of the same runs, by the tokens that the model wrote alone. What is inserted is then work for ours
   alone: it is fed, read by attention ever after, and not counted.
 * ``fed_ratio``: tokens that the model was fed in ours, over those in bare for ``decoded_ratio``: what insertions cost
   in work, whatever the machine. ``again_share``: of ours, those fed again, since the cache holds whole blocks.
+* ``elsewhere_ratio``: as ``tokens_ratio``, where kernels take no processor from the engine, as on a GPU, or with
+  sandboxes on other machines: cells are not run again, they give what they gave before, as long after.
 * ``plain_ratio``: without hints and tools: no trace is ever interrupted. What is left is our own layers.
 
 Pairs right after one another, medians of their ratios: the machine may be busy with something else meanwhile.
@@ -28,24 +30,26 @@ if not __package__:  # run as a file: what is beside this one must not be taken 
 import argparse
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import count
 from statistics import median
-from typing import Any
+from typing import Any, Self
 
 from rich.table import Table
 
-from benchmarks.batches import Batch, limit_threads, pocket_problems, solve_batch, vllm_version
+from benchmarks.batches import Batch, pocket_problems, solve_batch, vllm_version
 from benchmarks.report import Report, Target, common_settings, new_parser, rounded, run, say
-from sandbox import Sandbox
+from sandbox import BaseSandbox, Result, Sandbox, Session
+from sandbox.base import Stats
 from start_agent.decoding.settings import DecodingSettings
 from start_agent.decoding.solver import Solver
-from start_agent.engines.vllm import VLLMEngine, VLLMOptions
+from start_agent.engines.vllm import VLLMEngine, VLLMOptions, cpu_threads
 from start_agent.models import resolve
 from start_agent.trace import SpanKind, Trace
 
-TARGETS: dict[str, Target] = {"tokens_ratio": (">=", 0.9)}
+TARGETS: dict[str, Target] = {"tokens_ratio": (">=", 0.9), "elsewhere_ratio": (">=", 0.9)}
 
 HINTED = DecodingSettings(hint_probability=1, rounds=1)
 PLAIN = DecodingSettings(hints=False, tools=False)
@@ -75,6 +79,65 @@ class Pair:
     def ratio(self) -> float:
         """Of the rates."""
         return self.ours.rate / self.bare.rate
+
+
+class Recorded(BaseSandbox):
+    """A sandbox that runs each session's cells once, and later gives the same results, after the same time.
+
+    Args:
+        box: open; it runs the cells.
+    """
+
+    def __init__(self, box: BaseSandbox) -> None:
+        self.limits, self.size, self.recording = box.limits, box.size, True
+        self.results: dict[tuple[str, ...], Result] = {}  # by the session's cells so far
+        self._box = box
+
+    @property
+    def isolation(self) -> str:
+        """That of the sandbox within."""
+        return self._box.isolation
+
+    @property
+    def stats(self) -> Stats:
+        """Those of the sandbox within."""
+        return self._box.stats
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[Session]:
+        """See ``BaseSandbox.session``."""
+        async with self._box.session() if self.recording else nullcontext() as session:
+            yield _RecordedSession(self, session)
+
+    async def run_again(self, cells: tuple[str, ...]) -> Result:
+        """The result of the last of a session's cells that nobody has run yet, since its trace took another way."""
+        async with self._box.session() as session:
+            for code in cells:
+                result = await session.execute(code)
+        return result
+
+    async def __aenter__(self) -> Self:
+        """Nothing is to be opened."""
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        """Nothing is to be closed."""
+
+
+class _RecordedSession(Session):
+    def __init__(self, box: Recorded, session: Session | None) -> None:
+        self._box, self._session, self._cells = box, session, tuple[str, ...]()
+
+    async def execute(self, code: str, *, timeout: float | None = None, stdin: str | None = None) -> Result:
+        self._cells += (code,)
+        results = self._box.results
+        if self._session is not None:
+            results[self._cells] = await self._session.execute(code, timeout=timeout, stdin=stdin)
+        elif self._cells in results:
+            await asyncio.sleep(results[self._cells].duration_s)
+        else:
+            results[self._cells] = await self._box.run_again(self._cells)
+        return results[self._cells]
 
 
 class Bare:
@@ -132,35 +195,40 @@ def work_of(traces: Sequence[Trace], *, inserted: bool) -> list[tuple[tuple[int,
 
 async def measure(arguments: argparse.Namespace) -> Report:
     """Hinted and plain by turns, each followed by its bare ones."""
-    limit_threads(arguments)
     problems = pocket_problems(arguments.problems or (48 if arguments.quick else 500))
     places = min(arguments.concurrency, len(problems))
-    pairs: dict[str, list[Pair]] = {"tokens": [], "decoded": [], "plain": []}
+    pairs: dict[str, list[Pair]] = {"tokens": [], "decoded": [], "elsewhere": [], "plain": []}
     batches: list[Batch] = []
-    options = VLLMOptions(max_batch=places)
+    options = VLLMOptions(max_batch=places, threads=arguments.threads)
     box = Sandbox(size=places, prestart=4, unsafe_no_isolation=arguments.unsafe_no_isolation)
     async with VLLMEngine(resolve(arguments.model).location, options) as engine, box:
-        bare = Bare(engine._llm, places)
+        bare, tools = Bare(engine._llm, places), Recorded(box)
 
         async def ours(decoding: DecodingSettings, some: int | None = None) -> Batch:
             await bare.empty_cache()
-            solver = Solver(engine, box if decoding.tools else None, settings=decoding)
+            solver = Solver(engine, tools if decoding.tools else None, settings=decoding)
             return await solve_batch(solver, problems[:some], concurrency=places, seed=arguments.seed)
 
         await ours(HINTED, 16)  # the first turns pay for what is made once
         for repeat in range(arguments.repeats):
             say(f"repeat {repeat + 1}")
+            tools.recording = True
             batch = await ours(HINTED)
             batches.append(batch)
             for name, inserted in (("tokens", True), ("decoded", False)):
                 work = work_of(list(batch.traces.values()), inserted=inserted)
                 theirs = await bare.decode(work)
                 pairs[name].append(Pair(Speed(theirs.tokens, batch.seconds), theirs))
+            tools.recording = False
+            batch = await ours(HINTED)
+            theirs = await bare.decode(work_of(list(batch.traces.values()), inserted=True))
+            pairs["elsewhere"].append(Pair(Speed(theirs.tokens, batch.seconds), theirs))
             batch = await ours(PLAIN)
             theirs = await bare.decode(work_of(list(batch.traces.values()), inserted=False))
             pairs["plain"].append(Pair(Speed(theirs.tokens, batch.seconds), theirs))
     settings = common_settings(arguments) | {
         "model": arguments.model,
+        "threads": cpu_threads(engine.options),
         "problems": len(problems),
         "concurrency": places,
         "repeats": arguments.repeats,
@@ -190,6 +258,7 @@ def _table(pairs: dict[str, list[Pair]]) -> Table:
     titles = {
         "tokens": "hints and tools, all tokens",
         "decoded": "hints and tools, decoded tokens",
+        "elsewhere": "the same, kernels elsewhere",
         "plain": "no hints, no tools",
     }
     table = Table("what", title="overhead: medians", title_justify="left")

@@ -51,14 +51,14 @@ from typing import Self
 
 from rich.table import Table
 
-from benchmarks.batches import limit_threads, pocket_problems, solve_batch, vllm_version
+from benchmarks.batches import pocket_problems, solve_batch, vllm_version
 from benchmarks.report import Report, Target, common_settings, new_parser, rounded, run, say
 from sandbox import BaseSandbox, Result, Sandbox, Session
 from sandbox.base import Stats
 from start_agent.decoding.settings import DecodingSettings
 from start_agent.decoding.solver import Solver
 from start_agent.engines.base import Engine, Turn, TurnRequest
-from start_agent.engines.vllm import VLLMEngine, VLLMOptions
+from start_agent.engines.vllm import VLLMEngine, VLLMOptions, cpu_threads
 from start_agent.models import resolve
 from start_agent.problem import Problem
 from start_agent.seeds import derive_seed
@@ -271,11 +271,12 @@ class Subject:
 
 async def measure(arguments: argparse.Namespace) -> Report:
     """Each condition, independent and in rounds by turns."""
-    limit_threads(arguments)
     count = arguments.problems or (16 if arguments.quick else 128)
     problems = pocket_problems(count)
     pairs: dict[str, list[tuple[Run, Run]]] = {condition: [] for condition in CONDITIONS}
-    async with VLLMEngine(resolve(arguments.model).location, VLLMOptions(max_batch=count)) as engine:
+    async with VLLMEngine(
+        resolve(arguments.model).location, VLLMOptions(max_batch=count, threads=arguments.threads)
+    ) as engine:
         subject = Subject(engine, problems, arguments)
         await subject.solve("real", lockstep=False, some=8)  # pays for what is made once
         for repeat in range(arguments.repeats):
@@ -285,6 +286,7 @@ async def measure(arguments: argparse.Namespace) -> Report:
                 pairs[condition].append((ours, await subject.solve(condition, lockstep=True)))
     settings = common_settings(arguments) | {
         "model": arguments.model,
+        "threads": cpu_threads(engine.options),
         "problems": count,
         "repeats": arguments.repeats,
         "fresh_process_seconds": round(subject.fresh_process, 3),

@@ -19,12 +19,12 @@ import pytest_asyncio
 
 from start_agent.engines.base import Engine, TurnRequest
 from start_agent.engines.testing import EngineContract
-from start_agent.engines.vllm import VLLMEngine, VLLMOptions
+from start_agent.engines.vllm import VLLMEngine, VLLMOptions, cpu_threads
 from start_agent.errors import EngineError, ModelError
 from start_agent.pocket import weights_path
 
 POCKET = str(weights_path())
-SMALL = VLLMOptions(kv_cache_gib=0.25, max_batch=32)
+SMALL = VLLMOptions(kv_cache_gib=0.25, max_batch=32, threads=2)
 
 pytestmark = pytest.mark.timeout(400)  # vLLM takes its time to start
 
@@ -78,6 +78,13 @@ if __name__ == "__main__":
 """A process that has an open engine and waits to be killed."""
 
 
+def test_a_core_is_left_to_others_where_nobody_says_how_many_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert cpu_threads(VLLMOptions()) == max(len(os.sched_getaffinity(0)) - 1, 1)
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    assert (cpu_threads(VLLMOptions()), cpu_threads(SMALL)) == (7, 2)
+
+
 class TestFailure:
     def request(self, engine: Engine, max_tokens: int = 50) -> TurnRequest:
         return EngineContract().request(engine, [4, 5, 6], max_tokens)
@@ -91,6 +98,7 @@ class TestFailure:
                 pass
             started = [child for child in me.children(recursive=True) if child.pid not in before]
             core = next(child for child in started if "EngineCore" in " ".join(child.cmdline()))
+            assert core.environ()["OMP_NUM_THREADS"] == "2" != os.environ.get("OMP_NUM_THREADS")
             os.kill(core.pid, signal.SIGKILL)
             for result in await asyncio.gather(*turns, return_exceptions=True):
                 assert isinstance(result, EngineError)

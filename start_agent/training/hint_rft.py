@@ -59,7 +59,7 @@ class HintRftOptions(BaseModel):
     launcher: str = Field(
         "", description="what starts the trainings in place of python: 'accelerate launch --config_file F'"
     )
-    workers: int = Field(1, ge=1, description="stages at once, where they do not need each other")
+    workers: int = Field(1, ge=1, description="stages at once, where they do not need each other; they share the cores")
 
 
 def recipe_names() -> list[str]:

@@ -54,7 +54,7 @@ class ReproduceOptions(BaseModel):
         POCKET_COUNT, ge=10, le=POCKET_COUNT, description="held-out problems of every evaluation"
     )  # no more than `held_out: [pocket]` keeps out of the training sets
     seed: int = Field(0, ge=0, description="of all that is drawn")
-    workers: int = Field(4, ge=1, description="stages at once, each with one thread")
+    workers: int = Field(4, ge=1, description="stages at once, which share the cores")
 
     @property
     def held_out(self) -> int:

@@ -20,7 +20,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -110,7 +110,8 @@ async def run_stages(
     Args:
         stages: each after those that it needs.
         folder: the recipe's.
-        workers: commands at once.
+        workers: commands at once. Each gets its share of the cores, by ``OMP_NUM_THREADS``, where that is not set:
+            as many threads as there are cores, several times over, wait for each other ten times as long as they work.
         listener: hears of beginnings and ends.
 
     Raises:
@@ -131,6 +132,8 @@ async def run_stages(
         tell = listener or (lambda standings: None)
         tell(standings)
         places = asyncio.Semaphore(workers)
+        share = str(max((os.cpu_count() or 1) // workers, 1))
+        environment = {"OMP_NUM_THREADS": share} | os.environ
         finished = {name: asyncio.Event() for name in standings.stages}
         for name, standing in standings.stages.items():
             if standing.status == "done":
@@ -143,7 +146,7 @@ async def run_stages(
                 standing.status, standing.began = "running", time.monotonic()
                 tell(standings)
                 try:
-                    await _run(standing.stage, folder)
+                    await _run(standing.stage, folder, environment)
                 except StageError:
                     standing.status = "failed"
                     raise
@@ -204,7 +207,7 @@ def _standing(stage: Stage, folder: Path) -> Standing:
     return Standing(stage, "done", seconds, earlier=True)
 
 
-async def _run(stage: Stage, folder: Path) -> None:
+async def _run(stage: Stage, folder: Path, environment: Mapping[str, str]) -> None:
     """Run the command to its end; stop it where this is cancelled."""
     path = folder / LOGS / f"{stage.name}.log"
     with path.open("ab") as log:
@@ -215,6 +218,7 @@ async def _run(stage: Stage, folder: Path) -> None:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=log,
             stderr=log,
+            env=environment,
             start_new_session=True,  # a Ctrl-C comes to us; the command is told once, by us
             preexec_fn=partial(_die_with, os.getpid()),
         )

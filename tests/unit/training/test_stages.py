@@ -17,7 +17,7 @@ from start_agent.training.stages import Stage, Standings, run_stages
 from tests.support.processes import descendants, living
 
 PROGRAM = """
-import pathlib, sys, time
+import os, pathlib, sys, time
 _, _, what, folder, *names = sys.argv[1:]
 folder = pathlib.Path(folder)
 with (folder / "order").open("a") as file:
@@ -28,6 +28,8 @@ match names:
     case ["stay"]:
         (folder / f"{what}-stays").touch()
         time.sleep(600)
+    case ["threads"]:
+        print(os.environ["OMP_NUM_THREADS"])
     case ["meet", other]:  # until the other one is there too
         (folder / f"{what}-here").touch()
         while not (folder / f"{other}-here").exists():
@@ -80,6 +82,18 @@ async def test_each_after_what_it_needs(recipe: Recipe) -> None:
 async def test_side_by_side_as_far_as_there_are_workers(recipe: Recipe) -> None:
     await run_stages([recipe.stage("a", "meet", "b"), recipe.stage("b", "meet", "a")], recipe.folder, workers=2)
     assert sorted(recipe.order) == ["a", "b"]
+
+
+@pytest.mark.parametrize(("cores", "workers", "own", "threads"), [(8, 2, None, 4), (2, 4, None, 1), (8, 2, "3", 3)])
+async def test_those_side_by_side_share_the_cores(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch, cores: int, workers: int, own: str | None, threads: int
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if own is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", own)
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    await run_stages([recipe.stage("a", "threads")], recipe.folder, workers=workers)
+    assert (recipe.folder / "logs" / "a.log").read_text().splitlines()[1] == str(threads)
 
 
 async def test_one_worker_does_one_at_a_time(recipe: Recipe) -> None:

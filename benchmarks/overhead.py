@@ -30,19 +30,18 @@ if not __package__:  # run as a file: what is beside this one must not be taken 
 import argparse
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
 from statistics import median
-from typing import Any, Self
+from typing import Any
 
 from rich.table import Table
 
 from benchmarks.batches import Batch, pocket_problems, solve_batch, vllm_version
 from benchmarks.report import Report, Target, common_settings, new_parser, rounded, run, say
-from sandbox import BaseSandbox, Result, Sandbox, Session
-from sandbox.base import Stats
+from benchmarks.sandboxes import Recorded
+from sandbox import Sandbox
 from start_agent.decoding.settings import DecodingSettings
 from start_agent.decoding.solver import Solver
 from start_agent.engines.vllm import VLLMEngine, VLLMOptions, cpu_threads
@@ -79,65 +78,6 @@ class Pair:
     def ratio(self) -> float:
         """Of the rates."""
         return self.ours.rate / self.bare.rate
-
-
-class Recorded(BaseSandbox):
-    """A sandbox that runs each session's cells once, and later gives the same results, after the same time.
-
-    Args:
-        box: open; it runs the cells.
-    """
-
-    def __init__(self, box: BaseSandbox) -> None:
-        self.limits, self.size, self.recording = box.limits, box.size, True
-        self.results: dict[tuple[str, ...], Result] = {}  # by the session's cells so far
-        self._box = box
-
-    @property
-    def isolation(self) -> str:
-        """That of the sandbox within."""
-        return self._box.isolation
-
-    @property
-    def stats(self) -> Stats:
-        """Those of the sandbox within."""
-        return self._box.stats
-
-    @asynccontextmanager
-    async def session(self) -> AsyncIterator[Session]:
-        """See ``BaseSandbox.session``."""
-        async with self._box.session() if self.recording else nullcontext() as session:
-            yield _RecordedSession(self, session)
-
-    async def run_again(self, cells: tuple[str, ...]) -> Result:
-        """The result of the last of a session's cells that nobody has run yet, since its trace took another way."""
-        async with self._box.session() as session:
-            for code in cells:
-                result = await session.execute(code)
-        return result
-
-    async def __aenter__(self) -> Self:
-        """Nothing is to be opened."""
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
-        """Nothing is to be closed."""
-
-
-class _RecordedSession(Session):
-    def __init__(self, box: Recorded, session: Session | None) -> None:
-        self._box, self._session, self._cells = box, session, tuple[str, ...]()
-
-    async def execute(self, code: str, *, timeout: float | None = None, stdin: str | None = None) -> Result:
-        self._cells += (code,)
-        results = self._box.results
-        if self._session is not None:
-            results[self._cells] = await self._session.execute(code, timeout=timeout, stdin=stdin)
-        elif self._cells in results:
-            await asyncio.sleep(results[self._cells].duration_s)
-        else:
-            results[self._cells] = await self._box.run_again(self._cells)
-        return results[self._cells]
 
 
 class Bare:

@@ -1,14 +1,16 @@
 """Independent traces against lockstep rounds: what waiting for the slowest costs.
 
 Both sides are the same runner, solver, engine (vLLM), sandbox, problems, seeds and hints, with all traces in flight at
-once. In rounds (generate all until each has stopped, run all tools, repeat: the custom of ToRA, Qwen2.5-Math, CoRT and
-SimpleTIR, whose blocking call to the engine comes back when its slowest sequence has stopped) a gate stands before and
-behind each turn; it opens when all traces that have not ended stand at it. Nothing else differs: no trace is asked to
-do more, and the prefix cache serves both.
+once but for one condition. In rounds (generate all until each has stopped, run all tools, repeat: the custom of ToRA,
+Qwen2.5-Math, CoRT and SimpleTIR, whose blocking call to the engine comes back when its slowest sequence has stopped) a
+gate stands before and behind each turn (``lockstep.py``); it opens when all traces that have not ended stand at it.
+Nothing else differs: no trace is asked to do more, and the prefix cache serves both.
 
 Conditions:
 
 * ``real``: cells take what they take in the sandbox, kernels that must be started included.
+* ``real_batches``: the same, with 16 traces in flight: in rounds they are taken batch by batch, as by a loop of a fixed
+  batch size around ``generate``; independent ones come in as others end.
 * ``fresh_process``: each cell also takes as long as a stock interpreter needs here to start and to import sympy, as
   where each program is run in a process of its own. Measured before the runs.
 * ``heavy_tail``: each cell also takes a Pareto-distributed time (shape 1, from 0.2 s, cut at the 10 s at which the
@@ -35,163 +37,50 @@ if not __package__:  # run as a file: what is beside this one must not be taken 
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import argparse
-import asyncio
-import dataclasses
 import random
 import subprocess
 import time
-from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import median
-from types import TracebackType
-from typing import Self
 
 from rich.table import Table
 
 from benchmarks.batches import pocket_problems, solve_batch, vllm_version
+from benchmarks.lockstep import InRounds
 from benchmarks.report import Report, Target, common_settings, new_parser, rounded, run, say
-from sandbox import BaseSandbox, Result, Sandbox, Session
-from sandbox.base import Stats
+from benchmarks.sandboxes import Slowed
+from sandbox import Sandbox
 from start_agent.decoding.settings import DecodingSettings
 from start_agent.decoding.solver import Solver
-from start_agent.engines.base import Engine, Turn, TurnRequest
+from start_agent.engines.base import Engine
 from start_agent.engines.vllm import VLLMEngine, VLLMOptions, cpu_threads
 from start_agent.models import resolve
 from start_agent.problem import Problem
-from start_agent.seeds import derive_seed
 
 TARGETS: dict[str, Target] = {"speedup_real": (">=", 1.5), "speedup_heavy_tail": (">=", 3)}
 
-CONDITIONS = ("real", "fresh_process", "heavy_tail")
+BATCHES = "real_batches"
+CONDITIONS = ("real", BATCHES, "fresh_process", "heavy_tail")
+PLACES = 16
 _SETTINGS = DecodingSettings(hint_probability=1, rounds=3)
 _SHORTEST, _LONGEST = 0.2, _SETTINGS.cell_timeout  # seconds that a heavy-tailed cell takes
 _LONGEST_QUICK = 2.0
 _LEAST_SAME = 0.95
 
 
-class Gate:
-    """Opens each time that all who still come to it stand before it."""
-
-    def __init__(self, coming: int) -> None:
-        self._coming, self._waiting = coming, 0
-        self._opening = asyncio.Event()
-
-    async def wait(self) -> None:
-        """Stand before the gate until it opens."""
-        opening = self._opening
-        self._waiting += 1
-        self._open_if_all()
-        await opening.wait()
-
-    def leave(self) -> None:
-        """Never come again."""
-        self._coming -= 1
-        self._open_if_all()
-
-    def _open_if_all(self) -> None:
-        if self._waiting == self._coming:
-            self._opening.set()
-            self._opening, self._waiting = asyncio.Event(), 0
-
-
-class InRounds(Engine):
-    """An engine that runs the turns of all traces together, and starts none before all tools have come back.
-
-    Args:
-        engine: open.
-        traces: that will be solved, all at once.
-    """
-
-    def __init__(self, engine: Engine, traces: int) -> None:
-        self.name, self.model, self.tokenizer = engine.name, engine.model, engine.tokenizer
-        self.context_length = engine.context_length
-        self.rounds, self.idle_seconds = 0, 0.0
-        self._engine, self._gate = engine, Gate(traces)
-        self._turns: Counter[str] = Counter()
-        self._running, self._idle_since = 0, time.perf_counter()
-
-    async def stream(self, request: TurnRequest) -> AsyncGenerator[tuple[int, ...] | Turn, None]:
-        """See ``Engine.stream``: one run of ids, at the end of the round."""
-        await self._gate.wait()
-        if not self._running:
-            self.idle_seconds += time.perf_counter() - self._idle_since
-        self._running += 1
-        turn = await self._engine.generate(request)
-        self._running -= 1
-        self._idle_since = time.perf_counter()
-        self._turns[request.trace_id] += 1
-        self.rounds = max(self.rounds, self._turns[request.trace_id])
-        await self._gate.wait()
-        if turn.token_ids:
-            yield turn.token_ids
-        yield turn
-
-    async def release(self, trace_id: str) -> None:
-        """See ``Engine.release``: the trace has ended."""
-        await self._engine.release(trace_id)
-        self._gate.leave()
-
-
-class Slowed(BaseSandbox):
-    """A sandbox whose cells take longer: each by a time that follows from the seed, its code and its number.
-
-    Args:
-        box: open; it runs the cells.
-        seed: decides the times.
-        draw: a time, in seconds.
-    """
-
-    def __init__(self, box: BaseSandbox, seed: int, draw: Callable[[random.Random], float]) -> None:
-        self.limits, self.size = box.limits, box.size
-        self._box, self._seed, self._draw = box, seed, draw
-
-    @property
-    def isolation(self) -> str:
-        """That of the sandbox within."""
-        return self._box.isolation
-
-    @property
-    def stats(self) -> Stats:
-        """Those of the sandbox within."""
-        return self._box.stats
-
-    def session(self) -> AbstractAsyncContextManager[Session]:
-        """See ``BaseSandbox.session``."""
-        return self._session()
-
-    @asynccontextmanager
-    async def _session(self) -> AsyncIterator[Session]:
-        async with self._box.session() as session:
-            yield _SlowedSession(session, self.seconds)
-
-    def seconds(self, code: str, number: int) -> float:
-        """How much longer the cell takes."""
-        return self._draw(random.Random(derive_seed(self._seed, f"cell {number}: {code}")))
-
-    async def __aenter__(self) -> Self:
-        """Nothing is to be opened."""
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Nothing is to be closed."""
-
-
-class _SlowedSession(Session):
-    def __init__(self, session: Session, seconds: Callable[[str, int], float]) -> None:
-        self._session, self._seconds = session, seconds
-        self._cells = 0
-
-    async def execute(self, code: str, *, timeout: float | None = None, stdin: str | None = None) -> Result:
-        self._cells += 1
-        begun = time.perf_counter()
-        result = await self._session.execute(code, timeout=timeout, stdin=stdin)
-        await asyncio.sleep(self._seconds(code, self._cells))
-        return dataclasses.replace(result, duration_s=time.perf_counter() - begun)
+def joined(runs: Sequence[Run]) -> Run:
+    """Runs one after the other as one."""
+    return Run(
+        sum(run.seconds for run in runs),
+        sum(run.engine_idle for run in runs),
+        sum(run.tokens for run in runs),
+        sum(run.cells for run in runs),
+        sum(run.kernel_seconds for run in runs),
+        {key: ids for run in runs for key, ids in run.traces.items()},
+        sum(run.rounds for run in runs),
+    )
 
 
 def heavy_tailed(generator: random.Random, longest: float = _LONGEST) -> float:
@@ -248,16 +137,27 @@ class Subject:
             "heavy_tail": partial(heavy_tailed, longest=longest(arguments)),
         }
 
-    async def solve(self, condition: str, *, lockstep: bool, some: int | None = None) -> Run:
-        """Solve all problems, or the first, graded and recorded, as ``start-agent batch`` does."""
-        problems, arguments = self.problems[:some], self.arguments
-        count = len(problems)
-        engine: Engine = InRounds(self.engine, count) if lockstep else self.engine
-        async with Sandbox(size=count, prestart=8, unsafe_no_isolation=arguments.unsafe_no_isolation) as box:
+    async def solve(self, condition: str, *, lockstep: bool) -> Run:
+        """Solve all problems, graded and recorded, as ``start-agent batch`` does."""
+        if condition != BATCHES:
+            return await self._solve(condition, self.problems, len(self.problems), lockstep=lockstep)
+        if not lockstep:
+            return await self._solve(condition, self.problems, PLACES, lockstep=False)
+        parts = [self.problems[place : place + PLACES] for place in range(0, len(self.problems), PLACES)]
+        return joined([await self._solve(condition, part, PLACES, lockstep=True) for part in parts])
+
+    async def warm_up(self) -> None:
+        """A few problems: the first turns pay for what is made once."""
+        await self._solve("real", self.problems[:8], 8, lockstep=False)
+
+    async def _solve(self, condition: str, problems: Sequence[Problem], places: int, *, lockstep: bool) -> Run:
+        arguments = self.arguments
+        engine: Engine = InRounds(self.engine, len(problems)) if lockstep else self.engine
+        async with Sandbox(size=places, prestart=8, unsafe_no_isolation=arguments.unsafe_no_isolation) as box:
             draw = self.draws.get(condition)
             tools = box if draw is None else Slowed(box, arguments.seed, draw)
             solver = Solver(engine, tools, settings=_SETTINGS)
-            batch = await solve_batch(solver, problems, concurrency=count, seed=arguments.seed)
+            batch = await solve_batch(solver, problems, concurrency=places, seed=arguments.seed)
         return Run(
             batch.seconds,
             engine.idle_seconds if isinstance(engine, InRounds) else batch.tally.idle_seconds,
@@ -278,7 +178,7 @@ async def measure(arguments: argparse.Namespace) -> Report:
         resolve(arguments.model).location, VLLMOptions(max_batch=count, threads=arguments.threads)
     ) as engine:
         subject = Subject(engine, problems, arguments)
-        await subject.solve("real", lockstep=False, some=8)  # pays for what is made once
+        await subject.warm_up()
         for repeat in range(arguments.repeats):
             for condition in CONDITIONS:
                 say(f"{condition}, repeat {repeat + 1}")

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from benchmarks.batches import Batch, exactly
+from benchmarks.lockstep import Gate, InRounds
 from benchmarks.overhead import Pair, Speed, work_of
 from benchmarks.overhead import figures_of as overhead_figures
-from benchmarks.rounds import Gate, InRounds, Run, Slowed, heavy_tailed, same
+from benchmarks.rounds import Run, heavy_tailed, joined, same
 from benchmarks.rounds import figures_of as rounds_figures
+from benchmarks.sandboxes import Recorded, Slowed
 from sandbox import FakeSandbox
 from start_agent.batch import Tally
 from start_agent.decoding.solver import Solver
@@ -87,6 +89,24 @@ async def test_slowed_cells_take_the_same_time_on_both_sides() -> None:
     assert len(set(drawn)) == 3
 
 
+async def test_recorded_cells_are_not_run_again_but_where_a_trace_goes_another_way() -> None:
+    async with FakeSandbox(lambda code: f"{code}!") as inner:
+        box = Recorded(inner)
+
+        async def run(*cells: str) -> list[str]:
+            async with box.session() as session:
+                return [(await session.execute(code)).stdout for code in cells]
+
+        assert await run("1", "2") == ["1!", "2!"]
+        box.recording = False
+        assert await run("1", "2") == ["1!", "2!"]
+        assert inner.codes == ["1", "2"]
+        assert await run("1", "3") == ["1!", "3!"]
+        assert inner.codes == ["1", "2", "1", "3"]
+        assert await run("1", "3") == ["1!", "3!"]
+        assert inner.codes == ["1", "2", "1", "3"]
+
+
 def test_the_heavy_tail_is_as_it_says() -> None:
     generator = random.Random(0)
     times = sorted(heavy_tailed(generator) for _ in range(20_000))
@@ -106,6 +126,11 @@ def test_the_figures_of_rounds() -> None:
     assert figures["speedup_real"] == 3.0
     assert figures["same_traces_real"] == 1.0
     assert (figures["engine_idle_real"], figures["engine_idle_rounds_real"], figures["rounds_real"]) == (0.25, 0.5, 5)
+
+
+def test_batches_one_after_the_other_are_one_run() -> None:
+    whole = joined([solved(2.0, a=(1,), rounds=3, idle=0.5), solved(3.0, b=(2,), rounds=4, idle=1.0)])
+    assert whole == Run(5.0, 1.5, 200, 8, 2.0, {"a": (1,), "b": (2,)}, 7)
 
 
 def test_traces_that_part_are_counted_and_too_many_are_no_comparison() -> None:

@@ -25,6 +25,7 @@ if not __package__:  # run as a file: what is beside this one must not be taken 
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import asyncio
+import math
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
@@ -37,6 +38,7 @@ from benchmarks.batches import vllm_version
 from benchmarks.report import Report, Target, common_settings, new_parser, rounded, run, say
 from start_agent.engines.base import Sampling, TurnRequest
 from start_agent.engines.vllm import VLLMEngine, VLLMOptions, cpu_threads
+from start_agent.errors import InputError
 from start_agent.markers import Matcher, State
 from start_agent.models import resolve
 from start_agent.pocket import held_out
@@ -121,7 +123,9 @@ class Subject:
 async def measure(arguments: Namespace) -> Report:
     """With the cache, then without it."""
     counts = (16,) if arguments.quick else (64, 256)
-    decoded = _DECODED_QUICK if arguments.quick else _DECODED
+    decoded = arguments.decoded or (_DECODED_QUICK if arguments.quick else _DECODED)
+    if decoded % math.lcm(*(k + 1 for k in INSERTIONS)):
+        raise InputError(f"--decoded {decoded}: a multiple of 28, so that all turns of a trace are equally long")
     model = resolve(arguments.model).location
     runs: dict[tuple[int, int], list[Run]] = {(count, k): [] for count in counts for k in INSERTIONS}
     longer: list[Run] = []
@@ -200,6 +204,12 @@ def parser() -> ArgumentParser:
     """The benchmark's options."""
     options = new_parser(__doc__ or "")
     options.add_argument("--model", default="pocket", help="a model that vLLM runs (default: pocket)")
+    options.add_argument(
+        "--decoded",
+        type=int,
+        metavar="N",
+        help=f"tokens of a trace (default: {_DECODED}, quick: {_DECODED_QUICK})",
+    )
     options.add_argument("--repeats", type=int, default=1, help="runs of each kind (default: 1)")
     return options
 

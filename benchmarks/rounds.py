@@ -63,7 +63,7 @@ TARGETS: dict[str, Target] = {"speedup_real": (">=", 1.5), "speedup_heavy_tail":
 
 BATCHES = "real_batches"
 CONDITIONS = ("real", BATCHES, "fresh_process", "heavy_tail")
-PLACES = 16
+_PLACES, _PLACES_QUICK = 16, 8  # traces in flight, where not all are
 _SETTINGS = DecodingSettings(hint_probability=1, rounds=3)
 _SHORTEST, _LONGEST = 0.2, _SETTINGS.cell_timeout  # seconds that a heavy-tailed cell takes
 _LONGEST_QUICK = 2.0
@@ -141,10 +141,11 @@ class Subject:
         """Solve all problems, graded and recorded, as ``start-agent batch`` does."""
         if condition != BATCHES:
             return await self._solve(condition, self.problems, len(self.problems), lockstep=lockstep)
+        places = _PLACES_QUICK if self.arguments.quick else _PLACES
         if not lockstep:
-            return await self._solve(condition, self.problems, PLACES, lockstep=False)
-        parts = [self.problems[place : place + PLACES] for place in range(0, len(self.problems), PLACES)]
-        return joined([await self._solve(condition, part, PLACES, lockstep=True) for part in parts])
+            return await self._solve(condition, self.problems, places, lockstep=False)
+        parts = [self.problems[place : place + places] for place in range(0, len(self.problems), places)]
+        return joined([await self._solve(condition, part, places, lockstep=True) for part in parts])
 
     async def warm_up(self) -> None:
         """A few problems: the first turns pay for what is made once."""

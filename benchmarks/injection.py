@@ -47,6 +47,7 @@ from start_agent.watch import Armed, Stop, StopKind, Watch
 TARGETS: dict[str, Target] = {"reprefilled_minus_block": ("<=", 1), "overhead_6": ("<=", 1.15)}
 
 INSERTIONS = (0, 1, 3, 6)
+_STEP = math.lcm(*(k + 1 for k in INSERTIONS))
 _DECODED = 420  # tokens in a trace: the turns between 0, 1, 3 and 6 insertions are all equally long
 _DECODED_QUICK = 168
 _PROMPT_TOKENS = 64
@@ -124,8 +125,8 @@ async def measure(arguments: Namespace) -> Report:
     """With the cache, then without it."""
     counts = (16,) if arguments.quick else (64, 256)
     decoded = arguments.decoded or (_DECODED_QUICK if arguments.quick else _DECODED)
-    if decoded % math.lcm(*(k + 1 for k in INSERTIONS)):
-        raise InputError(f"--decoded {decoded}: a multiple of 28, so that all turns of a trace are equally long")
+    if decoded % _STEP:
+        raise InputError(f"--decoded {decoded}: a multiple of {_STEP}, so that all turns of a trace are equally long")
     model = resolve(arguments.model).location
     runs: dict[tuple[int, int], list[Run]] = {(count, k): [] for count in counts for k in INSERTIONS}
     longer: list[Run] = []

@@ -172,6 +172,7 @@ async def measure(arguments: argparse.Namespace) -> Report:
         "problems": len(problems),
         "concurrency": places,
         "repeats": arguments.repeats,
+        "elsewhere_cells_run_here": tools.again,
         "vllm": vllm_version(),
     }
     return Report("overhead", rounded(figures_of(pairs, batches)), TARGETS, settings, [_table(pairs)])

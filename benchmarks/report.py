@@ -87,12 +87,20 @@ def met(figure: float | None, target: Target) -> bool:
     return figure <= bound if side == "<=" else figure >= bound
 
 
+def positive(text: str) -> int:
+    """A number, 1 or more, of a command line. Raises ValueError, which argparse reports."""
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
 def new_parser(description: str) -> argparse.ArgumentParser:
     """A parser with the options of every benchmark."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="a small run, in a minute or so: to see that it works")
     parser.add_argument("--seed", type=int, default=0, help="decides everything that is drawn (default: 0)")
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads of the engine (default: its own choice)")
+    parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads of the engine (default: its own)")
     parser.add_argument("--strict", action="store_true", help="exit with 1 where a target is missed")
     return parser
 

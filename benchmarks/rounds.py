@@ -131,6 +131,7 @@ class Subject:
 
     def __init__(self, engine: VLLMEngine, problems: Sequence[Problem], arguments: argparse.Namespace) -> None:
         self.engine, self.problems, self.arguments = engine, problems, arguments
+        self.places = _PLACES_QUICK if arguments.quick else _PLACES
         self.fresh_process = fresh_process()
         self.draws: dict[str, Callable[[random.Random], float]] = {
             "fresh_process": lambda generator: self.fresh_process,
@@ -141,7 +142,7 @@ class Subject:
         """Solve all problems, graded and recorded, as ``start-agent batch`` does."""
         if condition != BATCHES:
             return await self._solve(condition, self.problems, len(self.problems), lockstep=lockstep)
-        places = _PLACES_QUICK if self.arguments.quick else _PLACES
+        places = self.places
         if not lockstep:
             return await self._solve(condition, self.problems, places, lockstep=False)
         parts = [self.problems[place : place + places] for place in range(0, len(self.problems), places)]
@@ -189,6 +190,7 @@ async def measure(arguments: argparse.Namespace) -> Report:
         "model": arguments.model,
         "threads": cpu_threads(engine.options),
         "problems": count,
+        "in_flight_in_batches": subject.places,
         "repeats": arguments.repeats,
         "fresh_process_seconds": round(subject.fresh_process, 3),
         "heavy_tail": {"distribution": "Pareto", "shape": 1, "from": _SHORTEST, "cut_at": longest(arguments)},
@@ -241,7 +243,7 @@ def _table(pairs: dict[str, list[tuple[Run, Run]]]) -> Table:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command: its exit code."""
     parser = new_parser("Independent traces against lockstep rounds, on the same engine and sandbox.")
-    parser.add_argument("--problems", type=int, metavar="N", help="traces, all at once (default: 128; with --quick 16)")
+    parser.add_argument("--problems", type=int, metavar="N", help="traces (default: 128; with --quick 16)")
     parser.add_argument("--model", default="pocket", help="a model that vLLM runs (default: pocket)")
     parser.add_argument("--repeats", type=int, default=1, help="runs of each kind (default: 1)")
     parser.add_argument("--unsafe-no-isolation", action="store_true", help="DANGEROUS: run the code as your own user")

@@ -84,6 +84,10 @@ class _SlowedSession(Session):
         return dataclasses.replace(result, duration_s=time.perf_counter() - begun)
 
 
+_Cell = tuple[str, float | None, str | None]
+"""Code, time limit, standard input."""
+
+
 class Recorded(Around):
     """A sandbox that, once it has recorded, runs no cell again: the same session's cells give the same results.
 
@@ -91,12 +95,16 @@ class Recorded(Around):
 
     Args:
         box: open; it runs the cells.
+
+    Attributes:
+        again: cells that it has run nevertheless.
     """
 
     def __init__(self, box: BaseSandbox) -> None:
         super().__init__(box)
         self.recording = True
-        self.results: dict[tuple[str, ...], Result] = {}  # by the session's cells so far
+        self.again = 0
+        self.results: dict[tuple[_Cell, ...], Result] = {}  # by the session's cells so far
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Session]:
@@ -104,20 +112,21 @@ class Recorded(Around):
         async with self._box.session() if self.recording else nullcontext() as session:
             yield _RecordedSession(self, session)
 
-    async def run_again(self, cells: tuple[str, ...]) -> Result:
+    async def run_again(self, cells: tuple[_Cell, ...]) -> Result:
         """The result of the last of a session's cells that nobody has run yet, since its trace took another way."""
+        self.again += 1
         async with self._box.session() as session:
-            for code in cells:
-                result = await session.execute(code)
+            for code, timeout, stdin in cells:
+                result = await session.execute(code, timeout=timeout, stdin=stdin)
         return result
 
 
 class _RecordedSession(Session):
     def __init__(self, box: Recorded, session: Session | None) -> None:
-        self._box, self._session, self._cells = box, session, tuple[str, ...]()
+        self._box, self._session, self._cells = box, session, tuple[_Cell, ...]()
 
     async def execute(self, code: str, *, timeout: float | None = None, stdin: str | None = None) -> Result:
-        self._cells += (code,)
+        self._cells += ((code, timeout, stdin),)
         results = self._box.results
         if self._session is not None:
             results[self._cells] = await self._session.execute(code, timeout=timeout, stdin=stdin)

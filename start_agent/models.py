@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from start_agent.digests import model_digest
+from start_agent.digests import MODEL_CONFIG, model_digest
 from start_agent.errors import MissingExtraError, ModelError
 from start_agent.pocket import EMBEDDED, weights_path
 from start_agent.prompts import BOXED_INSTRUCTION, PROMPTING
@@ -31,8 +31,6 @@ def resolve(name: str) -> ModelChoice:
     """
     path = local_folder(name)
     if path is not None:
-        if not (path / "config.json").is_file():
-            raise ModelError(f"{name!r} is a folder without a config.json: not a model")
         return ModelChoice(str(path), _instruction(path / PROMPTING))
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or not name.strip():
         raise ModelError(f"there is no folder {name!r}: name a model of the hub, a local folder, or 'pocket'")
@@ -41,16 +39,24 @@ def resolve(name: str) -> ModelChoice:
 
 
 def local_folder(name: str) -> Path | None:
-    """Where the model is on this machine; None of a name that only the hub or a server can know."""
+    """Where the model is on this machine; None of a name that only the hub or a server can know.
+
+    Raises:
+        ModelError: a folder that is no model's.
+    """
     path = weights_path(name) if name in EMBEDDED else Path(name).expanduser()
-    return path if path.is_dir() else None
+    if not path.is_dir():
+        return None
+    if not (path / MODEL_CONFIG).is_file():
+        raise ModelError(f"{name!r} is a folder without a {MODEL_CONFIG}: not a model")
+    return path
 
 
 def local_digests(*names: str | None) -> dict[str, str]:
     """By name, the digest of each model that is a local folder: what is trained anew keeps its name, not its digest.
 
     Raises:
-        ModelError: the folder cannot be read.
+        ModelError: a folder that is no model's, or cannot be read.
     """
     found: dict[str, str] = {}
     for name in filter(None, names):

@@ -33,8 +33,8 @@ def enter(world: dict[str, Any], settings: dict[str, Any]) -> list[str]:
         OSError: Linux refused a step; the process must not run anything.
     """
     tier = world["tier"]
-    # A process group of its own, that can be killed; not a session, for the sake of `system.give_way`.
-    os.setpgid(0, 0)
+    # A session of its own: no terminal, and a process group that can be killed.
+    os.setsid()
     if tier in (1, 2):
         old_proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY)
         _own_namespaces(world, settings)

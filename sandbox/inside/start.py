@@ -12,7 +12,6 @@ sys.modules["debugpy"] = None  # type: ignore[assignment]  # slow to load, and s
 from . import root, system, zygote  # noqa: E402 - after the line above
 
 _MESSAGE_BYTES = 128 << 10
-_NICE = 5  # a third of the engine's weight: enough for a cell's time limit to be about the cell
 
 
 def main() -> None:
@@ -27,7 +26,6 @@ def main() -> None:
             system.die_with_parent(world["parent"])
         if world["tier"] == 2:
             root.change(control, world)
-        system.give_way(_NICE)
         zygote.run(control, world)
     except Exception as error:
         control.send(json.dumps({"error": f"{type(error).__name__}: {error}"}).encode()[:4000])

@@ -11,8 +11,6 @@ import os
 import platform
 import socket
 import struct
-import time
-from pathlib import Path
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -54,7 +52,6 @@ CAP_SYS_ADMIN = 21
 _CAPABILITY_VERSION = 0x20080522
 
 _MOUNT_SETATTR, _AT_FDCWD, _AT_RECURSIVE = 442, -100, 0x8000
-_TRIES = 5
 _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 
 
@@ -147,25 +144,6 @@ def empty_bounding_set(keep: tuple[int, ...] = ()) -> None:
 def no_new_privileges() -> None:
     """No program started from here on gains rights by being setuid or the like."""
     prctl(PR_SET_NO_NEW_PRIVS, 1)
-
-
-def give_way(nice: int) -> None:
-    """Let others have the processor first, also other sessions: this process, and all that are forked from it.
-
-    Where Linux schedules by sessions (`autogroup`, on by default), niceness counts within one alone, and each session
-    gets as much of the processor as any other: a kernel with one of its own as much as an engine with all its threads.
-    """
-    os.nice(nice)
-    path = Path("/proc/self/autogroup")
-    for _ in range(_TRIES):
-        try:
-            path.write_text(str(nice))
-        except BlockingIOError:  # Linux takes this ten times a second
-            time.sleep(0.1)
-        except OSError:  # it does not schedule so
-            return
-        else:
-            return
 
 
 def die_with_parent(parent: int) -> None:

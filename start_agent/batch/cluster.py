@@ -42,9 +42,9 @@ def connect(address: str | None = None) -> Iterator[None]:
     try:
         _probe(address or "")
         if address and "RAY_AUTH_MODE" not in os.environ:
-            advice = "; if it asks for a token, as clusters do by default, set RAY_AUTH_MODE=token"
+            advice = "; if it asks for a token, set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN where it is not at home"
         ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, **own)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         raise InputError(f"cannot use the Ray cluster at {place}: {first_line(error)}{advice}") from error
     try:
         signal.signal(signal.SIGTERM, handler)  # Ray has put its own in its place

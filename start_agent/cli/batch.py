@@ -222,16 +222,19 @@ def _of_type(groups: Mapping[str, BaseModel], kind: type[Options]) -> Options:
 
 
 def _configuration(engine: str, groups: Mapping[str, BaseModel]) -> dict[str, Any]:
-    """What decides the records: all options but those of ``RUNTIME``, and the content of the files and folders
-    that they name."""
+    """What decides the records: all options but those of ``RUNTIME``, and the content of what they name."""
+    from start_agent.tasks.loading import data_files
+
     found: dict[str, Any] = {"engine": engine}
     for title, group in groups.items():
         if not isinstance(group, RunOptions | RayOptions):
             values = group.model_dump(mode="json")
             found[title] = {name: value for name, value in values.items() if name not in RUNTIME}
     options = _of_type(groups, SolveOptions)
+    files = [path for path in options.hint_files if path.is_file()]
     data = _of_type(groups, DataOptions).data
-    files = [path for path in (*options.hint_files, *([Path(data).expanduser()] if data else [])) if path.is_file()]
+    if data is not None and (path := Path(data).expanduser()).exists():
+        files += data_files(path)
     found["files"] = {str(path): file_digest(path) for path in files} | local_digests(options.model)
     return found
 

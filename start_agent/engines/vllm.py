@@ -80,7 +80,8 @@ class VLLMOptions(BaseModel):
     threads: int | None = Field(
         None,
         ge=1,
-        description="CPU threads of a model that runs on a CPU; unset, OMP_NUM_THREADS, or one per core but one",
+        description="CPU threads of a model that runs on a CPU; unset, OMP_NUM_THREADS (in a worker of Ray's: 1), "
+        "or one per core but one",
     )
 
 
@@ -276,9 +277,12 @@ def cpu_threads(options: VLLMOptions) -> int:
     """Threads of a model on a CPU, which wait for each other at every layer: whenever one has lost its core, all do.
 
     Unless told otherwise, one core is left to kernels, graders and the loop that reads the tokens. On 4 cores a batch
-    with tools took a fifth less time with 3 threads than with 4.
+    with tools took a fifth less time with 3 threads than with 4. Raises ConfigError.
     """
-    return options.threads or int(os.environ.get(_THREADS) or 0) or max(len(os.sched_getaffinity(0)) - 1, 1)
+    told = os.environ.get(_THREADS) or str(max(len(os.sched_getaffinity(0)) - 1, 1))
+    if not options.threads and not (told.isdecimal() and int(told)):
+        raise ConfigError(f"{_THREADS}={told}: a number of threads, 1 or more; or use --threads")
+    return options.threads or int(told)
 
 
 @contextmanager

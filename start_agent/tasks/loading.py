@@ -135,7 +135,7 @@ def _rows(source: Source, options: DataOptions) -> Iterator[Row]:
     if source.path.startswith("hf://"):
         arguments = {"path": "json", "data_files": source.path, "split": source.split, "streaming": source.large}
     elif path.exists():
-        files = _files(path)
+        files = data_files(path)
         if not any(file.stat().st_size for file in files):
             raise DataError(f"{source.path} has no rows")
         arguments = {"path": _FORMATS[files[0].suffix.lower()], "data_files": [str(file) for file in files]}
@@ -154,7 +154,7 @@ def _rows(source: Source, options: DataOptions) -> Iterator[Row]:
         raise DataError(f"cannot read {source.path}: {reason}{hint}") from error
 
 
-def _files(path: Path) -> list[Path]:
+def data_files(path: Path) -> list[Path]:
     """The data files at a path, all of one format. Raises DataError."""
     if path.is_file():
         if path.suffix.lower() not in _FORMATS:

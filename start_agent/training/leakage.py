@@ -32,6 +32,7 @@ from start_agent.errors import InputError
 from start_agent.problem import Problem
 from start_agent.tasks import DataOptions, stream
 from start_agent.tasks.definitions import TASKS
+from start_agent.tasks.loading import data_files
 
 THRESHOLD = 0.8
 """The Jaccard index of 3-grams from which on questions are near: the custom of deduplication by MinHash."""
@@ -152,7 +153,7 @@ def read_held_out(names: Sequence[str], threshold: float = THRESHOLD, *, reworde
 
 
 def held_out_digests(names: Sequence[str]) -> dict[str, str]:
-    """By name, the sha256 of each run's records and of each file; what a task makes or fetches has none.
+    """By path, the sha256 of each run's records and of each file; what a task makes or the hub gives has none.
 
     Raises:
         InputError: one cannot be read.
@@ -160,10 +161,15 @@ def held_out_digests(names: Sequence[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for name in names:
         path = Path(name).expanduser()
-        file = path / RECORDS if path.is_dir() else path
-        if file.is_file():
+        if (path / RECORDS).is_file():
+            files = [path / RECORDS]
+        elif name in TASKS or not path.exists():
+            continue
+        else:
+            files = data_files(path)
+        for file in files:
             try:
-                found[name] = file_digest(file)
+                found[str(file)] = file_digest(file)
             except OSError as error:
                 raise InputError(f"--held-out: cannot read {file}: {error.strerror}") from error
     return found

@@ -110,8 +110,9 @@ async def run_stages(
     Args:
         stages: each after those that it needs.
         folder: the recipe's.
-        workers: commands at once. Each gets its share of the cores, by ``OMP_NUM_THREADS``, where that is not set:
+        workers: commands at once. Several get a share of the cores each, by ``OMP_NUM_THREADS`` where that is not set:
             as many threads as there are cores, several times over, wait for each other ten times as long as they work.
+            A launcher shares out what it has by itself.
         listener: hears of beginnings and ends.
 
     Raises:
@@ -132,8 +133,8 @@ async def run_stages(
         tell = listener or (lambda standings: None)
         tell(standings)
         places = asyncio.Semaphore(workers)
-        share = str(max((os.cpu_count() or 1) // workers, 1))
-        environment = {"OMP_NUM_THREADS": share} | os.environ
+        share = max(len(os.sched_getaffinity(0)) // workers, 1)
+        threads = {"OMP_NUM_THREADS": str(share)} if workers > 1 else {}
         finished = {name: asyncio.Event() for name in standings.stages}
         for name, standing in standings.stages.items():
             if standing.status == "done":
@@ -146,7 +147,7 @@ async def run_stages(
                 standing.status, standing.began = "running", time.monotonic()
                 tell(standings)
                 try:
-                    await _run(standing.stage, folder, environment)
+                    await _run(standing.stage, folder, threads | os.environ)
                 except StageError:
                     standing.status = "failed"
                     raise
@@ -218,7 +219,7 @@ async def _run(stage: Stage, folder: Path, environment: Mapping[str, str]) -> No
             stdin=asyncio.subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env=environment,
+            env=os.environ if stage.launcher else environment,
             start_new_session=True,  # a Ctrl-C comes to us; the command is told once, by us
             preexec_fn=partial(_die_with, os.getpid()),
         )

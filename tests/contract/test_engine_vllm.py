@@ -20,7 +20,7 @@ import pytest_asyncio
 from start_agent.engines.base import Engine, TurnRequest
 from start_agent.engines.testing import EngineContract
 from start_agent.engines.vllm import VLLMEngine, VLLMOptions, cpu_threads
-from start_agent.errors import EngineError, ModelError
+from start_agent.errors import ConfigError, EngineError, ModelError
 from start_agent.pocket import weights_path
 
 POCKET = str(weights_path())
@@ -83,13 +83,20 @@ def test_a_core_is_left_to_others_where_nobody_says_how_many_threads(monkeypatch
     assert cpu_threads(VLLMOptions()) == max(len(os.sched_getaffinity(0)) - 1, 1)
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     assert (cpu_threads(VLLMOptions()), cpu_threads(SMALL)) == (7, 2)
+    monkeypatch.setenv("OMP_NUM_THREADS", "4,2")
+    assert cpu_threads(SMALL) == 2
+    with pytest.raises(ConfigError, match=r"OMP_NUM_THREADS=4,2: a number of threads"):
+        cpu_threads(VLLMOptions())
 
 
 class TestFailure:
     def request(self, engine: Engine, max_tokens: int = 50) -> TurnRequest:
         return EngineContract().request(engine, [4, 5, 6], max_tokens)
 
-    async def test_an_engine_that_dies_fails_every_turn_and_all_later_ones(self) -> None:
+    async def test_an_engine_that_dies_fails_every_turn_and_all_later_ones(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("OMP_NUM_THREADS", "1")
         me = psutil.Process()
         before = {child.pid for child in me.children(recursive=True)}
         async with VLLMEngine(POCKET, SMALL) as engine:
@@ -98,7 +105,8 @@ class TestFailure:
                 pass
             started = [child for child in me.children(recursive=True) if child.pid not in before]
             core = next(child for child in started if "EngineCore" in " ".join(child.cmdline()))
-            assert core.environ()["OMP_NUM_THREADS"] == "2" != os.environ.get("OMP_NUM_THREADS")
+            assert core.environ()["OMP_NUM_THREADS"] == "2"
+            assert os.environ["OMP_NUM_THREADS"] == "1"
             os.kill(core.pid, signal.SIGKILL)
             for result in await asyncio.gather(*turns, return_exceptions=True):
                 assert isinstance(result, EngineError)

@@ -73,6 +73,19 @@ def test_another_model_under_the_same_path_is_refused(tmp_path: Path) -> None:
     assert f"another configuration: files.{model}: " in done.stderr
 
 
+def test_another_data_set_in_the_same_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    row = {"question": "What is 1 + 1?", "answer": "2"}
+    (tmp_path / "data" / "some.jsonl").write_text(json.dumps(row) + "\n")
+    columns = ["--question-column", "question", "--answer-column", "answer", "--threads", 1]
+    options = [*columns, "--data", tmp_path / "data", "--no-tools", "--no-hints", "--output-dir", tmp_path / "run"]
+    assert start_agent("batch", *options).returncode == 0
+    (tmp_path / "data" / "more.jsonl").write_text(json.dumps(row | {"question": "What is 1 * 2?"}) + "\n")
+    done = start_agent("batch", *options)
+    assert done.returncode == 2
+    assert f"another configuration: files.{tmp_path / 'data' / 'more.jsonl'}: unset there" in done.stderr
+
+
 def test_options_from_a_file(runs: Path, tmp_path: Path) -> None:
     options = tmp_path / "options.yaml"
     options.write_text(f"task: pocket_sums\nlimit: 6\nthreads: 1\nkernels: 3\noutput_dir: {runs / 'hinted'}\n")
@@ -98,6 +111,7 @@ def test_comparing(runs: Path) -> None:
         (["batch", "--output-dir", "x"], "name a --task"),
         (["batch", "--task", "none", "--output-dir", "x"], "no task 'none'"),
         (["batch", "--task", "pocket", "--samples", "0", "--output-dir", "x"], "--samples"),
+        (["batch", "--task", "pocket", "--model", ".", "--output-dir", "x"], "a folder without a config.json"),
         (["compare", "no-such-folder", "nor-this"], "no run directory"),
     ],
 )

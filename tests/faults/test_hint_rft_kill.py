@@ -34,7 +34,7 @@ max_length: 1024
 max_tokens: 300
 kernels: 8
 threads: 1
-workers: 2
+workers: 1
 """
 SFT = """
 learning_rate: 1.0e-4

@@ -69,8 +69,11 @@ def running_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         start = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head"]
         start += ["--port", str(port), "--include-dashboard", "false", "--num-cpus", "2", "--temp-dir", name]
         environment = os.environ | {"RAY_USAGE_STATS_ENABLED": "0"}
-        subprocess.run(start, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
         try:
+            with (Path(name) / "said").open("w+") as said:  # a pipe would stay open as long as the cluster
+                code = subprocess.run(start, env=environment, stdout=said, stderr=said, check=False).returncode
+                said.seek(0)
+                assert code == 0, said.read()
             yield f"127.0.0.1:{port}"
         finally:
             for number in naming(Path(name)):

@@ -73,23 +73,27 @@ def test_an_address_where_nobody_is_is_one_line(tmp_path: Path) -> None:
     assert done.stderr.count("\n") == 1 and "cannot use the Ray cluster at 127.0.0.1:1" in done.stderr
 
 
-def test_a_cluster_that_asks_for_a_token_gets_one_line_that_says_how(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(**options: Any) -> None:
-        raise ConnectionError("Failed to connect to Ray cluster")
+class _RayError(Exception):
+    pass
 
-    monkeypatch.setattr(cluster, "import_ray", lambda settings: SimpleNamespace(init=refuse))
+
+@pytest.mark.parametrize("error", [ConnectionError, _RayError])
+def test_a_cluster_that_asks_for_a_token_gets_one_line_that_says_how(
+    monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def refuse(**options: Any) -> None:
+        raise error("Failed to connect to Ray cluster")
+
+    ray = SimpleNamespace(init=refuse, exceptions=SimpleNamespace(RayError=_RayError))
+    monkeypatch.setattr(cluster, "import_ray", lambda settings: ray)
     monkeypatch.setattr(cluster, "_probe", lambda address: None)
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
-    words = r"Failed to connect .*; if it asks for a token, .* RAY_AUTH_MODE=token$"
+    words = "Failed to connect .*; if it asks for a token, set RAY_AUTH_MODE=token"
     with pytest.raises(InputError, match=words), cluster.connect("10.0.0.1:6379"):
         pass
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     with pytest.raises(InputError, match=r"Failed to connect to Ray cluster$"), cluster.connect("10.0.0.1:6379"):
         pass
-
-
-class _RayError(Exception):
-    pass
 
 
 class _OtherError(_RayError):

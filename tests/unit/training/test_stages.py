@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ match names:
         (folder / f"{what}-stays").touch()
         time.sleep(600)
     case ["threads"]:
-        print(os.environ["OMP_NUM_THREADS"])
+        print(os.environ.get("OMP_NUM_THREADS"))
     case ["meet", other]:  # until the other one is there too
         (folder / f"{what}-here").touch()
         while not (folder / f"{other}-here").exists():
@@ -84,15 +85,34 @@ async def test_side_by_side_as_far_as_there_are_workers(recipe: Recipe) -> None:
     assert sorted(recipe.order) == ["a", "b"]
 
 
-@pytest.mark.parametrize(("cores", "workers", "own", "threads"), [(8, 2, None, 4), (2, 4, None, 1), (8, 2, "3", 3)])
+@pytest.mark.parametrize(
+    ("cores", "workers", "own", "launched", "threads"),
+    [
+        (8, 2, None, False, "4"),
+        (2, 4, None, False, "1"),
+        (8, 2, "3", False, "3"),
+        (8, 1, None, False, None),  # alone: whatever the command itself takes
+        (8, 2, None, True, None),
+    ],
+)
 async def test_those_side_by_side_share_the_cores(
-    recipe: Recipe, monkeypatch: pytest.MonkeyPatch, cores: int, workers: int, own: str | None, threads: int
+    recipe: Recipe,
+    monkeypatch: pytest.MonkeyPatch,
+    cores: int,
+    workers: int,
+    own: str | None,
+    launched: bool,
+    threads: str | None,
 ) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if own is not None:
         monkeypatch.setenv("OMP_NUM_THREADS", own)
-    monkeypatch.setattr(os, "cpu_count", lambda: cores)
-    await run_stages([recipe.stage("a", "threads")], recipe.folder, workers=workers)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda number: set(range(cores)))
+    stage = recipe.stage("a", "threads")
+    if not launched:
+        monkeypatch.setattr(Stage, "arguments", property(lambda self: [*recipe.launcher, "-m", "x", *self.command]))
+        stage = replace(stage, launcher=())
+    await run_stages([stage], recipe.folder, workers=workers)
     assert (recipe.folder / "logs" / "a.log").read_text().splitlines()[1] == str(threads)
 
 

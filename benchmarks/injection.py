@@ -11,6 +11,8 @@ resubmit: what solving does, without the tools.
 * ``overhead_6_same_context``: the same over uninterrupted decoding from a prompt that is longer by half of what 6
   insertions insert: both sides decode as much from contexts of the same mean length, and what is left is the feeding
   of the insertions, what they make the engine feed again, and the six requests.
+* ``overhead_6_all_tokens``: the same over uninterrupted decoding of as many tokens as the trace then holds, inserted ones
+  included: what they would have cost, had the model written them.
 * ``cache_off_ratio_6``: wall time with 6 insertions without the prefix cache over that with it, at the smaller one.
 
     python -m benchmarks.injection [--quick] [--model pocket]
@@ -129,7 +131,7 @@ async def measure(arguments: Namespace) -> Report:
         raise InputError(f"--decoded {decoded}: a multiple of {_STEP}, so that all turns of a trace are equally long")
     model = resolve(arguments.model).location
     runs: dict[tuple[int, int], list[Run]] = {(count, k): [] for count in counts for k in INSERTIONS}
-    longer: list[Run] = []
+    longer, more = list[Run](), list[Run]()
     async with VLLMEngine(model, VLLMOptions(max_batch=max(counts), threads=arguments.threads)) as engine:
         subject, block = Subject(engine, arguments.seed), engine.block_size
         await subject.grow(counts[0], 1, 28)  # the first turns pay for what is made once
@@ -139,6 +141,7 @@ async def measure(arguments: Namespace) -> Report:
                 runs[count, k].append(await subject.grow(count, k, decoded))
             say(f"{max(counts)} traces, a longer prompt, repeat {repeat + 1}")
             longer.append(await subject.grow(max(counts), 0, decoded, INSERTIONS[-1] * _INSERTED_TOKENS // 2))
+            more.append(await subject.grow(max(counts), 0, decoded + INSERTIONS[-1] * _INSERTED_TOKENS))
     async with VLLMEngine(
         model, VLLMOptions(max_batch=counts[0], threads=arguments.threads, prefix_caching=False)
     ) as engine:
@@ -146,7 +149,7 @@ async def measure(arguments: Namespace) -> Report:
         await subject.grow(counts[0], 1, 28)
         say(f"{counts[0]} traces, 6 insertions, without the cache")
         off = [await subject.grow(counts[0], 6, decoded) for _ in range(arguments.repeats)]
-    figures = figures_of(runs, longer, off, block)
+    figures = figures_of(runs, longer, more, off, block)
     settings = common_settings(arguments) | {
         "model": arguments.model,
         "threads": cpu_threads(engine.options),
@@ -162,7 +165,7 @@ async def measure(arguments: Namespace) -> Report:
 
 
 def figures_of(
-    runs: dict[tuple[int, int], list[Run]], longer: list[Run], off: list[Run], block: int
+    runs: dict[tuple[int, int], list[Run]], longer: list[Run], more: list[Run], off: list[Run], block: int
 ) -> dict[str, float]:
     """The figures of the report; times are medians, the insertion is the worst one."""
     small, large = min(count for count, _ in runs), max(count for count, _ in runs)
@@ -172,8 +175,9 @@ def figures_of(
         # In pairs, one right after the other: the machine may be busy with something else meanwhile.
         pairs = zip(runs[large, k], runs[large, 0], strict=True)
         figures[f"overhead_{k}"] = median(one.seconds / plain.seconds for one, plain in pairs)
-    both = zip(runs[large, 6], longer, strict=True)
-    figures["overhead_6_same_context"] = median(one.seconds / plain.seconds for one, plain in both)
+    for name, others in (("same_context", longer), ("all_tokens", more)):
+        both = zip(runs[large, 6], others, strict=True)
+        figures[f"overhead_6_{name}"] = median(one.seconds / plain.seconds for one, plain in both)
     figures["cache_off_ratio_6"] = median(one.seconds for one in off) / median(one.seconds for one in runs[small, 6])
     figures["tokens_per_second_0"] = median(one.speed for one in runs[large, 0])
     return figures

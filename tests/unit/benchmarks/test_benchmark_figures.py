@@ -85,9 +85,11 @@ def test_the_figures_of_insertions_are_of_the_worst_one_and_of_the_larger_number
     runs = {
         key: [InjectionRun(time, 100, [20, 33] if key == (64, 3) else [5] * key[1])] for key, time in seconds.items()
     }
-    figures = injection_figures(runs, [InjectionRun(4.5, 100, [])], [InjectionRun(9.0, 100, [400])], 32)
+    longer, more, off = (InjectionRun(time, 100, again) for time, again in ((4.5, []), (6.25, []), (9.0, [400])))
+    figures = injection_figures(runs, [longer], [more], [off], 32)
     assert figures["reprefilled_minus_block"] == 1
     assert figures["overhead_6"] == 1.25
     assert figures["overhead_6_same_context"] == pytest.approx(10 / 9)
+    assert figures["overhead_6_all_tokens"] == 0.8
     assert figures["cache_off_ratio_6"] == 4.5
     assert figures["tokens_per_second_0"] == 25

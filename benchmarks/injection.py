@@ -11,8 +11,8 @@ resubmit: what solving does, without the tools.
 * ``overhead_6_same_context``: the same over uninterrupted decoding from a prompt that is longer by half of what 6
   insertions insert: both sides decode as much from contexts of the same mean length, and what is left is the feeding
   of the insertions, what they make the engine feed again, and the six requests.
-* ``overhead_6_all_tokens``: the same over uninterrupted decoding of as many tokens as the trace then holds, inserted ones
-  included: what they would have cost, had the model written them.
+* ``overhead_6_all_tokens``: the same over uninterrupted decoding of as many tokens as the trace then holds, inserted
+  ones included: what they would have cost, had the model written them.
 * ``cache_off_ratio_6``: wall time with 6 insertions without the prefix cache over that with it, at the smaller one.
 
     python -m benchmarks.injection [--quick] [--model pocket]

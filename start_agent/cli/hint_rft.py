@@ -31,11 +31,15 @@ _ABOUT = """From a base model to one that calls Python by itself, in two rounds 
   start-data       at most one right trace of each problem
   start            the base, fine-tuned on these
 
+With --sampling-rounds 2, START is sampled in its turn, for start-2 (and so on): it helps where START-0 calls Python
+seldom, so that START had little to learn from.
+
 Each stage is a start-agent command with a folder of its own below --output-dir; its log is in logs/. The same command
 again, after whatever stopped it, goes on from there."""
 
 _EXAMPLES = """examples:
   start-agent hint-rft --recipe pocket --output-dir runs/start --workers 4
+  start-agent hint-rft --recipe pocket --output-dir runs/start --workers 4 --sampling-rounds 2
   start-agent solve --model runs/start/start --no-hints "What is 48613 * 7957?"
   start-agent hint-rft --recipe start-32b --engine vllm --tensor-parallel-size 8 --model Qwen/QwQ-32B-Preview \\
       --data problems.jsonl --question-column question --answer-column answer --output-dir runs/start-32b \\

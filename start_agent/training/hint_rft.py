@@ -39,7 +39,7 @@ _SUFFIX = ".yaml"
 
 
 class HintRftOptions(BaseModel):
-    """What the two rounds of training are made of, beside the options of their stages."""
+    """What the rounds of training are made of, beside the options of their stages."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -52,6 +52,12 @@ class HintRftOptions(BaseModel):
     sft: str = Field("start-32b", description="recipe of START's training")
     samples: int = Field(16, ge=1, description="traces of START-0 for each problem")
     sampling_runs: int = Field(1, ge=1, description="run directories over which the samples are spread, side by side")
+    sampling_rounds: int = Field(
+        1,
+        ge=1,
+        description="times that a model is sampled and the base trained on what it got right; more than 1: "
+        "START is sampled in its turn, for start-2, and so on",
+    )
     sampling_temperature: float = Field(0.6, gt=0, description="at which START-0 is sampled")
     sampling_top_p: float = Field(0.95, gt=0, le=1, description="at which START-0 is sampled")
     start_choice: Choice = Field(Choice.SHORTEST, description="which of START-0's right traces of a problem is kept")
@@ -138,10 +144,16 @@ def stages_of(parts: Parts) -> list[Stage]:
     hinted = solve(parts, "hinted", parts.model, parts.decoding)
     seed_data = select(parts, "seed-data", "hint-rft", [hinted.name], greedy=[greedy.name])
     start_0 = fine_tune(parts, "start-0", seed_data.name, recipe.seed_sft)
-    sampled = sample(parts, "sampled", str(folder / start_0.name), start_0.name)
-    start_data = select(parts, "start-data", "rft", [stage.name for stage in sampled])
-    start = fine_tune(parts, "start", start_data.name, recipe.sft)
-    return [greedy, hinted, seed_data, start_0, *sampled, start_data, start]
+    stages, model = [greedy, hinted, seed_data, start_0], start_0.name
+    for done in range(recipe.sampling_rounds):
+        name = f"-{done + 1}" if done else ""
+        sampled = sample(
+            parts, f"sampled{name}", str(folder / model), model, first_seed=parts.seed + 1 + done * recipe.sampling_runs
+        )
+        start_data = select(parts, f"start-data{name}", "rft", [stage.name for stage in sampled])
+        start = fine_tune(parts, f"start{name}", start_data.name, recipe.sft)
+        stages, model = [*stages, *sampled, start_data, start], start.name
+    return stages
 
 
 def solve(
@@ -170,9 +182,18 @@ def solve(
     return Stage(name, tuple(words), tuple(after), parts.how)
 
 
-def sample(parts: Parts, name: str, model: str, after: str, decoding: DecodingSettings | None = None) -> list[Stage]:
+def sample(
+    parts: Parts,
+    name: str,
+    model: str,
+    after: str,
+    decoding: DecodingSettings | None = None,
+    *,
+    first_seed: int | None = None,
+) -> list[Stage]:
     """Sampling without hints, spread over run directories that differ in their seed."""
     recipe = parts.recipe
+    first = parts.seed + 1 if first_seed is None else first_seed
     sampling = Sampling(temperature=recipe.sampling_temperature, top_p=recipe.sampling_top_p)
     return [
         solve(
@@ -183,7 +204,7 @@ def sample(parts: Parts, name: str, model: str, after: str, decoding: DecodingSe
             after=[after] if after else (),
             sampling=sampling,
             samples=recipe.samples // recipe.sampling_runs,
-            seed=parts.seed + number,
+            seed=first + number - 1,
         )
         for number in range(1, recipe.sampling_runs + 1)
     ]

@@ -69,6 +69,23 @@ def test_the_stages_need_what_the_method_says() -> None:
         assert option(stages[name], "--held-out") == ["pocket"]
 
 
+def test_start_may_be_sampled_in_its_turn() -> None:
+    once = stages_of(parts(samples=4, sampling_runs=2))
+    twice = stages_of(parts(samples=4, sampling_runs=2, sampling_rounds=2))
+    assert twice[: len(once)] == once
+    more = by_name(twice[len(once) :])
+    assert {name: stage.after for name, stage in more.items()} == {
+        "sampled-2-1": ("start",),
+        "sampled-2-2": ("start",),
+        "start-data-2": ("sampled-2-1", "sampled-2-2"),
+        "start-2": ("start-data-2",),
+    }
+    assert [option(more[f"sampled-2-{number}"], "--seed") for number in (1, 2)] == [["3"], ["4"]]
+    assert option(more["sampled-2-1"], "--model") == ["out/start"]
+    assert option(more["start-2"], "--model") == ["pocket"]
+    assert option(more["start-data-2"], "--runs") == ["out/sampled-2-1", "out/sampled-2-2"]
+
+
 def test_flags_override_the_recipe(model: str) -> None:
     stages = by_name(stages_of(parts(limit=10, model=model, instruction="Go.", max_batch=7)))
     assert option(stages["greedy"], "--limit") == ["10"]

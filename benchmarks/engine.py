@@ -34,7 +34,7 @@ from typing import Any
 
 from rich.table import Table
 
-from benchmarks.report import Report, Target, common_settings, new_parser, rounded, run, say
+from benchmarks.report import Report, Target, common_settings, new_parser, positive, rounded, run, say
 from start_agent.engines.base import Sampling, TurnRequest
 from start_agent.engines.scripted import byte_tokenizer
 from start_agent.engines.transformers import TransformersEngine, TransformersOptions
@@ -343,7 +343,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="where both sides run (default: cpu)")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"], help="of the weights (float32)")
     parser.add_argument(
-        "--repeats", type=int, metavar="N", help="pairs of runs (default: 7 and 5; with --quick 3 and 2)"
+        "--repeats", type=positive, metavar="N", help="pairs of runs (default: 7 and 5; with --quick 3 and 2)"
     )
     return run(parser, measure, argv)
 

@@ -30,7 +30,7 @@ from typing import Any
 
 from rich.table import Table
 
-from benchmarks.report import Report, Target, new_parser, rounded, run, say
+from benchmarks.report import Report, Target, new_parser, positive, rounded, run, say
 from start_agent.errors import DataError
 from start_agent.grading import GraderPool, Verdict, grade
 from start_agent.problem import Problem
@@ -127,7 +127,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = new_parser(__doc__.partition("\n")[0] if __doc__ else "")
     shared = os.environ.get("START_AGENT_SHARED") or Path(__file__).parents[2] / "shared"
     parser.add_argument("--data", type=Path, default=Path(shared) / "data", metavar="PATH", help="folder of real data")
-    parser.add_argument("--size", type=int, default=2, metavar="N", help="grader processes (default: 2)")
+    parser.add_argument("--size", type=positive, default=2, metavar="N", help="grader processes (default: 2)")
     return run(parser, measure, argv)
 
 

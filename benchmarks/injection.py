@@ -37,7 +37,7 @@ from statistics import median
 from rich.table import Table
 
 from benchmarks.batches import vllm_version
-from benchmarks.report import Report, Target, common_settings, new_parser, rounded, run, say
+from benchmarks.report import Report, Target, common_settings, new_parser, positive, rounded, run, say
 from start_agent.engines.base import Sampling, TurnRequest
 from start_agent.engines.vllm import VLLMEngine, VLLMOptions, cpu_threads
 from start_agent.errors import InputError
@@ -211,11 +211,11 @@ def parser() -> ArgumentParser:
     options.add_argument("--model", default="pocket", help="a model that vLLM runs (default: pocket)")
     options.add_argument(
         "--decoded",
-        type=int,
+        type=positive,
         metavar="N",
-        help=f"tokens of a trace (default: {_DECODED}, quick: {_DECODED_QUICK})",
+        help=f"tokens of a trace, a multiple of {_STEP} (default: {_DECODED}, quick: {_DECODED_QUICK})",
     )
-    options.add_argument("--repeats", type=int, default=1, help="runs of each kind (default: 1)")
+    options.add_argument("--repeats", type=positive, default=1, help="runs of each kind (default: 1)")
     return options
 
 

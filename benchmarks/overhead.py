@@ -39,7 +39,7 @@ from typing import Any
 from rich.table import Table
 
 from benchmarks.batches import Batch, pocket_problems, solve_batch, vllm_version
-from benchmarks.report import Report, Target, common_settings, new_parser, rounded, run, say
+from benchmarks.report import Report, Target, common_settings, new_parser, positive, rounded, run, say
 from benchmarks.sandboxes import Recorded
 from sandbox import Sandbox
 from start_agent.decoding.settings import DecodingSettings
@@ -220,10 +220,10 @@ def _table(pairs: dict[str, list[Pair]]) -> Table:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command: its exit code."""
     parser = new_parser("Tokens per second of the runner against bare AsyncLLM.")
-    parser.add_argument("--problems", type=int, metavar="N", help="problems (default: 500; with --quick 48)")
-    parser.add_argument("--concurrency", type=int, default=128, metavar="N", help="traces at once (default: 128)")
+    parser.add_argument("--problems", type=positive, metavar="N", help="problems (default: 500; with --quick 48)")
+    parser.add_argument("--concurrency", type=positive, default=128, metavar="N", help="traces at once (default: 128)")
     parser.add_argument("--model", default="pocket", help="a model that vLLM runs (default: pocket)")
-    parser.add_argument("--repeats", type=int, default=1, help="runs of each kind (default: 1)")
+    parser.add_argument("--repeats", type=positive, default=1, help="runs of each kind (default: 1)")
     parser.add_argument("--unsafe-no-isolation", action="store_true", help="DANGEROUS: run the code as your own user")
     return run(parser, measure, argv)
 

@@ -25,7 +25,7 @@ from statistics import fmean
 
 from rich.table import Table
 
-from benchmarks.report import Report, Target, common_settings, new_parser, rounded, run, say
+from benchmarks.report import Report, Target, common_settings, new_parser, positive, rounded, run, say
 from sandbox import Sandbox, SandboxError
 from start_agent.decoding.settings import DecodingSettings
 from start_agent.decoding.solver import Solver
@@ -255,10 +255,10 @@ def _grouped(attempts: Iterable[Attempt], group_of: Callable[[Problem], str]) ->
 def main(argv: Sequence[str] | None = None) -> int:
     """The command: its exit code."""
     parser = new_parser("What hints bring to the pocket reasoner, on its held-out problems.")
-    parser.add_argument("--problems", type=int, metavar="N", help="problems (default: 500; with --quick 60)")
+    parser.add_argument("--problems", type=positive, metavar="N", help="problems (default: 500; with --quick 60)")
     parser.add_argument("--model", default="pocket", help="a model, as for `start-agent solve` (default: pocket)")
-    parser.add_argument("--open-traces", type=int, default=64, metavar="N", help="traces at once (default: 64)")
-    parser.add_argument("--kernels", type=int, default=8, metavar="N", help="kernels at once (default: 8)")
+    parser.add_argument("--open-traces", type=positive, default=64, metavar="N", help="traces at once (default: 64)")
+    parser.add_argument("--kernels", type=positive, default=8, metavar="N", help="kernels at once (default: 8)")
     parser.add_argument("--output", type=Path, metavar="PATH", help="write all traces there, as JSON lines")
     parser.add_argument("--unsafe-no-isolation", action="store_true", help="DANGEROUS: run the code as your own user")
     return run(parser, measure, argv)

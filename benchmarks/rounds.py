@@ -49,7 +49,7 @@ from rich.table import Table
 
 from benchmarks.batches import pocket_problems, solve_batch, vllm_version
 from benchmarks.lockstep import InRounds
-from benchmarks.report import Report, Target, common_settings, new_parser, rounded, run, say
+from benchmarks.report import Report, Target, common_settings, new_parser, positive, rounded, run, say
 from benchmarks.sandboxes import Slowed
 from sandbox import Sandbox
 from start_agent.decoding.settings import DecodingSettings
@@ -243,9 +243,9 @@ def _table(pairs: dict[str, list[tuple[Run, Run]]]) -> Table:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command: its exit code."""
     parser = new_parser("Independent traces against lockstep rounds, on the same engine and sandbox.")
-    parser.add_argument("--problems", type=int, metavar="N", help="traces (default: 128; with --quick 16)")
+    parser.add_argument("--problems", type=positive, metavar="N", help="traces (default: 128; with --quick 16)")
     parser.add_argument("--model", default="pocket", help="a model that vLLM runs (default: pocket)")
-    parser.add_argument("--repeats", type=int, default=1, help="runs of each kind (default: 1)")
+    parser.add_argument("--repeats", type=positive, default=1, help="runs of each kind (default: 1)")
     parser.add_argument("--unsafe-no-isolation", action="store_true", help="DANGEROUS: run the code as your own user")
     return run(parser, measure, argv)
 

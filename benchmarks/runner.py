@@ -26,7 +26,7 @@ from importlib import metadata
 
 from rich.table import Table
 
-from benchmarks.report import Report, Target, new_parser, rounded, run, say
+from benchmarks.report import Report, Target, new_parser, positive, rounded, run, say
 from sandbox import FakeSandbox
 from start_agent.batch import BatchOptions, RunDirectory, Tally, anything_owed, run_batch, summarize
 from start_agent.decoding.settings import DecodingSettings
@@ -136,8 +136,8 @@ async def measure(arguments: argparse.Namespace) -> Report:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command: its exit code."""
     parser = new_parser("Problems a second through the runner, its memory, and how fast a finished run is resumed.")
-    parser.add_argument("--problems", type=int, metavar="N", help="problems (default: 100000; with --quick 5000)")
-    parser.add_argument("--concurrency", type=int, default=256, metavar="N", help="traces at once (default: 256)")
+    parser.add_argument("--problems", type=positive, metavar="N", help="problems (default: 100000; with --quick 5000)")
+    parser.add_argument("--concurrency", type=positive, default=256, metavar="N", help="traces at once (default: 256)")
     parser.add_argument("--directory", type=Path, metavar="DIR", help="where the run directory is made (default: /tmp)")
     return run(parser, measure, argv)
 

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
-from benchmarks.report import Report, Target, new_parser, rounded, run, say
+from benchmarks.report import Report, Target, new_parser, positive, rounded, run, say
 from sandbox import Limits, Outcome, Sandbox, SandboxError
 
 TARGETS: dict[str, Target] = {
@@ -180,7 +180,7 @@ def _plan(draw: random.Random) -> list[tuple[str, set[Outcome]]]:
 def main() -> int:
     """Run it: the exit code."""
     parser = new_parser("Thousands of sessions, and nothing left of them.")
-    parser.add_argument("--sessions", type=int, metavar="N", help="how many (default: 5000)")
+    parser.add_argument("--sessions", type=positive, metavar="N", help="how many (default: 5000)")
     parser.add_argument("--tier", type=int, choices=(1, 2, 3), help="the isolation (default: the strongest here)")
     return run(parser, measure)
 

@@ -52,14 +52,14 @@ def local_folder(name: str) -> Path | None:
     return path
 
 
-def local_digests(*names: str | None) -> dict[str, str]:
+def local_digests(*names: str) -> dict[str, str]:
     """By name, the digest of each model that is a local folder: what is trained anew keeps its name, not its digest.
 
     Raises:
         ModelError: a folder that is no model's, or cannot be read.
     """
     found: dict[str, str] = {}
-    for name in filter(None, names):
+    for name in names:
         folder = local_folder(name)
         if folder is not None:
             try:

@@ -147,9 +147,7 @@ def stages_of(parts: Parts) -> list[Stage]:
     stages, model = [greedy, hinted, seed_data, start_0], start_0.name
     for done in range(recipe.sampling_rounds):
         name = f"-{done + 1}" if done else ""
-        sampled = sample(
-            parts, f"sampled{name}", str(folder / model), model, first_seed=parts.seed + 1 + done * recipe.sampling_runs
-        )
+        sampled = sample(parts, f"sampled{name}", str(folder / model), model, earlier=done)
         start_data = select(parts, f"start-data{name}", "rft", [stage.name for stage in sampled])
         start = fine_tune(parts, f"start{name}", start_data.name, recipe.sft)
         stages, model = [*stages, *sampled, start_data, start], start.name
@@ -189,11 +187,11 @@ def sample(
     after: str,
     decoding: DecodingSettings | None = None,
     *,
-    first_seed: int | None = None,
+    earlier: int = 0,
 ) -> list[Stage]:
-    """Sampling without hints, spread over run directories that differ in their seed."""
+    """Sampling without hints, spread over run directories that differ in their seed, as do all ``earlier`` rounds."""
     recipe = parts.recipe
-    first = parts.seed + 1 if first_seed is None else first_seed
+    before = parts.seed + earlier * recipe.sampling_runs
     sampling = Sampling(temperature=recipe.sampling_temperature, top_p=recipe.sampling_top_p)
     return [
         solve(
@@ -204,7 +202,7 @@ def sample(
             after=[after] if after else (),
             sampling=sampling,
             samples=recipe.samples // recipe.sampling_runs,
-            seed=first + number - 1,
+            seed=before + number,
         )
         for number in range(1, recipe.sampling_runs + 1)
     ]

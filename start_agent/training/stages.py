@@ -134,7 +134,7 @@ async def run_stages(
         tell(standings)
         places = asyncio.Semaphore(workers)
         share = max(len(os.sched_getaffinity(0)) // workers, 1)
-        threads = {"OMP_NUM_THREADS": str(share)} if workers > 1 else {}
+        shared = ({"OMP_NUM_THREADS": str(share)} if workers > 1 else {}) | os.environ
         finished = {name: asyncio.Event() for name in standings.stages}
         for name, standing in standings.stages.items():
             if standing.status == "done":
@@ -147,7 +147,7 @@ async def run_stages(
                 standing.status, standing.began = "running", time.monotonic()
                 tell(standings)
                 try:
-                    await _run(standing.stage, folder, threads | os.environ)
+                    await _run(standing.stage, folder, os.environ if standing.stage.launcher else shared)
                 except StageError:
                     standing.status = "failed"
                     raise
@@ -219,7 +219,7 @@ async def _run(stage: Stage, folder: Path, environment: Mapping[str, str]) -> No
             stdin=asyncio.subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env=os.environ if stage.launcher else environment,
+            env=environment,
             start_new_session=True,  # a Ctrl-C comes to us; the command is told once, by us
             preexec_fn=partial(_die_with, os.getpid()),
         )

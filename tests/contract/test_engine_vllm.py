@@ -104,11 +104,11 @@ class TestFailure:
 
         threads, start = list[str](), AsyncLLM.from_vllm_config
 
-        def started(*arguments: Any, **named: Any) -> Any:
+        def spied(*arguments: Any, **named: Any) -> Any:
             threads.append(os.environ["OMP_NUM_THREADS"])  # the core's own environment is overwritten by its title
             return start(*arguments, **named)
 
-        monkeypatch.setattr(AsyncLLM, "from_vllm_config", started)
+        monkeypatch.setattr(AsyncLLM, "from_vllm_config", spied)
         monkeypatch.setenv("OMP_NUM_THREADS", "1")
         me = psutil.Process()
         before = {child.pid for child in me.children(recursive=True)}

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from sandbox import Outcome, Result, Sandbox
+from sandbox.session import KernelSession
 
 Attack = Callable[..., Awaitable[Result]]
 
@@ -277,9 +278,11 @@ async def test_siblings_and_the_host_are_out_of_sight(attack: Attack) -> None:
 async def test_death_of_an_idle_kernel_is_reported(box: Sandbox) -> None:
     async with box.session() as session:
         await session.execute("1")
-        kernel = session._kernel  # type: ignore[attr-defined]
+        assert isinstance(session, KernelSession)
+        kernel = session._kernel
+        assert kernel is not None and kernel._child is not None
         signal.pidfd_send_signal(kernel._child.pidfd, signal.SIGKILL)
-        while not kernel.dead:  # noqa: ASYNC110 - the loop hears of it
+        while not kernel.dead:  # noqa: ASYNC110 - set by a reader of the loop, which has no event for others
             await asyncio.sleep(0)
         result = await session.execute("1")
         assert (result.outcome, result.state_lost) == (Outcome.DIED, True)

@@ -47,7 +47,7 @@ def test_the_digest_of_a_folder_is_that_of_its_content(tmp_path: Path) -> None:
     found = []
     for weights in (b"\0" * (5 << 20), b"\0" * (5 << 20) + b"\1", b"\1" + b"\0" * (5 << 20)):
         (tmp_path / "model.safetensors").write_bytes(weights)
-        found.append(local_digests(name, None, "some/name-of-the-hub"))
+        found.append(local_digests(name, "some/name-of-the-hub"))
     (tmp_path / "config.json").write_text('{"another": 1}')
     found.append(local_digests(name))
     assert all(list(digests) == [name] for digests in found)

@@ -14,7 +14,6 @@ import gc
 import importlib
 import json
 import os
-import random
 import select
 import signal
 import socket
@@ -22,13 +21,14 @@ import sys
 import tempfile
 from typing import Any, NoReturn
 
-from . import system
+from . import system, warm
 from .enter import enter
 from .server import Server
 from .shell import Shell, build
 
 _DESCRIPTORS = 6
 _SOCKETS = 2
+_SEEDED = ("random", "numpy.random", "sympy.core.random")  # each has random numbers of its own, and a function `seed`
 
 
 class Zygote:
@@ -130,11 +130,9 @@ def _own_state(settings: dict[str, Any]) -> None:
     os.environ["HOME"] = settings["home"]
     os.environ["TMPDIR"] = settings["temporary"]
     tempfile.tempdir = None
-    random.seed()
-    if "numpy" in sys.modules:
-        import numpy
-
-        numpy.random.seed()
+    for name in _SEEDED:
+        if name in sys.modules:
+            sys.modules[name].seed()
 
 
 def run(control: socket.socket, world: dict[str, Any]) -> None:
@@ -143,6 +141,7 @@ def run(control: socket.socket, world: dict[str, Any]) -> None:
     world["zygote"] = os.getpid()
     for name in world["preload"]:
         importlib.import_module(name)
+    warm.up()
     shell = build()
     threads = len(os.listdir("/proc/self/task"))  # noqa: PTH208
     if threads != 1:

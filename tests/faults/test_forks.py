@@ -57,7 +57,10 @@ found
 
 
 async def test_forks_do_not_share_their_luck(box: Sandbox) -> None:
-    code = "import random, numpy, uuid, tempfile\nrandom.random(), numpy.random.rand(), uuid.uuid4(), tempfile.mktemp()"
+    code = """
+import random, numpy, uuid, tempfile, sympy
+random.random(), numpy.random.rand(), sympy.core.random.random(), uuid.uuid4(), tempfile.mktemp()
+"""
     texts = []
     for _ in range(2):
         async with box.session() as session:

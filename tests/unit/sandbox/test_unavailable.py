@@ -88,6 +88,17 @@ async def test_what_is_preloaded_can_be_chosen() -> None:
             pass
 
 
+async def test_no_kernel_loads_what_the_first_one_would_have_loaded() -> None:
+    code = """
+import sys, numpy, sympy
+before, x = set(sys.modules), sympy.Symbol("x")
+numpy.random.rand(), sympy.solve(x**2 - 4), sympy.simplify(x / x), sympy.integrate(sympy.sin(x)), sympy.N("pi", 30)
+sorted(set(sys.modules) - before)
+"""
+    async with Sandbox(size=1, prestart=0) as box, box.session() as session:
+        assert (await session.execute(code)).text == "[]"
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

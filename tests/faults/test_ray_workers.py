@@ -162,7 +162,7 @@ def test_as_many_workers_as_the_cluster_has_room_for(cluster: None) -> None:
 
 
 def test_the_command_with_a_worker_killed(tmp_path: Path) -> None:
-    options = "--task pocket --limit 24 --threads 1 --kernels 2 --concurrency 8 --seed 3"
+    options = "--engine vllm --task pocket --limit 24 --threads 1 --kernels 2 --concurrency 8 --kv-cache-gib 0.5"
     command = [sys.executable, "-m", "start_agent", "batch", *options.split(), "--output-dir"]
     plain = subprocess.run([*command, tmp_path / "plain"], capture_output=True, text=True, timeout=200, check=False)
     assert plain.returncode == 0, plain.stderr
@@ -181,6 +181,7 @@ def test_the_command_with_a_worker_killed(tmp_path: Path) -> None:
         assert run.returncode == 0, said
         while naming(Path(name)):  # Ray's processes go at their own pace; the time limit is the bound
             pass
+        assert not psutil.wait_procs(family, timeout=30)[1]  # the killed worker's engine core among them
     again = subprocess.run([*command, tmp_path / "plain", "--ray", "2"], capture_output=True, text=True, check=False)
     assert again.returncode == 0 and "nothing is owed" in again.stderr  # the same run, however it is carried out
     assert len(workers) == 2

@@ -13,10 +13,11 @@ from start_agent.training.reproduce import QUICK, ReproduceOptions, reproduce_st
 
 _ABOUT = """The papers in miniature, from the shipped base, offline, on a CPU:
 
-  table      START's table: base, base + Hint-infer, RFT without tools, START-0, START, on held-out problems
-  rounds     sequential test-time scaling: 0 to 4 hints in place of the end of thinking, base and START
-  ablation   START-0 with its hints masked, dropped, learned, mixed
-  star       STaR's addition with a scratchpad, with and without rationalization
+  table        START's table: base, base + Hint-infer, RFT without tools, START-0, START, on held-out problems
+  rounds       sequential test-time scaling: 0 to 4 hints in place of the end of thinking, base and START
+  ablation     START-0 with its hints masked, dropped, learned, mixed
+  third-round  START sampled and learned from in its turn, as START-0 was
+  star         STaR's addition with a scratchpad, with and without rationalization
 
 Each step is a start-agent command with its log in logs/; the same command again goes on from whatever stopped it.
 At the end there are report.md, report.json and the figures."""
@@ -46,7 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
     from rich.markdown import Markdown
 
     from start_agent.cli.stages import StagesView
-    from start_agent.training.report import build_report, markdown, write_report
+    from start_agent.training.report import build_report
+    from start_agent.training.report_text import markdown, write_report
     from start_agent.training.stages import run_stages
 
     options = config.build(ReproduceOptions, vars(arguments))

@@ -23,7 +23,7 @@ def draw(folder: Path, report: Mapping[str, Any]) -> dict[str, str]:
     except ImportError as error:
         raise MissingExtraError("matplotlib", "train") from error
     found = {}
-    for part, paint in (("table", _table), ("rounds", _rounds), ("ablation", _ablation)):
+    for part, paint in _PAINTED:
         if part in report:
             figure = Figure(figsize=(7.2, 3.8), layout="constrained")
             paint(figure, report[part])
@@ -38,6 +38,10 @@ def _table(figure: Figure, rows: Mapping[str, Any]) -> None:
 
 def _ablation(figure: Figure, rows: Mapping[str, Any]) -> None:
     _bars(figure.subplots(), list(rows.values()), "unhinted, by what the loss does with the hints")
+
+
+def _third(figure: Figure, rows: Mapping[str, Any]) -> None:
+    _bars(figure.subplots(), list(rows.values()), "the paper's mask, round by round")
 
 
 def _bars(axes: Axes, rows: list[Mapping[str, Any]], title: str) -> None:
@@ -71,3 +75,6 @@ def _rounds(figure: Figure, found: Mapping[str, Any]) -> None:
     axes.set_ylabel("% right")
     axes.grid(alpha=0.3)
     axes.legend()
+
+
+_PAINTED = (("table", _table), ("rounds", _rounds), ("ablation", _ablation), ("third-round", _third))

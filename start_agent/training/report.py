@@ -1,4 +1,4 @@
-"""The report of a reproduction: read from its runs, written as JSON, Markdown and figures.
+"""The report of a reproduction: its figures, read from its runs. `start_agent.training.report_text` writes it.
 
 Everything is computed anew from the records each time; the report holds no figure that is not in the folder.
 """
@@ -8,17 +8,16 @@ from __future__ import annotations
 import json
 import operator
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from start_agent.batch.compare import Pair, compare_runs, read_run
-from start_agent.batch.store import write_whole
 from start_agent.batch.summary import summarize
 from start_agent.training.data import need_data
 from start_agent.training.hint_rft import Parts
-from start_agent.training.reproduce import BOTH_ROUNDS, MAJORITY, VARIANTS, ReproduceOptions
+from start_agent.training.reproduce import BOTH_ROUNDS, MAJORITY, THIRD, VARIANTS, ReproduceOptions
 from start_agent.training.stages import Standings
 from start_agent.versions import versions
 
@@ -44,7 +43,17 @@ PAIRS: tuple[tuple[str, str], ...] = (
     ("start", "start-hint"),
 )
 
-SAMPLED = {"base": "base-sampled", "start-0": "start-0-sampled", "start": "start-sampled"}
+ROUNDS_OF_TRAINING: dict[str, str] = {
+    "start-0": "START-0",
+    "start": "START",
+    THIRD: "START-2: START sampled in its turn",
+}
+"""Likewise, of the part on the third round."""
+
+DATA_OF = {"start-0": "seed-data", "start": "start-data", THIRD: "start-data-2"}
+"""What each of them was trained on."""
+
+SAMPLED = {"base": "base-sampled", **{name: f"{name}-sampled" for name in ROUNDS_OF_TRAINING}}
 """The run that says how often a model calls Python when it is sampled."""
 
 _SAMPLES = {"base-sampled": MAJORITY}
@@ -103,9 +112,18 @@ def build_report(folder: Path, options: ReproduceOptions, parts: Parts, standing
     if "ablation" in options.parts:
         report["ablation"] = {
             name: asdict(measure(folder, model, title, sampled=f"{model}-sampled"))
-            for name, (model, title) in _variants().items()
+            for name, (model, title) in variants().items()
         }
         report["ablation_pairs"] = [_pair(folder, first, f"start-{BOTH_ROUNDS}") for first in ("base-hint", "start")]
+    if "third-round" in options.parts:
+        report["third-round"] = {
+            name: asdict(measure(folder, name, title)) | {"data": _data(folder / DATA_OF[name])}
+            for name, title in ROUNDS_OF_TRAINING.items()
+        }
+        report["third-round_pairs"] = [_pair(folder, first, THIRD) for first in ("base-hint", "start")]
+        third = report["third-round"][THIRD]
+        checks.append(Check("start_2_unhinted_tool_rate", third["unhinted_rate"], ">=", 0.8))
+        checks.append(Check("start_2_minus_base_hint", report["third-round_pairs"][0]["difference"], ">=", 0.0))
     if "star" in options.parts:
         report["star"] = json.loads((folder / "star" / "report.json").read_bytes())
     report["checks"] = [asdict(check) | {"met": check.met} for check in checks]
@@ -136,7 +154,7 @@ def measure(folder: Path, name: str, title: str, *, sampled: str | None = None) 
     )
 
 
-def _variants() -> dict[str, tuple[str, str]]:
+def variants() -> dict[str, tuple[str, str]]:
     """The ablation's rows: name → evaluation and title, the recipe's own before the others, START after START-0."""
     rows = {"mask": ("start-0", "START-0, hints masked, learned from the first hint on (the recipe)")}
     rows |= {name: (f"start-0-{name}", f"START-0, hints {title}") for name, (title, _, _) in VARIANTS.items()}
@@ -199,89 +217,3 @@ def _settings(options: ReproduceOptions, parts: Parts) -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "versions": versions(),
     }
-
-
-def write_report(folder: Path, report: Mapping[str, Any]) -> None:
-    """``report.json``, ``report.md`` and the figures, in the folder."""
-    from start_agent.training.figures import draw
-
-    write_whole(folder / "report.json", report)
-    figures = draw(folder, report)
-    (folder / "report.md").write_text(markdown(report, figures), encoding="utf-8")
-
-
-def markdown(report: Mapping[str, Any], figures: Mapping[str, str]) -> str:
-    """The report for people; ``figures`` are file names by part."""
-    text = ["# The papers in miniature, on the pocket reasoner", ""]
-    if report["settings"]["quick"]:
-        text += ["**Made with `--quick`: every stage ran, on so little that the figures mean nothing.**", ""]
-    if "table" in report:
-        text += ["## START's table", "", *_table_text(report), *_figure(figures, "table")]
-    if "rounds" in report:
-        text += ["## Sequential test-time scaling: hints in place of the end of thinking", ""]
-        text += [*_rounds_text(report), *_figure(figures, "rounds")]
-    if "ablation" in report:
-        text += ["## What the loss does with the hints", "", *_ablation_text(report)]
-        text += _figure(figures, "ablation")
-    if "star" in report:
-        text += ["## STaR: addition with a scratchpad", "", "See [star/report.md](star/report.md).", ""]
-    if report["checks"]:
-        text += ["## What was to be", "", "| figure | value | wanted | |", "|---|---|---|---|"]
-        for check in report["checks"]:
-            sign = "met" if check["met"] else "**missed**"
-            text.append(f"| {check['name']} | {check['value']:.4g} | {check['wanted']} {check['bound']} | {sign} |")
-        text.append("")
-    minutes = sum(report["seconds"].values()) / 60
-    text.append(f"Stages took {minutes:.0f} minutes in sum. Settings, seeds and versions are in `report.json`.")
-    return "\n".join(text) + "\n"
-
-
-def _table_text(report: Mapping[str, Any]) -> list[str]:
-    rows = [
-        "| | right | 95% | level 1 / 2 / 3 | calls Python | unasked, greedy | unasked, sampled | tokens |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for row in report["table"].values():
-        levels = " / ".join(f"{value:.0%}" for value in (row["levels"] or {}).values())
-        sampled = "" if row["sampled_tool_rate"] is None else f"{row['sampled_tool_rate']:.1%}"
-        rows.append(
-            f"| {row['title']} | **{row['accuracy']:.1%}** | {_range(row['interval'])} | {levels} "
-            f"| {row['tool_rate']:.1%} | {row['unhinted_rate']:.1%} | {sampled} | {row['tokens']:.0f} |"
-        )
-    return [*rows, "", *_pairs_text(report["pairs"], TABLE)]
-
-
-def _pairs_text(pairs: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -> list[str]:
-    rows = ["| pair | difference | 95% | McNemar's p |", "|---|---|---|---|"]
-    for pair in pairs:
-        names = f"{titles[pair['first']]} → {titles[pair['second']]}"
-        rows.append(f"| {names} | {pair['difference']:+.1%} | {_range(pair['interval'])} | {pair['p_value']:.2g} |")
-    return [*rows, ""]
-
-
-def _rounds_text(report: Mapping[str, Any]) -> list[str]:
-    rounds = range(len(report["rounds"]["base"]))
-    rows = ["| rounds | " + " | ".join(map(str, rounds)) + " |", "|---|" + "---|" * len(rounds)]
-    for model, found in report["rounds"].items():
-        rows.append(f"| {model} | " + " | ".join(f"{row['accuracy']:.1%}" for row in found) + " |")
-    return [*rows, ""]
-
-
-def _ablation_text(report: Mapping[str, Any]) -> list[str]:
-    rows = ["| | right | 95% | calls Python, greedy | sampled | tokens |", "|---|---|---|---|---|---|"]
-    rows += [
-        f"| {row['title']} | {row['accuracy']:.1%} | {_range(row['interval'])} | {row['unhinted_rate']:.1%} "
-        f"| {row['sampled_tool_rate']:.1%} | {row['tokens']:.0f} |"
-        for row in report["ablation"].values()
-    ]
-    titles = TABLE | dict(_variants().values())
-    return [*rows, "", *_pairs_text(report["ablation_pairs"], titles)]
-
-
-def _range(interval: Sequence[float]) -> str:
-    low, high = interval
-    return f"{low:.1%} to {high:.1%}"
-
-
-def _figure(figures: Mapping[str, str], part: str) -> list[str]:
-    return [f"![{part}]({figures[part]})", ""] if part in figures else []

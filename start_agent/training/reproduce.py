@@ -20,8 +20,8 @@ from start_agent.training.hint_rft import Parts, fine_tune, sample, select, solv
 from start_agent.training.policy import HintLoss
 from start_agent.training.stages import Stage
 
-Part = Literal["table", "rounds", "ablation", "star"]
-PARTS: tuple[Part, ...] = ("table", "rounds", "ablation", "star")
+Part = Literal["table", "rounds", "ablation", "third-round", "star"]
+PARTS: tuple[Part, ...] = ("table", "rounds", "ablation", "third-round", "star")
 
 MAJORITY = 4
 """Samples of the base for its majority vote: as many as take at least the tokens of START or of the hinted base."""
@@ -40,6 +40,9 @@ VARIANTS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 
 BOTH_ROUNDS = "mix"
 """The variant that is taken through the second round too, as the recipe's own is."""
+
+THIRD = "start-2"
+"""What ``hint-rft --sampling-rounds 2`` calls the model of the third round."""
 
 
 class ReproduceOptions(BaseModel):
@@ -70,12 +73,21 @@ class ReproduceOptions(BaseModel):
 def reproduce_stages(parts: Parts, options: ReproduceOptions) -> list[Stage]:
     """All stages of the parts that are wanted, each after those that it needs. Raises ConfigError."""
     stages: list[Stage] = []
+    third = "third-round" in options.parts
+    if third:
+        parts = replace(parts, recipe=parts.recipe.model_copy(update={"sampling_rounds": 2}))
     if set(options.parts) - {"star"}:
         stages += _table(parts, options)
     if "rounds" in options.parts:
         stages += _rounds(parts, options)
     if "ablation" in options.parts:
         stages += _ablation(parts, options)
+    if third:
+        plain = parts.decoding.model_copy(update={"hints": False})
+        stages += [
+            evaluation(parts, options, THIRD, THIRD, plain),
+            evaluation(parts, options, f"{THIRD}-sampled", THIRD, plain, sampled=True),
+        ]
     if "star" in options.parts:
         words = ["star", "addition", "--output-dir", str(options.output_dir / "star"), "--seed", str(options.seed)]
         stages.insert(0, Stage("star", (*words, *(["--quick"] if options.quick else []))))

@@ -11,13 +11,23 @@ import pytest
 
 from start_agent.cli.hint_rft import parts_of
 from start_agent.training import report as module
-from start_agent.training.report import Check, build_report, markdown, measure, write_report
+from start_agent.training.report import Check, build_report, measure
+from start_agent.training.report_text import markdown, write_report
 from start_agent.training.reproduce import ReproduceOptions
 from start_agent.training.stages import Standings
 
 PROBLEMS = 20
-RIGHT = {"base": 8, "base-sampled": 9, "base-hint": 16, "rft": 9, "start-0": 12, "start": 18, "start-hint": 18}
-TOOLS = {"base-hint": 20, "start-0": 10, "start": 19, "start-hint": 20}
+RIGHT = {
+    "base": 8,
+    "base-sampled": 9,
+    "base-hint": 16,
+    "rft": 9,
+    "start-0": 12,
+    "start": 18,
+    "start-hint": 18,
+    "start-2": 15,
+}
+TOOLS = {"base-hint": 20, "start-0": 10, "start": 19, "start-hint": 20, "start-2": 20}
 
 
 def write_run(folder: Path, name: str, right: int, tools: int, samples: int = 1) -> None:
@@ -55,7 +65,7 @@ def write_run(folder: Path, name: str, right: int, tools: int, samples: int = 1)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, right in RIGHT.items():
         write_run(tmp_path, name, right, TOOLS.get(name, 0), samples=4 if name == "base-sampled" else 1)
-    for name, tools in (("start-0", 12), ("start", 20)):
+    for name, tools in (("start-0", 12), ("start", 20), ("start-2", 20)):
         write_run(tmp_path, f"{name}-sampled", 10, tools)
     for model in ("base", "start"):
         for rounds in (1, 2, 3, 4):
@@ -96,6 +106,18 @@ def test_the_checks(folder: Path) -> None:
     }
     assert checks["hint_p_value"]["value"] == pytest.approx(2 / 2**8)  # eight problems, all to one side
     assert all(check["met"] for check in checks.values())
+
+
+def test_a_third_round(folder: Path) -> None:
+    report = build(folder, "third-round")
+    assert {check["name"]: round(check["value"], 6) for check in report["checks"][-2:]} == {
+        "start_2_unhinted_tool_rate": 1.0,
+        "start_2_minus_base_hint": -0.05,
+    }
+    text = markdown(report, {})
+    assert "| START-2: START sampled in its turn | 1 | **75.0%** |" in text
+    assert "| START → START-2: START sampled in its turn | -15.0% |" in text
+    assert "START-2" not in markdown(build(folder, "table"), {})
 
 
 @pytest.mark.parametrize(

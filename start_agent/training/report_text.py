@@ -1,0 +1,112 @@
+"""The report of a reproduction, written: JSON, Markdown and figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from start_agent.batch.store import write_whole
+from start_agent.training.report import ROUNDS_OF_TRAINING, TABLE, variants
+
+
+def write_report(folder: Path, report: Mapping[str, Any]) -> None:
+    """``report.json``, ``report.md`` and the figures, in the folder."""
+    from start_agent.training.figures import draw
+
+    write_whole(folder / "report.json", report)
+    figures = draw(folder, report)
+    (folder / "report.md").write_text(markdown(report, figures), encoding="utf-8")
+
+
+def markdown(report: Mapping[str, Any], figures: Mapping[str, str]) -> str:
+    """The report for people; ``figures`` are file names by part."""
+    text = ["# The papers in miniature, on the pocket reasoner", ""]
+    if report["settings"]["quick"]:
+        text += ["**Made with `--quick`: every stage ran, on so little that the figures mean nothing.**", ""]
+    if "table" in report:
+        text += ["## START's table", "", *_table_text(report), *_figure(figures, "table")]
+    if "rounds" in report:
+        text += ["## Sequential test-time scaling: hints in place of the end of thinking", ""]
+        text += [*_rounds_text(report), *_figure(figures, "rounds")]
+    if "ablation" in report:
+        text += ["## What the loss does with the hints", "", *_ablation_text(report)]
+        text += _figure(figures, "ablation")
+    if "third-round" in report:
+        text += ["## A third round: the model that was sampled and learned from once, once more", ""]
+        text += [*_third_text(report), *_figure(figures, "third-round")]
+    if "star" in report:
+        text += ["## STaR: addition with a scratchpad", "", "See [star/report.md](star/report.md).", ""]
+    if report["checks"]:
+        text += ["## What was to be", "", "| figure | value | wanted | |", "|---|---|---|---|"]
+        for check in report["checks"]:
+            sign = "met" if check["met"] else "**missed**"
+            text.append(f"| {check['name']} | {check['value']:.4g} | {check['wanted']} {check['bound']} | {sign} |")
+        text.append("")
+    minutes = sum(report["seconds"].values()) / 60
+    text.append(f"Stages took {minutes:.0f} minutes in sum. Settings, seeds and versions are in `report.json`.")
+    return "\n".join(text) + "\n"
+
+
+def _table_text(report: Mapping[str, Any]) -> list[str]:
+    rows = [
+        "| | right | 95% | level 1 / 2 / 3 | calls Python | unasked, greedy | unasked, sampled | tokens |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in report["table"].values():
+        levels = " / ".join(f"{value:.0%}" for value in (row["levels"] or {}).values())
+        sampled = "" if row["sampled_tool_rate"] is None else f"{row['sampled_tool_rate']:.1%}"
+        rows.append(
+            f"| {row['title']} | **{row['accuracy']:.1%}** | {_range(row['interval'])} | {levels} "
+            f"| {row['tool_rate']:.1%} | {row['unhinted_rate']:.1%} | {sampled} | {row['tokens']:.0f} |"
+        )
+    return [*rows, "", *_pairs_text(report["pairs"], TABLE)]
+
+
+def _pairs_text(pairs: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -> list[str]:
+    rows = ["| pair | difference | 95% | McNemar's p |", "|---|---|---|---|"]
+    for pair in pairs:
+        names = f"{titles[pair['first']]} → {titles[pair['second']]}"
+        rows.append(f"| {names} | {pair['difference']:+.1%} | {_range(pair['interval'])} | {pair['p_value']:.2g} |")
+    return [*rows, ""]
+
+
+def _rounds_text(report: Mapping[str, Any]) -> list[str]:
+    rounds = range(len(report["rounds"]["base"]))
+    rows = ["| rounds | " + " | ".join(map(str, rounds)) + " |", "|---|" + "---|" * len(rounds)]
+    for model, found in report["rounds"].items():
+        rows.append(f"| {model} | " + " | ".join(f"{row['accuracy']:.1%}" for row in found) + " |")
+    return [*rows, ""]
+
+
+def _ablation_text(report: Mapping[str, Any]) -> list[str]:
+    rows = ["| | right | 95% | calls Python, greedy | sampled | tokens |", "|---|---|---|---|---|---|"]
+    rows += [
+        f"| {row['title']} | {row['accuracy']:.1%} | {_range(row['interval'])} | {row['unhinted_rate']:.1%} "
+        f"| {row['sampled_tool_rate']:.1%} | {row['tokens']:.0f} |"
+        for row in report["ablation"].values()
+    ]
+    titles = TABLE | dict(variants().values())
+    return [*rows, "", *_pairs_text(report["ablation_pairs"], titles)]
+
+
+def _third_text(report: Mapping[str, Any]) -> list[str]:
+    rows = [
+        "| | rows learned from | right | 95% | unasked, greedy | unasked, sampled | tokens |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    rows += [
+        f"| {row['title']} | {row['data']['rows']:,} | **{row['accuracy']:.1%}** | {_range(row['interval'])} "
+        f"| {row['unhinted_rate']:.1%} | {row['sampled_tool_rate']:.1%} | {row['tokens']:.0f} |"
+        for row in report["third-round"].values()
+    ]
+    return [*rows, "", *_pairs_text(report["third-round_pairs"], TABLE | ROUNDS_OF_TRAINING)]
+
+
+def _range(interval: Sequence[float]) -> str:
+    low, high = interval
+    return f"{low:.1%} to {high:.1%}"
+
+
+def _figure(figures: Mapping[str, str], part: str) -> list[str]:
+    return [f"![{part}]({figures[part]})", ""] if part in figures else []

@@ -21,6 +21,7 @@ from start_agent import config
 from start_agent.batch.options import RUNTIME, BatchOptions, RayOptions
 from start_agent.cli.solving import SolveOptions, add_options, open_solver, resolved, run_to_end
 from start_agent.digests import file_digest
+from start_agent.engines.factory import EngineChoice
 from start_agent.models import local_digests
 from start_agent.problem import Kind
 from start_agent.tasks.options import DataOptions
@@ -91,7 +92,7 @@ async def _batch(arguments: argparse.Namespace) -> int:
     groups = resolved(arguments, _OWN)
     path = _of_type(groups, RunOptions).output_dir
     data, options = _of_type(groups, DataOptions), _of_type(groups, BatchOptions)
-    with RunDirectory.open(path, _configuration(arguments.engine, groups), versions=versions()) as directory:
+    with RunDirectory.open(path, _configuration(groups), versions=versions()) as directory:
         if directory.recovered:
             print(f"a torn last record ({directory.recovered} bytes) is owed again", file=sys.stderr)
         tally = Tally()
@@ -221,13 +222,13 @@ def _of_type(groups: Mapping[str, BaseModel], kind: type[Options]) -> Options:
     return next(group for group in groups.values() if isinstance(group, kind))
 
 
-def _configuration(engine: str, groups: Mapping[str, BaseModel]) -> dict[str, Any]:
+def _configuration(groups: Mapping[str, BaseModel]) -> dict[str, Any]:
     """What decides the records: all options but those of ``RUNTIME``, and the content of what they name."""
     from start_agent.tasks.loading import data_files
 
-    found: dict[str, Any] = {"engine": engine}
+    found: dict[str, Any] = {"engine": _of_type(groups, EngineChoice).engine}
     for title, group in groups.items():
-        if not isinstance(group, RunOptions | RayOptions):
+        if not isinstance(group, RunOptions | RayOptions | EngineChoice):
             values = group.model_dump(mode="json")
             found[title] = {name: value for name, value in values.items() if name not in RUNTIME}
     options = _of_type(groups, SolveOptions)

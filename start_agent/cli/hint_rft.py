@@ -67,9 +67,6 @@ def add(commands: Any) -> None:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of the recipe and of its stages; a name that several have means the same in all."""
-    parser.add_argument(
-        "--engine", choices=list(factory.OPTIONS), default=argparse.SUPPRESS, help="what runs the model in the batches"
-    )
     known: set[str] = set()
     for title, model in (_models() | {f"--engine {name}": model for name, model in factory.OPTIONS.items()}).items():
         config.add_options(parser, model, title, known=known)
@@ -80,10 +77,10 @@ def parts_of(arguments: argparse.Namespace) -> Parts:
     """What the stages' commands are made of: the recipe's settings, with the flags over them. Raises ConfigError."""
     given = vars(arguments)
     file = read_hint_rft_recipe(arguments.recipe) if "recipe" in given else {}
-    engine = given.get("engine", file.pop("engine", "transformers"))
     models = _models()
     config.refuse_unknown(file, [*models.values(), *factory.OPTIONS.values()], given.get("recipe"))
     built = {title: config.build(model, file, given) for title, model in models.items()}
+    engine = _of(factory.EngineChoice, built).engine
     factory.refuse_foreign(engine, file, given)
     solving, batch = _of(SolveOptions, built), built["batch"]
     choice = resolve(solving.model)
@@ -117,6 +114,7 @@ def parts_of(arguments: argparse.Namespace) -> Parts:
 def _models() -> dict[str, type[BaseModel]]:
     return {
         "recipe": HintRftOptions,
+        "engine of the batches": factory.EngineChoice,
         "model": SolveOptions,
         "problems": DataOptions,
         "batch": BatchOptions,

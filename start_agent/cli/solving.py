@@ -44,6 +44,7 @@ class SolveOptions(BaseModel):
 
 
 _OPTIONS: dict[str, type[BaseModel]] = {
+    "engine": factory.EngineChoice,
     "model": SolveOptions,
     "decoding": DecodingSettings,
     "sampling": Sampling,
@@ -53,7 +54,6 @@ _OPTIONS: dict[str, type[BaseModel]] = {
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of everything that solves."""
     parser.add_argument("--config", type=Path, metavar="PATH", help="YAML file of options, named as the flags are")
-    parser.add_argument("--engine", choices=list(factory.OPTIONS), default="transformers", help="what runs the model")
     for title, model in _OPTIONS.items():
         config.add_options(parser, model, title)
     known: set[str] = set()
@@ -76,7 +76,8 @@ def resolved(arguments: argparse.Namespace, more: Mapping[str, type[BaseModel]] 
     given, file = vars(arguments), config.read_yaml(arguments.config)
     known = [*_OPTIONS.values(), *factory.OPTIONS.values(), *own.values()]
     config.refuse_unknown(file, known, arguments.config)
-    models = _OPTIONS | {f"{arguments.engine} engine": factory.OPTIONS[arguments.engine]} | own
+    engine = config.build(factory.EngineChoice, file, given).engine
+    models = _OPTIONS | {f"{engine} engine": factory.OPTIONS[engine]} | own
     return {title: config.build(model, file, given) for title, model in models.items()}
 
 
@@ -105,7 +106,7 @@ async def open_solver(
     sampling = config.build(Sampling, file, given)
     choice = resolve(options.model)
     hints = HintLibrary.load(*options.hint_files)
-    engine = factory.create(arguments.engine, choice.location, file, given)
+    engine = factory.create(config.build(factory.EngineChoice, file, given).engine, choice.location, file, given)
     if options.model in EMBEDDED or not sys.stderr.isatty():
         _hide_progress_bars()
     async with AsyncExitStack() as stack:

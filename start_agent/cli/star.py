@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -50,7 +50,8 @@ Run the same command again after whatever stopped it: it goes on from there. DIR
 """
 
 _HIDDEN = frozenset({"epochs", "max_steps", "seed"})  # of training: the loop decides them
-_ENGINES = ("transformers", "vllm")  # a server cannot load the model of an iteration
+_Engine = Literal["transformers", "vllm"]  # a server cannot load the model of an iteration
+_ENGINES = get_args(_Engine)
 _MAY_CHANGE = RUNTIME | {"concurrency", "max_batch", "keep_models"}
 
 
@@ -60,6 +61,7 @@ class RunOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     output_dir: Path = Field(description="the run's folder: new, or that of the same run")
+    engine: _Engine = Field("transformers", description="what writes the rationales")
     model: str = Field(description="the base: a model of the hub, or a local folder")
     rationales: Path = Field(description="YAML or JSONL file of a few worked examples")
     recipe: str | None = Field(None, description="settings of training: a recipe of start-agent's, or a YAML file")
@@ -95,7 +97,6 @@ def add(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--config", type=Path, metavar="PATH", help="YAML file of options, named as the flags are")
-    parser.add_argument("--engine", choices=_ENGINES, default="transformers", help="what writes the rationales")
     known = set(_HIDDEN)
     groups = _GROUPS | {f"{name} engine": factory.OPTIONS[name] for name in _ENGINES} | {"training": SftOptions}
     for title, model in groups.items():
@@ -158,12 +159,12 @@ def run(arguments: argparse.Namespace) -> int:
     base = resolve(own.model).location
 
     def engine(model: str) -> Engine:
-        return factory.create(arguments.engine, model, file, given)
+        return factory.create(own.engine, model, file, given)
 
     engine(base)  # not opened: what it would refuse, it refuses now
     problems, evaluations = set_aside(list(stream(data)), own.dev, own.held_out)
     decisive: dict[str, Any] = {
-        "engine": arguments.engine,
+        "engine": own.engine,
         "rationales": file_digest(own.rationales),
         "model": own.model,
         "files": local_digests(own.model),

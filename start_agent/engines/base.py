@@ -18,6 +18,12 @@ from start_agent.errors import PromptError
 from start_agent.tokenizer import Tokenizer
 from start_agent.watch import StopKind, Watch
 
+THREADS = (
+    "CPU threads of the model's process; unset, for transformers one per 10 million parameters, up to torch's own "
+    "choice, for vLLM OMP_NUM_THREADS or one per core but one; in a worker of Ray's 1"
+)
+"""The help of an option that two engines have in common."""
+
 
 class Sampling(BaseModel):
     """How the next token is drawn. The filters apply in the order temperature, min-p, top-k, top-p."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field
 
 from start_agent import config
 from start_agent.engines.base import Engine
@@ -20,6 +20,14 @@ OPTIONS: dict[str, type[BaseModel]] = {
     "http": HTTPOptions,
 }
 """The options of each engine. An option of several engines means the same in all of them."""
+
+
+class EngineChoice(BaseModel):
+    """Which engine it is."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    engine: Literal["transformers", "vllm", "http"] = Field("transformers", description="what runs the model")
 
 
 def create(engine: str, model: str, *layers: Mapping[str, Any]) -> Engine:

@@ -28,7 +28,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from start_agent.engines.admission import Admission
-from start_agent.engines.base import Engine, Turn, TurnRequest
+from start_agent.engines.base import THREADS, Engine, Turn, TurnRequest
 from start_agent.engines.reading import TurnReader
 from start_agent.errors import ConfigError, EngineError, MissingExtraError, ModelError
 from start_agent.tokenizer import Tokenizer, first_line
@@ -77,12 +77,7 @@ class VLLMOptions(BaseModel):
         None, description="no compilation, no CUDA graphs; unset, so on a CPU (it starts much faster)"
     )
     tensor_parallel_size: int = Field(1, ge=1, description="GPUs that share the model")
-    threads: int | None = Field(
-        None,
-        ge=1,
-        description="CPU threads of a model that runs on a CPU; unset, OMP_NUM_THREADS (in a worker of Ray's: 1), "
-        "or one per core but one",
-    )
+    threads: int | None = Field(None, ge=1, description=THREADS)
 
 
 class VLLMEngine(Engine):

@@ -45,7 +45,7 @@ class HintRftOptions(BaseModel):
 
     output_dir: Path = Field(description="folder of all stages: new, or that of the same recipe")
     held_out: tuple[str, ...] = Field(
-        (), description="problems never to train on: a task, a run directory, or a file with a column 'question'"
+        (), description="problems never to train on: a task, a run directory, or a file (question, answer)"
     )
     reworded: bool = Field(False, description="leave out training problems that are a held-out one in other words, too")
     seed_sft: str = Field("start-32b", description="recipe of START-0's training: a name or a YAML file (see sft)")

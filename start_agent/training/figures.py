@@ -61,7 +61,7 @@ def _bars(axes: Axes, rows: list[Mapping[str, Any]], title: str) -> None:
     axes.set_xlim(0, 105)
     axes.set_xlabel("% of problems")
     axes.set_title(title, fontsize=10)
-    axes.legend(fontsize=8, loc="lower right")
+    axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)  # below: bars reach everywhere
 
 
 def _rounds(figure: Figure, found: Mapping[str, Any]) -> None:

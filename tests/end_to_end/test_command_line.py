@@ -179,6 +179,7 @@ def _bad_yaml(folder: Path) -> list[str]:
         (lambda folder: ["--model", "no..name", QUESTION], "neither a folder nor a name of the hub"),
         (lambda folder: ["--context-length", "20", QUESTION], "the model's context is 20: shorten the question"),
         (lambda folder: ["--rounds", "many", QUESTION], "--rounds"),
+        (lambda folder: ["--engine", "llama", QUESTION], "--engine: input should be 'transformers', 'vllm' or 'http'"),
         (lambda folder: ["--engine", "vllm", "--device", "cpu", QUESTION], "--device is an option of --engine transf"),
         (lambda folder: ["--engine", "http", "--base-url", "localhost", QUESTION], "--base-url: 'localhost"),
         (lambda folder: ["--temperature=-1", QUESTION], "--temperature"),
@@ -217,8 +218,10 @@ def test_a_missing_extra_names_the_command_that_installs_it(
     assert f"pip install 'start-agent[{extra}]'" in done.stderr
 
 
-def test_a_server_that_is_not_there_is_one_line() -> None:
-    done = start_agent("solve", "--engine", "http", "--base-url", "http://127.0.0.1:9", "--http-retries", "1", QUESTION)
+def test_a_server_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "options.yaml"
+    path.write_text("engine: http\nbase-url: http://127.0.0.1:9\n")
+    done = start_agent("solve", "--config", str(path), "--http-retries", "1", QUESTION)
     assert (done.returncode, done.stdout) == (1, "")
     assert len(done.stderr.splitlines()) == 1, done.stderr
     assert "cannot reach the server at http://127.0.0.1:9/v1" in done.stderr

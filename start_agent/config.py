@@ -86,6 +86,11 @@ def build(model: type[Model], *layers: Mapping[str, Any]) -> Model:
         raise ConfigError(f"--{name}: {message[:1].lower()}{message[1:]}{given}") from error
 
 
+def of_type(kind: type[Model], groups: Mapping[str, BaseModel]) -> Model:
+    """Of groups of options by their titles, the one of this type."""
+    return next(group for group in groups.values() if isinstance(group, kind))
+
+
 def flags(options: BaseModel, *, leave_out: Collection[str] = ()) -> list[str]:
     """The command line that gives these options: flags for those that are not at their defaults.
 

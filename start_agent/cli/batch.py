@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -55,8 +55,6 @@ class RunOptions(BaseModel):
     output_dir: Path = Field(description="the run directory: new, or that of the same run")
 
 
-Options = TypeVar("Options", bound=BaseModel)
-
 _OWN: dict[str, type[BaseModel]] = {"run": RunOptions, "batch": BatchOptions, "data": DataOptions, "ray": RayOptions}
 
 
@@ -86,19 +84,19 @@ async def _batch(arguments: argparse.Namespace) -> int:
     from start_agent.batch.tally import Tally
     from start_agent.tasks import resolve_task, stream
 
-    kind = resolve_task(_of_type(resolved(arguments, _OWN), DataOptions)).kind
+    kind = resolve_task(config.of_type(DataOptions, resolved(arguments, _OWN))).kind
     if kind is Kind.CODE and "domain" not in vars(arguments) | config.read_yaml(arguments.config):
         arguments.domain = Domain.CODE  # nobody has said which hints: those for programs
     groups = resolved(arguments, _OWN)
-    path = _of_type(groups, RunOptions).output_dir
-    data, options = _of_type(groups, DataOptions), _of_type(groups, BatchOptions)
+    path = config.of_type(RunOptions, groups).output_dir
+    data, options = config.of_type(DataOptions, groups), config.of_type(BatchOptions, groups)
     with RunDirectory.open(path, _configuration(groups), versions=versions()) as directory:
         if directory.recovered:
             print(f"a torn last record ({directory.recovered} bytes) is owed again", file=sys.stderr)
         tally = Tally()
         try:
             if not directory.done or await asyncio.to_thread(anything_owed, stream(data), directory, options.samples):
-                tally = await _solve_owed(arguments, kind, data, options, directory, _of_type(groups, RayOptions))
+                tally = await _solve_owed(arguments, kind, data, options, directory, config.of_type(RayOptions, groups))
             elif not directory.recovered:
                 print(f"nothing is owed: {path} has {len(directory.done)} records", file=sys.stderr)
         except asyncio.CancelledError:
@@ -217,23 +215,18 @@ def _total(data: DataOptions, options: BatchOptions) -> int | None:
     return problems and problems * options.samples
 
 
-def _of_type(groups: Mapping[str, BaseModel], kind: type[Options]) -> Options:
-    """The group that is of this type."""
-    return next(group for group in groups.values() if isinstance(group, kind))
-
-
 def _configuration(groups: Mapping[str, BaseModel]) -> dict[str, Any]:
     """What decides the records: all options but those of ``RUNTIME``, and the content of what they name."""
     from start_agent.tasks.loading import data_files
 
-    found: dict[str, Any] = {"engine": _of_type(groups, EngineChoice).engine}
+    found: dict[str, Any] = {"engine": config.of_type(EngineChoice, groups).engine}
     for title, group in groups.items():
         if not isinstance(group, RunOptions | RayOptions | EngineChoice):
             values = group.model_dump(mode="json")
             found[title] = {name: value for name, value in values.items() if name not in RUNTIME}
-    options = _of_type(groups, SolveOptions)
+    options = config.of_type(SolveOptions, groups)
     files = [path for path in options.hint_files if path.is_file()]
-    data = _of_type(groups, DataOptions).data
+    data = config.of_type(DataOptions, groups).data
     if data is not None and (path := Path(data).expanduser()).exists():
         files += data_files(path)
     found["files"] = {str(path): file_digest(path) for path in files} | local_digests(options.model)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -19,8 +18,6 @@ from start_agent.training.filters import FilterOptions
 from start_agent.training.hint_rft import HintRftOptions, Parts, check_inputs, read_hint_rft_recipe, stages_of
 from start_agent.training.policy import LossPolicy
 from start_agent.training.selection import SelectionOptions
-
-Options = TypeVar("Options", bound=BaseModel)
 
 _ABOUT = """From a base model to one that calls Python by itself, in two rounds (START, section 3):
 
@@ -80,9 +77,9 @@ def parts_of(arguments: argparse.Namespace) -> Parts:
     models = _models()
     config.refuse_unknown(file, [*models.values(), *factory.OPTIONS.values()], given.get("recipe"))
     built = {title: config.build(model, file, given) for title, model in models.items()}
-    engine = _of(factory.EngineChoice, built).engine
+    engine = config.of_type(factory.EngineChoice, built).engine
     factory.refuse_foreign(engine, file, given)
-    solving, batch = _of(SolveOptions, built), built["batch"]
+    solving, batch = config.of_type(SolveOptions, built), built["batch"]
     choice = resolve(solving.model)
     instruction = choice.instruction if solving.instruction is None else solving.instruction
     engine_options = config.build(factory.OPTIONS[engine], file, given)
@@ -97,17 +94,17 @@ def parts_of(arguments: argparse.Namespace) -> Parts:
         *config.flags(batch, leave_out=set(type(batch).model_fields) - RUNTIME),
     ]
     return Parts(
-        recipe=_of(HintRftOptions, built),
+        recipe=config.of_type(HintRftOptions, built),
         model=solving.model,
         instruction=instruction,
         seed=solving.seed,
-        problems=_of(DataOptions, built),
+        problems=config.of_type(DataOptions, built),
         running=tuple(running),
         how=tuple(how),
-        decoding=_of(DecodingSettings, built),
-        loss=_of(LossPolicy, built),
-        filters=_of(FilterOptions, built),
-        selection=_of(SelectionOptions, built),
+        decoding=config.of_type(DecodingSettings, built),
+        loss=config.of_type(LossPolicy, built),
+        filters=config.of_type(FilterOptions, built),
+        selection=config.of_type(SelectionOptions, built),
     )
 
 
@@ -123,10 +120,6 @@ def _models() -> dict[str, type[BaseModel]]:
         "filters": FilterOptions,
         "loss": LossPolicy,
     }
-
-
-def _of(kind: type[Options], built: Mapping[str, BaseModel]) -> Options:
-    return next(options for options in built.values() if isinstance(options, kind))
 
 
 def run(arguments: argparse.Namespace) -> int:

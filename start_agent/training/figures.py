@@ -10,10 +10,16 @@ from start_agent.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 _BAR, _TOOL = "#4c72b0", "#dd8452"
 _DPI = 110
+
+_BARS = {
+    "table": "held-out problems",
+    "ablation": "unhinted, by what the loss does with the hints",
+    "third-round": "the paper's mask, round by round",
+}
+"""Parts that are drawn as bars, with their titles; the other is drawn as lines."""
 
 
 def draw(folder: Path, report: Mapping[str, Any]) -> dict[str, str]:
@@ -23,25 +29,17 @@ def draw(folder: Path, report: Mapping[str, Any]) -> dict[str, str]:
     except ImportError as error:
         raise MissingExtraError("matplotlib", "train") from error
     found = {}
-    for part, paint in _PAINTED:
+    for part in ("rounds", *_BARS):
         if part in report:
             figure = Figure(figsize=(7.2, 3.8), layout="constrained")
-            paint(figure, report[part])
+            axes = figure.subplots()
+            if part in _BARS:
+                _bars(axes, list(report[part].values()), _BARS[part])
+            else:
+                _rounds(axes, report[part])
             found[part] = f"{part}.png"
             figure.savefig(folder / found[part], dpi=_DPI)
     return found
-
-
-def _table(figure: Figure, rows: Mapping[str, Any]) -> None:
-    _bars(figure.subplots(), list(rows.values()), "held-out problems")
-
-
-def _ablation(figure: Figure, rows: Mapping[str, Any]) -> None:
-    _bars(figure.subplots(), list(rows.values()), "unhinted, by what the loss does with the hints")
-
-
-def _third(figure: Figure, rows: Mapping[str, Any]) -> None:
-    _bars(figure.subplots(), list(rows.values()), "the paper's mask, round by round")
 
 
 def _bars(axes: Axes, rows: list[Mapping[str, Any]], title: str) -> None:
@@ -64,8 +62,7 @@ def _bars(axes: Axes, rows: list[Mapping[str, Any]], title: str) -> None:
     axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)  # below: bars reach everywhere
 
 
-def _rounds(figure: Figure, found: Mapping[str, Any]) -> None:
-    axes = figure.subplots()
+def _rounds(axes: Axes, found: Mapping[str, Any]) -> None:
     for model, rows in found.items():
         right = [100 * row["accuracy"] for row in rows]
         errors = [[100 * abs(row["interval"][side] - row["accuracy"]) for row in rows] for side in (0, 1)]
@@ -75,6 +72,3 @@ def _rounds(figure: Figure, found: Mapping[str, Any]) -> None:
     axes.set_ylabel("% right")
     axes.grid(alpha=0.3)
     axes.legend()
-
-
-_PAINTED = (("table", _table), ("rounds", _rounds), ("ablation", _ablation), ("third-round", _third))

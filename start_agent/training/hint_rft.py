@@ -113,6 +113,11 @@ class Parts:
     filters: FilterOptions
     selection: SelectionOptions
 
+    @property
+    def unhinted(self) -> DecodingSettings:
+        """The decoding of all other runs: the same, without hints."""
+        return self.decoding.model_copy(update={"hints": False})
+
 
 def check_inputs(parts: Parts) -> None:
     """See that the problems and the held-out ones can be read: a stage would find out after hours.
@@ -140,7 +145,7 @@ def stages_of(parts: Parts) -> list[Stage]:
             )
     if recipe.samples % recipe.sampling_runs:
         raise ConfigError(f"--sampling-runs {recipe.sampling_runs}: {recipe.samples} samples cannot be spread evenly")
-    greedy = solve(parts, "greedy", parts.model, parts.decoding.model_copy(update={"hints": False}))
+    greedy = solve(parts, "greedy", parts.model, parts.unhinted)
     hinted = solve(parts, "hinted", parts.model, parts.decoding)
     seed_data = select(parts, "seed-data", "hint-rft", [hinted.name], greedy=[greedy.name])
     start_0 = fine_tune(parts, "start-0", seed_data.name, recipe.seed_sft)
@@ -198,7 +203,7 @@ def sample(
             parts,
             f"{name}-{number}",
             model,
-            decoding or parts.decoding.model_copy(update={"hints": False}),
+            decoding or parts.unhinted,
             after=[after] if after else (),
             sampling=sampling,
             samples=recipe.samples // recipe.sampling_runs,

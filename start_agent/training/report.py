@@ -43,17 +43,12 @@ PAIRS: tuple[tuple[str, str], ...] = (
     ("start", "start-hint"),
 )
 
-ROUNDS_OF_TRAINING: dict[str, str] = {
-    "start-0": "START-0",
-    "start": "START",
-    THIRD: "START-2: START sampled in its turn",
-}
-"""Likewise, of the part on the third round."""
+THIRD_TITLE = "START-2: START sampled in its turn"
 
-DATA_OF = {"start-0": "seed-data", "start": "start-data", THIRD: "start-data-2"}
-"""What each of them was trained on."""
+TRAINED_ON = {"start-0": "seed-data", "start": "start-data", THIRD: "start-data-2"}
+"""The models of the rounds under the recipe's mask, each with its data."""
 
-SAMPLED = {"base": "base-sampled", **{name: f"{name}-sampled" for name in ROUNDS_OF_TRAINING}}
+SAMPLED = {"base": "base-sampled", **{name: f"{name}-sampled" for name in TRAINED_ON}}
 """The run that says how often a model calls Python when it is sampled."""
 
 _SAMPLES = {"base-sampled": MAJORITY}
@@ -116,10 +111,8 @@ def build_report(folder: Path, options: ReproduceOptions, parts: Parts, standing
         }
         report["ablation_pairs"] = [_pair(folder, first, f"start-{BOTH_ROUNDS}") for first in ("base-hint", "start")]
     if "third-round" in options.parts:
-        report["third-round"] = {
-            name: asdict(measure(folder, name, title)) | {"data": _data(folder / DATA_OF[name])}
-            for name, title in ROUNDS_OF_TRAINING.items()
-        }
+        rows = report["table"] | {THIRD: asdict(measure(folder, THIRD, THIRD_TITLE))}
+        report["third-round"] = {name: rows[name] | {"data": _data(folder / data)} for name, data in TRAINED_ON.items()}
         report["third-round_pairs"] = [_pair(folder, first, THIRD) for first in ("base-hint", "start")]
         third = report["third-round"][THIRD]
         checks.append(Check("start_2_unhinted_tool_rate", third["unhinted_rate"], ">=", 0.8))

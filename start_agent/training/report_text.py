@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from start_agent.batch.store import write_whole
-from start_agent.training.report import ROUNDS_OF_TRAINING, TABLE, variants
+from start_agent.training.report import TABLE, THIRD_TITLE, variants
+from start_agent.training.reproduce import THIRD
 
 
 def write_report(folder: Path, report: Mapping[str, Any]) -> None:
@@ -100,7 +101,7 @@ def _third_text(report: Mapping[str, Any]) -> list[str]:
         f"| {row['unhinted_rate']:.1%} | {row['sampled_tool_rate']:.1%} | {row['tokens']:.0f} |"
         for row in report["third-round"].values()
     ]
-    return [*rows, "", *_pairs_text(report["third-round_pairs"], TABLE | ROUNDS_OF_TRAINING)]
+    return [*rows, "", *_pairs_text(report["third-round_pairs"], TABLE | {THIRD: THIRD_TITLE})]
 
 
 def _range(interval: Sequence[float]) -> str:

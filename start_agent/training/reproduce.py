@@ -83,11 +83,7 @@ def reproduce_stages(parts: Parts, options: ReproduceOptions) -> list[Stage]:
     if "ablation" in options.parts:
         stages += _ablation(parts, options)
     if third:
-        plain = parts.decoding.model_copy(update={"hints": False})
-        stages += [
-            evaluation(parts, options, THIRD, THIRD, plain),
-            evaluation(parts, options, f"{THIRD}-sampled", THIRD, plain, sampled=True),
-        ]
+        stages += _greedy_and_sampled(parts, options, THIRD)
     if "star" in options.parts:
         words = ["star", "addition", "--output-dir", str(options.output_dir / "star"), "--seed", str(options.seed)]
         stages.insert(0, Stage("star", (*words, *(["--quick"] if options.quick else []))))
@@ -96,22 +92,19 @@ def reproduce_stages(parts: Parts, options: ReproduceOptions) -> list[Stage]:
 
 def _table(parts: Parts, options: ReproduceOptions) -> list[Stage]:
     """START's stages, RFT without tools, and each model on the held-out problems."""
-    plain = parts.decoding.model_copy(update={"hints": False})
-    plain_runs = sample(parts, "plain", parts.model, "", _without_tools(plain))
+    plain_runs = sample(parts, "plain", parts.model, "", parts.unhinted.model_copy(update={"tools": False}))
     toolless = replace(parts, recipe=parts.recipe.model_copy(update={"start_require_tool": False}))
     return [
-        evaluation(parts, options, "base", parts.model, plain),
+        evaluation(parts, options, "base", parts.model, parts.unhinted),
         evaluation(parts, options, "base-hint", parts.model, parts.decoding),
-        evaluation(parts, options, "base-sampled", parts.model, plain, sampled=True, samples=MAJORITY),
+        evaluation(parts, options, "base-sampled", parts.model, parts.unhinted, sampled=True, samples=MAJORITY),
         *stages_of(parts),
         *plain_runs,
         select(toolless, "plain-data", "rft", [stage.name for stage in plain_runs]),
         fine_tune(parts, "rft", "plain-data", parts.recipe.sft),
-        evaluation(parts, options, "rft", "rft", plain),
-        evaluation(parts, options, "start-0", "start-0", plain),
-        evaluation(parts, options, "start-0-sampled", "start-0", plain, sampled=True),
-        evaluation(parts, options, "start", "start", plain),
-        evaluation(parts, options, "start-sampled", "start", plain, sampled=True),
+        evaluation(parts, options, "rft", "rft", parts.unhinted),
+        *_greedy_and_sampled(parts, options, "start-0"),
+        *_greedy_and_sampled(parts, options, "start"),
         evaluation(parts, options, "start-hint", "start", parts.decoding),
     ]
 
@@ -131,7 +124,6 @@ def _rounds(parts: Parts, options: ReproduceOptions) -> list[Stage]:
 
 
 def _ablation(parts: Parts, options: ReproduceOptions) -> list[Stage]:
-    plain = parts.decoding.model_copy(update={"hints": False})
     stages = []
     for variant, (_, loss, filters) in VARIANTS.items():
         data, model = f"seed-data-{variant}", f"start-0-{variant}"
@@ -139,8 +131,7 @@ def _ablation(parts: Parts, options: ReproduceOptions) -> list[Stage]:
         stages += [
             select(parts, data, "hint-rft", ["hinted"], greedy=["greedy"], loss=own_loss, filters=filters),
             fine_tune(parts, model, data, parts.recipe.seed_sft),
-            evaluation(parts, options, model, model, plain),
-            evaluation(parts, options, f"{model}-sampled", model, plain, sampled=True),
+            *_greedy_and_sampled(parts, options, model),
         ]
     start_0, start = f"start-0-{BOTH_ROUNDS}", f"start-{BOTH_ROUNDS}"
     sampled = sample(parts, f"sampled-{BOTH_ROUNDS}", str(parts.recipe.output_dir / start_0), start_0)
@@ -149,8 +140,15 @@ def _ablation(parts: Parts, options: ReproduceOptions) -> list[Stage]:
         *sampled,
         select(parts, f"start-data-{BOTH_ROUNDS}", "rft", [stage.name for stage in sampled]),
         fine_tune(parts, start, f"start-data-{BOTH_ROUNDS}", parts.recipe.sft),
-        evaluation(parts, options, start, start, plain),
-        evaluation(parts, options, f"{start}-sampled", start, plain, sampled=True),
+        *_greedy_and_sampled(parts, options, start),
+    ]
+
+
+def _greedy_and_sampled(parts: Parts, options: ReproduceOptions, model: str) -> list[Stage]:
+    """A stage's model left alone, both ways."""
+    return [
+        evaluation(parts, options, model, model, parts.unhinted),
+        evaluation(parts, options, f"{model}-sampled", model, parts.unhinted, sampled=True),
     ]
 
 
@@ -178,7 +176,3 @@ def evaluation(
         samples=samples,
         data=("--task", "pocket", "--limit", str(options.held_out)),
     )
-
-
-def _without_tools(decoding: DecodingSettings) -> DecodingSettings:
-    return decoding.model_copy(update={"tools": False})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import socket
@@ -282,8 +281,8 @@ async def test_death_of_an_idle_kernel_is_reported(box: Sandbox) -> None:
         kernel = session._kernel
         assert kernel is not None and kernel._child is not None
         signal.pidfd_send_signal(kernel._child.pidfd, signal.SIGKILL)
-        while not kernel.dead:  # noqa: ASYNC110 - set by a reader of the loop, which has no event for others
-            await asyncio.sleep(0)
+        await kernel._child.status  # told once its end has been seen
+        assert kernel.dead
         result = await session.execute("1")
         assert (result.outcome, result.state_lost) == (Outcome.DIED, True)
         assert (await session.execute("1")).text == "1"

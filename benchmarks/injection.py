@@ -1,8 +1,8 @@
 """What an insertion costs under vLLM: tokens prefilled again, and time against uninterrupted decoding.
 
 Many traces at once, each of the same number of decoded tokens, with 0, 1, 3 or 6 insertions of 24 tokens evenly
-between them. Each turn is ended by the watch, as by a marker, so that the request is aborted and the next one is a
-resubmit: what solving does, without the tools.
+between them. At each the request ends and the next one is a resubmit: what solving does, without the tools. A watch
+reads every token, as it does there; what ends a turn is its length, so that all are alike.
 
 * ``reprefilled_minus_block``: the worst insertion of all: tokens that were fed beside the inserted and the decoded
   ones, less the cache's block size.
@@ -32,6 +32,7 @@ import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 
 from rich.table import Table
@@ -39,12 +40,12 @@ from rich.table import Table
 from benchmarks.batches import vllm_version
 from benchmarks.report import Report, Target, common_settings, new_parser, positive, rounded, run, say
 from start_agent.engines.base import Sampling, TurnRequest
-from start_agent.engines.vllm import VLLMEngine, VLLMOptions, cpu_threads
+from start_agent.engines.vllm import VLLMEngine, VLLMOptions
 from start_agent.errors import InputError
 from start_agent.markers import Matcher, State
 from start_agent.models import resolve
 from start_agent.pocket import held_out
-from start_agent.watch import Armed, Stop, StopKind, Watch
+from start_agent.watch import Armed, Watch
 
 TARGETS: dict[str, Target] = {"reprefilled_minus_block": ("<=", 1), "overhead_6": ("<=", 1.15)}
 
@@ -54,20 +55,7 @@ _DECODED = 420  # tokens in a trace: the turns between 0, 1, 3 and 6 insertions 
 _DECODED_QUICK = 168
 _PROMPT_TOKENS = 64
 _INSERTED_TOKENS = 24
-
-
-class EndsAfter(Watch):
-    """Reads as any watch does, and ends the turn after so many tokens."""
-
-    def __init__(self, matcher: Matcher, tokens: int) -> None:
-        super().__init__(matcher, State(), Armed(frozenset(), code=False))
-        self._left = tokens
-
-    def push(self, token_id: int) -> Stop | None:
-        """See ``Watch.push``."""
-        super().push(token_id)
-        self._left -= 1
-        return None if self._left else Stop(StopKind.CONNECTIVE, len(self._states) - 1)
+_NEVER = Armed(frozenset(), code=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +95,9 @@ class Subject:
             [*self.engine.tokenizer.encode(name + ": "), *self._questions[number]], _PROMPT_TOKENS + longer
         )
         length, again = decoded // (insertions + 1), list[int]()
+        new_watch = partial(Watch, self._matcher, State(), _NEVER)
         for turn_number in range(insertions + 1):
-            # One more than is wanted: it is the watch that ends the turn.
-            left = (insertions - turn_number) * (length + _INSERTED_TOKENS) + length + 1
-            new_watch = lambda: EndsAfter(self._matcher, length)  # noqa: E731
-            turn = await self.engine.generate(TurnRequest(name, ids, Sampling(), 0, left, new_watch))
+            turn = await self.engine.generate(TurnRequest(name, ids, Sampling(), 0, length, new_watch))
             assert len(turn.token_ids) == length
             if turn_number:
                 again.append(turn.usage.fed - _INSERTED_TOKENS - (length - 1))
@@ -152,7 +138,7 @@ async def measure(arguments: Namespace) -> Report:
     figures = figures_of(runs, longer, more, off, block)
     settings = common_settings(arguments) | {
         "model": arguments.model,
-        "threads": cpu_threads(engine.options),
+        "threads": engine.threads,
         "traces": list(counts),
         "repeats": arguments.repeats,
         "block_size": block,

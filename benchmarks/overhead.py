@@ -44,7 +44,7 @@ from benchmarks.sandboxes import Recorded
 from sandbox import Sandbox
 from start_agent.decoding.settings import DecodingSettings
 from start_agent.decoding.solver import Solver
-from start_agent.engines.vllm import VLLMEngine, VLLMOptions, cpu_threads
+from start_agent.engines.vllm import VLLMEngine, VLLMOptions
 from start_agent.models import resolve
 from start_agent.trace import SpanKind, Trace
 
@@ -168,7 +168,7 @@ async def measure(arguments: argparse.Namespace) -> Report:
             pairs["plain"].append(Pair(Speed(theirs.tokens, batch.seconds), theirs))
     settings = common_settings(arguments) | {
         "model": arguments.model,
-        "threads": cpu_threads(engine.options),
+        "threads": engine.threads,
         "problems": len(problems),
         "concurrency": places,
         "repeats": arguments.repeats,

@@ -55,7 +55,7 @@ from sandbox import Sandbox
 from start_agent.decoding.settings import DecodingSettings
 from start_agent.decoding.solver import Solver
 from start_agent.engines.base import Engine
-from start_agent.engines.vllm import VLLMEngine, VLLMOptions, cpu_threads
+from start_agent.engines.vllm import VLLMEngine, VLLMOptions
 from start_agent.models import resolve
 from start_agent.problem import Problem
 
@@ -188,7 +188,7 @@ async def measure(arguments: argparse.Namespace) -> Report:
                 pairs[condition].append((ours, await subject.solve(condition, lockstep=True)))
     settings = common_settings(arguments) | {
         "model": arguments.model,
-        "threads": cpu_threads(engine.options),
+        "threads": engine.threads,
         "problems": count,
         "in_flight_in_batches": subject.places,
         "repeats": arguments.repeats,

@@ -15,6 +15,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import final
 
 from start_agent.markers import Block, MarkerKind, Match, Matcher, State
 from start_agent.ngrams import ngram_hashes
@@ -122,6 +123,7 @@ class Stop:
     keep: int
 
 
+@final
 class Watch:
     """Reads the tokens of one turn and says where it ends.
 
@@ -130,16 +132,18 @@ class Watch:
         state: where the text stands before the turn.
         armed: what ends the turn.
         recent: the tokens that the model wrote before, for finding repetition across turns.
+
+    Nothing else decides: an engine may take these four, and let a watch of its own read where the tokens arise.
     """
 
     def __init__(self, matcher: Matcher, state: State, armed: Armed, recent: Sequence[int] = ()) -> None:
-        self.armed = armed
+        self.matcher, self.armed = matcher, armed
         self.matches: list[Match] = []
         self.connectives_left = armed.connective
-        self._matcher = matcher
         self._states = [state]
         window = armed.repetition.window if armed.repetition else 0
-        self._written = list(recent[max(0, len(recent) - window) :])
+        self.recent = tuple(recent[max(0, len(recent) - window) :])
+        self._written = list(self.recent)
 
     @property
     def state(self) -> State:
@@ -149,7 +153,7 @@ class Watch:
     @property
     def settled(self) -> int:
         """How many of the tokens pushed so far are certain to be kept: those that a listener may hear of."""
-        state, begun = self.state, self._matcher.think_end_begun
+        state, begun = self.state, self.matcher.think_end_begun
         if self.armed.replace and self._thinking(state) and state.tail.endswith(begun):
             longest = next(part for part in begun if state.tail.endswith(part))
             return self._tokens_before(state.position - len(longest))
@@ -164,7 +168,7 @@ class Watch:
             if not dropped:
                 self._states.append(before)
             return Stop(StopKind.EOS, count - dropped)
-        after, matches = self._matcher.step(before, token_id)
+        after, matches = self.matcher.step(before, token_id)
         self._states.append(after)
         stop, thinking = None, not before.answering
         for match in matches:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -20,7 +21,8 @@ from start_agent.watch import StopKind, Watch
 
 THREADS = (
     "CPU threads of the model's process; unset, for transformers one per 10 million parameters, up to torch's own "
-    "choice, for vLLM OMP_NUM_THREADS or one per core but one; in a worker of Ray's 1"
+    "choice, for vLLM OMP_NUM_THREADS (in a worker of Ray's 1) or all cores but one in eight, which kernels and all else "
+    "then keep to; that is left out where OMP_NUM_THREADS is set, as it should be where several runs share a machine"
 )
 """The help of an option that two engines have in common."""
 
@@ -79,6 +81,15 @@ class Turn:
     usage: Usage
 
 
+async def the_turn(items: AsyncGenerator[tuple[int, ...] | Turn, None]) -> Turn:
+    """What a stream ends with."""
+    async with aclosing(items):
+        async for item in items:
+            if isinstance(item, Turn):
+                return item
+    raise AssertionError("an engine's stream ended without a turn")
+
+
 class Engine(abc.ABC):
     """The contract of an engine; ``tests/contract`` proves it for each. Use it in ``async with``."""
 
@@ -110,10 +121,7 @@ class Engine(abc.ABC):
 
     async def generate(self, request: TurnRequest) -> Turn:
         """Run a turn to its end, without listening. Raises what ``stream`` raises."""
-        async for item in self.stream(request):
-            if isinstance(item, Turn):
-                return item
-        raise AssertionError("an engine's stream ended without a turn")
+        return await the_turn(self.stream(request))
 
     async def release(self, trace_id: str) -> None:  # noqa: B027 - an engine without a cache has nothing to do
         """Forget what is kept for a trace. Unknown names are fine."""

@@ -5,9 +5,10 @@ there are found again, so an insertion costs its own tokens and at most a block 
 let in only where the cache holds all that the open traces may come to need (``admission.py``), and turns of traces
 that are open go before the first turns of new ones.
 
-vLLM itself stops at the ids that end the sequence and at the length; everything else is found by the request's watch,
-which reads each token as it comes, and the request is aborted. The model may by then be a token or two further: they
-were never in the trace.
+vLLM itself stops at the length; everything else is found by the request's watch, which reads the tokens in vLLM's
+scheduler (``vllm_core.py``). Where nobody listens, nothing is told of a turn before its end.
+
+On a CPU the model has cores of its own (``cores.py``).
 
 vLLM starts a process of its own: a script that uses this engine needs ``if __name__ == "__main__":``.
 """
@@ -20,7 +21,7 @@ import os
 import time
 import warnings
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing, contextmanager, nullcontext
+from contextlib import ExitStack, aclosing, contextmanager, nullcontext
 from itertools import count
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -28,7 +29,8 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from start_agent.engines.admission import Admission
-from start_agent.engines.base import THREADS, Engine, Turn, TurnRequest
+from start_agent.engines.base import THREADS, Engine, Turn, TurnRequest, the_turn
+from start_agent.engines.cores import THREADS_VARIABLE, default_threads, kept_off, own_cores
 from start_agent.engines.reading import TurnReader
 from start_agent.errors import ConfigError, EngineError, MissingExtraError, ModelError
 from start_agent.tokenizer import Tokenizer, first_line
@@ -38,7 +40,6 @@ logger = logging.getLogger(__name__)
 _CONTINUED, _FRESH = 0, 1  # vLLM takes lower numbers first
 _GIB = 1 << 30
 _CPU_BLOCK_SIZE = 32  # vLLM's own default on CPUs is 128: four times the tokens to prefill again at each insertion
-_THREADS = "OMP_NUM_THREADS"
 _CPU_KV_CACHE_GIB = 2.0  # vLLM would take 92% of the memory
 _LARGEST_SEED = (1 << 63) - 1
 
@@ -97,15 +98,19 @@ class VLLMEngine(Engine):
         self._admission = Admission(self.options.max_batch)
         self._numbers = count()
         self._under_way: set[str] = set()
+        self._held = ExitStack()
         self.block_size = 1
+        self.threads: int | None = None  # of a model on a CPU, once it is open
 
     async def __aenter__(self) -> Self:
         """Load the model and start vLLM's processes. Raises ``ModelError``, ``MissingExtraError``, ``EngineError``."""
         for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what vLLM's imports and settings say of torch is nobody's business here
-            config = await self._start()
+        with ExitStack() as held:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what vLLM's imports and settings say of torch is nobody's business
+                config = await self._start(held)
+            self._held = held.pop_all()
         self._failure = None
         self.context_length = config.model_config.max_model_len
         cache = config.cache_config
@@ -113,21 +118,33 @@ class VLLMEngine(Engine):
         self._admission = Admission(self.options.max_batch, cache.kv_cache_size_tokens)
         return self
 
-    async def _start(self) -> Any:
-        """Make ``AsyncLLM``; returns its configuration."""
+    async def _start(self, held: ExitStack) -> Any:
+        """Make ``AsyncLLM``; returns its configuration. What is held until the engine is closed goes on the stack."""
         try:
             from vllm import AsyncEngineArgs
             from vllm.platforms import current_platform
             from vllm.v1.engine.async_llm import AsyncLLM
+
+            from start_agent.engines.vllm_core import OWN_CORES, WATCHING, OneProcess
         except ImportError as error:
             raise MissingExtraError(error.name or "vllm", "vllm") from error
         self.tokenizer = await asyncio.to_thread(Tokenizer.from_pretrained, self.model)
         try:
             on_cpu = current_platform.is_cpu()
-            arguments = AsyncEngineArgs(**self._arguments(on_cpu=on_cpu))
+            arguments = self._arguments(on_cpu=on_cpu)
+            if on_cpu:
+                self.threads = self.options.threads or default_threads()
+                if arguments.get("distributed_executor_backend") is OneProcess:
+                    own = own_cores(self.threads)
+                    arguments["additional_config"] = {OWN_CORES: sorted(own)}
+                    held.enter_context(kept_off(own))
             # Not in a thread: vLLM ties its sockets and its output task to the loop in which it is made.
-            config = arguments.create_engine_config()
-            with _environment(_THREADS, str(cpu_threads(self.options))) if on_cpu else nullcontext():
+            config = AsyncEngineArgs(**arguments).create_engine_config()
+            scheduler = config.scheduler_config.get_scheduler_cls()
+            if scheduler not in WATCHING:
+                raise ValueError(f"it is scheduled by {scheduler.__name__}, where no turn can be watched")
+            config.scheduler_config.scheduler_cls = WATCHING[scheduler]
+            with _environment(THREADS_VARIABLE, str(self.threads)) if on_cpu else nullcontext():
                 self._llm = AsyncLLM.from_vllm_config(config, disable_log_stats=True)
             return config
         except (OSError, ValueError) as error:  # pydantic's ValidationError among them
@@ -147,9 +164,17 @@ class VLLMEngine(Engine):
             if llm.output_handler is not None:
                 llm.output_handler.cancel()  # else it takes the end of the processes for a failure, and says so
             await asyncio.to_thread(llm.shutdown)  # it waits for its processes
+        self._held.close()
 
-    async def stream(self, request: TurnRequest) -> AsyncGenerator[tuple[int, ...] | Turn, None]:
+    def stream(self, request: TurnRequest) -> AsyncGenerator[tuple[int, ...] | Turn, None]:
         """See ``Engine.stream``."""
+        return self._run(request, told=True)
+
+    async def generate(self, request: TurnRequest) -> Turn:
+        """See ``Engine.generate``: vLLM's core tells of the turn once, at its end."""
+        return await the_turn(self._run(request, told=False))
+
+    async def _run(self, request: TurnRequest, *, told: bool) -> AsyncGenerator[tuple[int, ...] | Turn, None]:
         self.check(request)
         if not (request.sampling.temperature == 0 or 0.01 <= request.sampling.temperature <= 2):
             raise ConfigError(f"--temperature {request.sampling.temperature}: vLLM takes 0, and 0.01 to 2")
@@ -165,7 +190,7 @@ class VLLMEngine(Engine):
         request_id = f"{request.trace_id} {next(self._numbers)}"
         outputs = self._llm.generate(
             tokens_input(list(request.token_ids)),
-            self._sampling(request, reader),
+            self._sampling(request, reader, told=told),
             request_id,
             priority=_CONTINUED if continued else _FRESH,
         )
@@ -218,7 +243,7 @@ class VLLMEngine(Engine):
         bound = on_cpu and os.environ.get("VLLM_CPU_OMP_THREADS_BIND") != "nobind"
         if options.tensor_parallel_size == 1 and not bound:
             # On CPUs vLLM's own choice is a worker in a process beside its core, for the sake of threads that are bound
-            # to cores. Where they are not: one process, and no message between the two at each step.
+            # to cores one by one. Where they are not: one process, and no message between the two at each step.
             from start_agent.engines.vllm_core import OneProcess
 
             arguments["distributed_executor_backend"] = OneProcess
@@ -226,10 +251,12 @@ class VLLMEngine(Engine):
             arguments["max_model_len"] = options.context_length
         return arguments
 
-    def _sampling(self, request: TurnRequest, reader: TurnReader) -> Any:
+    def _sampling(self, request: TurnRequest, reader: TurnReader, *, told: bool) -> Any:
         """vLLM's filters apply in our order: temperature, min-p, top-k, top-p."""
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
+
+        from start_agent.engines.vllm_core import extra_arguments
 
         return SamplingParams(
             temperature=request.sampling.temperature,
@@ -238,10 +265,11 @@ class VLLMEngine(Engine):
             min_p=request.sampling.min_p,
             seed=request.seed & _LARGEST_SEED,
             max_tokens=request.max_tokens,
-            stop_token_ids=sorted(reader.watch.armed.eos_ids),
             ignore_eos=True,  # only what the watch is armed with ends a turn
             detokenize=False,
-            output_kind=RequestOutputKind.DELTA,
+            output_kind=RequestOutputKind.DELTA if told else RequestOutputKind.FINAL_ONLY,
+            extra_args=extra_arguments(reader.watch),
+            skip_clone=True,
         )
 
     def _rounded(self, size: int) -> int:
@@ -266,18 +294,6 @@ class VLLMEngine(Engine):
             self._fail("vLLM's process died; its log says why")
             return EngineError(f"the engine failed: {self._failure}")
         return EngineError(f"the engine failed: {_reason(error.__cause__ or error)}")
-
-
-def cpu_threads(options: VLLMOptions) -> int:
-    """Threads of a model on a CPU, which wait for each other at every layer: whenever one has lost its core, all do.
-
-    Unless told otherwise, one core is left to kernels, graders and the loop that reads the tokens. On 4 cores a batch
-    with tools took a fifth less time with 3 threads than with 4. Raises ConfigError.
-    """
-    told = os.environ.get(_THREADS) or str(max(len(os.sched_getaffinity(0)) - 1, 1))
-    if not options.threads and not (told.isdecimal() and int(told)):
-        raise ConfigError(f"{_THREADS}={told}: a number of threads, 1 or more; or use --threads")
-    return options.threads or int(told)
 
 
 @contextmanager

@@ -13,17 +13,21 @@ import sys
 import warnings
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
 import pytest_asyncio
 
-from start_agent.engines.base import Engine, TurnRequest
+from start_agent.engines.base import Engine, Turn, TurnRequest
+from start_agent.engines.cores import own_cores
 from start_agent.engines.testing import EngineContract
-from start_agent.engines.vllm import VLLMEngine, VLLMOptions, cpu_threads
-from start_agent.errors import ConfigError, EngineError, ModelError
+from start_agent.engines.vllm import VLLMEngine, VLLMOptions
+from start_agent.errors import EngineError, ModelError
+from start_agent.markers import Matcher, State
 from start_agent.pocket import weights_path
+from start_agent.watch import Armed, StopKind, Watch
 
 POCKET = str(weights_path())
 SMALL = VLLMOptions(kv_cache_gib=0.25, max_batch=32, threads=2)
@@ -53,6 +57,31 @@ class TestVLLM(EngineContract):
             inserted = engine.tokenizer.encode(f" And insertion {number}\n")
             ids += [*turn.token_ids, *inserted]
 
+    @pytest.mark.parametrize("told", [False, True])
+    async def test_the_model_writes_nothing_behind_the_end_of_a_turn(
+        self, engine: VLLMEngine, monkeypatch: pytest.MonkeyPatch, told: bool
+    ) -> None:
+        free = await self.free(engine, ids := self.prompt(engine))
+        word = "Wait"  # the pocket reasoner says it in all of its thoughts
+        assert word.encode() in engine.tokenizer.bytes_of(free)
+        outputs, generate = list[Any](), engine._llm.generate
+
+        async def spied(*arguments: Any, **named: Any) -> AsyncIterator[Any]:
+            async for output in generate(*arguments, **named):
+                outputs.append(output)
+                yield output
+
+        monkeypatch.setattr(engine._llm, "generate", spied)
+        request = self.request(engine, ids, 80, armed=Armed(frozenset(), connective=0))
+        turn = [item async for item in engine.stream(request)][-1] if told else await engine.generate(request)
+        assert isinstance(turn, Turn)
+        assert turn.stop is StopKind.CONNECTIVE
+        written = [token_id for output in outputs for token_id in output.outputs[0].token_ids]
+        assert tuple(written) == free[: len(written)]
+        assert len(turn.token_ids) <= len(written) == turn.usage.decoded <= len(turn.token_ids) + 1
+        assert outputs[-1].finished
+        assert (len(outputs) > 1) is told
+
     async def test_more_traces_than_places_wait_their_turn(self, engine: VLLMEngine) -> None:
         async def one(number: int) -> tuple[int, float]:
             name = f"queued {number}"
@@ -63,6 +92,39 @@ class TestVLLM(EngineContract):
         results = await asyncio.gather(*map(one, range(60)))
         assert [length for length, _ in results] == [5 + number % 20 for number in range(60)]
         assert results[-1][1] > 0.001
+
+
+class _Request:
+    """What a scheduler asks of one."""
+
+    def __init__(self, kind: Any, extra_args: dict[str, Any] | None) -> None:
+        self.sampling_params = SimpleNamespace(output_kind=kind, extra_args=extra_args)
+        self.status: Any = None
+
+
+def test_tokens_that_come_several_at_a_time_are_cut_behind_the_end(
+    engine: VLLMEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As under speculative decoding."""
+    from vllm.sampling_params import RequestOutputKind
+    from vllm.v1.core.sched.scheduler import Scheduler
+
+    from start_agent.engines.vllm_core import WatchingScheduler, extra_arguments
+
+    monkeypatch.setattr(Scheduler, "__init__", lambda self, config: None)
+    monkeypatch.setattr(Scheduler, "_update_request_with_output", lambda self, request, ids, stale: (ids, False))
+    scheduler = WatchingScheduler(SimpleNamespace(model_config=SimpleNamespace(model=POCKET)))
+    first, second, rest = (engine.tokenizer.encode(text) for text in ("Well. Let", " me see. Wait", " a moment"))
+    packed = extra_arguments(Watch(Matcher(engine.tokenizer), State(), Armed(frozenset(), connective=0)))
+
+    for kind, said in ((RequestOutputKind.DELTA, first), (RequestOutputKind.FINAL_ONLY, [])):
+        request = _Request(kind, packed)
+        assert scheduler._update_request_with_output(request, list(first)) == (said, False)
+        ids, over = scheduler._update_request_with_output(request, [*second, *rest])
+        assert ([*said, *ids], over) == ([*first, *second, rest[0]], True)
+        assert request.status.name == "FINISHED_STOPPED"
+    request = _Request(RequestOutputKind.FINAL_ONLY, None)
+    assert scheduler._update_request_with_output(request, [*second, *rest]) == ([*second, *rest], False)
 
 
 _WAITS = """
@@ -78,17 +140,6 @@ if __name__ == "__main__":
     asyncio.run(main())
 """
 """A process that has an open engine and waits to be killed."""
-
-
-def test_a_core_is_left_to_others_where_nobody_says_how_many_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    assert cpu_threads(VLLMOptions()) == max(len(os.sched_getaffinity(0)) - 1, 1)
-    monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    assert (cpu_threads(VLLMOptions()), cpu_threads(SMALL)) == (7, 2)
-    monkeypatch.setenv("OMP_NUM_THREADS", "4,2")
-    assert cpu_threads(SMALL) == 2
-    with pytest.raises(ConfigError, match=r"OMP_NUM_THREADS=4,2: a number of threads"):
-        cpu_threads(VLLMOptions())
 
 
 class TestFailure:
@@ -128,15 +179,22 @@ class TestFailure:
         _, alive = psutil.wait_procs(started, timeout=10)
         assert not [process for process in alive if "multiprocessing.resource_tracker" not in str(process.cmdline())]
 
-    async def test_closing_leaves_no_process_behind(self) -> None:
-        me = psutil.Process()
+    async def test_closing_leaves_no_process_behind_and_gives_the_cores_back(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+        me, cores = psutil.Process(), os.sched_getaffinity(0)
+        own = own_cores(SMALL.threads or 0)
         before = {child.pid for child in me.children(recursive=True)}
         async with VLLMEngine(POCKET, SMALL) as engine:
             turn = asyncio.create_task(engine.generate(self.request(engine, 900)))
             async for _ in engine.stream(self.request(engine, 1)):
                 pass
             started = [child for child in me.children(recursive=True) if child.pid not in before]
-            assert started
+            core = next(child for child in started if "EngineCore" in " ".join(child.cmdline()))
+            assert os.sched_getaffinity(core.pid) == (own or cores)
+            assert os.sched_getaffinity(0) == cores - own
+        assert os.sched_getaffinity(0) == cores
         with pytest.raises(EngineError, match="closed"):
             await turn
         with pytest.raises(EngineError, match="not running"):

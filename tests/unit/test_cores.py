@@ -1,0 +1,72 @@
+"""Cores: how many threads a model gets where nobody says it, and which cores it has to itself."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+from start_agent.engines.cores import default_threads, kept_off, own_cores
+from start_agent.errors import ConfigError
+
+
+def machine(monkeypatch: pytest.MonkeyPatch, cores: int) -> None:
+    """Another one, where nobody has said anything."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)))
+
+
+@pytest.mark.parametrize(("cores", "threads"), [(1, 1), (2, 1), (4, 3), (8, 7), (16, 14), (64, 56)])
+def test_a_core_in_eight_is_left_to_everything_else(monkeypatch: pytest.MonkeyPatch, cores: int, threads: int) -> None:
+    machine(monkeypatch, cores)
+    assert default_threads() == threads
+    assert own_cores(threads) == (frozenset(range(threads)) if threads < cores else frozenset())
+
+
+def test_a_model_of_as_many_threads_as_cores_shares_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(monkeypatch, 4)
+    assert own_cores(3) == {0, 1, 2}
+    assert own_cores(4) == own_cores(5) == frozenset()
+
+
+def test_whoever_sets_the_variable_shares_out_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(monkeypatch, 4)
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    assert default_threads() == 7
+    assert own_cores(2) == frozenset()
+    monkeypatch.setenv("OMP_NUM_THREADS", "4,2")
+    with pytest.raises(ConfigError, match=r"OMP_NUM_THREADS=4,2: a number of threads"):
+        default_threads()
+
+
+def test_this_process_and_its_children_keep_off_until_the_end() -> None:
+    before = os.sched_getaffinity(0)
+    if len(before) < 2:
+        pytest.skip("one core: there is nothing to keep off")
+    taken = frozenset(sorted(before)[:-1])
+    waiting = [sys.executable, "-c", "import sys; print(flush=True); sys.stdin.read()"]
+    processes = []
+    for _ in range(2):
+        processes.append(subprocess.Popen(waiting, stdin=subprocess.PIPE, stdout=subprocess.PIPE))
+        assert processes[-1].stdout is not None
+        processes[-1].stdout.readline()
+
+    def where() -> list[set[int]]:
+        return [os.sched_getaffinity(process.pid) for process in processes]
+
+    try:
+        with kept_off(taken):
+            late = subprocess.run(
+                [sys.executable, "-c", "import os; print(os.sched_getaffinity(0))"], capture_output=True, text=True
+            )
+            assert late.stdout.strip() == str(before - taken)
+            assert where() == [before - taken] * 2
+            assert {len(os.sched_getaffinity(thread.id)) for thread in psutil.Process().threads()} == {1}
+        assert where() == [before] * 2
+        assert os.sched_getaffinity(0) == before
+    finally:
+        for process in processes:
+            process.communicate()

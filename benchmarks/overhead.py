@@ -118,6 +118,7 @@ class Bare:
             ignore_eos=True,
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
+            skip_clone=True,
         )
         async for output in self._llm.generate(tokens_input(list(prompt)), sampling, f"bare {next(self._numbers)}"):
             assert len(output.outputs[0].token_ids) == tokens

@@ -4,7 +4,9 @@ Both sides are the same runner, solver, engine (vLLM), sandbox, problems, seeds 
 once but for one condition. In rounds (generate all until each has stopped, run all tools, repeat: the custom of ToRA,
 Qwen2.5-Math, CoRT and SimpleTIR, whose blocking call to the engine comes back when its slowest sequence has stopped) a
 gate stands before and behind each turn (``lockstep.py``); it opens when all traces that have not ended stand at it.
-Nothing else differs: no trace is asked to do more, and the prefix cache serves both.
+No trace is asked to do more, and the prefix cache serves both. One thing else differs, in favour of the rounds: on a
+CPU the engine has cores of its own, which kernels keep off; in rounds, where no kernel runs while the model does, they
+use all.
 
 Conditions:
 
@@ -37,10 +39,12 @@ if not __package__:  # run as a file: what is beside this one must not be taken 
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import argparse
+import os
 import random
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from statistics import median
@@ -48,7 +52,7 @@ from statistics import median
 from rich.table import Table
 
 from benchmarks.batches import pocket_problems, solve_batch, vllm_version
-from benchmarks.lockstep import InRounds
+from benchmarks.lockstep import InRounds, on_cores
 from benchmarks.report import Report, Target, common_settings, new_parser, positive, rounded, run, say
 from benchmarks.sandboxes import Slowed
 from sandbox import Sandbox
@@ -127,10 +131,19 @@ class Run:
 
 
 class Subject:
-    """The problems and what solves them; the sandbox is opened anew for each run, so that none finds warm kernels."""
+    """The problems and what solves them; the sandbox is opened anew for each run, so that none finds warm kernels.
 
-    def __init__(self, engine: VLLMEngine, problems: Sequence[Problem], arguments: argparse.Namespace) -> None:
-        self.engine, self.problems, self.arguments = engine, problems, arguments
+    Args:
+        engine: open.
+        problems: all of them.
+        arguments: the benchmark's.
+        cores: of the machine, those of the engine among them.
+    """
+
+    def __init__(
+        self, engine: VLLMEngine, problems: Sequence[Problem], arguments: argparse.Namespace, cores: set[int]
+    ) -> None:
+        self.engine, self.problems, self.arguments, self._cores = engine, problems, arguments, cores
         self.places = _PLACES_QUICK if arguments.quick else _PLACES
         self.fresh_process = fresh_process()
         self.draws: dict[str, Callable[[random.Random], float]] = {
@@ -155,7 +168,11 @@ class Subject:
     async def _solve(self, condition: str, problems: Sequence[Problem], places: int, *, lockstep: bool) -> Run:
         arguments = self.arguments
         engine: Engine = InRounds(self.engine, len(problems)) if lockstep else self.engine
-        async with Sandbox(size=places, prestart=8, unsafe_no_isolation=arguments.unsafe_no_isolation) as box:
+        async with AsyncExitStack() as stack:
+            if lockstep:
+                stack.enter_context(on_cores(self._cores))
+            box = Sandbox(size=places, prestart=8, unsafe_no_isolation=arguments.unsafe_no_isolation)
+            await stack.enter_async_context(box)
             draw = self.draws.get(condition)
             tools = box if draw is None else Slowed(box, arguments.seed, draw)
             solver = Solver(engine, tools, settings=_SETTINGS)
@@ -174,12 +191,12 @@ class Subject:
 async def measure(arguments: argparse.Namespace) -> Report:
     """Each condition, independent and in rounds by turns."""
     count = arguments.problems or (16 if arguments.quick else 128)
-    problems = pocket_problems(count)
+    problems, cores = pocket_problems(count), os.sched_getaffinity(0)
     pairs: dict[str, list[tuple[Run, Run]]] = {condition: [] for condition in CONDITIONS}
     async with VLLMEngine(
         resolve(arguments.model).location, VLLMOptions(max_batch=count, threads=arguments.threads)
     ) as engine:
-        subject = Subject(engine, problems, arguments)
+        subject = Subject(engine, problems, arguments, cores)
         await subject.warm_up()
         for repeat in range(arguments.repeats):
             for condition in CONDITIONS:

@@ -21,8 +21,8 @@ from start_agent.watch import StopKind, Watch
 
 THREADS = (
     "CPU threads of the model's process; unset, for transformers one per 10 million parameters, up to torch's own "
-    "choice, for vLLM OMP_NUM_THREADS (in a worker of Ray's 1) or all cores but one in eight, which kernels and all else "
-    "then keep to; that is left out where OMP_NUM_THREADS is set, as it should be where several runs share a machine"
+    "choice, for vLLM all cores but one in eight. All else keeps off vLLM's cores, unless OMP_NUM_THREADS is set, "
+    "which then is the default: set it where several runs share a machine (Ray does in its workers, to 1)"
 )
 """The help of an option that two engines have in common."""
 

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import warnings
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -35,10 +35,35 @@ SMALL = VLLMOptions(kv_cache_gib=0.25, max_batch=32, threads=2)
 pytestmark = pytest.mark.timeout(400)  # vLLM takes its time to start
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def engine() -> AsyncIterator[VLLMEngine]:
-    async with VLLMEngine(POCKET, SMALL) as engine:
-        yield engine
+@pytest_asyncio.fixture(
+    scope="module", loop_scope="module", params=[False, True], ids=["steps", "steps prepared ahead"]
+)
+async def engine(request: pytest.FixtureRequest) -> AsyncIterator[VLLMEngine]:
+    """Under both of vLLM's schedulers: the second, its choice on GPUs, is one that it leaves out on CPUs."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param:
+            patch.setattr(VLLMEngine, "_start", _preparing_ahead(VLLMEngine._start))
+        async with VLLMEngine(POCKET, SMALL) as engine:
+            assert engine._llm.vllm_config.scheduler_config.async_scheduling is request.param
+            yield engine
+
+
+def _preparing_ahead(start: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    async def patched(*arguments: Any) -> Any:
+        from vllm import AsyncEngineArgs
+
+        create = AsyncEngineArgs.create_engine_config
+
+        def created(*arguments: Any) -> Any:
+            config = create(*arguments)
+            config.scheduler_config.async_scheduling = True
+            return config
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(AsyncEngineArgs, "create_engine_config", created)
+            return await start(*arguments)
+
+    return patched
 
 
 @pytest.mark.asyncio(loop_scope="module")

@@ -147,7 +147,7 @@ async def measure(arguments: Namespace) -> Report:
         "inserted_tokens": _INSERTED_TOKENS,
         "vllm": vllm_version(),
     }
-    return Report("injection", rounded(figures), TARGETS, settings, [_table(runs, longer, off)])
+    return Report("injection", rounded(figures), TARGETS, settings, [_table(runs, longer, more, off)])
 
 
 def figures_of(
@@ -169,7 +169,7 @@ def figures_of(
     return figures
 
 
-def _table(runs: dict[tuple[int, int], list[Run]], longer: list[Run], off: list[Run]) -> Table:
+def _table(runs: dict[tuple[int, int], list[Run]], longer: list[Run], more: list[Run], off: list[Run]) -> Table:
     table = Table("traces", "insertions", title="injection: medians", title_justify="left")
     for column in ("seconds", "decoded tokens/s", "prefilled again per insertion, mean", "worst"):
         table.add_column(column, justify="right")
@@ -177,6 +177,7 @@ def _table(runs: dict[tuple[int, int], list[Run]], longer: list[Run], off: list[
     for label, count, k, some in [
         *(("", count, k, some) for (count, k), some in runs.items()),
         (" (longer prompt)", large, 0, longer),
+        (" (all tokens decoded)", large, 0, more),
         (" (no cache)", small, 6, off),
     ]:
         again = [tokens for one in some for tokens in one.again]

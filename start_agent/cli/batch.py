@@ -139,9 +139,7 @@ async def open_bench(
 
     kernels = min(options.kernels or max(most_kernels() // 2, 1), options.concurrency)
     async with AsyncExitStack() as stack:
-        opened, solve_options = await stack.enter_async_context(
-            open_solver(arguments, sessions=kernels, more=list(_OWN.values()))
-        )
+        opened, solve_options = await stack.enter_async_context(open_solver(arguments, sessions=kernels, more=_OWN))
         instruction = solve_options.instruction
         if instruction is None and not opened.instruction:
             instruction = ""  # the model wants the bare question, whatever its kind

@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import signal
 import sys
-from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -70,13 +70,15 @@ def resolved(arguments: argparse.Namespace, more: Mapping[str, type[BaseModel]] 
         more: the command's own options, which the configuration file may also hold.
 
     Raises:
-        ConfigError: an unknown key in the configuration file, or a value of the wrong type.
+        ConfigError: an unknown key in the configuration file, a value of the wrong type, or an option that only
+            other engines have.
     """
     own = dict(more or {})
     given, file = vars(arguments), config.read_yaml(arguments.config)
     known = [*_OPTIONS.values(), *factory.OPTIONS.values(), *own.values()]
     config.refuse_unknown(file, known, arguments.config)
     engine = config.build(factory.EngineChoice, file, given).engine
+    factory.refuse_foreign(engine, file, given)
     models = _OPTIONS | {f"{engine} engine": factory.OPTIONS[engine]} | own
     return {title: config.build(model, file, given) for title, model in models.items()}
 
@@ -93,20 +95,18 @@ def _title(engine: str, model: type[BaseModel], known: set[str]) -> str:
 
 @asynccontextmanager
 async def open_solver(
-    arguments: argparse.Namespace, *, sessions: int = 1, more: Sequence[type[BaseModel]] = ()
+    arguments: argparse.Namespace, *, sessions: int = 1, more: Mapping[str, type[BaseModel]] | None = None
 ) -> AsyncGenerator[tuple[Solver, SolveOptions], None]:
-    """A solver over an open engine and an open sandbox of this many sessions. Raises what opening them raises.
+    """A solver over an open engine and an open sandbox of this many sessions; ``arguments`` and ``more`` as above.
 
-    The configuration file may also hold the options of ``more``, which are the command's own.
+    Raises what ``resolved`` raises, and what opening the two raises.
     """
-    given, file = vars(arguments), config.read_yaml(arguments.config)
-    config.refuse_unknown(file, [*_OPTIONS.values(), *factory.OPTIONS.values(), *more], arguments.config)
-    options = config.build(SolveOptions, file, given)
-    settings = config.build(DecodingSettings, file, given)
-    sampling = config.build(Sampling, file, given)
+    groups = resolved(arguments, more)
+    options, settings = config.of_type(SolveOptions, groups), config.of_type(DecodingSettings, groups)
     choice = resolve(options.model)
     hints = HintLibrary.load(*options.hint_files)
-    engine = factory.create(config.build(factory.EngineChoice, file, given).engine, choice.location, file, given)
+    name = config.of_type(factory.EngineChoice, groups).engine
+    engine = factory.create(name, choice.location, config.of_type(factory.OPTIONS[name], groups).model_dump())
     if options.model in EMBEDDED or not sys.stderr.isatty():
         _hide_progress_bars()
     async with AsyncExitStack() as stack:
@@ -120,7 +120,7 @@ async def open_solver(
             engine,
             box,
             settings=settings,
-            sampling=sampling,
+            sampling=config.of_type(Sampling, groups),
             hints=hints,
             instruction=instruction,
             system=options.system,

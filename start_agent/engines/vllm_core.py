@@ -13,6 +13,7 @@ import ctypes
 import os
 import signal
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -45,7 +46,8 @@ class OneProcess(UniProcExecutor):  # type: ignore[misc] # vLLM has no types
         if sys.platform == "linux":
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if cores := self.vllm_config.additional_config.get(OWN_CORES):
-            os.sched_setaffinity(0, cores)  # this thread, and those that it will start: the model's
+            with suppress(PermissionError):  # then it shares them
+                os.sched_setaffinity(0, cores)  # this thread, and those that it will start: the model's
         super()._init_executor()
 
 

@@ -239,7 +239,11 @@ class TestFailure:
         _, alive = psutil.wait_procs(started, timeout=20)
         assert not alive
 
-    async def test_a_model_that_vllm_does_not_know_is_one_line(self, tmp_path: Path) -> None:
+    async def test_a_model_that_vllm_does_not_know_is_one_line(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+        cores = os.sched_getaffinity(0)
         for file in weights_path().iterdir():
             (tmp_path / file.name).write_bytes(file.read_bytes())
         config = (tmp_path / "config.json").read_text(encoding="utf-8")
@@ -247,3 +251,4 @@ class TestFailure:
         with pytest.raises(ModelError, match="NoSuchModel") as caught:
             await VLLMEngine(str(tmp_path)).__aenter__()
         assert "\n" not in str(caught.value)
+        assert os.sched_getaffinity(0) == cores

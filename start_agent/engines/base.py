@@ -81,7 +81,7 @@ class Turn:
     usage: Usage
 
 
-async def the_turn(items: AsyncGenerator[tuple[int, ...] | Turn, None]) -> Turn:
+async def final_turn(items: AsyncGenerator[tuple[int, ...] | Turn, None]) -> Turn:
     """What a stream ends with."""
     async with aclosing(items):
         async for item in items:
@@ -121,7 +121,7 @@ class Engine(abc.ABC):
 
     async def generate(self, request: TurnRequest) -> Turn:
         """Run a turn to its end, without listening. Raises what ``stream`` raises."""
-        return await the_turn(self.stream(request))
+        return await final_turn(self.stream(request))
 
     async def release(self, trace_id: str) -> None:  # noqa: B027 - an engine without a cache has nothing to do
         """Forget what is kept for a trace. Unknown names are fine."""

@@ -8,7 +8,8 @@ that are open go before the first turns of new ones.
 vLLM itself stops at the length; everything else is found by the request's watch, which reads the tokens in vLLM's
 scheduler (``vllm_core.py``). Where nobody listens, nothing is told of a turn before its end.
 
-On a CPU the model has cores of its own (``cores.py``).
+On a CPU the model has cores of its own (``cores.py``), unless vLLM binds its threads itself or the model is shared out:
+while the engine is open, this process and all that it starts keep off them.
 
 vLLM starts a process of its own: a script that uses this engine needs ``if __name__ == "__main__":``.
 """
@@ -20,8 +21,8 @@ import logging
 import os
 import time
 import warnings
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import ExitStack, aclosing, contextmanager, nullcontext
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import ExitStack, aclosing, contextmanager
 from itertools import count
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -29,7 +30,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from start_agent.engines.admission import Admission
-from start_agent.engines.base import THREADS, Engine, Turn, TurnRequest, the_turn
+from start_agent.engines.base import THREADS, Engine, Turn, TurnRequest, final_turn
 from start_agent.engines.cores import THREADS_VARIABLE, default_threads, kept_off, own_cores
 from start_agent.engines.reading import TurnReader
 from start_agent.errors import ConfigError, EngineError, MissingExtraError, ModelError
@@ -43,8 +44,8 @@ _CPU_BLOCK_SIZE = 32  # vLLM's own default on CPUs is 128: four times the tokens
 _CPU_KV_CACHE_GIB = 2.0  # vLLM would take 92% of the memory
 _LARGEST_SEED = (1 << 63) - 1
 
-# Set where the user has not: quiet on standard output, nothing sent home, and no core held against the sandboxes:
-# threads bound to cores, or spinning for the next piece of work, would take them from kernels and from each other.
+# Set where the user has not: quiet on standard output, nothing sent home, and threads neither bound to a core each
+# (``cores.py`` says which cores they have) nor spinning for the next piece of work, where others may want the core.
 _ENVIRONMENT = {
     "VLLM_LOGGING_LEVEL": "WARNING",
     "VLLM_LOGGING_STREAM": "ext://sys.stderr",
@@ -132,19 +133,20 @@ class VLLMEngine(Engine):
         try:
             on_cpu = current_platform.is_cpu()
             arguments = self._arguments(on_cpu=on_cpu)
+            own = frozenset[int]()
             if on_cpu:
                 self.threads = self.options.threads or default_threads()
                 if arguments.get("distributed_executor_backend") is OneProcess:
                     own = own_cores(self.threads)
-                    arguments["additional_config"] = {OWN_CORES: sorted(own)}
-                    held.enter_context(kept_off(own))
             # Not in a thread: vLLM ties its sockets and its output task to the loop in which it is made.
             config = AsyncEngineArgs(**arguments).create_engine_config()
             scheduler = config.scheduler_config.get_scheduler_cls()
             if scheduler not in WATCHING:
                 raise ValueError(f"it is scheduled by {scheduler.__name__}, where no turn can be watched")
             config.scheduler_config.scheduler_cls = WATCHING[scheduler]
-            with _environment(THREADS_VARIABLE, str(self.threads)) if on_cpu else nullcontext():
+            held.enter_context(kept_off(own))
+            core = {THREADS_VARIABLE: str(self.threads), OWN_CORES: ",".join(map(str, sorted(own)))} if on_cpu else {}
+            with _environment(core):
                 self._llm = AsyncLLM.from_vllm_config(config, disable_log_stats=True)
             return config
         except (OSError, ValueError) as error:  # pydantic's ValidationError among them
@@ -158,23 +160,23 @@ class VLLMEngine(Engine):
         """End vLLM's processes; turns under way end with ``EngineError``."""
         self._fail("it was closed")
         llm, self._llm = self._llm, None
-        if llm is not None:
-            if not llm.errored:
-                await llm.abort(list(self._under_way))
-            if llm.output_handler is not None:
-                llm.output_handler.cancel()  # else it takes the end of the processes for a failure, and says so
-            await asyncio.to_thread(llm.shutdown)  # it waits for its processes
-        self._held.close()
+        with self._held:
+            if llm is not None:
+                if not llm.errored:
+                    await llm.abort(list(self._under_way))
+                if llm.output_handler is not None:
+                    llm.output_handler.cancel()  # else it takes the end of the processes for a failure, and says so
+                await asyncio.to_thread(llm.shutdown)  # it waits for its processes
 
     def stream(self, request: TurnRequest) -> AsyncGenerator[tuple[int, ...] | Turn, None]:
         """See ``Engine.stream``."""
-        return self._run(request, told=True)
+        return self._run(request, streaming=True)
 
     async def generate(self, request: TurnRequest) -> Turn:
         """See ``Engine.generate``: vLLM's core tells of the turn once, at its end."""
-        return await the_turn(self._run(request, told=False))
+        return await final_turn(self._run(request, streaming=False))
 
-    async def _run(self, request: TurnRequest, *, told: bool) -> AsyncGenerator[tuple[int, ...] | Turn, None]:
+    async def _run(self, request: TurnRequest, *, streaming: bool) -> AsyncGenerator[tuple[int, ...] | Turn, None]:
         self.check(request)
         if not (request.sampling.temperature == 0 or 0.01 <= request.sampling.temperature <= 2):
             raise ConfigError(f"--temperature {request.sampling.temperature}: vLLM takes 0, and 0.01 to 2")
@@ -190,7 +192,7 @@ class VLLMEngine(Engine):
         request_id = f"{request.trace_id} {next(self._numbers)}"
         outputs = self._llm.generate(
             tokens_input(list(request.token_ids)),
-            self._sampling(request, reader, told=told),
+            self._sampling(request, reader, streaming=streaming),
             request_id,
             priority=_CONTINUED if continued else _FRESH,
         )
@@ -251,7 +253,7 @@ class VLLMEngine(Engine):
             arguments["max_model_len"] = options.context_length
         return arguments
 
-    def _sampling(self, request: TurnRequest, reader: TurnReader, *, told: bool) -> Any:
+    def _sampling(self, request: TurnRequest, reader: TurnReader, *, streaming: bool) -> Any:
         """vLLM's filters apply in our order: temperature, min-p, top-k, top-p."""
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
@@ -267,7 +269,7 @@ class VLLMEngine(Engine):
             max_tokens=request.max_tokens,
             ignore_eos=True,  # only what the watch is armed with ends a turn
             detokenize=False,
-            output_kind=RequestOutputKind.DELTA if told else RequestOutputKind.FINAL_ONLY,
+            output_kind=RequestOutputKind.DELTA if streaming else RequestOutputKind.FINAL_ONLY,
             extra_args=extra_arguments(reader.watch),
             skip_clone=True,
         )
@@ -297,17 +299,18 @@ class VLLMEngine(Engine):
 
 
 @contextmanager
-def _environment(name: str, value: str) -> Iterator[None]:
-    """What is started within finds the value."""
-    before = os.environ.get(name)
-    os.environ[name] = value
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """What is started within finds the values."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
     try:
         yield
     finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _reason(error: BaseException) -> str:

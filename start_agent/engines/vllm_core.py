@@ -4,12 +4,14 @@ Imported by ``VLLMEngine`` alone, once vLLM is known to be there.
 
 A watch that read the tokens in our process would be a message behind: the model would have gone on by a token or more
 at each of its stops, and each token would cost a message, an object and a turn of the event loop. Here it reads them
-where they arise, in vLLM's scheduler. The request ends with the very token that ends the turn, and says nothing before.
+where they arise, in vLLM's scheduler. The request ends with the very token that ends the turn; where nobody listens, it
+says nothing before.
 """
 
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import signal
 import sys
@@ -29,11 +31,15 @@ from start_agent.markers import Markers, Matcher, State
 from start_agent.tokenizer import Tokenizer
 from start_agent.watch import Armed, Watch
 
-OWN_CORES = "start_agent.own_cores"
-"""The key in vLLM's additional configuration: the cores on which the model runs; none means all."""
+OWN_CORES = "START_AGENT_OWN_CORES"
+"""The environment's name for the cores on which the model runs, as in "0,1,2"; empty or unset, it runs on all."""
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _WATCH = "start_agent.watch"  # the key among a request's extra arguments
+
+# vLLM warns of every scheduler but its own: that it may not fit (the extra `vllm` takes one version), and that it does
+# without asynchronous scheduling (ours does not).
+logging.getLogger("vllm.config.scheduler").addFilter(lambda record: "custom scheduler" not in record.getMessage())
 
 
 class OneProcess(UniProcExecutor):  # type: ignore[misc] # vLLM has no types
@@ -45,9 +51,9 @@ class OneProcess(UniProcExecutor):  # type: ignore[misc] # vLLM has no types
     def _init_executor(self) -> None:
         if sys.platform == "linux":
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if cores := self.vllm_config.additional_config.get(OWN_CORES):
+        if cores := os.environ.get(OWN_CORES):
             with suppress(PermissionError):  # then it shares them
-                os.sched_setaffinity(0, cores)  # this thread, and those that it will start: the model's
+                os.sched_setaffinity(0, map(int, cores.split(",")))  # this thread and those that it will start
         super()._init_executor()
 
 
@@ -71,11 +77,11 @@ class _Reading:
     """A request's watch, and what it has read and not told of; without a watch vLLM goes its own way."""
 
     watch: Watch | None
-    unsaid: list[int] = field(default_factory=list)
+    pending: list[int] = field(default_factory=list)
 
 
 class WatchingScheduler(Scheduler):  # type: ignore[misc]
-    """Ends each request where its watch says. vLLM gives a scheduler its tokens at each step, one of each request."""
+    """Ends each request where its watch says. vLLM calls it with the new tokens of each request at every step."""
 
     def __init__(self, vllm_config: Any, *arguments: Any, **named: Any) -> None:
         super().__init__(vllm_config, *arguments, **named)
@@ -86,20 +92,20 @@ class WatchingScheduler(Scheduler):  # type: ignore[misc]
     def _update_request_with_output(
         self, request: Any, new_token_ids: list[int], is_stale: bool = False
     ) -> tuple[list[int], bool]:
-        """The tokens to tell of, and whether the request is over, after those that the model has just written."""
-        ids, over = super()._update_request_with_output(request, new_token_ids, is_stale)
+        """The tokens to tell of, and whether the request has ended, after those that the model has just written."""
+        ids, stopped = super()._update_request_with_output(request, new_token_ids, is_stale)
         reading = self._reading(request)
         if reading.watch is None:
-            return ids, over
+            return ids, stopped
         for read, token_id in enumerate(ids, 1):
             if reading.watch.push(token_id):
-                ids, over = ids[:read], True
+                ids, stopped = ids[:read], True
                 request.status = RequestStatus.FINISHED_STOPPED
                 break
         if request.sampling_params.output_kind is not RequestOutputKind.FINAL_ONLY:
-            return ids, over
-        reading.unsaid += ids
-        return (reading.unsaid, True) if over else ([], False)
+            return ids, stopped
+        reading.pending += ids
+        return (reading.pending, True) if stopped else ([], False)
 
     def _reading(self, request: Any) -> _Reading:
         reading = self._readings.get(request)

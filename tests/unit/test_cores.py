@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 
 import psutil
 import pytest
@@ -57,6 +58,9 @@ def test_this_process_and_its_children_keep_off_until_the_end() -> None:
     def where() -> list[set[int]]:
         return [os.sched_getaffinity(process.pid) for process in processes]
 
+    end = threading.Event()
+    resting = threading.Thread(target=end.wait)
+    resting.start()
     try:
         with kept_off(taken):
             late = subprocess.run(
@@ -64,9 +68,16 @@ def test_this_process_and_its_children_keep_off_until_the_end() -> None:
             )
             assert late.stdout.strip() == str(before - taken)
             assert where() == [before - taken] * 2
-            assert {len(os.sched_getaffinity(thread.id)) for thread in psutil.Process().threads()} == {1}
+            threads = psutil.Process().threads()
+            assert len(threads) > 1
+            assert all(os.sched_getaffinity(thread.id) == before - taken for thread in threads)
+            with kept_off(own_cores(1)):  # as a second engine would
+                assert where() == [before - taken] * 2
+            assert where() == [before - taken] * 2
         assert where() == [before] * 2
         assert os.sched_getaffinity(0) == before
     finally:
+        end.set()
+        resting.join()
         for process in processes:
             process.communicate()

@@ -41,7 +41,7 @@ from start_agent.engines.transformers import TransformersEngine, TransformersOpt
 from start_agent.markers import Matcher, State
 from start_agent.models import resolve
 from start_agent.pocket import held_out, weights_path
-from start_agent.watch import Armed, Watch
+from start_agent.watch import NEVER, Watch
 
 TARGETS: dict[str, Target] = {"ratio_generate_1": (">=", 0.9), "ratio_generate_64": (">=", 0.9)}
 
@@ -53,9 +53,6 @@ _INSERTED_TOKENS = 24
 _INSERTIONS = 6
 _TURN_TOKENS = 64
 _CONTEXT = 4096  # what the longest trace needs, rounded up
-_NEVER = Armed(
-    frozenset(), code=False
-)  # nothing but its length ends a turn; the matcher reads every token all the same
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +73,7 @@ class Subject:
 
     def turn(self, name: str, token_ids: Sequence[int], max_tokens: int) -> TurnRequest:
         """A greedy turn of exactly ``max_tokens``."""
-        new_watch = partial(Watch, self._matcher, State(), _NEVER)
+        new_watch = partial(Watch, self._matcher, State(), NEVER)
         return TurnRequest(name, tuple(token_ids), Sampling(), 0, max_tokens, new_watch)
 
     async def generate(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> Run:

@@ -45,7 +45,7 @@ from start_agent.errors import InputError
 from start_agent.markers import Matcher, State
 from start_agent.models import resolve
 from start_agent.pocket import held_out
-from start_agent.watch import Armed, Watch
+from start_agent.watch import NEVER, Watch
 
 TARGETS: dict[str, Target] = {"reprefilled_minus_block": ("<=", 1), "overhead_6": ("<=", 1.15)}
 
@@ -55,7 +55,6 @@ _DECODED = 420  # tokens in a trace: the turns between 0, 1, 3 and 6 insertions 
 _DECODED_QUICK = 168
 _PROMPT_TOKENS = 64
 _INSERTED_TOKENS = 24
-_NEVER = Armed(frozenset(), code=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +94,7 @@ class Subject:
             [*self.engine.tokenizer.encode(name + ": "), *self._questions[number]], _PROMPT_TOKENS + longer
         )
         length, again = decoded // (insertions + 1), list[int]()
-        new_watch = partial(Watch, self._matcher, State(), _NEVER)
+        new_watch = partial(Watch, self._matcher, State(), NEVER)
         for turn_number in range(insertions + 1):
             turn = await self.engine.generate(TurnRequest(name, ids, Sampling(), 0, length, new_watch))
             assert len(turn.token_ids) == length

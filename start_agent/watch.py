@@ -115,6 +115,10 @@ class Armed:
     repetition: Repetition | None = None
 
 
+NEVER = Armed(frozenset(), code=False)
+"""Nothing but its length ends the turn; the matcher reads every token all the same."""
+
+
 @dataclass(frozen=True, slots=True)
 class Stop:
     """Why a turn ended, and how many of its tokens are kept."""

@@ -106,7 +106,7 @@ async def open_solver(
     choice = resolve(options.model)
     hints = HintLibrary.load(*options.hint_files)
     name = config.of_type(factory.EngineChoice, groups).engine
-    engine = factory.create(name, choice.location, config.of_type(factory.OPTIONS[name], groups).model_dump())
+    engine = factory.make(choice.location, config.of_type(factory.OPTIONS[name], groups))
     if options.model in EMBEDDED or not sys.stderr.isatty():
         _hide_progress_bars()
     async with AsyncExitStack() as stack:

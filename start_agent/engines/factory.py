@@ -37,12 +37,19 @@ def create(engine: str, model: str, *layers: Mapping[str, Any]) -> Engine:
         ConfigError: there is no such engine, an option has a wrong value, or it is one that only other engines have.
     """
     refuse_foreign(engine, *layers)
-    if engine == "vllm":
-        return VLLMEngine(model, config.build(VLLMOptions, *layers))
-    if engine == "http":
-        options = config.build(HTTPOptions, *layers)
-        return HTTPEngine(options.base_url, model, options)
-    return TransformersEngine(model, config.build(TransformersOptions, *layers))
+    return make(model, config.build(OPTIONS[engine], *layers))
+
+
+def make(model: str, options: BaseModel) -> Engine:
+    """An engine, not yet open: the one whose options these are."""
+    match options:
+        case TransformersOptions():
+            return TransformersEngine(model, options)
+        case VLLMOptions():
+            return VLLMEngine(model, options)
+        case HTTPOptions():
+            return HTTPEngine(options.base_url, model, options)
+    raise TypeError(f"{type(options).__name__} are no engine's options")
 
 
 def refuse_foreign(engine: str, *layers: Mapping[str, Any]) -> None:

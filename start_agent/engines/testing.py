@@ -26,9 +26,8 @@ from start_agent.engines.base import Engine, Sampling, Turn, TurnRequest
 from start_agent.errors import PromptError
 from start_agent.markers import Markers, Matcher, State
 from start_agent.prompts import render_prompt
-from start_agent.watch import Armed, Repetition, StopKind, Watch
+from start_agent.watch import NEVER, Armed, Repetition, StopKind, Watch
 
-FREE = Armed(frozenset(), code=False)
 QUESTIONS = ("What is 17 + 25?", "What is 4821 * 37?", "How many divisors does 360 have?", "What is 9 * 8?")
 
 
@@ -50,7 +49,7 @@ class EngineContract:
         token_ids: Sequence[int],
         max_tokens: int,
         *,
-        armed: Armed = FREE,
+        armed: Armed = NEVER,
         markers: Markers | None = None,
         trace_id: str | None = None,
         sampling: Sampling | None = None,

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Literal
 
 from start_agent.batch.store import take_lock, write_whole
+from start_agent.engines.cores import THREADS_VARIABLE
 from start_agent.errors import RunDirectoryError, StageError
 
 STAGES, LOGS = "stages", "logs"
@@ -134,7 +135,7 @@ async def run_stages(
         tell(standings)
         places = asyncio.Semaphore(workers)
         share = max(len(os.sched_getaffinity(0)) // workers, 1)
-        shared = ({"OMP_NUM_THREADS": str(share)} if workers > 1 else {}) | os.environ
+        shared = ({THREADS_VARIABLE: str(share)} if workers > 1 else {}) | os.environ
         finished = {name: asyncio.Event() for name in standings.stages}
         for name, standing in standings.stages.items():
             if standing.status == "done":

@@ -74,9 +74,9 @@ class TestVLLM(EngineContract):
             inserted = engine.tokenizer.encode(f" And insertion {number}\n")
             ids += [*turn.token_ids, *inserted]
 
-    @pytest.mark.parametrize("told", [False, True])
+    @pytest.mark.parametrize("streaming", [False, True])
     async def test_the_model_writes_nothing_behind_the_end_of_a_turn(
-        self, engine: VLLMEngine, monkeypatch: pytest.MonkeyPatch, told: bool
+        self, engine: VLLMEngine, monkeypatch: pytest.MonkeyPatch, streaming: bool
     ) -> None:
         free = await self.free(engine, ids := self.prompt(engine))
         word = "Wait"  # the pocket reasoner says it in all of its thoughts
@@ -90,14 +90,14 @@ class TestVLLM(EngineContract):
 
         monkeypatch.setattr(engine._llm, "generate", spied)
         request = self.request(engine, ids, 80, armed=Armed(frozenset(), connective=0))
-        turn = [item async for item in engine.stream(request)][-1] if told else await engine.generate(request)
+        turn = [item async for item in engine.stream(request)][-1] if streaming else await engine.generate(request)
         assert isinstance(turn, Turn)
         assert turn.stop is StopKind.CONNECTIVE
         written = [token_id for output in outputs for token_id in output.outputs[0].token_ids]
         assert tuple(written) == free[: len(written)]
         assert len(turn.token_ids) <= len(written) == turn.usage.decoded <= len(turn.token_ids) + 1
         assert outputs[-1].finished
-        assert (len(outputs) > 1) is told
+        assert (len(outputs) > 1) is streaming
 
     async def test_more_traces_than_places_wait_their_turn(self, engine: VLLMEngine) -> None:
         async def one(number: int) -> tuple[int, float]:

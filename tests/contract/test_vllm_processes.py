@@ -86,10 +86,8 @@ class TestFailure:
     ) -> None:
         monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
         me, cores = psutil.Process(), os.sched_getaffinity(0)
-        if len(cores) < 2:
-            pytest.skip("one core: there is nothing to keep off")
         own = own_cores(1)
-        assert len(own) == 1
+        assert len(own) == min(len(cores) - 1, 1)  # of a single core nothing would be left
         before = {child.pid for child in me.children(recursive=True)}
         async with VLLMEngine(POCKET, SMALL) as engine:
             turn = asyncio.create_task(engine.generate(self.request(engine, 900)))
@@ -97,7 +95,7 @@ class TestFailure:
                 pass
             started = [child for child in me.children(recursive=True) if child.pid not in before]
             core = next(child for child in started if "EngineCore" in " ".join(child.cmdline()))
-            assert os.sched_getaffinity(core.pid) == own
+            assert os.sched_getaffinity(core.pid) == (own or cores)
             assert os.sched_getaffinity(0) == cores - own
             assert own_cores(1) == frozenset()  # a second engine has none of its own
         assert os.sched_getaffinity(0) == cores

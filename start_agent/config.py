@@ -6,10 +6,11 @@ The command line overrides the YAML file, which overrides the defaults. A key th
 from __future__ import annotations
 
 import argparse
+import difflib
 import types
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -18,6 +19,36 @@ from pydantic.fields import FieldInfo
 from start_agent.errors import ConfigError
 
 Model = TypeVar("Model", bound=BaseModel)
+T = TypeVar("T")
+
+_RUNTIME, _MAY_GROW = object(), object()
+
+Runtime = Annotated[T, _RUNTIME]
+"""The type of an option that says how a run is carried out, not what it finds: it may change from start to start."""
+
+MayGrow = Annotated[T, _MAY_GROW]
+"""The type of an option that says how much is done: a later start may do more, and keeps what is there."""
+
+
+def runtime_names(*models: type[BaseModel]) -> frozenset[str]:
+    """The options of the models that are ``Runtime``."""
+    return _marked(_RUNTIME, models)
+
+
+def growing_names(*models: type[BaseModel]) -> frozenset[str]:
+    """The options of the models that are ``MayGrow``."""
+    return _marked(_MAY_GROW, models)
+
+
+def deciding(options: BaseModel) -> dict[str, Any]:
+    """What decides the results, JSON-able: all options that are not ``Runtime``."""
+    return options.model_dump(mode="json", exclude=set(runtime_names(type(options))))
+
+
+def _marked(mark: object, models: Sequence[type[BaseModel]]) -> frozenset[str]:
+    return frozenset(
+        name for model in models for name, field in model.model_fields.items() if any(m is mark for m in field.metadata)
+    )
 
 
 def add_options(
@@ -43,11 +74,15 @@ def add_options(
 
 
 def read_yaml(path: Path | None) -> dict[str, Any]:
-    """The keys of a configuration file; none where there is no file. Raises ``ConfigError``."""
+    """The keys of a configuration file; none where there is no file.
+
+    Raises:
+        ConfigError: it cannot be read, is no mapping, or has a key twice, of which one would be lost.
+    """
     if path is None:
         return {}
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -56,24 +91,58 @@ def read_yaml(path: Path | None) -> dict[str, Any]:
         return {}
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: expected a mapping of options, found a {type(content).__name__}")
-    return {str(key).replace("-", "_"): value for key, value in content.items()}
+    values: dict[str, Any] = {}
+    for key, value in content.items():
+        name = str(key).replace("-", "_")
+        if name in values:
+            raise ConfigError(f"{path}: the option {name!r} is there twice: remove one")
+        values[name] = value
+    return values
+
+
+_MERGE = "tag:yaml.org,2002:merge"  # "<<", which may stand several times
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML says that a key stands once in a mapping; PyYAML takes the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """See ``SafeConstructor``."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE:
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(
+                        problem=f"the key {key.value!r} is there twice: remove one", problem_mark=key.start_mark
+                    )
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 def refuse_unknown(keys: Mapping[str, Any], models: Sequence[type[BaseModel]], source: object) -> None:
-    """Raise ``ConfigError`` for a key that no model has."""
+    """Raise ``ConfigError`` for a key that no model has; it names the options that are spelled alike."""
     known = {name for model in models for name in model.model_fields}
     unknown = sorted(set(keys) - known)
     if unknown:
-        raise ConfigError(f"{source}: unknown option {unknown[0]!r}; known are {', '.join(sorted(known))}")
+        close = difflib.get_close_matches(unknown[0], known, n=3)
+        hint = f"did you mean {' or '.join(map(repr, close))}?" if close else "see --help for the options"
+        raise ConfigError(f"{source}: unknown option {unknown[0]!r}: {hint}")
 
 
 def build(model: type[Model], *layers: Mapping[str, Any]) -> Model:
-    """A model from layers of values, later ones first in rank; keys of other models are passed over.
+    """Build a model from layers of values: later layers override earlier ones, keys of other models are ignored.
+
+    A single value where a list is wanted is a list of one.
 
     Raises:
         ConfigError: a value is of the wrong type or out of range; one line that names the option.
     """
     values = {name: layer[name] for layer in layers for name in model.model_fields if name in layer}
+    for name, value in values.items():
+        if get_origin(_plain_type(model.model_fields[name].annotation)) is tuple and isinstance(
+            value, str | int | Path
+        ):
+            values[name] = (value,)
     try:
         return model.model_validate(values)
     except ValidationError as error:

@@ -24,6 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from start_agent.batch.resume import ResumeRules
 from start_agent.errors import BatchError, RunDirectoryError
 
 CONFIG, RECORDS, SUMMARY, LOCK = "config.json", "records.jsonl", "summary.json", "lock"
@@ -57,13 +58,21 @@ class RunDirectory:
         self._size = 0  # bytes of whole records
 
     @classmethod
-    def open(cls, path: Path, config: Mapping[str, Any], *, versions: Mapping[str, str] | None = None) -> Self:
+    def open(
+        cls,
+        path: Path,
+        config: Mapping[str, Any],
+        *,
+        versions: Mapping[str, str] | None = None,
+        rules: ResumeRules | None = None,
+    ) -> Self:
         """Open a directory, new or old.
 
         Args:
             path: made where it does not exist.
             config: what decides the records, JSON-able; nothing that may differ from start to start.
             versions: of what made the first record; kept beside the configuration, not compared.
+            rules: what of a stored configuration may differ; nothing where unset.
 
         Raises:
             RunDirectoryError: another run is at work in it, it holds another configuration, or it is damaged.
@@ -73,7 +82,7 @@ class RunDirectory:
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._lock = take_lock(path)
-            self._agree(json.loads(json.dumps(config)), dict(versions or {}))
+            self._agree(json.loads(json.dumps(config)), dict(versions or {}), rules or ResumeRules())
             self._file = os.open(path / RECORDS, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
             self._scan()
             (path / SUMMARY).unlink(
@@ -145,15 +154,19 @@ class RunDirectory:
         except OSError as error:
             raise BatchError(f"cannot write {self.path / SUMMARY}: {error.strerror}") from error
 
-    def _agree(self, config: dict[str, Any], versions: dict[str, str]) -> None:
-        """Write the configuration; where there are records, see that it is theirs."""
+    def _agree(self, config: dict[str, Any], versions: dict[str, str], rules: ResumeRules) -> None:
+        """Write the configuration; where there are records, check that it is theirs."""
         path, records = self.path / CONFIG, self.path / RECORDS
         if not records.exists() or not records.stat().st_size:  # also after a start that came to nothing
             write_whole(path, {"schema": _SCHEMA, "config": config, "versions": versions})
             return
         if not path.exists():
             raise RunDirectoryError(f"{self.path} has records but no {CONFIG}: name another --output-dir")
-        different = differences(read_config(self.path), config)
+        stored = read_config(self.path)
+        different = rules.differences(stored, config)
+        if not different and stored != config:  # something has grown: from now on less is refused
+            written = json.loads(path.read_bytes())
+            write_whole(path, written | {"config": config})
         if different:
             more = f"; and {len(different) - _SHOWN} more" if len(different) > _SHOWN else ""
             raise RunDirectoryError(
@@ -218,19 +231,6 @@ def read_records(path: Path, *, traces: bool = True) -> Iterator[dict[str, Any]]
                 if not file.read(1):
                     return
                 raise RunDirectoryError(f"{file_path}, line {number}: not a record: {error}") from error
-
-
-def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """What differs between two configurations, an entry an option: ``decoding.rounds: 1 there, 2 now``."""
-    found: list[str] = []
-    for name in sorted({*old, *new}):
-        one, other = old.get(name), new.get(name)
-        if isinstance(one, dict) and isinstance(other, dict):
-            found += differences(one, other, f"{prefix}{name}.")
-        elif one != other or (name in old) != (name in new):
-            there, now = (json.dumps(side[name]) if name in side else "unset" for side in (old, new))
-            found.append(f"{prefix}{name}: {there} there, {now} now")
-    return found
 
 
 def _parse(line: bytes, traces: bool) -> dict[str, Any]:

@@ -18,10 +18,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from hints import Domain
 from sandbox import most_kernels
 from start_agent import config
-from start_agent.batch.options import RUNTIME, BatchOptions, RayOptions
+from start_agent.batch.options import BatchOptions, RayOptions
 from start_agent.cli.solving import SolveOptions, add_options, open_solver, resolved, run_to_end
 from start_agent.digests import file_digest
-from start_agent.engines.factory import EngineChoice
+from start_agent.engines.factory import OPTIONS, EngineChoice
 from start_agent.models import local_digests
 from start_agent.problem import Kind
 from start_agent.tasks.options import DataOptions
@@ -42,9 +42,8 @@ _EXAMPLES = """examples:
   start-agent batch --task math500 --model Qwen/QwQ-32B --engine vllm --ray auto --output-dir runs/math500
   start-agent compare runs/alone runs/pocket
 
-Run the same command again after whatever stopped it: only what is owed is done. These options may change between
-the starts: """
-_EXAMPLES += ", ".join("--" + name.replace("_", "-") for name in sorted(RUNTIME)) + ".\n"
+Run the same command again after whatever stopped it: only what is missing is done. --limit and --samples may grow
+between the starts, and these may change: """
 
 
 class RunOptions(BaseModel):
@@ -56,6 +55,8 @@ class RunOptions(BaseModel):
 
 
 _OWN: dict[str, type[BaseModel]] = {"run": RunOptions, "batch": BatchOptions, "data": DataOptions, "ray": RayOptions}
+_MAY_CHANGE = config.runtime_names(BatchOptions, DataOptions, RayOptions, *OPTIONS.values())
+_EXAMPLES += ", ".join("--" + name.replace("_", "-") for name in sorted(_MAY_CHANGE)) + ".\n"
 
 
 def add(commands: Any) -> None:
@@ -79,6 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 async def _batch(arguments: argparse.Namespace) -> int:
+    from start_agent.batch.resume import ResumeRules
     from start_agent.batch.runner import anything_owed
     from start_agent.batch.store import RunDirectory
     from start_agent.batch.tally import Tally
@@ -90,9 +92,13 @@ async def _batch(arguments: argparse.Namespace) -> int:
     groups = resolved(arguments, _OWN)
     path = config.of_type(RunOptions, groups).output_dir
     data, options = config.of_type(DataOptions, groups), config.of_type(BatchOptions, groups)
-    with RunDirectory.open(path, _configuration(groups), versions=versions()) as directory:
+    rules = ResumeRules.of({title: type(group) for title, group in groups.items()})
+    with RunDirectory.open(path, _configuration(groups), versions=versions(), rules=rules) as directory:
         if directory.recovered:
-            print(f"a torn last record ({directory.recovered} bytes) is owed again", file=sys.stderr)
+            print(
+                f"dropped a truncated last record ({directory.recovered} bytes); it will be computed again",
+                file=sys.stderr,
+            )
         tally = Tally()
         try:
             if not directory.done or await asyncio.to_thread(anything_owed, stream(data), directory, options.samples):
@@ -214,14 +220,13 @@ def _total(data: DataOptions, options: BatchOptions) -> int | None:
 
 
 def _configuration(groups: Mapping[str, BaseModel]) -> dict[str, Any]:
-    """What decides the records: all options but those of ``RUNTIME``, and the content of what they name."""
+    """What decides the records: all options but the ``Runtime`` ones, and the content of what they name."""
     from start_agent.tasks.loading import data_files
 
     found: dict[str, Any] = {"engine": config.of_type(EngineChoice, groups).engine}
     for title, group in groups.items():
         if not isinstance(group, RunOptions | RayOptions | EngineChoice):
-            values = group.model_dump(mode="json")
-            found[title] = {name: value for name, value in values.items() if name not in RUNTIME}
+            found[title] = config.deciding(group)
     options = config.of_type(SolveOptions, groups)
     files = [path for path in options.hint_files if path.is_file()]
     data = config.of_type(DataOptions, groups).data

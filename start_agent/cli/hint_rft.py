@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from start_agent import config
-from start_agent.batch.options import RUNTIME, BatchOptions
+from start_agent.batch.options import BatchOptions
 from start_agent.cli.solving import SolveOptions, run_to_end
 from start_agent.decoding.settings import DecodingSettings
 from start_agent.engines import factory
@@ -83,15 +83,16 @@ def parts_of(arguments: argparse.Namespace) -> Parts:
     choice = resolve(solving.model)
     instruction = choice.instruction if solving.instruction is None else solving.instruction
     engine_options = config.build(factory.OPTIONS[engine], file, given)
+    runtime = config.runtime_names(type(engine_options), BatchOptions)
     running = [
         *([] if engine == "transformers" else ["--engine", engine]),
-        *config.flags(engine_options, leave_out=RUNTIME),
-        *config.flags(batch, leave_out=RUNTIME | {"samples"}),
+        *config.flags(engine_options, leave_out=runtime),
+        *config.flags(batch, leave_out=runtime | {"samples"}),
         *config.flags(solving, leave_out={"model", "seed", "instruction"}),
     ]
     how = [
-        *config.flags(engine_options, leave_out=set(type(engine_options).model_fields) - RUNTIME),
-        *config.flags(batch, leave_out=set(type(batch).model_fields) - RUNTIME),
+        *config.flags(engine_options, leave_out=set(type(engine_options).model_fields) - runtime),
+        *config.flags(batch, leave_out=set(type(batch).model_fields) - runtime),
     ]
     return Parts(
         recipe=config.of_type(HintRftOptions, built),

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from start_agent import config
-from start_agent.training.options import RUNTIME, SftOptions, read_recipe, recipe_names
+from start_agent.training.options import SftOptions, read_recipe, recipe_names
 
 if TYPE_CHECKING:
     from start_agent.training.guards import RowsFacts
@@ -33,7 +33,7 @@ _EXAMPLES = """examples:
 
 Run the same command again after whatever stopped it: it goes on from the last checkpoint. These options may change
 between the starts: """
-_EXAMPLES += ", ".join("--" + name.replace("_", "-") for name in sorted(RUNTIME)) + ".\n"
+_EXAMPLES += ", ".join("--" + name.replace("_", "-") for name in sorted(config.runtime_names(SftOptions))) + ".\n"
 
 
 class TrainOptions(BaseModel):

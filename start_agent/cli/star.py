@@ -16,7 +16,7 @@ from start_agent.engines.base import Engine, Sampling
 from start_agent.errors import ConfigError
 from start_agent.tasks.options import DataOptions
 from start_agent.training.addition.options import AdditionOptions
-from start_agent.training.options import RUNTIME, SftOptions, read_recipe
+from start_agent.training.options import SftOptions, read_recipe
 from start_agent.training.star import StarOptions
 from start_agent.training.star_store import DEV, HELD_OUT, Iteration
 from start_agent.training.star_tasks import WritingOptions
@@ -52,7 +52,6 @@ Run the same command again after whatever stopped it: it goes on from there. DIR
 _HIDDEN = frozenset({"epochs", "max_steps", "seed"})  # of training: the loop decides them
 _Engine = Literal["transformers", "vllm"]  # a server cannot load the model of an iteration
 _ENGINES = get_args(_Engine)
-_MAY_CHANGE = RUNTIME | {"concurrency", "max_batch", "keep_models"}
 
 
 class RunOptions(BaseModel):
@@ -172,7 +171,7 @@ def run(arguments: argparse.Namespace) -> int:
         "held_out": own.held_out,
     }
     for group in (data, loop, writing, sampling, training):
-        decisive[type(group).__name__] = group.model_dump(mode="json", exclude=set(_MAY_CHANGE))
+        decisive[type(group).__name__] = config.deciding(group)
     _hide_progress_bars()
     learner = TaskLearner(base, engine, shots, sampling=sampling, writing=writing, training=training)
     with RunDirectory.open(own.output_dir, decisive, versions=versions()) as directory:

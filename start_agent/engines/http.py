@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from start_agent.config import Runtime
 from start_agent.engines.admission import Admission
 from start_agent.engines.base import Engine, Turn, TurnRequest
 from start_agent.engines.reading import TurnReader
@@ -48,18 +49,20 @@ class HTTPOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    base_url: str = Field("http://localhost:8000/v1", description="of the server, as far as /v1")
-    served_model: str | None = Field(None, description="the model's name at the server; that of --model where unset")
+    base_url: Runtime[str] = Field("http://localhost:8000/v1", description="of the server, as far as /v1")
+    served_model: Runtime[str | None] = Field(None, description="the model's name at the server (default: --model)")
     context_length: int | None = Field(None, ge=2, description="tokens in a trace; the server's own limit where unset")
-    max_batch: int = Field(256, ge=1, description="traces that are open at once; others wait")
-    max_connections: int = Field(256, ge=1, description="requests that are under way at once")
-    http_retries: int = Field(5, ge=0, description="how often a turn is tried again after a failure on the way")
-    retry_pause: float = Field(0.5, ge=0, description="seconds before the first retry; each later pause is doubled")
-    connect_timeout: float = Field(10.0, gt=0, description="seconds to wait for a connection")
-    read_timeout: float = Field(
+    max_batch: Runtime[int] = Field(256, ge=1, description="traces that are open at once; others wait")
+    max_connections: Runtime[int] = Field(256, ge=1, description="requests that are under way at once")
+    http_retries: Runtime[int] = Field(5, ge=0, description="retries of a turn after a failure on the way")
+    retry_pause: Runtime[float] = Field(
+        0.5, ge=0, description="seconds before the first retry; each later pause doubles"
+    )
+    connect_timeout: Runtime[float] = Field(10.0, gt=0, description="seconds to wait for a connection")
+    read_timeout: Runtime[float] = Field(
         600.0, gt=0, description="seconds to wait for the next token, in the server's queue too"
     )
-    server_priority: bool = Field(
+    server_priority: Runtime[bool] = Field(
         False, description="ask for open traces to go first; the server must run with --scheduling-policy priority"
     )
 

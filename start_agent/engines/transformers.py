@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from start_agent.config import Runtime
 from start_agent.engines.base import THREADS, Engine, Turn, TurnRequest
 from start_agent.errors import EngineError, InputError, MissingExtraError, ModelError
 from start_agent.tokenizer import Tokenizer, first_line
@@ -42,8 +43,8 @@ class TransformersOptions(BaseModel):
         "auto", description="of the weights; auto is float32 on a CPU, elsewhere the checkpoint's own"
     )
     context_length: int | None = Field(None, ge=2, description="tokens in a trace; the model's own limit where unset")
-    threads: int | None = Field(None, ge=1, description=THREADS)
-    max_batch: int = Field(64, ge=1, description="traces that are open at once; others wait")
+    threads: Runtime[int | None] = Field(None, ge=1, description=THREADS)
+    max_batch: Runtime[int] = Field(64, ge=1, description="traces that are open at once; others wait")
 
 
 Item = tuple[int, ...] | Turn | BaseException

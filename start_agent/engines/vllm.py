@@ -29,6 +29,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from start_agent.config import Runtime
 from start_agent.engines.admission import Admission
 from start_agent.engines.base import THREADS, Engine, Turn, TurnRequest, final_turn
 from start_agent.engines.cores import THREADS_VARIABLE, default_threads, kept_off, own_cores
@@ -64,22 +65,24 @@ class VLLMOptions(BaseModel):
         "auto", description="of the weights; auto is float32 on a CPU, elsewhere the checkpoint's own"
     )
     context_length: int | None = Field(None, ge=2, description="tokens in a trace; the model's own limit where unset")
-    max_batch: int = Field(256, ge=1, description="traces that are open at once; others wait")
-    gpu_memory_utilization: float = Field(
+    max_batch: Runtime[int] = Field(256, ge=1, description="traces that are open at once; others wait")
+    gpu_memory_utilization: Runtime[float] = Field(
         0.9, gt=0, le=1, description="part of a GPU's memory that vLLM may use, weights and KV cache together"
     )
-    kv_cache_gib: float | None = Field(
+    kv_cache_gib: Runtime[float | None] = Field(
         None, gt=0, description="size of the KV cache; unset, 2 on a CPU and elsewhere what the memory part leaves"
     )
-    block_size: int | None = Field(
+    block_size: Runtime[int | None] = Field(
         None, ge=1, description="tokens in a block of the KV cache; unset, 32 on a CPU and elsewhere vLLM's choice"
     )
-    prefix_caching: bool = Field(True, description="find a trace's earlier tokens in the cache; off only to measure")
-    enforce_eager: bool | None = Field(
+    prefix_caching: Runtime[bool] = Field(
+        True, description="reuse the KV of a trace's earlier tokens; off only to measure"
+    )
+    enforce_eager: Runtime[bool | None] = Field(
         None, description="no compilation, no CUDA graphs; unset, so on a CPU (it starts much faster)"
     )
-    tensor_parallel_size: int = Field(1, ge=1, description="GPUs that share the model")
-    threads: int | None = Field(None, ge=1, description=THREADS)
+    tensor_parallel_size: Runtime[int] = Field(1, ge=1, description="GPUs that share the model")
+    threads: Runtime[int | None] = Field(None, ge=1, description=THREADS)
 
 
 class VLLMEngine(Engine):
@@ -101,7 +104,7 @@ class VLLMEngine(Engine):
         self._under_way: set[str] = set()
         self._held = ExitStack()
         self.block_size = 1
-        self.threads: int | None = None  # of a model on a CPU, once it is open
+        self.threads: Runtime[int | None] = None  # of a model on a CPU, once it is open
 
     async def __aenter__(self) -> Self:
         """Load the model and start vLLM's processes. Raises ``ModelError``, ``MissingExtraError``, ``EngineError``."""

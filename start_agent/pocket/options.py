@@ -7,14 +7,18 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from start_agent.config import Runtime
+
 
 class BuildOptions(BaseModel):
     """Everything that decides what a build gives. The defaults are those of the shipped weights."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    output: Path = Field(description="Folder for the model, the tokenizer and build.json (Hugging Face layout).")
-    work: Path | None = Field(
+    output: Runtime[Path] = Field(
+        description="Folder for the model, the tokenizer and build.json (Hugging Face layout)."
+    )
+    work: Runtime[Path | None] = Field(
         default=None, description="Folder for checkpoints and the log; by default `work` inside the output folder."
     )
     seed: int = Field(default=0, ge=0, description="Seed of the corpus and of the initial weights.")
@@ -37,11 +41,11 @@ class BuildOptions(BaseModel):
     final_rate: float = Field(default=0.02, ge=0, le=1, description="Last learning rate as a share of the peak.")
     weight_decay: float = Field(default=0.05, ge=0, description="Weight decay of the matrices.")
     clip: float = Field(default=1.0, gt=0, description="Largest norm of the gradient.")
-    threads: int | None = Field(default=None, ge=1, description="CPU threads; by default torch's own choice.")
-    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where to train.")
-    compile: bool = Field(default=True, description="Compile the model; about twice as fast, needs a C++ compiler.")
-    checkpoint_every: int = Field(default=500, ge=1, description="Steps between checkpoints, from which it resumes.")
-    log_every: int = Field(default=20, ge=1, description="Steps between lines of the log.")
+    threads: Runtime[int | None] = Field(default=None, ge=1, description="CPU threads; by default torch's own choice.")
+    device: Runtime[Literal["auto", "cpu", "cuda"]] = Field(default="auto", description="Where to train.")
+    compile: Runtime[bool] = Field(default=True, description="Compile the model: twice as fast, needs a C++ compiler.")
+    checkpoint_every: Runtime[int] = Field(default=500, ge=1, description="Steps between checkpoints.")
+    log_every: Runtime[int] = Field(default=20, ge=1, description="Steps between lines of the log.")
 
     @model_validator(mode="after")
     def _fits(self) -> BuildOptions:

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from start_agent.config import deciding
 from start_agent.pocket.batches import Encode, batch
 from start_agent.pocket.corpus import mix_at
 from start_agent.pocket.options import BuildOptions
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
 
 _log = logging.getLogger(__name__)
-# Settings that may differ when a run is resumed: none of them changes what is learned.
-_MAY_CHANGE = {"output", "work", "threads", "device", "compile", "checkpoint_every", "log_every"}
 
 
 def new_model(options: BuildOptions, vocabulary: int) -> LlamaForCausalLM:
@@ -84,7 +83,7 @@ def _load_checkpoint(path: Path, options: BuildOptions) -> dict[str, Any] | None
     if not path.exists():
         return None
     state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    now = json.loads(options.model_dump_json(exclude=_MAY_CHANGE))
+    now = deciding(options)
     changed = sorted(name for name in now if state["options"].get(name, now[name]) != now[name])
     if changed == ["steps"] and int(state["step"]) <= min(
         _descent(now["steps"], options), _descent(state["options"]["steps"], options)
@@ -203,7 +202,7 @@ def train(
                         "optimizers": [optimizer.state_dict() for optimizer in optimizers],
                         "step": step + 1,
                         "loss": progress.mean_loss,
-                        "options": json.loads(options.model_dump_json(exclude=_MAY_CHANGE)),
+                        "options": deciding(options),
                     },
                 )
     return model.to("cpu"), progress.mean_loss

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from start_agent.config import MayGrow, Runtime
+
 
 class DataOptions(BaseModel):
     """Which problems."""
@@ -19,6 +21,8 @@ class DataOptions(BaseModel):
     level_column: str = Field("", description="column of the level, for a table of accuracy by level")
     subject_column: str = Field("", description="column of the subject")
     choices_column: str = Field("", description="column of a list of choices: makes it multiple choice")
-    limit: int | None = Field(None, ge=1, description="only so many problems, the first ones")
-    stream: bool | None = Field(None, description="read a set of the hub row by row instead of downloading it whole")
+    limit: MayGrow[int | None] = Field(None, ge=1, description="only so many problems, the first ones")
+    stream: Runtime[bool | None] = Field(
+        None, description="read a set of the hub row by row, without downloading it whole"
+    )
     choice_seed: int = Field(0, ge=0, description="shuffles the choices of gpqa_diamond; recorded with each problem")

@@ -22,7 +22,8 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from start_agent.batch.store import RECORDS, differences, read_config, read_records, write_whole
+from start_agent.batch.resume import differences
+from start_agent.batch.store import RECORDS, read_config, read_records, write_whole
 from start_agent.digests import file_digest
 from start_agent.errors import ConfigError, DataError, RowError, RunDirectoryError
 from start_agent.tokenizer import Tokenizer

@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from start_agent import config
+from start_agent.config import Runtime
 from start_agent.errors import ConfigError
 
 _RECIPES = resources.files("start_agent.training") / "recipes"
@@ -55,9 +56,9 @@ class SftOptions(BaseModel):
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="LoRA's dropout")
     seed: int = Field(0, ge=0, description="decides the order of the rows, and the adapters' first weights")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
-    threads: int | None = Field(None, ge=1, description="CPU threads of torch; unset, torch's own choice")
-    save_every: int = Field(200, ge=1, description="steps between checkpoints, from which a run goes on")
-    log_every: int = Field(1, ge=1, description="steps between points of the loss curve")
+    threads: Runtime[int | None] = Field(None, ge=1, description="CPU threads of torch; unset, torch's own choice")
+    save_every: Runtime[int] = Field(200, ge=1, description="steps between checkpoints, from which a run goes on")
+    log_every: Runtime[int] = Field(1, ge=1, description="steps between points of the loss curve")
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -66,10 +67,6 @@ class SftOptions(BaseModel):
         if self.packing and self.group_by_length:
             raise ValueError("packing and group_by_length exclude each other: packed sequences are of one length")
         return self
-
-
-RUNTIME = frozenset({"threads", "save_every", "log_every"})
-"""Options that say how a run is carried out, not what it learns: they may change from one start to the next."""
 
 
 def recipe_names() -> list[str]:

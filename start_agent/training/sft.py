@@ -21,7 +21,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from start_agent.batch.store import differences, take_lock, write_whole
+from start_agent.batch.resume import ResumeRules
+from start_agent.batch.store import take_lock, write_whole
+from start_agent.config import deciding
 from start_agent.digests import MODEL_CONFIG, model_digest
 from start_agent.errors import DataError, MissingExtraError, RunDirectoryError
 from start_agent.training import checkpoints, saving
@@ -29,7 +31,7 @@ from start_agent.training.curves import write_curve
 from start_agent.training.guards import RowsFacts, check_rows
 from start_agent.training.loading import numbers
 from start_agent.training.model_card import model_card
-from start_agent.training.options import RUNTIME, SftOptions
+from start_agent.training.options import SftOptions
 from start_agent.versions import versions
 
 if TYPE_CHECKING:
@@ -112,7 +114,7 @@ def train(
             "base": model,
             "base_digest": model_digest(base),
             "rows": {"count": facts.rows, "digest": facts.digest},
-            "options": json.loads(options.model_dump_json(exclude=set(RUNTIME))),
+            "options": deciding(options),
         }
         _agree(work, run)
         if (work / _REPORT).is_file():
@@ -179,7 +181,7 @@ def _agree(work: Path, run: dict[str, Any]) -> None:
         there = json.loads(path.read_bytes())["run"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunDirectoryError(f"cannot read {path}: {error}") from error
-    different = differences(there, run)
+    different = ResumeRules.of({"options": SftOptions}).differences(there, run)
     if different and not checkpoints.there(work) and not (work / _REPORT).exists():
         write_whole(path, {"run": run, "versions": versions()})  # that run never came to learn anything
     elif different:

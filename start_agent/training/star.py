@@ -34,6 +34,7 @@ from typing import Any, Literal, Protocol
 from pydantic import BaseModel, ConfigDict, Field
 
 from start_agent.batch.store import RunDirectory, record_key
+from start_agent.config import Runtime
 from start_agent.errors import BatchError, DataError
 from start_agent.problem import Problem
 from start_agent.seeds import derive_seed
@@ -73,7 +74,9 @@ class StarOptions(BaseModel):
         "base", description="who is shown the few rationales: the base, every model, or, where it knows the form, none"
     )
     problems: int | None = Field(None, ge=1, description="problems drawn for each iteration; unset, all of them")
-    keep_models: bool = Field(True, description="keep the model of every iteration; else of the best and the last")
+    keep_models: Runtime[bool] = Field(
+        True, description="keep the models of all iterations; else the best and the last"
+    )
     seed: int = Field(0, ge=0, description="decides the draws, the sampling and the order of training")
 
     def steps(self, iteration: int) -> int:

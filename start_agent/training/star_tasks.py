@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from start_agent.config import Runtime
 from start_agent.engines.base import Engine, Sampling, TurnRequest
 from start_agent.errors import DataError, ModelError
 from start_agent.grading import GraderPool, grade
@@ -29,7 +30,7 @@ class WritingOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_new_tokens: int = Field(512, ge=1, description="tokens of a rationale and its answer, at most")
-    concurrency: int = Field(256, ge=1, description="rationales in flight at once")
+    concurrency: Runtime[int] = Field(256, ge=1, description="rationales in flight at once")
 
 
 class TaskLearner:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from start_agent.config import Runtime
 from start_agent.training.options import SftOptions
 from start_agent.training.star import StarOptions
 
@@ -20,7 +21,7 @@ class AdditionOptions(BaseModel):
     evaluated: int = Field(420, ge=5, description="held-out problems, and half as many development problems")
     learning_rate: float = Field(1e-3, gt=0, description="of all fine-tuning, with and without scratchpad")
     batch_size: int = Field(32, ge=1, description="rows in a step")
-    threads: int = Field(1, ge=1, description="CPU threads of torch: so small a model gains little from more")
+    threads: Runtime[int] = Field(1, ge=1, description="CPU threads of torch: so small a model gains little from more")
     make_base: bool = Field(False, description="pre-train the base anew (minutes) instead of the one that ships")
 
     @classmethod
@@ -57,7 +58,3 @@ class AdditionOptions(BaseModel):
             save_every=100_000,  # an iteration is short: what is torn is trained anew
             log_every=20,
         )
-
-
-RUNTIME = frozenset({"threads"})
-"""Options that do not decide what is found: they may change from one start to the next."""

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from start_agent.batch.store import RunDirectory, read_records, record_key
+from start_agent.config import deciding
 from start_agent.digests import model_digest
 from start_agent.errors import MissingExtraError
 from start_agent.problem import Problem
 from start_agent.seeds import derive_seed
-from start_agent.training.addition.options import RUNTIME, AdditionOptions
+from start_agent.training.addition.options import AdditionOptions
 from start_agent.training.addition.text import draw
 from start_agent.training.star import refuse_overlap, run_star
 from start_agent.training.star_store import DEV, HELD_OUT, Iteration
@@ -65,7 +66,7 @@ def run_addition(
 
     options = options or (AdditionOptions.quick(seed) if quick else AdditionOptions(seed=seed))
     begun, found = time.monotonic(), versions()
-    decisive = options.model_dump(mode="json", exclude=set(RUNTIME))
+    decisive = deciding(options)
     with RunDirectory.open(output_dir, {"addition": decisive}, versions=found) as whole:
         _set_threads(options.threads)
         learner = AdditionLearner(str(_base(output_dir, options)), options.training())

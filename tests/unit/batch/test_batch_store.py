@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
+from start_agent.batch.resume import differences
 from start_agent.batch.store import (
     CONFIG,
     RECORDS,
     SUMMARY,
     RunDirectory,
-    differences,
     read_config,
     read_records,
     record_key,

@@ -12,7 +12,18 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from hints import Template
 from start_agent.cli.solving import SolveOptions
-from start_agent.config import add_options, build, flags, read_yaml, refuse_unknown
+from start_agent.config import (
+    MayGrow,
+    Runtime,
+    add_options,
+    build,
+    deciding,
+    flags,
+    growing_names,
+    read_yaml,
+    refuse_unknown,
+    runtime_names,
+)
 from start_agent.decoding.settings import DecodingSettings
 from start_agent.engines.base import Sampling
 from start_agent.errors import ConfigError
@@ -85,8 +96,8 @@ def test_the_command_line_overrides_the_file_and_the_file_the_defaults(tmp_path:
         ({"max_tokens": None}, "--max-tokens"),
         ({"chance": "2"}, "--chance"),
         ({"hints": "perhaps"}, "--hints"),
-        ({"words": "Wait"}, "--words"),
         ({"words": [1]}, "--words"),
+        ({"words": 7}, "--words"),
         ({"colour": "green"}, "--colour"),
         ({"shade": "a\nb"}, "--shade"),
         ({"mode": "medium"}, "--mode"),
@@ -108,8 +119,56 @@ def test_a_required_option_that_is_missing() -> None:
 
 def test_unknown_keys() -> None:
     refuse_unknown({"seed": 1, "name": "n"}, [Options, Other], "x")
-    with pytest.raises(ConfigError, match=r"^x\.yaml: unknown option 'max_token'; known are chance, colour, .*seed"):
+    with pytest.raises(ConfigError, match=r"^x\.yaml: unknown option 'max_token': did you mean 'max_tokens'\?"):
         refuse_unknown({"name": 1, "max_token": 1, "zeta": 1}, [Options, Other], "x.yaml")
+    with pytest.raises(ConfigError) as caught:
+        refuse_unknown({"zzz": 1}, [Options, Other], "x.yaml")
+    assert "did you mean" not in str(caught.value)
+
+
+def test_one_value_is_a_list_of_one(tmp_path: Path) -> None:
+    path = tmp_path / "options.yaml"
+    path.write_text("connectives: Wait\n")
+    assert build(DecodingSettings, read_yaml(path)).connectives == ("Wait",)
+    assert build(SolveOptions, {"hint_files": "a.yaml"}).hint_files == (Path("a.yaml"),)
+
+
+@pytest.mark.parametrize(
+    "content", ["rounds: 1\nrounds: 2\n", "max-tokens: 1\nmax_tokens: 2\n", "a:\n  b: 1\n  b: 2\n"]
+)
+def test_a_key_given_twice_is_an_error(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "options.yaml"
+    path.write_text(content)
+    with pytest.raises(ConfigError) as caught:
+        read_yaml(path)
+    assert str(path) in str(caught.value) and "twice" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_merged_keys_may_be_overridden(tmp_path: Path) -> None:
+    path = tmp_path / "options.yaml"
+    path.write_text("base: &base {a: 1}\nmore:\n  <<: *base\n  a: 2\n")
+    assert read_yaml(path)["more"] == {"a": 2}
+
+
+class Marked(BaseModel):
+    steps: Runtime[int | None] = Field(None, ge=1)
+    samples: MayGrow[int] = Field(1, ge=1)
+    seed: int = 0
+
+
+def test_runtime_options_decide_nothing() -> None:
+    assert runtime_names(Marked, Options) == {"steps"}
+    assert growing_names(Marked, Options) == {"samples"}
+    assert deciding(Marked(steps=3)) == {"samples": 1, "seed": 0}
+    with pytest.raises(ConfigError, match=r"^--steps: "):
+        build(Marked, {"steps": 0})
+    assert parse_of(Marked, "--steps", "2") == {"steps": "2"}
+
+
+def parse_of(model: type[BaseModel], *arguments: str) -> dict[str, Any]:
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    add_options(parser, model, "options")
+    return vars(parser.parse_args(arguments))
 
 
 def test_no_file_and_an_empty_one(tmp_path: Path) -> None:

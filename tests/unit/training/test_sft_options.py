@@ -8,13 +8,14 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from start_agent.config import runtime_names
 from start_agent.errors import ConfigError
-from start_agent.training.options import RUNTIME, SftOptions, read_recipe, recipe_names
+from start_agent.training.options import SftOptions, read_recipe, recipe_names
 
 
 def test_every_option_says_what_it_is() -> None:
     assert all(field.description for field in SftOptions.model_fields.values())
-    assert set(SftOptions.model_fields) >= RUNTIME
+    assert runtime_names(SftOptions) == {"threads", "save_every", "log_every"}
 
 
 def test_the_recipes_are_known_by_name_and_are_whole() -> None:

@@ -1,0 +1,105 @@
+"""Whether a run may go on in a directory: what its stored configuration and the one of this start have in common.
+
+What decides a record must be the same. How a run is carried out (``config.Runtime``) may change, how much is done
+(``config.MayGrow``) may grow, and a file may lie elsewhere as long as its content is the same.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from start_agent.config import growing_names, runtime_names
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeRules:
+    """What of a stored configuration may differ from the one of a later start.
+
+    Attributes:
+        runtime: names of options that decide nothing; older versions stored some of them.
+        growing: by group, names of numbers that may grow; null is unlimited.
+        defaults: by group, the defaults of options, for those that an older version did not have.
+    """
+
+    runtime: Collection[str] = frozenset()
+    growing: Mapping[str, Collection[str]] = field(default_factory=dict)
+    defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, groups: Mapping[str, type[BaseModel]]) -> Self:
+        """The rules for a configuration that has, by their titles, the options of these models."""
+        return cls(
+            runtime=runtime_names(*groups.values()),
+            growing={title: growing_names(model) for title, model in groups.items()},
+            defaults={title: _defaults(model) for title, model in groups.items()},
+        )
+
+    def differences(self, stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+        """What keeps a run from going on: an entry for each option, as ``differences`` gives it; empty if nothing."""
+        old, new = dict(stored), dict(now)
+        if sorted(_files(stored).values()) == sorted(_files(now).values()):
+            old, new = _by_content(stored), _by_content(now)
+        for title, group in old.items():
+            if isinstance(group, dict) and isinstance(new.get(title), dict):
+                old[title] = self._brought_up(title, group, new[title])
+        return differences(old, new)
+
+    def _brought_up(self, title: str, old: dict[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+        """A stored group without what decides nothing, with the later defaults, and grown as far as it may."""
+        found = {name: value for name, value in old.items() if name not in self.runtime}
+        defaults = self.defaults.get(title, {})
+        found |= {name: defaults[name] for name in new if name not in found and name in defaults}
+        for name in self.growing.get(title, ()):
+            before, after = found.get(name), new.get(name)
+            if name in found and (after is None or (before is not None and before <= after)):
+                found[name] = after
+        return found
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """What differs between two configurations, an entry an option: ``decoding.rounds: 1 there, 2 now``."""
+    found: list[str] = []
+    for name in sorted({*old, *new}):
+        one, other = old.get(name), new.get(name)
+        if isinstance(one, dict) and isinstance(other, dict):
+            found += differences(one, other, f"{prefix}{name}.")
+        elif one != other or (name in old) != (name in new):
+            there, now = (json.dumps(side[name]) if name in side else "unset" for side in (old, new))
+            found.append(f"{prefix}{name}: {there} there, {now} now")
+    return found
+
+
+def _defaults(model: type[BaseModel]) -> dict[str, Any]:
+    """The defaults of a model's options, as JSON has them."""
+    fields = {name: info.default for name, info in model.model_fields.items() if info.default is not PydanticUndefined}
+    return model.model_construct(**fields).model_dump(mode="json", include=set(fields))
+
+
+def _files(config: Mapping[str, Any]) -> Mapping[str, str]:
+    """The digests of the files and models that a configuration names, by their paths."""
+    files = config.get("files")
+    return files if isinstance(files, Mapping) else {}
+
+
+def _by_content(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration with digests in place of paths: a file that was moved is the same."""
+    digests = _files(config)
+
+    def content(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {name: content(item) for name, item in value.items()}
+        if isinstance(value, Sequence) and not isinstance(value, str):
+            return [content(item) for item in value]
+        if isinstance(value, str) and value:
+            below = value.rstrip("/") + "/"
+            held = sorted(digest for path, digest in digests.items() if path == value or path.startswith(below))
+            return ", ".join(held) or value
+        return value
+
+    return {name: content(value) for name, value in config.items() if name != "files"}

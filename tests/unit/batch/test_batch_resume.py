@@ -1,0 +1,94 @@
+"""Which configurations may go on in one directory: what decides the records is the same, nothing else has to be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from start_agent.batch.options import BatchOptions
+from start_agent.batch.resume import ResumeRules
+from start_agent.batch.store import RunDirectory, read_config, record_key
+from start_agent.config import deciding, runtime_names
+from start_agent.engines.factory import OPTIONS
+from start_agent.engines.http import HTTPOptions
+from start_agent.engines.vllm import VLLMOptions
+from start_agent.errors import RunDirectoryError
+from start_agent.tasks.options import DataOptions
+
+RULES = ResumeRules.of({"batch": BatchOptions, "data": DataOptions, "vllm engine": VLLMOptions})
+
+
+def configuration(samples: int = 1, limit: int | None = 10, **more: Any) -> dict[str, Any]:
+    data = DataOptions(task="gsm8k", limit=limit)
+    return {"batch": deciding(BatchOptions(samples=samples)), "data": deciding(data), **more}
+
+
+def start(path: Path, config: dict[str, Any]) -> set[bytes]:
+    """Go on in a directory and add a record; the keys that it had."""
+    with RunDirectory.open(path, config, rules=RULES) as directory:
+        there = set(directory.done)
+        directory.append({"key": record_key("problem", len(there)), "trace": {}})
+        return there
+
+
+def test_how_a_run_is_carried_out_decides_nothing() -> None:
+    names = runtime_names(BatchOptions, *OPTIONS.values())
+    for name in ("base_url", "read_timeout", "gpu_memory_utilization", "enforce_eager", "tensor_parallel_size"):
+        assert name in names
+    for name in ("dtype", "context_length", "samples", "device"):
+        assert name not in names
+    assert deciding(HTTPOptions(base_url="http://a/v1")) == deciding(HTTPOptions(base_url="http://b:9/v1"))
+
+
+def test_limit_and_samples_may_grow(tmp_path: Path) -> None:
+    start(tmp_path, configuration())
+    assert len(start(tmp_path, configuration(samples=4))) == 1
+    assert len(start(tmp_path, configuration(samples=4, limit=500))) == 2
+    assert len(start(tmp_path, configuration(samples=4, limit=None))) == 3
+    assert read_config(tmp_path) == configuration(samples=4, limit=None)
+
+
+@pytest.mark.parametrize("less", [configuration(samples=1), configuration(samples=4, limit=9)])
+def test_they_may_not_shrink(tmp_path: Path, less: dict[str, Any]) -> None:
+    start(tmp_path, configuration(samples=2))
+    start(tmp_path, configuration(samples=4))  # what has grown is the measure from then on
+    with pytest.raises(RunDirectoryError) as refused:
+        start(tmp_path, less)
+    assert "there" in str(refused.value)
+    assert read_config(tmp_path) == configuration(samples=4)
+
+
+def test_all_is_more_than_any_number(tmp_path: Path) -> None:
+    start(tmp_path, configuration(limit=None))
+    with pytest.raises(RunDirectoryError, match=r"data\.limit: null there, 1000 now"):
+        start(tmp_path, configuration(limit=1000))
+
+
+def test_what_older_versions_stored_and_lacked() -> None:
+    old: dict[str, Any] = {"batch": {"samples": 1}, "vllm engine": {"dtype": "auto", "gpu_memory_utilization": 0.9}}
+    new = {"batch": {"samples": 1}, "vllm engine": deciding(VLLMOptions())}
+    assert RULES.differences(old, new) == []
+    new = {"batch": {"samples": 1}, "vllm engine": deciding(VLLMOptions(context_length=64))}
+    assert RULES.differences(old, new) == ["vllm engine.context_length: null there, 64 now"]
+
+
+def test_a_file_may_lie_elsewhere_but_not_change() -> None:
+    def of(path: str, digest: str) -> dict[str, Any]:
+        return {"data": {"data": path}, "files": {path: digest}}
+
+    assert RULES.differences(of("a.jsonl", "1"), of("/b/c.jsonl", "1")) == []
+    assert RULES.differences(of("a.jsonl", "1"), of("a.jsonl", "2"))
+    assert RULES.differences(of("a.jsonl", "1"), of("b.jsonl", "2"))
+    folder = {"data": {"data": "set"}, "files": {"set/a": "1", "set/b": "2"}}
+    moved = {"data": {"data": "/s/"}, "files": {"/s/a": "1", "/s/b": "2"}}
+    assert RULES.differences(folder, moved) == []
+    other = {"data": {"data": "/s/a"}, "files": {"/s/a": "1", "/s/b": "2"}}
+    assert RULES.differences(folder, other)
+
+
+def test_two_files_may_not_change_places() -> None:
+    one = {"model": {"hint_files": ["a", "b"]}, "files": {"a": "1", "b": "2"}}
+    other = {"model": {"hint_files": ["b", "a"]}, "files": {"a": "1", "b": "2"}}
+    assert RULES.differences(one, other)

@@ -155,6 +155,20 @@ def build(model: type[Model], *layers: Mapping[str, Any]) -> Model:
         raise ConfigError(f"--{name}: {message[:1].lower()}{message[1:]}{given}") from error
 
 
+def coerce(model: type[Model], given: Model | Mapping[str, Any] | None) -> Model:
+    """Options as users pass them in Python: a model, a mapping of its fields, or None for the defaults.
+
+    Raises:
+        ConfigError: an unknown key, a wrong value, or neither a model nor a mapping.
+    """
+    if given is None or isinstance(given, Mapping):
+        refuse_unknown(given or {}, [model], model.__name__)
+        return build(model, given or {})
+    if not isinstance(given, model):
+        raise ConfigError(f"expected {model.__name__} or a mapping of its options, found {given!r:.80}")
+    return given
+
+
 def of_type(kind: type[Model], groups: Mapping[str, BaseModel]) -> Model:
     """Of groups of options by their titles, the one of this type."""
     return next(group for group in groups.values() if isinstance(group, kind))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Mapping
 from itertools import groupby
 from pathlib import Path
@@ -23,12 +24,12 @@ _SHOW = """Print a row as the trainer sees it. Bold is what the loss sees, dim w
 where there are no colours); the model's words are white, hints yellow, outputs of tools cyan, notices magenta, the
 prompt blue. A table counts the tokens of each."""
 
-_EXPORT = """Write a training set for other tools, with its card and manifest. datasets, jsonl, trl and verl carry the
-mask; ShareGPT has no place for one. --push uploads to the hub instead: a private data set, never one
-that is public already."""
+_EXPORT = """Write a training set for other tools, with its card and manifest: pre-tokenized rows (trl), unless another
+--format is named. datasets, jsonl, trl and verl carry the mask; ShareGPT has no place for one. --push uploads to the
+hub instead: a private data set, never one that is public already."""
 
 _EXPORT_EXAMPLES = """examples:
-  start-agent rows export data/seed --format trl --output export/seed
+  start-agent rows export data/seed --output export/seed
   start-agent rows export data/seed --push me/start-seed
 """
 
@@ -49,7 +50,7 @@ class ExportOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: Format = Field(Format.DATASETS, description="what is written")
+    format: Format = Field(Format.TRL, description="what is written; trl holds the ids and labels, ready to train on")
     output: Path | None = Field(None, description="the folder to write, which must not be there")
     push: str = Field("", description="upload to this data set of the hub, privately, in place of writing a folder")
 
@@ -119,7 +120,7 @@ def run_check(arguments: argparse.Namespace) -> int:
 
 def run_export(arguments: argparse.Namespace) -> int:
     """Write or upload; prints where it went."""
-    from start_agent.training.export import export, push
+    from start_agent.training.export import NOTES, export, push
 
     options = config.build(ExportOptions, vars(arguments))
     if options.push:
@@ -127,6 +128,8 @@ def run_export(arguments: argparse.Namespace) -> int:
         return 0
     if options.output is None:
         raise DataError("name the folder to write with --output, or a data set of the hub with --push")
+    if options.format in NOTES:
+        print(f"note: {NOTES[options.format]}", file=sys.stderr)
     print(export(arguments.data, options.output, options.format))
     return 0
 

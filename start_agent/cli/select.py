@@ -21,10 +21,10 @@ _ABOUT = """Choose traces to learn from and write them as rows: ids, labels, and
   hint-rft   from hinted runs, problems that the greedy runs do not solve and a hinted trace does (START-0's data)
   rft        from sampled runs, right traces, at most one for each problem (START's data)
 
-Traces are repaired where that takes no invention (what follows the answer is cut, a failed cell goes where its
-corrected twin follows), then filtered; every trace that is left out is counted under the first filter that refuses
-it. What the loss sees of a hint is --hint: mask (the paper), drop (STaR's way), train, or a mix. Name what must not
-be learned with --held-out."""
+Traces are filtered; every trace that is left out is counted under the first filter that refuses it. With --repair,
+what follows the answer is cut before, and a failed cell is removed where a corrected one follows: such a row is no
+longer what the model wrote, and says so. What the loss sees of a hint is --hint: mask (the paper), drop (STaR's way),
+train, or a mix. Name what must not be learned with --held-out."""
 
 _EXAMPLES = """examples:
   start-agent select --kind hint-rft --greedy runs/alone --runs runs/hinted --held-out pocket --output-dir data/seed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, aclosing
 from functools import partial
 from itertools import groupby
@@ -13,6 +13,7 @@ from typing import Any
 from hints import Domain, HintLibrary, Placement
 from sandbox import BaseSandbox, Session
 from start_agent import __version__
+from start_agent.config import coerce
 from start_agent.decoding.controller import Controller, Finish, Generate, RunCode
 from start_agent.decoding.settings import DecodingSettings
 from start_agent.engines.base import Engine, Sampling, Turn, TurnRequest
@@ -31,14 +32,14 @@ class Solver:
     Args:
         engine: open (inside its ``async with``).
         sandbox: open; None where ``settings.tools`` is off.
-        settings: what the controller may do.
-        sampling: how tokens are drawn.
+        settings: what the controller may do; ``{"rounds": 2}`` stands for ``DecodingSettings(rounds=2)``.
+        sampling: how tokens are drawn; a mapping as well.
         hints: the library; the built-in one where none is given.
         instruction: follows each question in the prompt.
         system: the system message; none where empty.
 
     Raises:
-        ConfigError: tools are wanted without a sandbox, or hints that the library does not have.
+        ConfigError: tools are wanted without a sandbox, hints that the library does not have, or an unknown option.
     """
 
     def __init__(
@@ -46,15 +47,15 @@ class Solver:
         engine: Engine,
         sandbox: BaseSandbox | None = None,
         *,
-        settings: DecodingSettings | None = None,
-        sampling: Sampling | None = None,
+        settings: DecodingSettings | Mapping[str, Any] | None = None,
+        sampling: Sampling | Mapping[str, Any] | None = None,
         hints: HintLibrary | None = None,
         instruction: str = "",
         system: str = "",
     ) -> None:
         self.engine, self.sandbox = engine, sandbox
-        self.settings = settings or DecodingSettings()
-        self.sampling = sampling or Sampling()
+        self.settings = coerce(DecodingSettings, settings)
+        self.sampling = coerce(Sampling, sampling)
         self.hints = HintLibrary.builtin() if hints is None else hints
         self.instruction, self.system = instruction, system
         self._matchers: dict[str, Matcher] = {}  # by the end of thinking

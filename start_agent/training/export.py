@@ -10,7 +10,9 @@ verl          a Parquet file: ``prompt`` (messages), ``prompt_ids``, ``response_
               loop names them, ``reward_model`` with the gold answer for its RL
 ============  ====================================================================================================
 
-Only datasets, jsonl, trl and verl carry the mask; ShareGPT has no place for one.
+Only datasets, jsonl, trl and verl carry the mask; ShareGPT has no place for one. What is exported as messages is not
+what the model saw: a trainer renders it by a chat template, which drops earlier thinking in many models, and its loss
+covers the hints and the tools' outputs, too. ``NOTES`` says so wherever such an export goes.
 """
 
 from __future__ import annotations
@@ -49,6 +51,15 @@ FILES = {
 }
 """What the rows are called in the folder of an export; of ``datasets`` they are the folder itself."""
 
+_COPY = "train on input_ids and labels; the messages are a readable copy, which a chat template renders as another text"
+NOTES = {
+    Format.DATASETS: _COPY,
+    Format.JSONL: _COPY,
+    Format.SHAREGPT: "a trainer renders these conversations by its own template, hints and outputs in the loss: another "
+    "text than the traces', without their mask; for training use the format trl",
+}
+"""What somebody who trains on an export has to know, by its format; said on export and in its card."""
+
 
 def export(data: Path, output: Path, form: Format) -> Path:
     """Export a data folder; the card and the manifest go with it.
@@ -68,7 +79,9 @@ def export(data: Path, output: Path, form: Format) -> Path:
         beside.mkdir(parents=True)
         _WRITERS[form](data, beside)
         write_whole(beside / MANIFEST, found.to_json())
-        shutil.copyfile(data / CARD, beside / CARD)
+        card = (data / CARD).read_text(encoding="utf-8")
+        note = f"\n> **Note:** {NOTES[form]}.\n" if form in NOTES else ""
+        (beside / CARD).write_text(card + note, encoding="utf-8")
         beside.replace(output)
     except OSError as error:
         raise DataError(f"cannot write {output}: {error.strerror or error}") from error

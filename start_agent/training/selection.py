@@ -59,7 +59,11 @@ class SelectionOptions(BaseModel):
 
     choice: Choice = Field(Choice.SHORTEST, description="which of the right traces of a problem is kept")
     seed: int = Field(0, ge=0, description="decides what the choice leaves open")
-    repair: bool = Field(True, description="repair traces before they are judged: see `start_agent.training.modify`")
+    repair: bool = Field(
+        False,
+        description="repair traces before they are judged (see `start_agent.training.modify`): a repaired trace is no "
+        "longer what the model wrote, id for id",
+    )
     max_rows: int | None = Field(None, ge=1, description="keep no more problems, drawn by the seed")
 
 

@@ -133,9 +133,13 @@ def test_looking_at_rows(data: Path) -> None:
 
 
 def test_exporting(data: Path, tmp_path: Path) -> None:
-    done = start_agent("rows", "export", data, "--format", "trl", "--output", tmp_path / "trl")
+    done = start_agent("rows", "export", data, "--output", tmp_path / "trl")
     assert done.returncode == 0, done.stderr
-    assert Path(done.stdout.strip()).is_file()
+    assert Path(done.stdout.strip()).suffix == ".parquet"  # pre-tokenized, unless another format is asked for
+    assert done.stderr == ""
+    done = start_agent("rows", "export", data, "--format", "sharegpt", "--output", tmp_path / "sharegpt")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("note: ")
 
 
 @pytest.mark.parametrize(

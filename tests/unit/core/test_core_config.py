@@ -17,6 +17,7 @@ from start_agent.config import (
     Runtime,
     add_options,
     build,
+    coerce,
     deciding,
     flags,
     growing_names,
@@ -163,6 +164,15 @@ def test_runtime_options_decide_nothing() -> None:
     with pytest.raises(ConfigError, match=r"^--steps: "):
         build(Marked, {"steps": 0})
     assert parse_of(Marked, "--steps", "2") == {"steps": "2"}
+
+
+def test_options_in_python() -> None:
+    assert coerce(Sampling, None) == Sampling()
+    assert coerce(Sampling, {"top_k": 3}) == coerce(Sampling, Sampling(top_k=3)) == Sampling(top_k=3)
+    wrong: Any
+    for wrong in ({"topk": 3}, {"top_k": -1}, 3, Sampling, DecodingSettings()):
+        with pytest.raises(ConfigError):
+            coerce(Sampling, wrong)
 
 
 def parse_of(model: type[BaseModel], *arguments: str) -> dict[str, Any]:

@@ -371,3 +371,11 @@ async def test_a_replay_notices_a_trace_that_was_tampered_with() -> None:
             replay(Trace(spans, trace.outcome, trace.answer, trace.meta), TOKENIZER)
     with pytest.raises(ReplayError):
         replay(Trace(trace.spans, trace.outcome, "2", trace.meta), TOKENIZER)
+
+
+def test_settings_may_be_a_mapping() -> None:
+    engine = ScriptedEngine("Hmm.</think>")
+    solver = Solver(engine, FakeSandbox(), settings={"rounds": 2}, sampling={"temperature": 0.6})
+    assert (solver.settings.rounds, solver.sampling.temperature) == (2, 0.6)
+    with pytest.raises(ConfigError, match="did you mean 'rounds'"):
+        Solver(engine, FakeSandbox(), settings={"roudns": 2})

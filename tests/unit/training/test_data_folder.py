@@ -17,7 +17,7 @@ from start_agent.training.export import Format
 from start_agent.training.messages import TOOLS, messages
 from start_agent.training.policy import HintLoss, LossPolicy
 from start_agent.training.reading import Reading
-from start_agent.training.selection import Selection, rft
+from start_agent.training.selection import Selection, SelectionOptions, rft
 from tests.support.traces import HINTED, QUESTION, M, output, record, run, spelled
 from tests.support.vocabularies import Vocabulary, vocabulary
 
@@ -189,7 +189,10 @@ def test_exports_are_read_back(folder: Path, tmp_path: Path) -> None:
     for form in Format:
         written = export.export(folder, tmp_path / form.value, form)
         assert written.exists()
-        assert (tmp_path / form.value / "README.md").read_bytes() == (folder / "README.md").read_bytes()
+        card = (tmp_path / form.value / "README.md").read_text()
+        assert card.startswith((folder / "README.md").read_text())
+        # Whoever trains on what holds messages has to know that they are another text than the traces'.
+        assert ("**Note:**" in card) == (form in {Format.DATASETS, Format.JSONL, Format.SHAREGPT})
     whole = list(datasets.load_from_disk(str(tmp_path / "datasets")))
     assert [json.loads(row["tools"]) for row in whole] == [TOOLS, TOOLS]
     for row, back in zip(rows, whole, strict=True):
@@ -278,7 +281,7 @@ def test_a_repair_is_told(tmp_path: Path) -> None:
     rambling = spelled(TOKENIZER, (M, "```python\n6 * 7\n```\n", "code_close"), output("42"), *HINTED[3:-1])
     end = spelled(TOKENIZER, (M, "</think>\n\\boxed{42}\nAnd so on.", "eos")).spans[-1]
     rambling.spans.append(end)
-    chosen = rft([run(tmp_path / "run", [record(rambling, 0)])], TOKENIZER)
+    chosen = rft([run(tmp_path / "run", [record(rambling, 0)])], TOKENIZER, SelectionOptions(repair=True))
     found = write_data(tmp_path / "data", chosen, LossPolicy(), config={})
     [row] = read_rows(tmp_path / "data")
     assert row["modifications"] == ["cut_after_answer"]

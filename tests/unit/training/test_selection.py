@@ -130,11 +130,11 @@ def test_repairs_come_before_filters_and_are_counted(tmp_path: Path) -> None:
         *HINTED[4:],
     )
     path = run(tmp_path / "r", [record(mended, 0)])
-    selection = rft([path], TOKENIZER)
+    selection = rft([path], TOKENIZER, SelectionOptions(repair=True))
     assert dict(selection.report.repaired) == {"drop_failed_cell": 1}
     [chosen] = list(selection)
     assert chosen.trace.meta["modifications"] == ["drop_failed_cell"]
-    assert dict(rft([path], TOKENIZER, SelectionOptions(repair=False)).report.refused) == {"failed_cells": 1}
+    assert dict(rft([path], TOKENIZER).report.refused) == {"failed_cells": 1}  # unasked, nothing is repaired
 
 
 def test_a_run_that_changes_in_between_is_noticed(tmp_path: Path) -> None:

@@ -132,17 +132,19 @@ def refuse_unknown(keys: Mapping[str, Any], models: Sequence[type[BaseModel]], s
 def build(model: type[Model], *layers: Mapping[str, Any]) -> Model:
     """Build a model from layers of values: later layers override earlier ones, keys of other models are ignored.
 
-    A single value where a list is wanted is a list of one.
+    A single value where a list is wanted is a list of one; ``none`` unsets an option that has a default.
 
     Raises:
         ConfigError: a value is of the wrong type or out of range; one line that names the option.
     """
     values = {name: layer[name] for layer in layers for name in model.model_fields if name in layer}
     for name, value in values.items():
-        if get_origin(_plain_type(model.model_fields[name].annotation)) is tuple and isinstance(
-            value, str | int | Path
-        ):
+        field = model.model_fields[name]
+        kind = _plain_type(field.annotation)
+        if get_origin(kind) is tuple and isinstance(value, str | int | Path):
             values[name] = (value,)
+        elif value == "none" and kind is not field.annotation and field.default is not None:
+            values[name] = None
     try:
         return model.model_validate(values)
     except ValidationError as error:
@@ -193,8 +195,8 @@ def flags(options: BaseModel, *, leave_out: Collection[str] = ()) -> list[str]:
                 raise ConfigError(f"{flag}: an empty list cannot be handed on to a command")
             for one in value:
                 words += words_of(flag, one)
-        elif value is not None:
-            words += words_of(flag, value)
+        else:
+            words += words_of(flag, "none" if value is None else value)
     return words
 
 

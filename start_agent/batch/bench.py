@@ -51,7 +51,7 @@ class Workbench:
     """
 
     def __init__(
-        self, solver: Solver, grade: Grade, *, seed: int = 0, instruction: str | None = None, retries: int = 2
+        self, solver: Solver, grade: Grade, *, seed: int | None = 0, instruction: str | None = None, retries: int = 2
     ) -> None:
         self.solver, self.grade, self.seed = solver, grade, seed
         self.instruction, self.retries = instruction, retries

@@ -26,9 +26,12 @@ class Job:
         """See ``record_key``."""
         return record_key(self.problem.key, self.sample)
 
-    def seed(self, of_run: int) -> int:
-        """The trace's seed: it follows from the run's, the problem and the sample, whatever the order of the run."""
-        return derive_seed(of_run, f"{self.problem.key}:{self.sample}")
+    def seed(self, of_run: int | None) -> int | None:
+        """The trace's seed: it follows from the run's, the problem and the sample, whatever the order of the run.
+
+        None in a run without a seed.
+        """
+        return None if of_run is None else derive_seed(of_run, f"{self.problem.key}:{self.sample}")
 
 
 @dataclass(slots=True)
@@ -81,7 +84,7 @@ def counts_of(trace: Trace) -> dict[str, int]:
 
 def make_record(
     job: Job,
-    seed: int,
+    seed: int | None,
     trace: Trace,
     verdict: Verdict,
     course: Course,

@@ -42,7 +42,7 @@ async def run_batch(
     options: BatchOptions,
     *,
     grade: Grade,
-    seed: int = 0,
+    seed: int | None = 0,
     instruction: str | None = None,
     listener: Listener | None = None,
 ) -> Tally:
@@ -56,7 +56,7 @@ async def run_batch(
         directory: open; gets a record for each problem and sample.
         options: how many samples, how many at once.
         grade: judges a trace.
-        seed: of the run; that of each trace follows from it.
+        seed: of the run; that of each trace follows from it. None: traces are not seeded.
         instruction: follows each question; that of the problem's kind where it is None.
         listener: is told of the progress.
 

@@ -12,6 +12,7 @@ from start_agent.batch.options import BatchOptions
 from start_agent.cli.solving import SolveOptions, run_to_end
 from start_agent.decoding.settings import DecodingSettings
 from start_agent.engines import factory
+from start_agent.errors import ConfigError
 from start_agent.models import resolve
 from start_agent.tasks.options import DataOptions
 from start_agent.training.filters import FilterOptions
@@ -80,6 +81,8 @@ def parts_of(arguments: argparse.Namespace) -> Parts:
     engine = config.of_type(factory.EngineChoice, built).engine
     factory.refuse_foreign(engine, file, given)
     solving, batch = config.of_type(SolveOptions, built), built["batch"]
+    if solving.seed is None:
+        raise ConfigError("--seed: a recipe needs a seed, so that what is done can be told from what is not")
     choice = resolve(solving.model)
     instruction = choice.instruction if solving.instruction is None else solving.instruction
     engine_options = config.build(factory.OPTIONS[engine], file, given)

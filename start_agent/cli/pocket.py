@@ -95,7 +95,7 @@ async def _demo(arguments: argparse.Namespace) -> int:
     async with open_solver(arguments) as (solver, solve_options):
         alone = _without_hints(solver)
         for problem in _mixed(options):
-            seed = derive_seed(solve_options.seed, problem.key)
+            seed = None if solve_options.seed is None else derive_seed(solve_options.seed, problem.key)
             console.print(Rule(f"{problem.family}, level {problem.level}"), problem.question)
             trace = await alone.solve(problem.question, seed=seed)
             right["alone"] += trace.answer == problem.answer

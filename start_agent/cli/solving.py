@@ -32,7 +32,9 @@ class SolveOptions(BaseModel):
     model: str = Field(
         "pocket", description="a model of the hub, a local folder, or the embedded 'pocket' or 'pocket-start'"
     )
-    seed: int = Field(0, ge=0, description="decides the hints and the sampling")
+    seed: int | None = Field(
+        0, ge=0, description="decides the hints and the sampling; 'none' samples without seeds, which vLLM does faster"
+    )
     system: str = Field("", description="system message")
     instruction: str | None = Field(
         None, description="sentence after the question; unset, it asks for a boxed answer (of 'pocket': nothing)"

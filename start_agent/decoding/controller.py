@@ -45,7 +45,7 @@ class Generate:
     armed: Armed
     state: State
     recent: tuple[int, ...]
-    seed: int
+    seed: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +84,7 @@ class Controller:
         hints: the library that hints are chosen from.
         settings: what is allowed.
         seed: decides where hints go and which; turns of sampling derive their seeds from it.
+        seeded: whether the turns have seeds at all; False leaves sampling to the engine's own randomness.
         context_length: the engine's, in tokens.
 
     Raises:
@@ -99,6 +100,7 @@ class Controller:
         hints: HintLibrary,
         settings: DecodingSettings,
         seed: int,
+        seeded: bool = True,
         context_length: int,
     ) -> None:
         if len(prompt.token_ids) >= context_length:
@@ -108,7 +110,7 @@ class Controller:
             )
         self.settings = settings
         self._tokenizer, self._matcher, self._hints = tokenizer, matcher, hints
-        self._seed, self._random = seed, random.Random(derive_seed(seed, "hints"))
+        self._seed, self._seeded, self._random = seed, seeded, random.Random(derive_seed(seed, "hints"))
         self._prompt, self._context_left = prompt, context_length - len(prompt.token_ids)
         self._state = State(answering=not prompt.thinking)
         self._text = bytearray()  # all after the prompt
@@ -241,7 +243,7 @@ class Controller:
             armed=self._armed,
             state=self._state,
             recent=tuple(self._written[-self._armed.repetition.window :]) if self._armed.repetition else (),
-            seed=derive_seed(self._seed, f"turn {self._turns}"),
+            seed=derive_seed(self._seed, f"turn {self._turns}") if self._seeded else None,
         )
 
     def _limit_reached(self) -> TraceOutcome:

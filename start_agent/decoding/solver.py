@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import secrets
 import uuid
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, aclosing
@@ -63,7 +64,7 @@ class Solver:
             raise ConfigError("tools are on but there is no sandbox: give one, or set tools=False")
         _check_hints(self.settings, self.hints)
 
-    async def solve(self, question: str, *, seed: int = 0) -> Trace:
+    async def solve(self, question: str, *, seed: int | None = 0) -> Trace:
         """Grow a trace to its end. Raises what ``stream`` raises."""
         async with aclosing(self.stream(question, seed=seed, live=False)) as events:
             async for event in events:
@@ -71,21 +72,23 @@ class Solver:
                     return event.trace
         raise AssertionError("a stream ended without a trace")
 
-    async def stream(self, question: str, *, seed: int = 0, live: bool = True) -> AsyncGenerator[Event, None]:
+    async def stream(self, question: str, *, seed: int | None = 0, live: bool = True) -> AsyncGenerator[Event, None]:
         """Grow a trace and tell of it; the last event is ``TraceFinished``.
 
         Closing the generator early cancels what is under way: no kernel and no cached state is left behind.
 
         Args:
             question: what is asked.
-            seed: decides the hints and the sampling.
+            seed: decides the hints and the sampling. None: sampling has no seed, and that of the hints is drawn anew;
+                it is stored in the trace, which can be replayed like any other.
             live: tell of the model's text as it comes (``ModelText``), not only of whole spans.
 
         Raises:
             PromptError: the question makes no prompt for this model.
             EngineError, SandboxError: the infrastructure failed; there is no trace.
         """
-        tokenizer = self.engine.tokenizer
+        tokenizer, seeded = self.engine.tokenizer, seed is not None
+        seed = secrets.randbits(63) if seed is None else seed
         prompt = render_prompt(tokenizer, question, system=self.system, instruction=self.instruction)
         matcher = self._matcher(prompt.think_end)
         controller = Controller(
@@ -95,9 +98,10 @@ class Solver:
             hints=self.hints,
             settings=self.settings,
             seed=seed,
+            seeded=seeded,
             context_length=self.engine.context_length,
         )
-        trace = Trace(meta=self._meta(question, seed, prompt))
+        trace = Trace(meta=self._meta(question, seed, prompt) | ({} if seeded else {"seeded": False}))
         trace_id, cost = uuid.uuid4().hex, Cost()
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self.engine.release, trace_id)

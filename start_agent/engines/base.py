@@ -46,7 +46,7 @@ class TurnRequest:
         trace_id: names the trace across its turns; the engine may keep its KV cache under this name.
         token_ids: everything so far, prompt included.
         sampling: how tokens are drawn.
-        seed: of this turn; the same ids, settings and seed give the same tokens.
+        seed: of this turn; the same ids, settings and seed give the same tokens. None: the engine's own randomness.
         max_tokens: at least 1; with ``token_ids`` within the engine's context length.
         new_watch: makes the watch that ends the turn; an engine that tries again makes another.
     """
@@ -54,7 +54,7 @@ class TurnRequest:
     trace_id: str
     token_ids: Sequence[int]
     sampling: Sampling
-    seed: int
+    seed: int | None
     max_tokens: int
     new_watch: Callable[[], Watch]
 

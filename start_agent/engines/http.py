@@ -254,7 +254,7 @@ class HTTPEngine(Engine):
             "top_k": sampling.top_k,
             "min_p": sampling.min_p,
             "repetition_penalty": 1.0,
-            "seed": request.seed & _LARGEST_SEED,
+            "seed": None if request.seed is None else request.seed & _LARGEST_SEED,
             "stop_token_ids": sorted(reader.watch.armed.eos_ids),
             "ignore_eos": True,  # only what the watch is armed with ends a turn
             "return_token_ids": True,

@@ -53,7 +53,7 @@ class EngineContract:
         markers: Markers | None = None,
         trace_id: str | None = None,
         sampling: Sampling | None = None,
-        seed: int = 0,
+        seed: int | None = 0,
     ) -> TurnRequest:
         """A request under a name that is given back after the test."""
         matcher = Matcher(engine.tokenizer, markers)

@@ -268,7 +268,7 @@ class VLLMEngine(Engine):
             top_p=request.sampling.top_p,
             top_k=request.sampling.top_k,  # off is 0 on both sides
             min_p=request.sampling.min_p,
-            seed=request.seed & _LARGEST_SEED,
+            seed=None if request.seed is None else request.seed & _LARGEST_SEED,
             max_tokens=request.max_tokens,
             ignore_eos=True,  # only what the watch is armed with ends a turn
             detokenize=False,

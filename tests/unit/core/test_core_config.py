@@ -245,3 +245,11 @@ def test_flags_say_what_is_not_a_default() -> None:
     assert flags(DecodingSettings()) == []
     assert flags(DecodingSettings(hints=False, rounds=2)) == ["--no-hints", "--rounds", "2"]
     assert flags(DecodingSettings(hints=False, rounds=2), leave_out={"hints"}) == ["--rounds", "2"]
+
+
+def test_none_unsets_an_option_that_has_a_default() -> None:
+    assert build(SolveOptions, {"seed": "none"}).seed is None
+    assert build(SolveOptions, {"seed": None}).seed is None
+    assert flags(SolveOptions(seed=None)) == ["--seed", "none"]
+    with pytest.raises(ConfigError, match="--max-tokens"):
+        build(Options, {"max_tokens": "none", "name": "x"})

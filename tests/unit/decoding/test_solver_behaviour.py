@@ -379,3 +379,16 @@ def test_settings_may_be_a_mapping() -> None:
     assert (solver.settings.rounds, solver.sampling.temperature) == (2, 0.6)
     with pytest.raises(ConfigError, match="did you mean 'rounds'"):
         Solver(engine, FakeSandbox(), settings={"roudns": 2})
+
+
+async def test_without_a_seed_turns_are_not_seeded_and_the_hints_can_be_replayed() -> None:
+    script = ["Wait, let me see.", "It is 42.\n</think>", "\\boxed{42}"]
+    engine = ScriptedEngine(script * 4)
+    async with FakeSandbox(lambda code: "42") as sandbox:
+        solver = Solver(engine, sandbox, settings={"hint_probability": 1.0})
+        traces = [await solver.solve("What is 6*7?", seed=None) for _ in range(3)]
+    assert {request.seed for request in engine.requests} == {None}
+    assert len({trace.meta["seed"] for trace in traces}) == 3
+    for trace in traces:
+        assert trace.meta["seeded"] is False
+        replay(trace, TOKENIZER)

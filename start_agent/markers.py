@@ -82,10 +82,17 @@ class State(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Markers:
-    """What counts as a marker for a model."""
+    """What counts as a marker for a model.
+
+    Attributes:
+        connectives: words after which a hint may come.
+        think_ends: the spellings of the end of thinking. One may be several tokens long, as the step from one channel
+            to another is; a hint replaces all of it.
+        languages: tags of the code blocks that are run, in lower case.
+    """
 
     connectives: tuple[str, ...] = CONNECTIVES
-    think_end: str = "</think>"
+    think_ends: tuple[str, ...] = ("</think>",)
     languages: tuple[str, ...] = LANGUAGES
 
 
@@ -95,15 +102,18 @@ class Matcher:
     def __init__(self, tokenizer: Tokenizer, markers: Markers | None = None) -> None:
         self.markers = markers or Markers()
         self.pieces: Sequence[bytes] = tokenizer.pieces
-        self.think_end = self.markers.think_end.encode()
-        self.think_end_begun = tuple(self.think_end[:size] for size in range(len(self.think_end) - 1, 0, -1))
+        ends = [end.encode() for end in self.markers.think_ends if end]
+        # What completes earlier is found first; of those that end together, the one that begins first.
+        self._ends = [end for end in ends if not any(other in end[:-1] for other in ends)]
+        begun = {end[:size] for end in self._ends for size in range(1, len(end))}
+        self.think_end_begun = tuple(sorted(begun, key=len, reverse=True))
         self._languages = frozenset(language.lower().encode() for language in self.markers.languages)
         words = _reachable([word.encode() for word in self.markers.connectives if word])
         fence_word = rb"```(?P<language>[\w+#.-]{0,%d})" % LONGEST_LANGUAGE
         # Each alternative begins with a literal byte, which the regex engine can look for quickly.
         alternatives = [
             fence_word + rb"[ \t]{0,%d}\r?\n" % MOST_BLANKS,
-            re.escape(self.think_end),
+            *map(re.escape, self._ends),
             *map(_bounded, words),
         ]
         self._prose = re.compile(b"|".join(alternatives))
@@ -112,7 +122,7 @@ class Matcher:
         self._in_fence_line = re.compile(fence_word + rb"\Z")
         fence = len("\n   ```") + LONGEST_LANGUAGE
         # A marker is decided at most this many bytes after it began (a connective by the byte that follows it) ...
-        self._reach = max(len(self.think_end), fence + MOST_BLANKS + len("\r\n"), *(len(word) + 1 for word in words), 0)
+        self._reach = max(fence + MOST_BLANKS + len("\r\n"), *map(len, self._ends), *(len(word) + 1 for word in words))
         self._keep = self._reach + fence  # ... by what stood before it: at most a fence's line
 
     def step(self, state: State, token_id: int) -> tuple[State, tuple[Match, ...]]:
@@ -140,7 +150,7 @@ class Matcher:
                     kind, block = MarkerKind.CODE_OPEN, Block.CODE
                 elif self._line_begins.search(data, 0, found.start()):
                     block = Block.OTHER
-            elif found.group() == self.think_end:
+            elif found.group() in self._ends:
                 kind, answering = MarkerKind.THINK_END, True
             elif self._in_fence_line.search(data, 0, found.start()):
                 continue  # the end of the line is still to come

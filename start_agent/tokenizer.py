@@ -8,7 +8,7 @@ where special tokens are meant.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -80,6 +80,11 @@ class Tokenizer:
             eos_ids=(token_id for token_id in eos_ids if token_id is not None),
             render_chat=render if loaded.chat_template else None,
         )
+
+    @property
+    def added(self) -> Mapping[int, str]:
+        """The added tokens, special or not, and what they spell: text never holds their ids."""
+        return self._added
 
     @cached_property
     def pieces(self) -> Sequence[bytes]:

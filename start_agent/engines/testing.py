@@ -137,7 +137,7 @@ class EngineContract:
         marker = text[start : start + 7]
         at = text.index(marker)
         keep = max(n for n in range(len(free)) if len(engine.tokenizer.bytes_of(free[:n])) <= at)
-        markers = Markers((), think_end=marker.decode())
+        markers = Markers((), think_ends=(marker.decode(),))
         request = self.request(engine, ids, 80, armed=Armed(frozenset(), code=False, replace=True), markers=markers)
         heard: list[int] = []
         async with aclosing(engine.stream(request)) as items:
@@ -154,7 +154,7 @@ class EngineContract:
         ids = self.prompt(engine)
         free = await self.free(engine, ids)
         marker = engine.tokenizer.decode(free)[10:16]
-        turn = await engine.generate(self.request(engine, ids, 80, markers=Markers((), think_end=marker)))
+        turn = await engine.generate(self.request(engine, ids, 80, markers=Markers((), think_ends=(marker,))))
         assert turn.token_ids == free
 
     async def test_repetition_ends_the_turn(self, engine: Engine) -> None:

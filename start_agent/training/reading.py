@@ -60,7 +60,7 @@ class Reading:
         meta = self.trace.meta
         settings = meta.get("settings", {})
         words, languages = settings.get("connectives", CONNECTIVES), settings.get("languages", LANGUAGES)
-        matcher = Matcher(self.tokenizer, Markers(tuple(words), self.think_end.decode(), tuple(languages)))
+        matcher = Matcher(self.tokenizer, Markers(tuple(words), (self.think_end.decode(),), tuple(languages)))
         state = State(answering=self.answer_begins is not None)
         text = bytearray()
         opened: tuple[Match, int | None] | None = None

@@ -94,7 +94,7 @@ class TaskLearner:
     async def _write(
         self, model: str, problems: Sequence[Problem], prompts: Sequence[Sequence[int]], seed: int
     ) -> list[Written]:
-        markers = Markers(connectives=(), think_end=self.shots.form.separator, languages=())
+        markers = Markers(connectives=(), think_ends=(self.shots.form.separator,), languages=())
         matcher = Matcher(self.tokenizer, markers)
         armed = Armed(self.tokenizer.eos_ids, code=False, replace=True, repetition=Repetition())
         slots = asyncio.Semaphore(self.writing.concurrency)

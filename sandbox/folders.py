@@ -11,10 +11,15 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from sandbox import guardian
+from sandbox import guardian, interpreter, isolation
+from sandbox.errors import SandboxUnavailable
+
+CANARY = "canary"
+"""A file in each sandbox's folder, made for kernels to find that they cannot read it. All users may, where it is."""
 
 _PREFIX = "kernels-"  # of folders with a lock: whoever has no lock on one may be taken for dead
 _UNNAMED_SECONDS = 3_600  # how old a folder without a lock or its final name has to be to have been forgotten
+_PARENTS = ("/tmp", "/var/tmp", "/dev/shm")  # of the folder, where the one for temporary files will not do
 _UNIX_PATH_BYTES = 107  # sun_path of a socket's address, less its final zero; see unix(7)
 _KERNEL_BYTES = 48 << 20  # of an idle kernel, and a little work; what its cells may add is theirs to limit
 _KERNEL_DESCRIPTORS = 4  # at the host: two connections, the process, and one while it starts
@@ -35,26 +40,53 @@ class Held:
 
 
 def make(mode: int = 0o711) -> Held:
-    """A new folder of this user's whose path leaves room for the names of sockets.
+    """A new folder of this user's that no kernel sees, and whose path leaves room for the names of sockets.
 
     Removes those of others of this user who were killed before they could.
 
     Args:
         mode: for others; kernels without a root of their own have to get through to their folders. Nobody may list it.
+
+    Raises:
+        SandboxUnavailable: no folder for temporary files will do.
     """
-    parent = tempfile.gettempdir()
-    if len(os.fsencode(parent)) >= _UNIX_PATH_BYTES - len("/kernels-12345678/tier-1/1000000/shell"):
-        parent = "/tmp"
-    _remove_orphans(Path(parent))
-    made = Path(tempfile.mkdtemp(prefix=f".{_PREFIX}", dir=parent))
+    made = _made()
     descriptor = os.open(made, os.O_RDONLY | os.O_DIRECTORY)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     # It has its name only once it is locked, or another who cleans up would take it for an orphan.
     path = made.with_name(made.name[1:])
     made.rename(path)
     path.chmod(mode)
-    (path / "canary").touch(mode=0o600)
+    (path / CANARY).touch()
+    (path / CANARY).chmod(0o644)
     return Held(path, descriptor)
+
+
+def _made() -> Path:
+    reasons = []
+    for parent in dict.fromkeys((_temporary(), *map(Path, _PARENTS))):
+        if parent is None:
+            reasons.append("no folder for temporary files can be written to")
+        elif len(os.fsencode(parent)) >= _UNIX_PATH_BYTES - len("/kernels-12345678/tier-1/1000000/shell"):
+            reasons.append(f"the name of {parent} is too long")
+        elif isolation.shows(parent):
+            reasons.append(f"code can see {parent}")
+        else:
+            try:
+                made = Path(tempfile.mkdtemp(prefix=f".{_PREFIX}", dir=parent))
+            except OSError as error:
+                reasons.append(f"{parent}: {error.strerror}")
+            else:
+                _remove_orphans(parent)
+                return made
+    raise SandboxUnavailable(f"The sandbox has no place for its files ({'; '.join(reasons)}): set TMPDIR to another.")
+
+
+def _temporary() -> Path | None:
+    try:
+        return interpreter.plain(tempfile.gettempdir())
+    except FileNotFoundError:
+        return None
 
 
 def _remove_orphans(parent: Path) -> None:

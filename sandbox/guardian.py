@@ -36,7 +36,9 @@ def command(host: int, leash: int, folder: Path, program: list[str]) -> list[str
         folder: the sandbox's, to be removed where the host has died.
         program: what to run and to guard.
     """
-    return [sys.executable, "-ISB", __file__, str(host), str(leash), str(folder), *program]
+    from sandbox import interpreter  # not above: as a program, this file is without its package
+
+    return [str(interpreter.executable()), "-ISB", __file__, str(host), str(leash), str(folder), *program]
 
 
 def clear(folder: Path) -> None:
@@ -63,6 +65,7 @@ def main() -> None:
     folder, program = Path(sys.argv[3]), sys.argv[4:]
     for descriptor in (host, leash):
         os.set_inheritable(descriptor, False)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # the host may have blocked what wakes this
     ended, end = os.pipe()
     os.set_blocking(end, False)
     signal.set_wakeup_fd(end)

@@ -20,6 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
+from sandbox import interpreter
 from sandbox.errors import SandboxUnavailable
 
 Tier = Literal[0, 1, 2, 3]
@@ -36,6 +37,8 @@ HOME = "/sandbox"
 INSIDE = "/run/sandbox_inside"
 WRITABLE = (HOME, "/tmp", "/dev/shm")
 _PYTHON = "/run/python"
+_SYSTEM = ("usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32")
+_ALSO = ("/etc/alternatives", "/etc/ld.so.cache", "/etc/localtime")
 
 # Systemd's range for users that exist only while their service runs; below 65536, so that containers have it.
 _FIRST_UID, _LAST_UID = 61184, 65519
@@ -45,8 +48,8 @@ NAMESPACES = ("mnt", "net", "pid", "ipc", "uts")
 
 inside = Path(__file__).with_name("inside")
 
-Mount = tuple[Literal["bind", "folder", "link", "memory"], str, str]
-"""Kind, source (of a link: its text), target."""
+Mount = tuple[Literal["bind", "folder", "link", "memory", "cover"], str, str]
+"""Kind, source (of a link: its text), target. A cover is an empty folder in front of what is not to be seen."""
 
 
 def own_uid() -> int | None:
@@ -61,7 +64,9 @@ def own_uid() -> int | None:
 def environment(home: str) -> dict[str, str]:
     """All of the environment that a kernel gets; nothing of the host's."""
     threads = ("OPENBLAS", "OMP", "MKL", "NUMEXPR")
-    paths = os.pathsep.join(str(path) for path in _libraries() if not path.is_relative_to(sys.prefix))
+    prefix = interpreter.plain(sys.prefix)
+    paths = ":".join(str(path) for path in interpreter.libraries() if not path.is_relative_to(prefix))
+    shared = ":".join(map(str, interpreter.shared_libraries()))
     return {
         "HOME": home,
         "USER": "sandbox",
@@ -75,6 +80,7 @@ def environment(home: str) -> dict[str, str]:
         "MPLCONFIGDIR": f"{home}/.matplotlib",
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONPATH": paths,
+        **({"LD_LIBRARY_PATH": shared} if shared else {}),
         **{f"{name}_NUM_THREADS": "1" for name in threads},
     }
 
@@ -92,7 +98,7 @@ def python_command(folder: str) -> list[str]:
     """
     parent, name = os.path.split(folder)
     program = f"import sys; sys.path.insert(0, {parent!r}); from {name}.start import main; sys.path.pop(0); main()"
-    return [sys.executable, "-sP", "-c", program]
+    return [str(interpreter.executable()), "-sP", "-c", program]
 
 
 def bubblewrap_command() -> list[str]:
@@ -117,6 +123,8 @@ def bubblewrap_command() -> list[str]:
             arguments += ["--perms", "1777", "--tmpfs", target]
         elif kind == "folder":
             arguments += ["--perms", "0755", "--dir", target]
+        elif kind == "cover":
+            arguments += ["--perms", "0755", "--tmpfs", target]
         else:
             arguments += [options[kind], source, target]
     return [
@@ -126,6 +134,7 @@ def bubblewrap_command() -> list[str]:
         *("--cap-drop", "ALL", *(word for name in kept for word in ("--cap-add", f"CAP_{name}"))),
         *("--hostname", "sandbox", "--proc", "/proc", "--dev", "/dev"),
         *arguments,
+        *(word for path in _covers() for word in ("--remount-ro", str(path))),
         *("--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/", "--"),
         *python_command(INSIDE),
     ]
@@ -137,16 +146,9 @@ def mounts() -> list[Mount]:
     Raises SandboxUnavailable where Python shares its folder with a home.
     """
     found: list[Mount] = [("folder", "", f"/{name}") for name in ("etc", "run")]
-    found.append(("bind", "/usr", "/usr"))
-    for name in ("bin", "sbin", "lib", "lib32", "lib64", "libx32"):
-        path = Path("/", name)
-        if path.is_symlink():
-            found.append(("link", str(path.readlink()), str(path)))
-        elif path.is_dir():
-            found.append(("bind", str(path), str(path)))
-    for name in ("alternatives", "ld.so.cache", "localtime"):
-        if Path("/etc", name).exists():
-            found.append(("bind", f"/etc/{name}", f"/etc/{name}"))
+    for path in _system():
+        found.append(("link", str(path.readlink()), str(path)) if path.is_symlink() else ("bind", str(path), str(path)))
+    found += [("bind", path, path) for path in _ALSO if Path(path).exists()]
     found += [("memory", "", path) for path in WRITABLE]
     # After /tmp: an interpreter may live there, and these would be hidden behind it.
     found += _interpreter_mounts()
@@ -157,7 +159,7 @@ def mounts() -> list[Mount]:
 
 
 def hidden_python() -> list[tuple[str, str]]:
-    """The interpreter's folders that lie where code may write, each with a second place from where to show it again."""
+    """What of the interpreter lies where code may write, each with a second place from where to show it again."""
     hidden = [path for kind, _, path in _interpreter_mounts() if kind == "bind" and path.startswith(_below(WRITABLE))]
     return [(f"{_PYTHON}/{number}", path) for number, path in enumerate(hidden)]
 
@@ -168,9 +170,42 @@ def _below(paths: tuple[str, ...]) -> tuple[str, ...]:
 
 def readable() -> list[str]:
     """What a kernel without a root of its own may read: the same, where it is."""
-    system = [str(Path("/", name)) for name in ("usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32")]
-    own = [path for kind, _, path in _interpreter_mounts() if kind == "bind"]
-    return [*system, *own, "/etc/alternatives", "/etc/ld.so.cache", "/etc/localtime"]
+    shown = [*_system(), *(Path(path) for kind, _, path in _interpreter_mounts() if kind == "bind")]
+    return [str(path) for root in shown for path in _without(root, _covers())] + list(_ALSO)
+
+
+def _without(folder: Path, covered: list[Path]) -> list[Path]:
+    """The folder, or the largest parts of it in which nothing lies that is covered."""
+    if not any(path.is_relative_to(folder) for path in covered):
+        return [folder]
+    if folder in covered:
+        return []
+    return [part for entry in sorted(folder.iterdir()) for part in _without(entry, covered)]
+
+
+def shows(path: Path) -> bool:
+    """Whether a kernel can see what of the host's is in a folder, or in one above it."""
+    path = path.resolve()
+    return any(path.is_relative_to(shown.resolve()) for shown in (*_system(), *interpreter.files()))
+
+
+def hides(path: Path) -> bool:
+    """Whether a kernel sees nothing of the host's there, neither that nor what lies in it."""
+    path = path.resolve()
+    places = {shown.resolve(): True for shown in (*_system(), *interpreter.files())} | dict.fromkeys(_covers(), False)
+    around = [place for place in places if path.is_relative_to(place)]
+    if around and places[max(around, key=lambda place: len(place.parts))]:
+        return False
+    return not any(shown and place.is_relative_to(path) for place, shown in places.items())
+
+
+def home() -> Path | None:
+    """This user's home. None where it is no folder of somebody's own: of services and in containers it may be "/"."""
+    try:
+        path = Path.home().resolve()
+    except RuntimeError:  # neither HOME nor the list of users knows
+        return None
+    return path if path.is_dir() and path != Path("/") else None
 
 
 def hidden_from_others() -> str | None:
@@ -180,45 +215,65 @@ def hidden_from_others() -> str | None:
     """
     if os.geteuid() != 0:
         return None
-    for folder in {Path(entry).resolve() for entry in (sys.prefix, sys.base_prefix, inside) if entry}:
+    for folder in {path.resolve() for path in (*interpreter.files(), inside)}:
         for path in (folder, *folder.parents):
-            if not path.stat().st_mode & stat.S_IXOTH:
+            if path.is_dir() and not path.stat().st_mode & stat.S_IXOTH:
                 return str(path)
     return None
 
 
 @cache
-def _interpreter_mounts() -> list[Mount]:
-    """The interpreter's own folders where the system does not have them, by the names Python uses for them."""
-    named = [Path(sys.prefix), Path(sys.base_prefix), Path(sys.exec_prefix), *_libraries()]
-    found: list[Mount] = []
-    bound = [Path("/usr")]
+def _system() -> list[Path]:
+    """The folders, and links to such, in which the system has its programs and libraries."""
+    return [path for name in _SYSTEM if (path := Path("/", name)).is_dir()]
 
-    def make_way(path: Path) -> None:
-        # Bubblewrap would make the folders on the way readable by root alone.
-        for parent in reversed(path.parents[:-1]):
-            if not any(parent.is_relative_to(other) for other in bound):
-                found.append(("folder", "", str(parent)))
 
-    for path in sorted({*named, *(path.resolve() for path in named)}):
-        if not path.is_dir() or any(path.is_relative_to(parent) for parent in bound):
-            continue
-        if Path.home().is_relative_to(path):
-            raise SandboxUnavailable(f"Python is installed in {path}, which also holds a home: use a venv")
-        make_way(path)
-        bound.append(path)
-        found.append(("bind", str(path), str(path)))
-    # The interpreter of a virtual environment may be a link to a link.
-    link = Path(sys.executable)
-    while link.is_symlink():
-        if not any(link.is_relative_to(parent) for parent in bound):
-            make_way(link)
-            found.append(("link", str(link.readlink()), str(link)))
-        link = link.parent / link.readlink()
+@cache
+def _covers() -> list[Path]:
+    """Folders of the host's that lie in what a kernel is shown and that it does not need, outermost first.
+
+    Those are sources, as in /usr/src/app of a container; this checkout, where it is one; and this user's home.
+    """
+    checkout, user = Path(__file__).resolve().parents[1], home()
+    places = {Path("/usr/src"), checkout}
+    if user is not None and not any(path.is_relative_to(user) for path in interpreter.files()):
+        places.add(user)
+    found: list[Path] = []
+    for place in sorted(places.difference(_system(), interpreter.files())):
+        if place.is_dir() and shows(place) and not any(place.is_relative_to(other) for other in found):
+            found.append(place)
     return found
 
 
 @cache
-def _libraries() -> list[Path]:
-    """The folders of installed packages on the path (not projects installed in editable mode)."""
-    return [Path(entry) for entry in sys.path if Path(entry).name in ("site-packages", "dist-packages")]
+def _interpreter_mounts() -> list[Mount]:
+    """The interpreter's own files where the system does not have them, and the covers, outer ones first."""
+    user, covered = home(), _covers()
+    placed: list[tuple[Path, bool]] = [(path, True) for path in _system() if not path.is_symlink()]
+    found: list[Mount] = []
+
+    def is_shown(path: Path) -> bool:
+        around = [(place, shown) for place, shown in placed if path.is_relative_to(place)]
+        return max(around, key=lambda pair: len(pair[0].parts))[1] if around else False
+
+    def make_way(path: Path) -> None:
+        # Bubblewrap would make the folders on the way readable by root alone.
+        way: list[Mount] = [("folder", "", str(parent)) for parent in reversed(path.parents[:-1])]
+        found.extend(step for step in way if step not in found and not is_shown(Path(step[2])))
+
+    for path in sorted({*interpreter.files(), *covered}):
+        if path in covered:
+            if is_shown(path):
+                placed.append((path, False))
+                found.append(("cover", "", str(path)))
+        elif not is_shown(path):
+            if user is not None and user.is_relative_to(path.resolve()):
+                raise SandboxUnavailable(f"Python is installed in {path}, which also holds the home {user}: use a venv")
+            make_way(path)
+            placed.append((path, True))
+            found.append(("bind", str(path), str(path)))
+    for link in interpreter.links():
+        if not is_shown(link):
+            make_way(link)
+            found.append(("link", str(link.readlink()), str(link)))
+    return found

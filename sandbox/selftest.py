@@ -7,13 +7,13 @@ import contextlib
 import os
 import secrets
 import socket
-import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sandbox import isolation
 from sandbox.base import Session
 from sandbox.errors import SandboxUnavailable
 from sandbox.isolation import NAMES, Tier
@@ -134,10 +134,7 @@ def bait(folder: Path) -> Iterator[dict[str, Any]]:
     """Things of the host's for probes to be after: their names, for filling in."""
     abstract = f"\0sandbox-selftest-{secrets.token_hex(8)}"
     secret = secrets.token_hex(16)
-    home = Path.home()
-    # What lies in the home and is not on the way to the interpreter, which has to be visible.
-    way = {Path(sys.prefix), Path(sys.base_prefix), *(Path(entry) for entry in sys.path if "site-packages" in entry)}
-    way |= {path.resolve() for path in way}
+    home = isolation.home()
     with (
         tempfile.NamedTemporaryFile(dir=folder) as file,
         socket.create_server(("127.0.0.1", 0)) as server,
@@ -146,7 +143,7 @@ def bait(folder: Path) -> Iterator[dict[str, Any]]:
         local.bind(abstract)
         local.listen()
         try:
-            hidden = [str(path) for path in home.iterdir() if not any(p.is_relative_to(path) for p in way)]
+            hidden = [] if home is None else [str(path) for path in home.iterdir() if isolation.hides(path)]
         except OSError:
             hidden = []
         os.environ["SANDBOX_SELFTEST"] = secret
@@ -201,7 +198,7 @@ async def full(expected: int | None, tier: Tier | None) -> int:
     async with Sandbox(size=2, tier=tier or None) as box:
         print(f"isolation: {box.isolation}")
         print(f"cgroups: {box.cgroups}")
-        with tempfile.TemporaryDirectory() as folder, bait(Path(folder)) as filled:
+        with bait(box._require_open()) as filled:
             for probe in PROBES:
                 if box.tier not in probe.tiers:
                     print(f"{'-':>9}  {probe.name:<42} not defended in this tier")

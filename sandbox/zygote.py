@@ -13,13 +13,14 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from sandbox import guardian, isolation
+from sandbox import folders, guardian, isolation
 from sandbox.errors import KernelStartError
 
 _MESSAGE_BYTES = 8 << 10
@@ -133,7 +134,7 @@ class Zygote:
             "python": isolation.hidden_python() if rooted else [],
             "readable": isolation.readable() if self.tier == 3 else [],
             "namespaces": isolation.namespaces(),
-            "canaries": [str(self._folder / "canary"), str(Path(__file__)), "/etc/passwd"],
+            "canaries": [str(self._whole / folders.CANARY), "/etc/passwd"],
         }
 
     def _hear(self) -> None:
@@ -165,7 +166,11 @@ class Zygote:
             elif "error" in message:
                 self._error = message["error"]
             elif not self._ready.done():
-                self._ready.set_result(None)
+                if message["ready"] == sys.version:
+                    self._ready.set_result(None)
+                else:
+                    other = KernelStartError(f"code would run in another Python, {message['ready']}, not {sys.version}")
+                    self._ready.set_exception(other)
 
     def _die(self) -> None:
         self.dead = True

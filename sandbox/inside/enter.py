@@ -78,7 +78,12 @@ def _own_namespaces(world: dict[str, Any], settings: dict[str, Any]) -> None:
         mode = "0700" + own if path == settings["home"] else "1777"
         system.mount("tmpfs", path, "tmpfs", system.MS_NOSUID | system.MS_NODEV, f"{size},mode={mode}")
     for source, target in world["python"]:  # an interpreter that lives where code may write is hidden by now
-        Path(target).mkdir(parents=True, exist_ok=True)
+        path = Path(target)
+        if Path(source).is_dir():
+            path.mkdir(parents=True, exist_ok=True)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
         system.bind(source, target)
     system.loopback_up()
 
@@ -124,8 +129,11 @@ def _limit(settings: dict[str, Any], *, processes: bool) -> None:
     }
     if processes:  # without isolation the count would be that of all the user's processes
         limits[resource.RLIMIT_NPROC] = (settings["processes"],) * 2
-    for name, pair in limits.items():
-        resource.setrlimit(name, pair)
+    for name, (soft, most) in limits.items():
+        hard = resource.getrlimit(name)[1]
+        if hard != resource.RLIM_INFINITY:  # which nobody here may raise
+            most = min(most, hard)
+        resource.setrlimit(name, (min(soft, most), most))
 
 
 def leaks(world: dict[str, Any]) -> list[str]:

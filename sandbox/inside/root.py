@@ -68,6 +68,7 @@ def _build(world: dict[str, Any]) -> None:
         system.bind(f"/dev/{name}", f"{base}/dev/{name}", read_only=False, devices=True)
     for name, text in _LINKS.items():
         Path(f"{base}/dev/{name}").symlink_to(text)
+    covers = []
     for kind, source, target in world["mounts"]:
         path = Path(base + target)
         if kind == "link":
@@ -77,9 +78,14 @@ def _build(world: dict[str, Any]) -> None:
         elif kind == "memory":
             path.mkdir(exist_ok=True)
             system.mount("tmpfs", str(path), "tmpfs", _SAFE, "mode=1777")
+        elif kind == "cover":
+            system.mount("tmpfs", str(path), "tmpfs", _SAFE, "mode=755")
+            covers.append(str(path))
         elif Path(source).is_dir():
             path.mkdir(parents=True, exist_ok=True)
             system.bind(source, str(path))
         else:
             path.touch()
             system.bind(source, str(path))
+    for cover in covers:  # only now: what Python needs of the folder is shown in it
+        system.mount("none", cover, None, system.MS_REMOUNT | system.MS_BIND | system.MS_RDONLY | _SAFE)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import resource
+import signal
 import socket
 import sys
 
@@ -16,6 +18,7 @@ _MESSAGE_BYTES = 128 << 10
 
 def main() -> None:
     """Become the zygote. The connection to the host is descriptor 0."""
+    _forget_the_host()
     control = socket.socket(fileno=os.dup(0))
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
@@ -29,3 +32,12 @@ def main() -> None:
         zygote.run(control, world)
     except Exception as error:
         control.send(json.dumps({"error": f"{type(error).__name__}: {error}"}).encode()[:4000])
+
+
+def _forget_the_host() -> None:
+    """Undo what of the process that opened the sandbox would pass to its kernels, and change what cells do."""
+    os.umask(0o022)  # what is made here, other users have to be able to read
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # with SIGINT blocked, no cell could be interrupted
+    for name in (resource.RLIMIT_AS, resource.RLIMIT_DATA, resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE):
+        hard = resource.getrlimit(name)[1]
+        resource.setrlimit(name, (hard, hard))

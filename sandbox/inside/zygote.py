@@ -148,5 +148,5 @@ def run(control: socket.socket, world: dict[str, Any]) -> None:
         raise RuntimeError(f"preloading {', '.join(world['preload'])} has started {threads - 1} threads")
     gc.collect()
     gc.freeze()  # so that collecting garbage in a kernel does not write to, and so copy, what all share
-    control.send(json.dumps({"ready": True}).encode())
+    control.send(json.dumps({"ready": sys.version}).encode())
     Zygote(control, world, shell).serve()

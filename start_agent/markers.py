@@ -8,11 +8,14 @@ The rules:
 
 * A connective is found where its word ends. The byte after it must be seen first (``Wait`` is not ``Waiting``),
   and the token that brings that byte is discarded unless it also holds the end of the word. Word characters are
-  ASCII letters, digits and the underscore; letter case is as listed.
-* A code block opens at the end of a line of three backticks and at most one word, the language (a few blanks may
-  follow); in a language that is run, the fence may stand at the end of a line of prose too, as models often write
-  it. It closes at three backticks that begin a line (after three spaces at the most). Inside a block nothing else
-  is a marker, and no connective is found in the word that follows three backticks.
+  ASCII letters, digits and the underscore; letter case is as listed. In a line that may still open a block, no
+  connective is found.
+* A block of code opens at the end of its fence's line (see ``fences``). Of a language that is run it closes at once
+  with its closing fence, whatever follows it on the line; of another language with the line. Inside a block that is
+  not run, a fence with a language that is run opens its own block: the one before it was never closed.
+* The end of thinking closes any block, and nothing after it is a marker. Where it ends with an added token, inside a
+  block it is that token and no text that spells it (``print('</think>')``). Where it is plain text to the vocabulary,
+  inside a block it must begin its line, behind blanks at most, or follow a fence.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
+from start_agent.fences import LONGEST_LINE, Fence, Opening, is_one_of, may_open, opening
 from start_agent.tokenizer import Tokenizer
 
 CONNECTIVES = ("Wait", "Alternatively")
@@ -30,12 +34,6 @@ CONNECTIVES = ("Wait", "Alternatively")
 
 LANGUAGES = ("python", "py", "python3")
 """Language tags, in any letter case, of blocks that are run."""
-
-LONGEST_LANGUAGE = 32
-"""Bytes of a fence's language; a longer one opens nothing."""
-
-MOST_BLANKS = 8
-"""Blanks between a fence's language and the end of its line; after more it opens nothing."""
 
 
 class MarkerKind(StrEnum):
@@ -68,16 +66,24 @@ class Block(StrEnum):
 
 
 class State(NamedTuple):
-    """All that the matcher remembers: ``position`` bytes were read, the last of them are ``tail``.
+    """All that the matcher remembers of ``position`` bytes; a few hundred bytes, whatever was read.
 
-    The first ``spent`` bytes of the tail are context only: what begins there is decided already.
+    Attributes:
+        block: where the text stands; ``fence`` is what opened the block.
+        answering: the thinking has ended: nothing is a marker any more.
+        line: the end of the current line, from where a fence may begin; all of it where ``begins`` says so.
+        tail: the last bytes, for markers that go on; what begins in its first ``spent`` bytes is decided already.
+        position: how many bytes were read.
     """
 
     block: Block = Block.PROSE
     answering: bool = False
-    tail: bytes = b"\n"
-    position: int = 0
+    fence: Fence | None = None
+    line: bytes = b""
+    begins: bool = True
+    tail: bytes = b""
     spent: int = 0
+    position: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,79 +108,129 @@ class Matcher:
     def __init__(self, tokenizer: Tokenizer, markers: Markers | None = None) -> None:
         self.markers = markers or Markers()
         self.pieces: Sequence[bytes] = tokenizer.pieces
+        self._languages = frozenset(language.lower() for language in self.markers.languages)
         ends = [end.encode() for end in self.markers.think_ends if end]
         # What completes earlier is found first; of those that end together, the one that begins first.
-        self._ends = [end for end in ends if not any(other in end[:-1] for other in ends)]
+        self._ends = frozenset(end for end in ends if not any(other in end[:-1] for other in ends))
         begun = {end[:size] for end in self._ends for size in range(1, len(end))}
         self.think_end_begun = tuple(sorted(begun, key=len, reverse=True))
-        self._languages = frozenset(language.lower().encode() for language in self.markers.languages)
+        added = {token_id: spelled.encode() for token_id, spelled in tokenizer.added.items() if spelled}
+        self._added_ends = frozenset(end for end in self._ends if end.endswith(tuple(added.values())))
+        self._closing_ids = frozenset(
+            token_id for token_id, spelled in added.items() if any(end.endswith(spelled) for end in self._ends)
+        )
         words = _reachable([word.encode() for word in self.markers.connectives if word])
-        fence_word = rb"```(?P<language>[\w+#.-]{0,%d})" % LONGEST_LANGUAGE
         # Each alternative begins with a literal byte, which the regex engine can look for quickly.
-        alternatives = [
-            fence_word + rb"[ \t]{0,%d}\r?\n" % MOST_BLANKS,
-            *map(re.escape, self._ends),
-            *map(_bounded, words),
-        ]
-        self._prose = re.compile(b"|".join(alternatives))
-        self._closing = re.compile(rb"\n {0,3}```")
-        self._line_begins = re.compile(rb"\n {0,3}\Z")
-        self._in_fence_line = re.compile(fence_word + rb"\Z")
-        fence = len("\n   ```") + LONGEST_LANGUAGE
-        # A marker is decided at most this many bytes after it began (a connective by the byte that follows it) ...
-        self._reach = max(fence + MOST_BLANKS + len("\r\n"), *map(len, self._ends), *(len(word) + 1 for word in words))
-        self._keep = self._reach + fence  # ... by what stood before it: at most a fence's line
+        end_patterns = [re.escape(end) for end in sorted(self._ends, key=len, reverse=True)]
+        self._prose = _any_of([*end_patterns, *map(_bounded, words)])
+        self._inside = _any_of(end_patterns)
+        # A marker in a line is decided at most this many bytes after it began: a connective by the byte that follows.
+        self._reach = max(0, *map(len, self._ends), *(len(word) + 1 for word in words))
+        self._longest = LONGEST_LINE + self._reach
 
     def step(self, state: State, token_id: int) -> tuple[State, tuple[Match, ...]]:
         """Read one token: the state after it, and the markers that it completed, in order."""
         # An id beyond the vocabulary is padding of the embedding: it has no bytes.
-        return self.read(state, self.pieces[token_id] if token_id < len(self.pieces) else b"")
+        text = self.pieces[token_id] if token_id < len(self.pieces) else b""
+        return self.read(state, text, closing=token_id in self._closing_ids)
 
-    def read(self, state: State, text: bytes) -> tuple[State, tuple[Match, ...]]:
-        """Read a run of bytes, as ``step`` does a token's."""
+    def read(self, state: State, text: bytes, *, closing: bool = False) -> tuple[State, tuple[Match, ...]]:
+        """Read a run of bytes, as ``step`` does a token's. However a text is cut, it is read alike.
+
+        ``closing``: the bytes are those of an added token with which the end of thinking ends.
+        """
+        position = state.position + len(text)
+        if state.answering:
+            return state._replace(position=position), ()
+        block, fence, line, begins, spent = state.block, state.fence, state.line, state.begins, state.spent
         data = state.tail + text
-        origin = state.position - len(state.tail)
-        block, answering, spent = state.block, state.answering, state.spent
+        origin = position - len(data)  # of data's offsets
         matches: list[Match] = []
-        start = spent
-        while found := (self._prose if block is Block.PROSE else self._closing).search(data, start):
-            start = found.end()
-            kind, word = None, b""
-            if block is not Block.PROSE:
-                kind = MarkerKind.CODE_CLOSE if block is Block.CODE else None
-                block = Block.PROSE
-            elif found["language"] is not None:
-                start -= 1  # the newline may be the first byte of the closing fence
-                word = found["language"].lower()
-                if word in self._languages:
-                    kind, block = MarkerKind.CODE_OPEN, Block.CODE
-                elif self._line_begins.search(data, 0, found.start()):
-                    block = Block.OTHER
-            elif found.group() in self._ends:
-                kind, answering = MarkerKind.THINK_END, True
-            elif self._in_fence_line.search(data, 0, found.start()):
-                continue  # the end of the line is still to come
-            else:
+        at = len(state.tail)
+        while at < len(data):
+            at, piece = (data.find(b"\n", at) + 1 or len(data)), at
+            line += data[piece:at]
+            start = at - len(line)  # where the line begins
+            if block is Block.CODE and fence and begins and (closed := fence.closed_by(line)):
+                matches.append(Match(MarkerKind.CODE_CLOSE, origin + start - 1, origin + start + closed, ""))
+                block, fence, spent = Block.PROSE, None, start + closed
+                line, begins, start = line[closed:], False, spent
+            while found := (self._prose if block is Block.PROSE else self._inside).search(data, spent, at):
+                before = line[: max(found.start() - start, 0)]
+                begun = begins and len(before) <= LONGEST_LINE
+                before, spent = before[-LONGEST_LINE:], found.end()
                 kind, word = MarkerKind.CONNECTIVE, found.group()
-            spent = start
-            if kind is not None:
+                if word in self._ends:
+                    token = closing and spent == len(data)
+                    if block is not Block.PROSE and not self._ends_block(word, before, begun, token):
+                        spent = found.start() + 1
+                        continue
+                    kind, word = MarkerKind.THINK_END, b""
+                elif may_open(before, begins=begun):
+                    continue
                 matches.append(Match(kind, origin + found.start(), origin + found.end(), word.decode()))
-        cut = max(0, len(data) - self._keep)
+                if kind is MarkerKind.THINK_END:
+                    return State(answering=True, position=position), tuple(matches)
+            begins = begins and len(line) <= self._longest
+            line = line[-self._longest :]
+            if line.endswith(b"\n"):
+                inside = block is not Block.PROSE
+                block, fence, opened = self._line_ended(block, fence, line, begins)
+                if inside and block is Block.PROSE:
+                    spent = max(spent, at - 1)  # no connective is found in the block, but its last byte may begin one
+                if opened is not None:
+                    begin = origin + at - len(line) + opened.begin
+                    matches.append(Match(MarkerKind.CODE_OPEN, begin, origin + at, opened.language))
+                line, begins = b"", True
+        cut = max(0, len(data) - self._reach - 1)  # a byte more: what a connective's first letter stands behind
         # What is decided must not be asked again once that context is out of sight.
-        spent = max(spent, len(data) - self._reach)
-        return State(block, answering, data[cut:], state.position + len(text), spent - cut), tuple(matches)
+        spent = max(spent, len(data) - self._reach) - cut
+        return State(block, False, fence, line, begins, data[cut:], spent, position), tuple(matches)
+
+    def _ends_block(self, end: bytes, before: bytes, begins: bool, token: bool) -> bool:
+        """Whether an end of thinking counts inside a block, behind so much of its line; ``token``: as an added token."""
+        if end in self._added_ends:
+            return token
+        before = before.rstrip(b" \t")
+        return b"\n" in end or (begins and not before) or before.endswith((b"```", b"~~~"))
+
+    def _line_ended(
+        self, block: Block, fence: Fence | None, line: bytes, begins: bool
+    ) -> tuple[Block, Fence | None, Opening | None]:
+        """Where the text stands after a line, and what opened there, if it is run."""
+        if block is Block.CODE:
+            return block, fence, None
+        opened = opening(line, begins=begins)
+        if opened is not None and (fence is None or opened.fence.run.startswith(fence.run)):
+            if is_one_of(opened.language, self._languages):
+                return Block.CODE, opened.fence, opened
+            if fence is None and not opened.behind_prose:
+                return Block.OTHER, opened.fence, None
+        if fence is not None and begins and (closed := fence.closed_by(line)):
+            rest = line[closed:].lstrip(fence.run[:1])
+            if rest[:1].isspace():  # words may follow a closing fence, a language would
+                return Block.PROSE, None, None
+        return block, fence, None
 
     def inserted(self, state: State, text: bytes, *, may_open: bool) -> tuple[State, tuple[Match, ...]]:
         """Pass over text that was put in, not generated: no marker spans the seam.
 
-        With ``may_open`` (a hint) the text may end inside a code block, and its fences are among the matches;
-        otherwise (a tool's output) prose goes on after it, whatever fences it spells.
+        With ``may_open`` (a hint) the text may close a block and end inside another, and its fences are among the
+        matches; otherwise (a tool's output) prose goes on after it, whatever fences it spells.
         """
-        after, found = self.read(State(position=state.position), text) if may_open else (State(), ())
+        before = State(state.block, False, state.fence, position=state.position)
+        after, found = self.read(before, text) if may_open else (State(), ())
         fences = tuple(match for match in found if match.kind in (MarkerKind.CODE_OPEN, MarkerKind.CODE_CLOSE))
+        begins = text.endswith(b"\n") if text else state.begins and not state.line  # a fence may, on either side
         tail = text[-1:] or state.tail[-1:]
-        spent = 0 if tail == b"\n" else len(tail)  # a line break is where a fence may begin, on either side
-        return State(after.block, state.answering, tail, state.position + len(text), spent), fences
+        position = state.position + len(text)
+        if state.answering:
+            return state._replace(position=position), fences
+        return State(after.block, False, after.fence, b"", begins, tail, len(tail), position), fences
+
+
+def _any_of(patterns: Sequence[bytes]) -> re.Pattern[bytes]:
+    return re.compile(b"|".join(patterns) or rb"(?!)")
 
 
 def _reachable(words: list[bytes]) -> list[bytes]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import final
 
-from start_agent.markers import Block, MarkerKind, Match, Matcher, State
+from start_agent.markers import MarkerKind, Match, Matcher, State
 from start_agent.ngrams import ngram_hashes
 
 _NGRAM = 16  # tokens: seldom said twice in a row where nothing repeats
@@ -211,4 +211,4 @@ class Watch:
         return max(0, bisect_right(self._states, position, key=lambda state: state.position) - 1)
 
     def _thinking(self, state: State) -> bool:
-        return state.block is Block.PROSE and not state.answering
+        return not state.answering

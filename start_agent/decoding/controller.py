@@ -22,6 +22,7 @@ from hints import Domain, HintLibrary, Placement, join
 from start_agent.answers import last_boxed, last_code_block
 from start_agent.decoding.settings import DecodingSettings
 from start_agent.errors import QuestionError
+from start_agent.fences import program
 from start_agent.markers import MarkerKind, Match, Matcher, State
 from start_agent.phases import Phase, phase_of
 from start_agent.prompts import Prompt
@@ -171,9 +172,8 @@ class Controller:
 
     @property
     def _code(self) -> str:
-        """The code of the block that has just closed: all up to the line of its closing fence."""
-        code = bytes(self._text[self._code_begins : self._code_ends])
-        return code.decode("utf-8", errors="replace")
+        """The code of the block that has just closed: all up to the line of its closing fence, not indented."""
+        return program(bytes(self._text[self._code_begins : self._code_ends]))
 
     def _read(self, token_ids: tuple[int, ...]) -> None:
         """Follow the markers in what the model wrote."""
@@ -204,8 +204,11 @@ class Controller:
         settings = self.settings
         template = settings.template if settings.domain is Domain.CODE else None
         hint = self._hints.choose(self._random, settings.domain, placement, template=template)
-        tail = bytes(self._text[-64:]).decode("utf-8", errors="ignore")
-        return self._insert(SpanKind.HINT, join(tail, hint), hint.id, span)
+        closing = ""
+        if self._state.fence is not None:  # of a block that the model left open
+            closing = ("" if self._text.endswith(b"\n") else "\n") + self._state.fence.run.decode() + "\n"
+        tail = closing or bytes(self._text[-64:]).decode("utf-8", errors="ignore")
+        return self._insert(SpanKind.HINT, closing + join(tail, hint), hint.id, span)
 
     def _insert(self, kind: SpanKind, text: str, cause: str, *before: Span) -> Step:
         """Add text that the model did not write, encoded on its own, and let the model go on."""

@@ -8,6 +8,7 @@ from functools import cached_property
 from itertools import accumulate
 from typing import NamedTuple
 
+from start_agent.fences import program
 from start_agent.markers import CONNECTIVES, LANGUAGES, MarkerKind, Markers, Match, Matcher, State
 from start_agent.tokenizer import Tokenizer
 from start_agent.trace import SpanKind, Trace
@@ -72,8 +73,7 @@ class Reading:
             if span.kind in (SpanKind.TOOL_OUTPUT, SpanKind.NOTICE) and opened is not None:
                 fence, hint = opened
                 end = max(closed, fence.end)
-                code = bytes(text[fence.end : end]).decode("utf-8", errors="replace")
-                self.cells.append(Cell(code, fence.begin, fence.end, end, at, hint))
+                self.cells.append(Cell(program(bytes(text[fence.end : end])), fence.begin, fence.end, end, at, hint))
                 opened = None
             piece = self.tokenizer.bytes_of(span.token_ids)
             matches: tuple[Match, ...]

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from start_agent.markers import Block, MarkerKind, Match, Matcher, State
+from start_agent.markers import MarkerKind, Match, Matcher, State
 from start_agent.tokenizer import Tokenizer
 from start_agent.watch import Armed, Repetition, Stop, StopKind, Watch
 from tests.support import reference
@@ -38,7 +38,7 @@ PIECES = [
     ),
     *(b"python", b"\n", b"\n\n", b" ", b"x", b".", b"js", b"```\n</think>\n", b"x</think> Wait, ", b"`\nWait, x"),
 ]
-MATCHER = Matcher(cast(Tokenizer, SimpleNamespace(pieces=PIECES)))
+MATCHER = Matcher(cast(Tokenizer, SimpleNamespace(pieces=PIECES, added={})))
 TOKENS = st.lists(st.integers(1, len(PIECES) - 1), max_size=20)
 TURNS = st.tuples(TOKENS, st.booleans(), TOKENS).map(lambda parts: [*parts[0], *([EOS] * parts[1]), *parts[2]])
 ARMED = st.builds(
@@ -79,7 +79,7 @@ def expected_stop(token_ids: Sequence[int], rule: Armed) -> Stop | None:
     for count, token_id in enumerate(token_ids, 1):
         before = reference.read(text[: ends[count - 1]])
         if token_id == EOS:
-            replaced = rule.replace and before.block is Block.PROSE and not before.answering
+            replaced = rule.replace and not before.answering
             return Stop(StopKind.EOS, count - 1 if replaced else count)
         for match in reference.read(text[: ends[count]]).matches[len(before.matches) :]:
             if not thinking:
@@ -138,7 +138,7 @@ def test_a_replaced_end_of_thinking_goes_with_every_token_that_holds_a_part(
     before: list[int], cut: int, spare: str, after: list[int]
 ) -> None:
     tag = [spare.encode() + b"</think>"[:cut], b"</think>"[cut:] + b"\n"]
-    matcher = Matcher(cast(Tokenizer, SimpleNamespace(pieces=[*PIECES, *tag])))
+    matcher = Matcher(cast(Tokenizer, SimpleNamespace(pieces=[*PIECES, *tag], added={})))
     # After a text without marks, where the tag is the first.
     before = [token_id for token_id in before if not set(PIECES[token_id]) & set(b"<`>h/")]
     watch = Watch(matcher, State(), armed(replace=True))
@@ -151,9 +151,9 @@ def test_a_replaced_end_of_thinking_goes_with_every_token_that_holds_a_part(
 def test_the_end_of_sequence_is_kept_unless_it_is_replaced() -> None:
     assert run(Watch(MATCHER, State(), armed()), [*ids("x"), EOS])[0] == Stop(StopKind.EOS, 2)
     assert run(Watch(MATCHER, State(), armed(replace=True)), [*ids("x"), EOS])[0] == Stop(StopKind.EOS, 1)
-    # Inside a block, and after thinking, there is nothing to go on with.
     in_code = ids("```python\n", "x")
-    assert run(Watch(MATCHER, State(), armed(replace=True)), [*in_code, EOS])[0] == Stop(StopKind.EOS, 3)
+    assert run(Watch(MATCHER, State(), armed(replace=True)), [*in_code, EOS])[0] == Stop(StopKind.EOS, 2)
+    # After thinking there is nothing to go on with.
     answering = State(answering=True)
     assert run(Watch(MATCHER, answering, armed(replace=True)), [*ids("x"), EOS])[0] == Stop(StopKind.EOS, 2)
 
@@ -260,7 +260,7 @@ def test_random_text_does_not_repeat(seed: int) -> None:
 @given(period=st.integers(1, 128), said=st.integers(0, 60), recent=st.integers(0, 700))
 def test_a_turn_that_repeats_itself_is_stopped_in_time(period: int, said: int, recent: int) -> None:
     rule = Repetition()
-    matcher = Matcher(cast(Tokenizer, SimpleNamespace(pieces=[])))
+    matcher = Matcher(cast(Tokenizer, SimpleNamespace(pieces=[], added={})))
     text = [*range(1000, 1000 + said), *[1 + token % period for token in range(2 * rule.window)]]
     before, turn = text[:recent], text[recent:]
     watch = Watch(matcher, State(), armed(repetition=rule), before)

@@ -11,7 +11,7 @@ import pytest
 
 from hints import HintLibrary
 from sandbox import FakeSandbox, KernelStartError, Outcome, Result
-from start_agent.decoding.controller import CALLS_USED_UP, EMPTY_OUTPUT
+from start_agent.decoding.controller import CALLS_USED_UP, EMPTY_OUTPUT, Controller, Finish, RunCode, Step
 from start_agent.decoding.replay import replay
 from start_agent.decoding.settings import DecodingSettings
 from start_agent.decoding.solver import Solver
@@ -19,8 +19,12 @@ from start_agent.engines.base import Turn, TurnRequest
 from start_agent.engines.scripted import ScriptedEngine, byte_tokenizer
 from start_agent.errors import ConfigError, EngineError, PromptError, ReplayError
 from start_agent.events import CellFinished, CellStarted, ModelText, SpanAdded, TraceFinished
+from start_agent.markers import Matcher
 from start_agent.phases import Phase
+from start_agent.prompts import Prompt
+from start_agent.tokenizer import Tokenizer
 from start_agent.trace import Span, SpanKind, Trace, TraceOutcome
+from start_agent.watch import Watch
 
 TOKENIZER = byte_tokenizer()
 BARE: dict[str, Any] = {"hints": False}
@@ -193,6 +197,83 @@ async def test_connectives_inside_code_are_left_alone() -> None:
     trace = await solve([code, "</think>\\boxed{1}"], box, hint_probability=1, rounds=0)
     assert box.codes == ["# Wait, what\nprint('Wait, </think>')"]
     assert not list(trace.of_kind(SpanKind.HINT))
+
+
+@pytest.mark.parametrize("block", ["```text\n1 | 2\n", "~~~\nx", "```python\nprint(1)", "- a\n    ````\n    x\n"])
+@pytest.mark.parametrize("end", ["\n</think>\n\n", ""])
+async def test_a_block_that_is_never_closed_costs_neither_hints_nor_cells(block: str, end: str) -> None:
+    box = FakeSandbox(lambda code: "5")
+    script = [f"Let me see.\n{block}{end}", "print(2+3)\n```", "So 5. ```py\nx\n```", "</think>\\boxed{5}"]
+    trace = await solve(script, box, max_hints=0, rounds=1)
+    assert kinds(trace) == ["prompt", "model", "hint", "model", "tool_output", "model", "tool_output", "model"]
+    fence = block.strip("- a\n 1|2x")[:4].strip("pt\n")
+    assert text(trace, SpanKind.HINT).lstrip("\n").startswith(f"{fence}\n")
+    assert box.codes == ["print(2+3)", "x"]
+    assert trace.answer == "5"
+
+
+async def test_a_block_that_is_not_closed_does_not_hide_later_cells() -> None:
+    box = FakeSandbox(lambda code: "5")
+    script = [
+        "```text\nn | f(n)\n\nSo:\n1. Compute:\n\n    ``` python\n    for n in (1, 2):\n        print(n)\n    ```",
+        "ok</think>1",
+    ]
+    await solve(script, box, **BARE)
+    assert box.codes == ["for n in (1, 2):\n    print(n)"]
+
+
+@pytest.mark.parametrize(
+    ("block", "code"),
+    [
+        ("    ```python\n    x = '''\n  a\n    '''\n    y\n    ```", "x = '''\na\n'''\ny"),
+        ("\t```py\n\tif x:\n\t\ty\n\t```", "if x:\n\ty"),
+        ("```python\n  x\n  y\n```", "x\ny"),
+        ("```python\r\nx\r\ny\r\n```", "x\ny"),
+        ("```python\n    # first\nfor x in y:\n    z\n```", "    # first\nfor x in y:\n    z"),
+        ("~~~python\n```\nx\n~~~", "```\nx"),
+        ("````python\ns = '```'\n```\n````", "s = '```'\n```"),
+    ],
+)
+async def test_what_runs_is_not_indented(block: str, code: str) -> None:
+    box = FakeSandbox(lambda code: "5")
+    await solve([f"Look:\n{block}", "ok</think>1"], box, **BARE)
+    assert box.codes == [code]
+
+
+async def test_the_channels_of_harmony() -> None:
+    """Hints go into the analysis channel, in place of the step to the final one, which is left alone."""
+    step = "<|end|><|start|>assistant<|channel|>final<|message|>"
+    tokenizer = byte_tokenizer()
+    tokenizer.backend.add_special_tokens(["<|end|>", "<|start|>", "<|channel|>", "<|message|>"])
+    tokenizer = Tokenizer(tokenizer.backend, eos_ids=tokenizer.eos_ids)
+    settings = DecodingSettings(max_hints=0, rounds=1)
+    prompt = Prompt(tuple(tokenizer.encode("2+3?")))
+    matcher = Matcher(tokenizer, settings.markers(step))
+    controller = Controller(
+        prompt,
+        tokenizer=tokenizer,
+        matcher=matcher,
+        hints=HintLibrary.builtin(),
+        settings=settings,
+        seed=0,
+        context_length=9999,
+    )
+    controller.start()
+
+    def turn(text: str) -> Step:
+        armed, state = controller._armed, controller._state
+        assert armed is not None
+        watch, ids = Watch(matcher, state, armed), tokenizer.encode_template(text)
+        stop = next(filter(None, map(watch.push, ids)))
+        return controller.turn_ended(tuple(ids[: stop.keep]), stop.kind)
+
+    hinted = turn(f"<|channel|>analysis<|message|>Five?{step}5")
+    assert [span.kind for span in hinted.spans] == [SpanKind.MODEL, SpanKind.HINT]
+    assert tokenizer.decode(hinted.spans[0].token_ids).endswith("Five?")
+    assert isinstance(turn("print(2+3)\n```").action, RunCode)
+    controller.tool_returned("5", "ok")
+    final = turn(f"So 5.{step}```python\nprint(5)\n```\nWait, \\boxed{{5}}<|im_end|>")
+    assert final.action == Finish(TraceOutcome.ANSWERED, "5")
 
 
 async def test_code_hints_begin_the_cell() -> None:

@@ -85,7 +85,7 @@ def test_a_trace_keeps_its_promises(seed: int, options: DecodingSettings, contex
             for token_id in span.token_ids:
                 state, _ = matcher.step(state, token_id)
         else:
-            assert state.block is Block.PROSE
+            assert state.block is Block.PROSE or ".end_of_think." in span.cause  # which closes a block that is open
             assert not state.answering
             assert max(span.token_ids) < 256
             encoded = TOKENIZER.bytes_of(span.token_ids)

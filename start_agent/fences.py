@@ -15,7 +15,6 @@ One reading for the thoughts, which come as a stream (``markers.py``), and for t
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Collection
 from typing import NamedTuple
@@ -109,9 +108,15 @@ def program(block: bytes) -> str:
     lines = block.decode("utf-8", errors="replace").replace("\r\n", "\n").removesuffix("\r").split("\n")
     first = next((line for line in lines if line.strip() and not line.lstrip().startswith("#")), "")
     margin = first[: len(first) - len(first.lstrip(" \t"))]
-    return (
-        "\n".join(line[len(os.path.commonprefix((margin, line))) :] for line in lines) if margin else "\n".join(lines)
-    )
+    return "\n".join(line[_shared(margin, line) :] for line in lines)
+
+
+def _shared(margin: str, line: str) -> int:
+    """How many characters of the margin a line begins with."""
+    length = 0
+    while length < len(margin) and line[length : length + 1] == margin[length]:
+        length += 1
+    return length
 
 
 def _language(info: bytes) -> str:

@@ -188,7 +188,7 @@ class Matcher:
         return State(block, False, fence, line, begins, data[cut:], spent, position), tuple(matches)
 
     def _ends_block(self, end: bytes, before: bytes, begins: bool, token: bool) -> bool:
-        """Whether an end of thinking counts inside a block, behind so much of its line; ``token``: as an added token."""
+        """Whether an end of thinking counts inside a block; ``before`` is its line, ``token``: it ends a token added."""
         if end in self._added_ends:
             return token
         before = before.rstrip(b" \t")

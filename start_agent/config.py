@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import json
 import types
 from collections.abc import Collection, Hashable, Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -202,7 +204,7 @@ def flags(options: BaseModel, *, leave_out: Collection[str] = ()) -> list[str]:
 
 def words_of(flag: str, value: object) -> list[str]:
     """A flag with its value, in one word where the value would be taken for a flag."""
-    text = str(getattr(value, "value", value))
+    text = json.dumps(value) if isinstance(value, Mapping) else str(getattr(value, "value", value))
     return [f"{flag}={text}"] if text.startswith("-") else [flag, text]
 
 
@@ -220,14 +222,16 @@ def _metavar(kind: Any) -> str:
         return "WORD"
     if hasattr(kind, "__members__"):
         return "{" + ",".join(str(member.value) for member in kind) + "}"
-    return {int: "N", float: "X", Path: "PATH"}.get(kind, "TEXT")
+    if get_origin(kind) is dict:
+        return "JSON"
+    return {int: "N", float: "X", Path: "PATH", date: "DATE"}.get(kind, "TEXT")
 
 
 def _default_text(field: FieldInfo) -> str:
     if field.is_required():
         return " (required)"
     default = field.default
-    if default is None or default in ("", ()):
+    if default is None or default in ("", (), {}):
         return ""
     if isinstance(default, tuple):
         default = " ".join(map(str, default))

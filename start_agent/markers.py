@@ -42,6 +42,7 @@ class MarkerKind(StrEnum):
     CONNECTIVE = "connective"
     CODE_OPEN = "code_open"
     CODE_CLOSE = "code_close"
+    THINK_START = "think_start"
     THINK_END = "think_end"
 
 
@@ -74,6 +75,7 @@ class State(NamedTuple):
         line: the end of the current line, from where a fence may begin; all of it where ``begins`` says so.
         tail: the last bytes, for markers that go on; what begins in its first ``spent`` bytes is decided already.
         position: how many bytes were read.
+        unopened: it has not begun yet; until then the text is read as an answer is.
     """
 
     block: Block = Block.PROSE
@@ -84,6 +86,7 @@ class State(NamedTuple):
     tail: bytes = b""
     spent: int = 0
     position: int = 0
+    unopened: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +98,13 @@ class Markers:
         think_ends: the spellings of the end of thinking. One may be several tokens long, as the step from one channel
             to another is; a hint replaces all of it.
         languages: tags of the code blocks that are run, in lower case.
+        think_start: what opens the thinking, for a text whose state says that it is ``unopened``.
     """
 
     connectives: tuple[str, ...] = CONNECTIVES
     think_ends: tuple[str, ...] = ("</think>",)
     languages: tuple[str, ...] = LANGUAGES
+    think_start: str = ""
 
 
 class Matcher:
@@ -108,6 +113,7 @@ class Matcher:
     def __init__(self, tokenizer: Tokenizer, markers: Markers | None = None) -> None:
         self.markers = markers or Markers()
         self.pieces: Sequence[bytes] = tokenizer.pieces
+        self._start = self.markers.think_start.encode()
         self._languages = frozenset(language.lower() for language in self.markers.languages)
         ends = [end.encode() for end in self.markers.think_ends if end]
         # What completes earlier is found first; of those that end together, the one that begins first.
@@ -141,6 +147,8 @@ class Matcher:
         """
         position = state.position + len(text)
         if state.answering:
+            if state.unopened:
+                return self._until_start(state, text, closing)
             return state._replace(position=position), ()
         block, fence, line, begins, spent = state.block, state.fence, state.line, state.begins, state.spent
         data = state.tail + text
@@ -186,6 +194,18 @@ class Matcher:
         # What is decided must not be asked again once that context is out of sight.
         spent = max(spent, len(data) - self._reach) - cut
         return State(block, False, fence, line, begins, data[cut:], spent, position), tuple(matches)
+
+    def _until_start(self, state: State, text: bytes, closing: bool) -> tuple[State, tuple[Match, ...]]:
+        """Pass over an answer until the thinking opens, and read on from there."""
+        data, position = state.tail + text, state.position + len(text)
+        begin = data.find(self._start)
+        if begin < 0:
+            tail = data[max(0, len(data) - len(self._start) + 1) :]
+            return state._replace(tail=tail, position=position), ()
+        end = begin + len(self._start)
+        opened = position - len(data) + end
+        after, found = self.read(State(position=opened), data[end:], closing=closing)
+        return after, (Match(MarkerKind.THINK_START, opened - len(self._start), opened, ""), *found)
 
     def _ends_block(self, end: bytes, before: bytes, begins: bool, token: bool) -> bool:
         """Whether an end of thinking counts inside a block; ``before`` is its line, ``token``: it ends a token added."""

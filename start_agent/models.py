@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from start_agent.digests import MODEL_CONFIG, model_digest
 from start_agent.errors import MissingExtraError, ModelError
@@ -21,7 +23,71 @@ class ModelChoice:
     instruction: str
 
 
-def resolve(name: str) -> ModelChoice:
+@dataclass(frozen=True, slots=True)
+class ModelConfigs:
+    """What a model's JSON files say besides its tokenizer and its weights.
+
+    Attributes:
+        eos_ids: ids that end a sequence, of ``generation_config.json`` and ``config.json`` together.
+        generation: ``generation_config.json``.
+        commit: of the hub, from which they come; None of a local folder.
+    """
+
+    eos_ids: frozenset[int]
+    generation: dict[str, Any]
+    commit: str | None
+
+
+def read_configs(location: str, revision: str | None = None) -> ModelConfigs:
+    """The JSON files of a model's folder, or of a model of the hub; a file that is not there says nothing."""
+    generation, _ = _read_json(location, "generation_config.json", revision)
+    config, commit = _read_json(location, MODEL_CONFIG, revision)
+    parts = [generation, config, config.get("text_config")]
+    found = [part.get("eos_token_id") for part in parts if isinstance(part, dict)]
+    ids = (one for value in found for one in (value if isinstance(value, list) else [value]))
+    return ModelConfigs(frozenset(one for one in ids if type(one) is int), generation, commit)
+
+
+def _read_json(location: str, name: str, revision: str | None) -> tuple[dict[str, Any], str | None]:
+    """A JSON object of a model, and the commit of the hub that it comes from."""
+    path, commit = Path(location) / name, None
+    try:
+        if not Path(location).is_dir():
+            path, commit = _of_the_hub(location, name, revision)
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}, commit
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot read the {name} of {location!r}: {first_line(error)}") from error
+    return content if isinstance(content, dict) else {}, commit
+
+
+@lru_cache
+def _of_the_hub(name: str, file: str, revision: str | None) -> tuple[Path, str | None]:
+    """A file of a model of the hub, and its commit. Raises ``FileNotFoundError``."""
+    from transformers.utils.hub import cached_file, extract_commit_hash
+
+    silent = ("gated_repo", "missing_entries", "connection_errors")
+    quiet: dict[str, Any] = {f"_raise_exceptions_for_{what}": False for what in silent}
+    found = cached_file(name, file, revision=revision, **quiet)
+    if found is None:
+        raise FileNotFoundError(file)
+    return Path(found), extract_commit_hash(found, None)
+
+
+def locate(name: str) -> str:
+    """Where an engine loads a model from: the folder of an embedded or local one, or the name on the hub as it is."""
+    folder = weights_path(name) if name in EMBEDDED else Path(name).expanduser()
+    return str(folder) if folder.is_dir() else name
+
+
+def instruction_for(name: str) -> str:
+    """The instruction that follows each question to a model, unless the user says another. Raises ``ModelError``."""
+    folder = local_folder(name)
+    return BOXED_INSTRUCTION if folder is None else _instruction(folder / PROMPTING)
+
+
+def resolve(name: str, revision: str | None = None) -> ModelChoice:
     """An embedded reasoner (``pocket``, ``pocket-start``), a local folder, or a name of the hub.
 
     A folder may say in ``start_agent.json`` which instruction its model is used to: ``{"instruction": "..."}``.
@@ -29,13 +95,22 @@ def resolve(name: str) -> ModelChoice:
     Raises:
         ModelError: a path that does not exist or is no model's folder.
     """
-    path = local_folder(name)
-    if path is not None:
-        return ModelChoice(str(path), _instruction(path / PROMPTING))
+    return ModelChoice(find(name, revision), instruction_for(name))
+
+
+def find(name: str, revision: str | None = None) -> str:
+    """Where an engine loads a model from, as ``locate`` says; a name that only the hub can know is looked up there.
+
+    Raises:
+        ModelError: there is no such model here, and the hub does not know it or cannot be asked.
+    """
+    location = locate(name)
+    if Path(location).exists():
+        return location
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or not name.strip():
         raise ModelError(f"there is no folder {name!r}: name a model of the hub, a local folder, or 'pocket'")
-    _look_up(name)
-    return ModelChoice(name, BOXED_INSTRUCTION)
+    _look_up(name, revision)
+    return name
 
 
 def local_folder(name: str) -> Path | None:
@@ -82,7 +157,8 @@ def _instruction(path: Path) -> str:
     return instruction
 
 
-def _look_up(name: str) -> None:
+@lru_cache
+def _look_up(name: str, revision: str | None) -> None:
     """Refuse a name that the hub does not know, before loading tries and tries again."""
     try:
         from huggingface_hub import HfApi, try_to_load_from_cache
@@ -90,9 +166,9 @@ def _look_up(name: str) -> None:
     except ImportError as error:
         raise MissingExtraError("huggingface_hub", "transformers") from error
     try:
-        if isinstance(try_to_load_from_cache(name, "config.json"), str):
+        if isinstance(try_to_load_from_cache(name, MODEL_CONFIG, revision=revision), str):
             return
-        HfApi().model_info(name, timeout=10)
+        HfApi().model_info(name, revision=revision, timeout=10)
     except HFValidationError as error:
         raise ModelError(f"{name!r} is neither a folder nor a name of the hub") from error
     except Exception as error:  # whatever the hub's client and the HTTP library under it raise

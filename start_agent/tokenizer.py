@@ -1,17 +1,19 @@
-"""Token ids ↔ bytes, and the one way in which text becomes ids.
+"""Token ids ↔ bytes, and the ways in which text becomes ids.
 
-Two encoders, never mixed up: ``encode`` reads text as plain text, so that a special token that is spelled out in a
-question, a hint or a tool's output stays plain text; ``encode_template`` reads the fixed parts of a chat template,
-where special tokens are meant.
+``encode`` reads text as plain text, so that a special token that is spelled out in a hint or a tool's output stays
+plain text. ``encode_prompt`` reads a rendered chat template in one piece, as transformers does: the template's special
+tokens are meant, those spelled out in a question stay text.
+
+**Control tokens** are the added tokens, whether marked special or not (Qwen3's ``<think>`` is not), but for runs of
+blanks and line breaks (Gemma's): those are text like any other.
 """
 
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
-from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import tokenizers
@@ -30,6 +32,8 @@ class Tokenizer:
         eos_ids: the ids that end a generation.
         render_chat: messages → the text of a prompt that ends where the assistant begins; None where the model
             has no chat template.
+        generation: the model's ``generation_config.json``, as far as it is known.
+        commit: of the hub, from which it was loaded; None where it was not.
     """
 
     def __init__(
@@ -38,53 +42,64 @@ class Tokenizer:
         *,
         eos_ids: Iterable[int] = (),
         render_chat: ChatRenderer | None = None,
+        generation: Mapping[str, Any] | None = None,
+        commit: str | None = None,
     ) -> None:
         self.backend = backend
         self.eos_ids = frozenset(eos_ids)
         self.render_chat = render_chat
+        self.generation = dict(generation or {})
+        self.commit = commit
         self._description: dict[str, Any] = json.loads(backend.to_str())
         self._added = {row["id"]: row["content"] for row in self._description["added_tokens"]}
+        self._controls = {number: content for number, content in self._added.items() if not _is_blank(content)}
 
     @classmethod
-    def from_pretrained(cls, model: str) -> Tokenizer:
-        """Load the tokenizer of a model of the hub or of a local folder.
+    def from_pretrained(cls, model: str, *, revision: str | None = None) -> Tokenizer:
+        """Load the tokenizer of an embedded model, of a local folder or of a model of the hub.
+
+        Args:
+            model: its name or folder.
+            revision: a branch, tag or commit of the hub; its main branch where None.
 
         Raises:
             MissingExtraError: transformers is not installed.
             ModelError: there is no such tokenizer, or it has no fast form.
         """
         try:
-            from transformers import AutoTokenizer, GenerationConfig
+            from transformers import AutoTokenizer
         except ImportError as error:
             raise MissingExtraError("transformers", "transformers") from error
+        from start_agent.models import find, read_configs
+        from start_agent.templates import ChatTemplate
+
+        location = find(model, revision)
         try:
-            loaded = AutoTokenizer.from_pretrained(model)
+            loaded = AutoTokenizer.from_pretrained(location, revision=revision)
         except (OSError, ValueError) as error:
             raise ModelError(f"cannot load the tokenizer of {model!r}: {first_line(error)}") from error
         if not getattr(loaded, "is_fast", False):
             raise ModelError(f"the tokenizer of {model!r} has no fast form (tokenizer.json)")
-        eos_ids = {loaded.eos_token_id}
-        if not Path(model).is_dir() or (Path(model) / "generation_config.json").exists():
-            try:
-                configured = GenerationConfig.from_pretrained(model).eos_token_id
-            except (OSError, ValueError):
-                configured = None  # the file is optional: the tokenizer's own end token then stands alone
-            eos_ids |= set(configured) if isinstance(configured, list) else {configured}
-
-        def render(messages: list[Message]) -> str:
-            text = loaded.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-            return str(text)
-
+        configs = read_configs(location, revision)
+        eos_ids = {loaded.eos_token_id, *configs.eos_ids} - {None}
+        template = loaded.get_chat_template() if loaded.chat_template else ""
         return cls(
             loaded.backend_tokenizer,
-            eos_ids=(token_id for token_id in eos_ids if token_id is not None),
-            render_chat=render if loaded.chat_template else None,
+            eos_ids=eos_ids,
+            render_chat=ChatTemplate(template, loaded.apply_chat_template),
+            generation=configs.generation,
+            commit=configs.commit,
         )
 
     @property
     def added(self) -> Mapping[int, str]:
-        """The added tokens, special or not, and what they spell: text never holds their ids."""
+        """The added tokens, special or not, and what they spell."""
         return self._added
+
+    @property
+    def controls(self) -> Mapping[int, str]:
+        """The control tokens and what they spell: text never holds their ids."""
+        return self._controls
 
     @cached_property
     def pieces(self) -> Sequence[bytes]:
@@ -97,8 +112,8 @@ class Tokenizer:
         vocabulary = self.backend.get_vocab(with_added_tokens=True)
         pieces = [b""] * (max(vocabulary.values()) + 1)
         for token, token_id in vocabulary.items():
-            added = self._added.get(token_id)
-            pieces[token_id] = added.encode() if added is not None else to_bytes(token)
+            control = self._controls.get(token_id)
+            pieces[token_id] = control.encode() if control is not None else to_bytes(token)
         return pieces
 
     def bytes_of(self, token_ids: Iterable[int]) -> bytes:
@@ -111,7 +126,7 @@ class Tokenizer:
         return self.bytes_of(token_ids).decode("utf-8", errors="replace")
 
     def encode(self, text: str) -> list[int]:
-        """Plain text → ids. No id of an added token ever comes out, whatever the text spells.
+        """Plain text → ids. No id of a control token ever comes out, whatever the text spells.
 
         A lone surrogate, which is no Unicode text, is read as a question mark.
 
@@ -121,26 +136,109 @@ class Tokenizer:
         text = text.encode(errors="replace").decode()
         encoding = self._plain.encode(text, add_special_tokens=False)
         ids: list[int] = encoding.ids
-        if self._added.keys().isdisjoint(ids):
-            return ids
-        # Some vocabularies hold a special token as an ordinary piece too: break its spelling wherever it stands.
-        found = [span for token_id, span in zip(ids, encoding.offsets, strict=True) if token_id in self._added]
-        for begin, end in found:
-            if end - begin < 2:
+        for token_id, (begin, end) in zip(ids, encoding.offsets, strict=True):
+            if token_id in self._controls:
                 raise TokenizerError(f"the model's vocabulary has nothing for the character {text[begin:end]!r}")
-        edges = [0, *(begin + 1 for begin, _ in found), len(text)]
-        return [token_id for begin, end in pairwise(edges) for token_id in self.encode(text[begin:end])]
+        return ids
 
     def encode_template(self, text: str) -> list[int]:
-        """The fixed text of a chat template → ids, special tokens recognised. Never for anybody's input."""
-        ids: list[int] = self.backend.encode(text, add_special_tokens=False).ids
+        """Text in which special tokens are meant → ids. Never for anybody's input."""
+        ids: list[int] = self._whole.encode(text, add_special_tokens=False).ids
         return ids
+
+    def encode_prompt(self, text: str, written: Mapping[str, str]) -> list[int]:
+        """A rendered prompt → ids, as transformers encodes it; but what people wrote spells no control token.
+
+        Args:
+            text: the prompt, in which other characters stand in for the first ones of all control tokens wherever
+                people wrote them: what spells a control token here is the template's.
+            written: those characters, by the ones that stand in for them.
+
+        A character that the vocabulary has no piece for becomes its unknown token, as it does in transformers.
+        """
+        text = text.encode(errors="replace").decode()
+        table = str.maketrans(dict(written))
+        shown = text.translate(table)
+        encoding = self._whole.encode(shown, add_special_tokens=False)
+        ids: list[int] = encoding.ids
+        if not written or self._controls.keys().isdisjoint(ids):
+            return ids
+        meant = self._controls_of(self._whole.encode(text, add_special_tokens=False), text)
+        if self._controls_of(encoding, shown) == meant:
+            return ids
+        # People spelled a control token. Those of the template are known by names now that nobody can spell.
+        parts, at = list[str](), 0
+        for token_id, begin, end in meant:
+            content = self._controls[token_id]
+            place = text.find(content, begin, end)  # beside what it strips, which stays
+            parts += [text[at:place].translate(table), self._name(token_id)]
+            at = place + len(content)
+        parts.append(text[at:].translate(table))
+        backend = self._guarded
+        ids = backend.encode("".join(parts), add_special_tokens=False).ids
+        return [self._named.get(token_id, token_id) for token_id in ids]
+
+    def _controls_of(self, encoding: tokenizers.Encoding, text: str) -> list[tuple[int, int, int]]:
+        """The control tokens that a text spells: id, and where it begins and ends, with what it strips."""
+        return [
+            (token_id, begin, end)
+            for token_id, (begin, end) in zip(encoding.ids, encoding.offsets, strict=True)
+            if token_id in self._controls and self._controls[token_id] in text[begin:end]
+        ]
+
+    def _name(self, token_id: int) -> str:
+        return f"\ue000{self._nonce}{token_id}\ue001"
+
+    @cached_property
+    def _nonce(self) -> str:
+        return secrets.token_hex(16)
+
+    @cached_property
+    def _named(self) -> dict[int, int]:
+        """The ids of the control tokens, by those under which the guarded backend has them."""
+        renamed = self._guarded.get_vocab(with_added_tokens=True)
+        return {renamed[self._name(token_id)]: token_id for token_id in self._controls}
+
+    @cached_property
+    def _whole(self) -> tokenizers.Tokenizer:
+        if not (self._description["truncation"] or self._description["padding"]):
+            return self.backend
+        return tokenizers.Tokenizer.from_str(json.dumps(self._description | {"truncation": None, "padding": None}))
+
+    @cached_property
+    def _guarded(self) -> tokenizers.Tokenizer:
+        """The backend with its control tokens under names that no text spells."""
+        names = {content: self._name(token_id) for token_id, content in self._controls.items()}
+        return tokenizers.Tokenizer.from_str(json.dumps(_renamed(self._description, names)))
 
     @cached_property
     def _plain(self) -> tokenizers.Tokenizer:
         # `encode_special_tokens` would still match added tokens that are not marked special (Qwen3's <think>).
-        plain: dict[str, Any] = {"added_tokens": [], "truncation": None, "padding": None}
-        return tokenizers.Tokenizer.from_str(json.dumps(_without_prefix(self._description) | plain))
+        names = {content: self._name(token_id) for token_id, content in self._controls.items()}
+        return tokenizers.Tokenizer.from_str(json.dumps(_without_prefix(_renamed(self._description, names))))
+
+
+def _is_blank(content: str) -> bool:
+    """Whether an added token is a run of blanks, as SentencePiece may spell them, or of line breaks."""
+    return content.replace("\u2581", " ").isspace()
+
+
+def _renamed(description: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """A tokenizer's description with other names for some tokens, also where the model has them as ordinary pieces."""
+    model = dict(description["model"])
+    vocab = model["vocab"]
+    if isinstance(vocab, dict):
+        model["vocab"] = {names.get(piece, piece): token_id for piece, token_id in vocab.items()}
+    else:  # Unigram: pieces with scores
+        model["vocab"] = [[names.get(piece, piece), score] for piece, score in vocab]
+    if "merges" in model:
+        pairs = (merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"])
+        model["merges"] = [pair for pair in pairs if names.keys().isdisjoint((*pair, "".join(pair)))]
+    if model.get("unk_token") in names:
+        model["unk_token"] = names[model["unk_token"]]
+    added = [row | {"content": names.get(row["content"], row["content"])} for row in description["added_tokens"]]
+    other = {"model": model, "added_tokens": added, "post_processor": None, "truncation": None, "padding": None}
+    return description | other
 
 
 def first_line(error: BaseException) -> str:

@@ -180,7 +180,7 @@ class Watch:
             if stop is not None:
                 del self._states[stop.keep + 1 :]
                 break
-            thinking = thinking and match.kind is not MarkerKind.THINK_END
+            thinking = match.kind is MarkerKind.THINK_START or (thinking and match.kind is not MarkerKind.THINK_END)
         # A token that is kept is kept whole: with the markers behind the one that stopped the turn.
         self.matches += (match for match in matches if match.end <= self.state.position)
         return stop or self._repeats(token_id, count)

@@ -130,15 +130,7 @@ class Workbench:
         if template is None or settings.domain is not Domain.CODE or settings.template is not None:
             return self.solver
         if template not in self._templated:
-            self._templated[template] = Solver(
-                self.solver.engine,
-                self.solver.sandbox,
-                settings=settings.model_copy(update={"template": template}),
-                sampling=self.solver.sampling,
-                hints=self.solver.hints,
-                instruction=self.solver.instruction,
-                system=self.solver.system,
-            )
+            self._templated[template] = self.solver.changed(settings=settings.model_copy(update={"template": template}))
         return self._templated[template]
 
     async def _judge(self, job: Job, trace: Trace) -> Verdict:

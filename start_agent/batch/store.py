@@ -24,7 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from start_agent.batch.resume import ResumeRules
+from start_agent.batch.resume import ResumeRules, differences
 from start_agent.errors import BatchError, RunDirectoryError
 
 CONFIG, RECORDS, SUMMARY, LOCK = "config.json", "records.jsonl", "summary.json", "lock"
@@ -120,6 +120,33 @@ class RunDirectory:
                 if descriptor >= 0:
                     os.close(descriptor)
 
+    def settle(self, name: str, value: Any) -> None:
+        """Note what is known of the configuration once the model's tokenizer is there, or compare it with the note.
+
+        Args:
+            name: in ``config.json``, beside the configuration.
+            value: JSON-able.
+
+        Raises:
+            RunDirectoryError: the records were made with another value.
+            BatchError: it cannot be written.
+        """
+        path = self.path / CONFIG
+        content = json.loads(path.read_bytes())
+        noted = content.get(name)
+        if noted is not None and self.done:
+            if different := differences({name: noted}, {name: value}):
+                raise RunDirectoryError(
+                    f"{self.path} holds a run with other prompts ({'; '.join(different)}): the model, "
+                    "its tokenizer or its chat template has changed since. Name another --output-dir, or bring back "
+                    "the old ones"
+                )
+        elif noted != value:
+            try:
+                write_whole(path, content | {name: value})
+            except OSError as error:
+                raise BatchError(f"cannot write {path}: {error.strerror}") from error
+
     def append(self, record: Mapping[str, Any]) -> None:
         """Add a record: when this returns, killing the process does not lose it.
 
@@ -191,6 +218,14 @@ class RunDirectory:
         if size > self._size:
             self.recovered = size - self._size
             os.ftruncate(self._file, self._size)
+
+
+def read_note(path: Path, name: str) -> Any:
+    """What ``RunDirectory.settle`` noted under a name; None where it noted nothing."""
+    try:
+        return json.loads((path / CONFIG).read_bytes()).get(name)
+    except (OSError, ValueError, AttributeError):
+        return None  # what is wrong with it, opening the directory says
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict
+from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,16 @@ from hints import Domain
 from sandbox import most_kernels
 from start_agent import config
 from start_agent.batch.options import BatchOptions, RayOptions
-from start_agent.cli.solving import SolveOptions, add_options, open_solver, resolved, run_to_end
+from start_agent.cli.solving import (
+    SolveOptions,
+    add_options,
+    chat_options,
+    open_solver,
+    resolved,
+    revision_of,
+    run_to_end,
+    sampling_of,
+)
 from start_agent.digests import file_digest
 from start_agent.engines.factory import OPTIONS, EngineChoice
 from start_agent.models import local_digests
@@ -54,6 +64,8 @@ class RunOptions(BaseModel):
     output_dir: Path = Field(description="the run directory: new, or that of the same run")
 
 
+_PROMPT = "prompt"  # the note in config.json of what the prompts are made with
+
 _OWN: dict[str, type[BaseModel]] = {"run": RunOptions, "batch": BatchOptions, "data": DataOptions, "ray": RayOptions}
 _MAY_CHANGE = config.runtime_names(BatchOptions, DataOptions, RayOptions, *OPTIONS.values())
 _EXAMPLES += ", ".join("--" + name.replace("_", "-") for name in sorted(_MAY_CHANGE)) + ".\n"
@@ -82,7 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
 async def _batch(arguments: argparse.Namespace) -> int:
     from start_agent.batch.resume import ResumeRules
     from start_agent.batch.runner import anything_owed
-    from start_agent.batch.store import RunDirectory
+    from start_agent.batch.store import RunDirectory, read_note
     from start_agent.batch.tally import Tally
     from start_agent.tasks import resolve_task, stream
 
@@ -91,6 +103,10 @@ async def _batch(arguments: argparse.Namespace) -> int:
         arguments.domain = Domain.CODE  # nobody has said which hints: those for programs
     groups = resolved(arguments, _OWN)
     path = config.of_type(RunOptions, groups).output_dir
+    if config.of_type(SolveOptions, groups).chat_template_date is None:
+        # Prompts that print the day print that of the first start; workers on other machines are told it.
+        noted = (read_note(path, _PROMPT) or {}).get("day")
+        arguments.chat_template_date = noted or date.today().isoformat()
     data, options = config.of_type(DataOptions, groups), config.of_type(BatchOptions, groups)
     rules = ResumeRules.of({title: type(group) for title, group in groups.items()})
     with RunDirectory.open(path, _configuration(groups), versions=versions(), rules=rules) as directory:
@@ -124,6 +140,7 @@ async def _solve_owed(
     from start_agent.cli.progress import Progress
     from start_agent.tasks import stream
 
+    directory.settle(_PROMPT, await asyncio.to_thread(_prompt_note, resolved(arguments, _OWN)))
     async with AsyncExitStack() as stack:
         bench: Bench
         if cluster.ray is None:
@@ -141,7 +158,6 @@ async def open_bench(
 ) -> AsyncGenerator[Workbench, None]:
     """What solves and grades: in this process, or in that of a Ray worker."""
     from start_agent.batch.bench import Workbench
-    from start_agent.decoding.solver import Solver
 
     kernels = min(options.kernels or max(most_kernels() // 2, 1), options.concurrency)
     async with AsyncExitStack() as stack:
@@ -149,14 +165,7 @@ async def open_bench(
         instruction = solve_options.instruction
         if instruction is None and not opened.instruction:
             instruction = ""  # the model wants the bare question, whatever its kind
-        solver = Solver(
-            opened.engine,
-            opened.sandbox,
-            settings=opened.settings,
-            sampling=opened.sampling,
-            hints=opened.hints,
-            system=opened.system,
-        )
+        solver = opened.changed(instruction="")
         grade = await _open_grader(stack, kind, solver, kernels, solve_options.unsafe_no_isolation)
         yield Workbench(solver, grade, seed=solve_options.seed, instruction=instruction, retries=options.retries)
 
@@ -219,6 +228,18 @@ def _total(data: DataOptions, options: BatchOptions) -> int | None:
     return problems and problems * options.samples
 
 
+def _prompt_note(groups: Mapping[str, BaseModel]) -> dict[str, Any]:
+    """What a run's prompts are made with: a probe's hash, the day that they print, and the model's commit."""
+    from start_agent.prompts import ChatFormat
+    from start_agent.tokenizer import Tokenizer
+
+    options = config.of_type(SolveOptions, groups)
+    tokenizer = Tokenizer.from_pretrained(options.model, revision=revision_of(groups))
+    chat = ChatFormat(tokenizer, chat_options(options))
+    note = {"sha256": chat.digest(options.system), "commit": tokenizer.commit}
+    return note | ({"day": str(options.chat_template_date)} if chat.prints_day else {})
+
+
 def _configuration(groups: Mapping[str, BaseModel]) -> dict[str, Any]:
     """What decides the records: all options but the ``Runtime`` ones, and the content of what they name."""
     from start_agent.tasks.loading import data_files
@@ -227,8 +248,10 @@ def _configuration(groups: Mapping[str, BaseModel]) -> dict[str, Any]:
     for title, group in groups.items():
         if not isinstance(group, RunOptions | RayOptions | EngineChoice):
             found[title] = config.deciding(group)
+    found["sampling"] = sampling_of(groups).model_dump(mode="json")
     options = config.of_type(SolveOptions, groups)
-    files = [path for path in options.hint_files if path.is_file()]
+    named = (*options.hint_files, options.chat_template, options.think_markers)
+    files = [path for path in named if path is not None and path.is_file()]
     data = config.of_type(DataOptions, groups).data
     if data is not None and (path := Path(data).expanduser()).exists():
         files += data_files(path)

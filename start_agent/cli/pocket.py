@@ -121,14 +121,4 @@ def _mixed(options: ProblemOptions) -> list[Problem]:
 
 def _without_hints(solver: Solver) -> Solver:
     """The same model and sandbox, with nothing inserted."""
-    from start_agent.decoding.solver import Solver
-
-    settings = solver.settings.model_copy(update={"hints": False})
-    return Solver(
-        solver.engine,
-        solver.sandbox,
-        settings=settings,
-        sampling=solver.sampling,
-        instruction=solver.instruction,
-        system=solver.system,
-    )
+    return solver.changed(settings=solver.settings.model_copy(update={"hints": False}))

@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncGenerator, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -19,12 +20,13 @@ from start_agent import config
 from start_agent.decoding.settings import DecodingSettings
 from start_agent.decoding.solver import Solver
 from start_agent.engines import factory
-from start_agent.engines.base import Sampling
-from start_agent.models import resolve
+from start_agent.engines.base import Sampling, SamplingOptions
+from start_agent.models import read_configs, resolve
 from start_agent.pocket import EMBEDDED
+from start_agent.templates import ChatOptions
 
 
-class SolveOptions(BaseModel):
+class SolveOptions(ChatOptions):
     """Who is asked, and how the question is put."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -49,7 +51,7 @@ _OPTIONS: dict[str, type[BaseModel]] = {
     "engine": factory.EngineChoice,
     "model": SolveOptions,
     "decoding": DecodingSettings,
-    "sampling": Sampling,
+    "sampling": SamplingOptions,
 }
 
 
@@ -85,6 +87,29 @@ def resolved(arguments: argparse.Namespace, more: Mapping[str, type[BaseModel]] 
     return {title: config.build(model, file, given) for title, model in models.items()}
 
 
+def sampling_of(groups: Mapping[str, BaseModel]) -> Sampling:
+    """The sampling that the options come to with their model. Raises ``ModelError``."""
+    options = config.of_type(SolveOptions, groups)
+    revision = revision_of(groups)
+    generation = read_configs(resolve(options.model, revision).location, revision).generation
+    return config.of_type(SamplingOptions, groups).resolved(generation)
+
+
+def chat_options(options: SolveOptions) -> ChatOptions:
+    """Those of the options that say how a question becomes a prompt."""
+    return ChatOptions(**{name: getattr(options, name) for name in ChatOptions.model_fields})
+
+
+def revision_of(groups: Mapping[str, BaseModel]) -> str | None:
+    """The model's revision, which is an option of its engine."""
+    revision: str | None = _engine_options(groups).revision
+    return revision
+
+
+def _engine_options(groups: Mapping[str, BaseModel]) -> Any:
+    return config.of_type(factory.OPTIONS[config.of_type(factory.EngineChoice, groups).engine], groups)
+
+
 def _title(engine: str, model: type[BaseModel], known: set[str]) -> str:
     """The head of an engine's options: those that it shares with the engines above, with its own defaults."""
     shared = [
@@ -105,10 +130,10 @@ async def open_solver(
     """
     groups = resolved(arguments, more)
     options, settings = config.of_type(SolveOptions, groups), config.of_type(DecodingSettings, groups)
-    choice = resolve(options.model)
+    engine_options = _engine_options(groups)
+    choice = resolve(options.model, revision_of(groups))
     hints = HintLibrary.load(*options.hint_files)
-    name = config.of_type(factory.EngineChoice, groups).engine
-    engine = factory.make(choice.location, config.of_type(factory.OPTIONS[name], groups))
+    engine = factory.make(choice.location, engine_options)
     if options.model in EMBEDDED or not sys.stderr.isatty():
         _hide_progress_bars()
     async with AsyncExitStack() as stack:
@@ -122,11 +147,14 @@ async def open_solver(
             engine,
             box,
             settings=settings,
-            sampling=config.of_type(Sampling, groups),
+            sampling=config.of_type(SamplingOptions, groups),
             hints=hints,
             instruction=instruction,
             system=options.system,
+            chat=chat_options(options),
         )
+        for line in solver.notices():
+            print(f"start-agent: {line}", file=sys.stderr)
         yield solver, options
 
 

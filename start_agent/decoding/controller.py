@@ -113,10 +113,10 @@ class Controller:
         self._tokenizer, self._matcher, self._hints = tokenizer, matcher, hints
         self._seed, self._seeded, self._random = seed, seeded, random.Random(derive_seed(seed, "hints"))
         self._prompt, self._context_left = prompt, context_length - len(prompt.token_ids)
-        self._state = State(answering=not prompt.thinking)
+        self._state = prompt.state
         self._text = bytearray()  # all after the prompt
         self._code_begins = self._code_ends = 0  # in _text: the code of the latest block
-        self._answer_begins = None if prompt.thinking else 0  # in _text
+        self._answer_begins = 0 if self._state.answering else None  # in _text
         self._written: list[int] = []  # by the model
         self._model_text = bytearray()
         self._since_inserted: int | None = None  # tokens by the model; None before the first insertion
@@ -197,6 +197,8 @@ class Controller:
                 self._code_begins = match.end
             elif match.kind is MarkerKind.CODE_CLOSE:
                 self._code_ends = max(match.begin, self._code_begins)
+            elif match.kind is MarkerKind.THINK_START:
+                self._answer_begins = None
             elif match.kind is MarkerKind.THINK_END and self._answer_begins is None:
                 self._answer_begins = match.end
 

@@ -26,11 +26,12 @@ def replay(trace: Trace, tokenizer: Tokenizer, hints: HintLibrary | None = None)
     """
     meta = trace.meta
     settings = DecodingSettings.model_validate(meta["settings"])
-    prompt = Prompt(trace.spans[0].token_ids, meta["thinking"], meta["think_end"])
+    ends = tuple(meta.get("think_ends", [meta["think_end"]]))
+    prompt = Prompt(trace.spans[0].token_ids, meta["thinking"], ends, meta.get("think_start", ""))
     controller = Controller(
         prompt,
         tokenizer=tokenizer,
-        matcher=Matcher(tokenizer, settings.markers(prompt.think_end)),
+        matcher=Matcher(tokenizer, settings.markers(*prompt.think_ends, think_start=prompt.think_start)),
         hints=HintLibrary.builtin() if hints is None else hints,
         settings=settings,
         seed=meta["seed"],

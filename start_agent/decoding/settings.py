@@ -40,6 +40,6 @@ class DecodingSettings(BaseModel):
             return None
         return Repetition(min_tokens=self.repetition_tokens, min_repeats=self.repetition_repeats)
 
-    def markers(self, *think_ends: str) -> Markers:
-        """What counts as a marker, for a model whose thinking ends in one of these ways."""
-        return Markers(self.connectives, think_ends, self.languages)
+    def markers(self, *think_ends: str, think_start: str = "") -> Markers:
+        """What counts as a marker, for a model whose thinking ends in one of these ways, and opens so if it must."""
+        return Markers(self.connectives, think_ends, self.languages, think_start)

@@ -7,7 +7,7 @@ import secrets
 import uuid
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, aclosing
-from functools import partial
+from functools import cached_property, partial
 from itertools import groupby
 from typing import Any
 
@@ -17,12 +17,21 @@ from start_agent import __version__
 from start_agent.config import coerce
 from start_agent.decoding.controller import Controller, Finish, Generate, RunCode
 from start_agent.decoding.settings import DecodingSettings
-from start_agent.engines.base import Engine, Sampling, Turn, TurnRequest
+from start_agent.engines.base import (
+    Engine,
+    Sampling,
+    SamplingOptions,
+    Turn,
+    TurnRequest,
+    model_sampling,
+    not_applied,
+)
 from start_agent.errors import ConfigError
 from start_agent.events import CellFinished, CellStarted, Cost, Event, ModelText, SpanAdded, TraceFinished
-from start_agent.markers import Matcher
+from start_agent.markers import Markers, Matcher
 from start_agent.phases import Phase, phase_of
-from start_agent.prompts import Prompt, render_prompt
+from start_agent.prompts import ChatFormat, Prompt
+from start_agent.templates import ChatOptions
 from start_agent.trace import Trace
 from start_agent.watch import Watch
 
@@ -34,10 +43,13 @@ class Solver:
         engine: open (inside its ``async with``).
         sandbox: open; None where ``settings.tools`` is off.
         settings: what the controller may do; ``{"rounds": 2}`` stands for ``DecodingSettings(rounds=2)``.
-        sampling: how tokens are drawn; a mapping as well.
+        sampling: how tokens are drawn: all of it as ``Sampling``, or as a mapping or ``SamplingOptions`` what shall be
+            other than the model's ``generation_config.json`` says.
         hints: the library; the built-in one where none is given.
-        instruction: follows each question in the prompt.
+        instruction: follows each question in the prompt; unset, what the model is used to, which for most is a
+            sentence that asks for a boxed answer.
         system: the system message; none where empty.
+        chat: of the chat template and the think markers; a mapping as well.
 
     Raises:
         ConfigError: tools are wanted without a sandbox, hints that the library does not have, or an unknown option.
@@ -49,20 +61,58 @@ class Solver:
         sandbox: BaseSandbox | None = None,
         *,
         settings: DecodingSettings | Mapping[str, Any] | None = None,
-        sampling: Sampling | Mapping[str, Any] | None = None,
+        sampling: Sampling | SamplingOptions | Mapping[str, Any] | None = None,
         hints: HintLibrary | None = None,
-        instruction: str = "",
+        instruction: str | None = None,
         system: str = "",
+        chat: ChatOptions | Mapping[str, Any] | None = None,
     ) -> None:
         self.engine, self.sandbox = engine, sandbox
         self.settings = coerce(DecodingSettings, settings)
-        self.sampling = coerce(Sampling, sampling)
+        self._sampling_given = isinstance(sampling, Sampling)
+        if isinstance(sampling, Sampling):
+            self.sampling = sampling
+        else:
+            self.sampling = coerce(SamplingOptions, sampling).resolved(engine.tokenizer.generation)
+        self.chat = coerce(ChatOptions, chat)
         self.hints = HintLibrary.builtin() if hints is None else hints
-        self.instruction, self.system = instruction, system
-        self._matchers: dict[str, Matcher] = {}  # by the end of thinking
+        self.instruction = engine.instruction if instruction is None else instruction
+        self.system = system
+        self._matchers: dict[Markers, Matcher] = {}
         if self.settings.tools and sandbox is None:
             raise ConfigError("tools are on but there is no sandbox: give one, or set tools=False")
         _check_hints(self.settings, self.hints)
+
+    @cached_property
+    def format(self) -> ChatFormat:
+        """How prompts are made for the engine's model. Raises ``ConfigError``, see ``ChatFormat``."""
+        return ChatFormat(self.engine.tokenizer, self.chat)
+
+    def notices(self) -> list[str]:
+        """What the user should know before the first question: where the sampling is from, a thinking that is off."""
+        generation, lines = self.engine.tokenizer.generation, list[str]()
+        asked = model_sampling(generation)
+        if not self._sampling_given and asked != Sampling():
+            values = ", ".join(f"{name.replace('_', '-')} {value:g}" for name, value in self.sampling)
+            lines.append(f"sampling with {values}: what is not given is from the model's generation_config.json")
+        missing = not_applied(generation)
+        if missing and self.sampling.temperature:
+            values = ", ".join(f"{name} {value}" for name, value in missing.items())
+            lines.append(f"the model's generation_config.json also asks for {values}, which is not applied")
+        return [*lines, *self.format.notices(self.system)]
+
+    def changed(self, *, settings: DecodingSettings | None = None, instruction: str | None = None) -> Solver:
+        """A solver like this one, with other settings or another instruction."""
+        return Solver(
+            self.engine,
+            self.sandbox,
+            settings=settings or self.settings,
+            sampling=self.sampling,
+            hints=self.hints,
+            instruction=self.instruction if instruction is None else instruction,
+            system=self.system,
+            chat=self.chat,
+        )
 
     async def solve(self, question: str, *, seed: int | None = 0) -> Trace:
         """Grow a trace to its end. Raises what ``stream`` raises."""
@@ -89,8 +139,8 @@ class Solver:
         """
         tokenizer, seeded = self.engine.tokenizer, seed is not None
         seed = secrets.randbits(63) if seed is None else seed
-        prompt = render_prompt(tokenizer, question, system=self.system, instruction=self.instruction)
-        matcher = self._matcher(prompt.think_end)
+        prompt = self.format.prompt(question, system=self.system, instruction=self.instruction)
+        matcher = self._matcher(self.settings.markers(*prompt.think_ends, think_start=prompt.think_start))
         controller = Controller(
             prompt,
             tokenizer=tokenizer,
@@ -156,10 +206,10 @@ class Solver:
         trace.meta["sandbox"] = self.sandbox.isolation
         return await stack.enter_async_context(self.sandbox.session())
 
-    def _matcher(self, think_end: str) -> Matcher:
-        if think_end not in self._matchers:
-            self._matchers[think_end] = Matcher(self.engine.tokenizer, self.settings.markers(think_end))
-        return self._matchers[think_end]
+    def _matcher(self, markers: Markers) -> Matcher:
+        if markers not in self._matchers:
+            self._matchers[markers] = Matcher(self.engine.tokenizer, markers)
+        return self._matchers[markers]
 
     def _meta(self, question: str, seed: int, prompt: Prompt) -> dict[str, Any]:
         return {
@@ -174,7 +224,19 @@ class Solver:
             "instruction": self.instruction,
             "system": self.system,
             "thinking": prompt.thinking,
-            "think_end": prompt.think_end,
+            "think_end": prompt.think_ends[0],
+        } | self._more_meta(prompt)
+
+    def _more_meta(self, prompt: Prompt) -> dict[str, Any]:
+        """What most traces do not need."""
+        chat = self.chat.model_dump(mode="json", exclude_defaults=True)
+        if not self.format.prints_day:
+            chat.pop("chat_template_date", None)
+        return {
+            **({"think_ends": list(prompt.think_ends)} if len(prompt.think_ends) > 1 else {}),
+            **({"think_start": prompt.think_start} if prompt.think_start else {}),
+            **({"chat": chat} if chat else {}),
+            **({"commit": self.engine.tokenizer.commit} if self.engine.tokenizer.commit else {}),
         }
 
 

@@ -7,15 +7,16 @@ turn; ``trace_id`` only tells the engine which cached state may be of use.
 from __future__ import annotations
 
 import abc
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from start_agent.errors import PromptError
+from start_agent.models import instruction_for
 from start_agent.tokenizer import Tokenizer
 from start_agent.watch import StopKind, Watch
 
@@ -25,6 +26,9 @@ THREADS = (
     "which then is the default: set it where several runs share a machine (Ray does in its workers, to 1)"
 )
 """The help of an option that two engines have in common."""
+
+REVISION = "branch, tag or commit of a model of the hub; unset, its main branch"
+"""The help of an option that all engines have in common."""
 
 
 class Sampling(BaseModel):
@@ -36,6 +40,54 @@ class Sampling(BaseModel):
     top_p: float = Field(1.0, gt=0.0, le=1.0, description="smallest set of tokens with this much probability")
     top_k: int = Field(0, ge=0, description="the k likeliest tokens only; 0 takes all")
     min_p: float = Field(0.0, ge=0.0, le=1.0, description="tokens at least this likely, relative to the likeliest")
+
+
+class SamplingOptions(BaseModel):
+    """What the user says of sampling; what is unset is taken from the model's ``generation_config.json``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    temperature: float | None = Field(
+        None, ge=0.0, description="0 decodes greedily; unset, as the model's generation_config.json says, else greedily"
+    )
+    top_p: float | None = Field(
+        None, gt=0.0, le=1.0, description="smallest set of tokens with this much probability; unset, the model's"
+    )
+    top_k: int | None = Field(None, ge=0, description="the k likeliest tokens only; 0 takes all; unset, the model's")
+    min_p: float | None = Field(
+        None, ge=0.0, le=1.0, description="tokens at least this likely, relative to the likeliest; unset, the model's"
+    )
+
+    def resolved(self, generation: Mapping[str, Any]) -> Sampling:
+        """The settings for a model with this ``generation_config.json``."""
+        return model_sampling(generation).model_copy(update=self.model_dump(exclude_none=True))
+
+
+_NOT_APPLIED = {"repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "typical_p": 1.0, "epsilon_cutoff": 0.0}
+_NOT_APPLIED |= {"eta_cutoff": 0.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
+
+
+def model_sampling(generation: Mapping[str, Any]) -> Sampling:
+    """The sampling that a model's ``generation_config.json`` asks for; greedy where it asks for none.
+
+    A value that is out of range says nothing.
+    """
+    given = {}
+    for name in Sampling.model_fields:
+        value = generation.get(name)
+        with suppress(ValidationError):
+            if value is not None:
+                Sampling.model_validate({name: value})
+                given[name] = value
+    sampled = generation.get("do_sample")
+    if sampled is False or not (sampled or given):
+        return Sampling()
+    return Sampling.model_validate({"temperature": 1.0} | given)
+
+
+def not_applied(generation: Mapping[str, Any]) -> dict[str, Any]:
+    """What a model's ``generation_config.json`` asks for and no engine of ours does."""
+    return {name: generation[name] for name, off in _NOT_APPLIED.items() if generation.get(name) not in (None, off)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +149,11 @@ class Engine(abc.ABC):
     model: str
     tokenizer: Tokenizer
     context_length: int
+
+    @property
+    def instruction(self) -> str:
+        """What follows each question to its model, unless the user says another sentence."""
+        return instruction_for(self.model)
 
     async def __aenter__(self) -> Self:
         """Make the engine ready. Raises ``InputError`` for what the user can mend, else ``EngineError``."""

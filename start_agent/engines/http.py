@@ -29,7 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from start_agent.config import Runtime
 from start_agent.engines.admission import Admission
-from start_agent.engines.base import Engine, Turn, TurnRequest
+from start_agent.engines.base import REVISION, Engine, Turn, TurnRequest
 from start_agent.engines.reading import TurnReader
 from start_agent.errors import ConfigError, EngineError, MissingExtraError, ModelError
 from start_agent.tokenizer import Tokenizer, first_line
@@ -51,6 +51,7 @@ class HTTPOptions(BaseModel):
 
     base_url: Runtime[str] = Field("http://localhost:8000/v1", description="of the server, as far as /v1")
     served_model: Runtime[str | None] = Field(None, description="the model's name at the server (default: --model)")
+    revision: str | None = Field(None, description=REVISION)
     context_length: int | None = Field(None, ge=2, description="tokens in a trace; the server's own limit where unset")
     max_batch: Runtime[int] = Field(256, ge=1, description="traces that are open at once; others wait")
     max_connections: Runtime[int] = Field(256, ge=1, description="requests that are under way at once")
@@ -113,7 +114,7 @@ class HTTPEngine(Engine):
             raise ConfigError(f"--base-url: {first_line(error)}") from error
         if url.scheme not in ("http", "https") or not url.host:
             raise ConfigError(f"--base-url: {self.base_url!r} is no address such as http://localhost:8000/v1")
-        self.tokenizer = await asyncio.to_thread(Tokenizer.from_pretrained, self.model)
+        self.tokenizer = await asyncio.to_thread(Tokenizer.from_pretrained, self.model, revision=self.options.revision)
         options, key = self.options, os.environ.get(API_KEY)
         self._client = httpx.AsyncClient(
             base_url=self.base_url,

@@ -54,6 +54,11 @@ class ScriptedEngine(Engine):
         self._script = script
         self._next: dict[str, int] = defaultdict(int)
 
+    @property
+    def instruction(self) -> str:
+        """None: what is asked is what the test says."""
+        return ""
+
     async def stream(self, request: TurnRequest) -> AsyncGenerator[tuple[int, ...] | Turn, None]:
         """Say the next entry; see ``Engine.stream``. A script that has run out is an ``IndexError``."""
         self.check(request)

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from start_agent.config import Runtime
-from start_agent.engines.base import THREADS, Engine, Turn, TurnRequest
+from start_agent.engines.base import REVISION, THREADS, Engine, Turn, TurnRequest
 from start_agent.errors import EngineError, InputError, MissingExtraError, ModelError
+from start_agent.models import locate
 from start_agent.tokenizer import Tokenizer, first_line
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class TransformersOptions(BaseModel):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="of the weights; auto is float32 on a CPU, elsewhere the checkpoint's own"
     )
+    revision: str | None = Field(None, description=REVISION)
     context_length: int | None = Field(None, ge=2, description="tokens in a trace; the model's own limit where unset")
     threads: Runtime[int | None] = Field(None, ge=1, description=THREADS)
     max_batch: Runtime[int] = Field(64, ge=1, description="traces that are open at once; others wait")
@@ -145,14 +147,14 @@ class TransformersEngine(Engine):
             raise MissingExtraError(error.name or "transformers", "transformers") from error
         from start_agent.engines.batch import Batch
 
-        self.tokenizer = Tokenizer.from_pretrained(self.model)
+        self.tokenizer = Tokenizer.from_pretrained(self.model, revision=self.options.revision)
         device = self.options.device
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = self.options.dtype if (self.options.dtype, device) != ("auto", "cpu") else "float32"
         try:
             loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
-                self.model, dtype=dtype, attn_implementation="sdpa"
+                locate(self.model), revision=self.options.revision, dtype=dtype, attn_implementation="sdpa"
             )
             loaded = loaded.to(device).eval()
         except (OSError, ValueError, RuntimeError) as error:

@@ -31,10 +31,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from start_agent.config import Runtime
 from start_agent.engines.admission import Admission
-from start_agent.engines.base import THREADS, Engine, Turn, TurnRequest, final_turn
+from start_agent.engines.base import REVISION, THREADS, Engine, Turn, TurnRequest, final_turn
 from start_agent.engines.cores import THREADS_VARIABLE, default_threads, kept_off, own_cores
 from start_agent.engines.reading import TurnReader
 from start_agent.errors import ConfigError, EngineError, MissingExtraError, ModelError
+from start_agent.models import locate
 from start_agent.tokenizer import Tokenizer, first_line
 
 logger = logging.getLogger(__name__)
@@ -64,6 +65,7 @@ class VLLMOptions(BaseModel):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="of the weights; auto is float32 on a CPU, elsewhere the checkpoint's own"
     )
+    revision: str | None = Field(None, description=REVISION)
     context_length: int | None = Field(None, ge=2, description="tokens in a trace; the model's own limit where unset")
     max_batch: Runtime[int] = Field(256, ge=1, description="traces that are open at once; others wait")
     gpu_memory_utilization: Runtime[float] = Field(
@@ -132,7 +134,7 @@ class VLLMEngine(Engine):
             from start_agent.engines.vllm_core import OWN_CORES, WATCHING, OneProcess
         except ImportError as error:
             raise MissingExtraError(error.name or "vllm", "vllm") from error
-        self.tokenizer = await asyncio.to_thread(Tokenizer.from_pretrained, self.model)
+        self.tokenizer = await asyncio.to_thread(Tokenizer.from_pretrained, self.model, revision=self.options.revision)
         try:
             on_cpu = current_platform.is_cpu()
             arguments = self._arguments(on_cpu=on_cpu)
@@ -228,7 +230,8 @@ class VLLMEngine(Engine):
         options = self.options
         dtype = "float32" if on_cpu and options.dtype == "auto" else options.dtype
         arguments: dict[str, Any] = {
-            "model": self.model,
+            "model": locate(self.model),
+            "revision": options.revision,
             "dtype": dtype,
             "enable_prefix_caching": options.prefix_caching,
             "scheduling_policy": "priority",

@@ -85,7 +85,9 @@ class WatchingScheduler(Scheduler):  # type: ignore[misc]
 
     def __init__(self, vllm_config: Any, *arguments: Any, **named: Any) -> None:
         super().__init__(vllm_config, *arguments, **named)
-        self._tokenizer = Tokenizer.from_pretrained(vllm_config.model_config.model)
+        self._tokenizer = Tokenizer.from_pretrained(
+            vllm_config.model_config.model, revision=vllm_config.model_config.revision
+        )
         self._matchers: dict[Markers, Matcher] = {}
         self._readings: WeakKeyDictionary[Any, _Reading] = WeakKeyDictionary()
 

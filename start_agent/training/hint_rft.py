@@ -179,10 +179,16 @@ def solve(
         *(config.flags(parts.problems) if data is None else data),
         *parts.running,
         *config.flags(decoding),
-        *config.flags(sampling or Sampling()),
+        *_explicit(sampling or Sampling()),
         *(("--samples", str(samples)) if samples > 1 else ()),
     ]
     return Stage(name, tuple(words), tuple(after), parts.how)
+
+
+def _explicit(sampling: Sampling) -> list[str]:
+    """The flags of all of it: what is left out would be the model's own."""
+    values = sampling.model_dump() if sampling.temperature else {"temperature": 0.0}
+    return [word for name, value in values.items() for word in ("--" + name.replace("_", "-"), str(value))]
 
 
 def sample(

@@ -95,7 +95,7 @@ def test_every_byte_has_a_spelling(vocabulary: Vocabulary) -> None:
 
 def test_a_model_that_holds_its_special_tokens_as_pieces() -> None:
     tokenizer = vocabularies.vocabulary("unigram").tokenizer
-    assert tokenizer.backend.token_to_id("</s>") in tokenizer._plain.encode("x</s>").ids  # the trap is real
+    assert "</s>" in {piece for piece, _ in tokenizer._description["model"]["vocab"]}  # the trap is real
     assert tokenizer.decode(tokenizer.encode("</s>" * 3)) == "</s>" * 3
 
 

@@ -1,0 +1,99 @@
+"""Think markers: what opens and ends the thinking, by family of models. The families are data: ``thinking.yaml``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from start_agent.errors import ConfigError, PromptError
+
+SWITCHES = ("enable_thinking", "thinking", "thinking_mode", "reasoning")
+"""The variables by which templates switch the thinking on and off."""
+
+_CHANNEL = re.compile(r"<[|/]*channel[|]*>|\bvalid channels\b", re.IGNORECASE)
+
+
+class Family(BaseModel):
+    """The think markers of a family of models; see ``thinking.yaml``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    start: str = Field(min_length=1)
+    ends: tuple[str, ...] = Field(min_length=1)
+    channel: bool = False
+    signs: tuple[str, ...] = ()
+
+    def named_in(self, text: str) -> bool:
+        """Whether the text names the family."""
+        return any(sign in text for sign in (self.start, *self.ends, *self.signs))
+
+
+def read_families(path: Path) -> tuple[Family, ...]:
+    """The families of a user's file. Raises ``ConfigError``."""
+    try:
+        return _families(yaml.safe_load(path.expanduser().read_text(encoding="utf-8")), path)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"cannot read the think markers {path}: {' '.join(str(error).split())}") from error
+
+
+@cache
+def builtin_families() -> tuple[Family, ...]:
+    """Those of ``thinking.yaml``."""
+    file = resources.files(__package__) / "thinking.yaml"
+    return _families(yaml.safe_load(file.read_text(encoding="utf-8")), file)
+
+
+def find_family(
+    tail: str,
+    rendered: str,
+    source: str,
+    families: Sequence[Family],
+    *,
+    start: str | None = None,
+    end: str | None = None,
+) -> Family:
+    """The family of a template.
+
+    What the end of the prompt names counts first, then the rest of the prompt (its system message may), then the
+    template. A template that names none is taken to be one of think tags.
+
+    Args:
+        tail: of the prompt, after the last message.
+        rendered: the prompt, without what people wrote.
+        source: the template; empty where it is not known.
+        families: in order of rank.
+        start, end: the user's own markers, in place of a family's.
+
+    Raises:
+        PromptError: the template has channels, and none of the families has those.
+    """
+    found = next((family for text in (tail, rendered, source) for family in families if family.named_in(text)), None)
+    channels = any(_CHANNEL.search(text) for text in (rendered, source))
+    if channels and not (found and found.channel) and not (start and end):
+        raise PromptError(
+            "the model's chat template has channels that are not understood: name what opens and what ends its "
+            "thinking with --think-start and --think-end, or its family in a file for --think-markers"
+        )
+    if found is None:
+        found = families[-1]
+    if start or end:
+        ends = (end,) if end else found.ends
+        found = Family(name="--think-end", start=start or found.start, ends=ends, channel=channels)
+    return found
+
+
+def _families(content: Any, source: object) -> tuple[Family, ...]:
+    try:
+        return TypeAdapter(tuple[Family, ...]).validate_python(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise ConfigError(f"{source}: {place}: {first['msg'][:1].lower()}{first['msg'][1:]}") from error

@@ -1,0 +1,1 @@
+"""Doubles of model families: chat templates that behave like theirs, on small vocabularies of their kinds."""

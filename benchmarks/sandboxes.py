@@ -61,9 +61,9 @@ class Slowed(Around):
         self._seed, self._draw = seed, draw
 
     @asynccontextmanager
-    async def session(self) -> AsyncIterator[Session]:
+    async def session(self, *, seed: int | None = None) -> AsyncIterator[Session]:
         """See ``BaseSandbox.session``."""
-        async with self._box.session() as session:
+        async with self._box.session(seed=seed) as session:
             yield _SlowedSession(session, self.seconds)
 
     def seconds(self, code: str, number: int) -> float:
@@ -107,9 +107,9 @@ class Recorded(Around):
         self.results: dict[tuple[_Cell, ...], Result] = {}  # by the session's cells so far
 
     @asynccontextmanager
-    async def session(self) -> AsyncIterator[Session]:
+    async def session(self, *, seed: int | None = None) -> AsyncIterator[Session]:
         """See ``BaseSandbox.session``."""
-        async with self._box.session() if self.recording else nullcontext() as session:
+        async with self._box.session(seed=seed) if self.recording else nullcontext() as session:
             yield _RecordedSession(self, session)
 
     async def run_again(self, cells: tuple[_Cell, ...]) -> Result:

@@ -88,8 +88,12 @@ class BaseSandbox(ABC):
         """Counts since it was opened. Never raises; readable after the end."""
 
     @abstractmethod
-    def session(self) -> AbstractAsyncContextManager[Session]:
+    def session(self, *, seed: int | None = None) -> AbstractAsyncContextManager[Session]:
         """A context manager that waits for a free place and gives a new session.
+
+        Args:
+            seed: any whole number. Sessions of one seed draw the same random numbers in the same cells, from
+                `random`, `numpy.random` and sympy. None for numbers that nobody foresees.
 
         At most `size` sessions are open at once; those who wait are served in the order of asking. The end of
         the block frees the place and leaves nothing of the session behind. Cancelling the wait gives the

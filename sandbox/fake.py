@@ -29,6 +29,7 @@ class FakeSandbox(BaseSandbox):
 
     Attributes:
         codes: every cell executed, in order, whatever the session.
+        seeds: the seed of every session, in order.
         open_sessions: sessions open now; 0 at the end of a tidy test.
     """
 
@@ -38,6 +39,7 @@ class FakeSandbox(BaseSandbox):
         self.limits = limits or Limits()
         self.size = size
         self.codes: list[str] = []
+        self.seeds: list[int | None] = []
         self.open_sessions = 0
         self._script: Script = {} if script is None else script
         self._faults: list[SandboxError] = []
@@ -59,12 +61,12 @@ class FakeSandbox(BaseSandbox):
         """Make the next `times` cells raise this infrastructure fault instead of being answered."""
         self._faults.extend([error] * times)
 
-    def session(self) -> AbstractAsyncContextManager[Session]:
-        """A new session, once there is a place."""
-        return self._session()
+    def session(self, *, seed: int | None = None) -> AbstractAsyncContextManager[Session]:
+        """A new session, once there is a place. The seed is kept in `seeds`."""
+        return self._session(seed)
 
     @asynccontextmanager
-    async def _session(self) -> AsyncIterator[Session]:
+    async def _session(self, seed: int | None) -> AsyncIterator[Session]:
         self._require_open()
         self._stats.waiting += 1
         try:
@@ -74,6 +76,7 @@ class FakeSandbox(BaseSandbox):
         try:
             self._require_open()
             self._stats.sessions += 1
+            self.seeds.append(seed)
             self.open_sessions += 1
             session = _FakeSession(self)
             try:

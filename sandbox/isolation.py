@@ -38,7 +38,7 @@ INSIDE = "/run/sandbox_inside"
 WRITABLE = (HOME, "/tmp", "/dev/shm")
 _PYTHON = "/run/python"
 _SYSTEM = ("usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32")
-_ALSO = ("/etc/alternatives", "/etc/ld.so.cache", "/etc/localtime")
+_ALSO = ("/etc/alternatives", "/etc/fonts", "/etc/ld.so.cache", "/etc/localtime")
 
 # Systemd's range for users that exist only while their service runs; below 65536, so that containers have it.
 _FIRST_UID, _LAST_UID = 61184, 65519
@@ -79,6 +79,7 @@ def environment(home: str) -> dict[str, str]:
         "MPLBACKEND": "agg",
         "MPLCONFIGDIR": f"{home}/.matplotlib",
         "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONHASHSEED": "0",  # so that sets of texts print alike in all kernels
         "PYTHONPATH": paths,
         **({"LD_LIBRARY_PATH": shared} if shared else {}),
         **{f"{name}_NUM_THREADS": "1" for name in threads},

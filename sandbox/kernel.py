@@ -200,7 +200,7 @@ class Kernel:
             for channel in self._channels:
                 channel.rest()
 
-    async def run(self, code: str, cell: int, stdin: str, timeout: float) -> Reply:
+    async def run(self, code: str, cell: int, stdin: str, timeout: float, seed: int | None) -> Reply:
         """Run one cell. The kernel is usable afterwards only if `ending` is "reply".
 
         Args:
@@ -208,6 +208,7 @@ class Kernel:
             cell: its number in the session, for tracebacks.
             stdin: all of its standard input.
             timeout: seconds before it is interrupted; it is given up `Limits.grace_seconds` later.
+            seed: where its random numbers start, 32 bits; None to go on with those there are.
 
         When cancelled the cell goes on running: the caller kills the kernel.
         """
@@ -221,7 +222,8 @@ class Kernel:
             "allow_stdin": False,
             "stop_on_error": False,
         }
-        request, frames = self._wire.message("execute_request", content, None, {"cell": cell, "stdin": stdin})
+        asked = {"cell": cell, "stdin": stdin, "seed": seed}
+        request, frames = self._wire.message("execute_request", content, None, asked)
         self._set_timer(timeout)
         self._watch(reply)
         try:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self
 
+from sandbox.inside.terminal import is_rewritten, settled
+
 # CSI, OSC and two-character escape sequences (ECMA-48).
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
 
@@ -43,6 +45,8 @@ class Result:
         duration_s: wall time in seconds.
         printed: all that it printed, stdout and stderr in the order of printing, cut likewise; None where that is
             the same as `stdout`.
+        late: what threads of earlier cells printed meanwhile, and what was printed since the last cell; no part of the
+            above. Of much only the beginning.
         truncated: whether anything was cut from what it printed, value or error.
         state_lost: whether the session's variables are gone (the next cell starts on a fresh kernel).
     """
@@ -55,6 +59,7 @@ class Result:
     truncated: bool = False
     state_lost: bool = False
     printed: str | None = None
+    late: str = ""
 
     @classmethod
     def no_more_cells(cls, limit: int) -> Self:
@@ -73,7 +78,13 @@ class Result:
 
 
 def clean(text: str) -> str:
-    """Without ANSI sequences, and encodable: lone surrogates become question marks."""
+    """As a terminal shows it at last, and encodable.
+
+    Lines that were written over are as they ended, ANSI sequences are left out, lone surrogates are question marks.
+    """
+    if is_rewritten(text):
+        lines = text.split("\n")
+        text = "\n".join(settled(line).rstrip(" ") if is_rewritten(line) else line for line in lines)
     return _ANSI.sub("", text).encode("utf-8", "replace").decode("utf-8")
 
 

@@ -198,12 +198,12 @@ class Sandbox(BaseSandbox):
         if self._pool is not None:
             await self._pool.close()
 
-    def session(self) -> AbstractAsyncContextManager[Session]:
+    def session(self, *, seed: int | None = None) -> AbstractAsyncContextManager[Session]:
         """A new session on a kernel of its own, once there is a place. See `BaseSandbox.session`."""
-        return self._session()
+        return self._session(seed)
 
     @asynccontextmanager
-    async def _session(self) -> AsyncIterator[Session]:
+    async def _session(self, seed: int | None) -> AsyncIterator[Session]:
         from sandbox.session import KernelSession
 
         self._require_open()
@@ -218,7 +218,7 @@ class Sandbox(BaseSandbox):
         try:
             self._require_open()
             assert self._pool is not None
-            session = KernelSession(self._pool, self.limits, self._count, self._turns)
+            session = KernelSession(self._pool, self.limits, self._count, self._turns, seed)
             await session.open()
             self._pool.refill(self.size - self._taken)
             self._stats.waited_s += time.monotonic() - began

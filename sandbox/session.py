@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import signal
 import time
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from sandbox.errors import SandboxClosed
 from sandbox.kernel import Kernel
 from sandbox.limits import Limits
 from sandbox.pool import Pool
-from sandbox.reply import Reply
+from sandbox.reply import Reply, Text
 from sandbox.result import Outcome, Result, clean, cut_middle
 
 _LOST = " All variables are lost."
@@ -26,9 +27,17 @@ class KernelSession(Session):
         limits: what it may use.
         count: called with each result.
         turns: a place for each cell that may run at once, in all sessions together.
+        seed: where the random numbers of its kernels start; None for anywhere.
     """
 
-    def __init__(self, pool: Pool, limits: Limits, count: Callable[[Result], None], turns: asyncio.Semaphore) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        limits: Limits,
+        count: Callable[[Result], None],
+        turns: asyncio.Semaphore,
+        seed: int | None = None,
+    ) -> None:
         self._pool = pool
         self._limits = limits
         self._count = count
@@ -37,6 +46,8 @@ class KernelSession(Session):
         self._cells = 0
         self._turn = asyncio.Lock()
         self._turns = turns
+        self._seed = seed
+        self._kernels = 0
 
     async def open(self) -> None:
         """Take a kernel. Raises as `Pool.take`."""
@@ -61,7 +72,8 @@ class KernelSession(Session):
             try:
                 # A lone surrogate cannot travel; Python would not compile it either.
                 sendable = code.encode("utf-8", "replace").decode()
-                reply = await kernel.run(sendable, self._cells, stdin or "", timeout)
+                seed = self._next_seed() if kernel.cells == 0 else None
+                reply = await kernel.run(sendable, self._cells, stdin or "", timeout, seed)
                 result = result_of(reply, limits, timeout, time.monotonic() - began)
                 whole = not result.state_lost
             finally:
@@ -82,6 +94,14 @@ class KernelSession(Session):
         if self._kernel is None:
             self._kernel = await self._pool.take()
         return self._kernel
+
+    def _next_seed(self) -> int | None:
+        """The seed of the next kernel that runs a cell, which is not that of the one before it."""
+        if self._seed is None:
+            return None
+        self._kernels += 1
+        digest = hashlib.sha256(f"{self._seed}:{self._kernels}".encode()).digest()
+        return int.from_bytes(digest[:4], "big")
 
     async def _drop(self) -> None:
         if self._kernel is not None:
@@ -130,9 +150,7 @@ def result_of(reply: Reply, limits: Limits, timeout: float, duration: float) -> 
     value, value_cut = (None, False) if value is None else cut_middle(clean(value), "", half)
     error, error_cut = (None, False) if error is None else cut_middle(clean(error), "", half)
     rest = max(1, limits.output_chars - len(value or "") - len(error or ""))
-    (printed, printed_cut), (stdout, stdout_cut) = (
-        cut_middle(clean(text.head), clean(text.tail), rest, text.omitted) for text in (reply.printed, reply.stdout)
-    )
+    (printed, printed_cut), (stdout, stdout_cut) = (_cut(text, rest) for text in (reply.printed, reply.stdout))
     return Result(
         outcome,
         stdout,
@@ -142,7 +160,14 @@ def result_of(reply: Reply, limits: Limits, timeout: float, duration: float) -> 
         truncated=printed_cut or stdout_cut or value_cut or error_cut,
         state_lost=lost,
         printed=None if printed == stdout else printed,
+        late=clean(said.get("late", ""))[: limits.output_chars],
     )
+
+
+def _cut(text: Text, limit: int) -> tuple[str, bool]:
+    if not text.omitted:
+        return cut_middle(clean(text.head + text.tail), "", limit)
+    return cut_middle(clean(text.head), clean(text.tail), limit, text.omitted)
 
 
 def _status(status: int | None) -> str:

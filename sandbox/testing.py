@@ -47,6 +47,12 @@ class SandboxContract:
             with pytest.raises(ValueError, match="timeout"):
                 await session.execute("1 + 1", timeout=0)
 
+    async def test_a_session_takes_a_seed(self, box: BaseSandbox) -> None:
+        """Any whole number, or none."""
+        for seed in (None, 0, -5, 1 << 63):
+            async with box.session(seed=seed) as session:
+                await session.execute("1 + 1")
+
     async def test_waiters_are_served_in_order(self, box: BaseSandbox) -> None:
         """With every place taken, those who ask first get one first."""
         order: list[int] = []
@@ -160,6 +166,24 @@ class PythonContract:
         (text,) = await self._run(box, "def f(n):\n    return f(n + 1)\nf(0)")
         assert "more frames" in text and text.splitlines()[-1].startswith("RecursionError")
         assert len(text.splitlines()) < 50
+
+    async def test_a_seed_decides_the_random_numbers(self, box: BaseSandbox) -> None:
+        """The same for the same seed, also on the kernel that follows one that has died; others for another."""
+        draws = (
+            "import random\nrandom.random()",
+            "import numpy, sympy\n"
+            "numpy.random.rand(), numpy.random.default_rng().random(), sympy.core.random.random(), {'a', 'b', 'c'}",
+            "import os\nos._exit(1)",
+            "import random\nrandom.random()",
+        )
+
+        async def run(seed: int | None) -> tuple[str, ...]:
+            async with box.session(seed=seed) as session:
+                return tuple([(await session.execute(cell)).text for cell in draws])
+
+        runs = [await run(seed) for seed in (7, 7, 8, None, None)]
+        assert runs[0] == runs[1] and runs[0][0] != runs[0][3]
+        assert len({draws[0] for draws in runs}) == 4
 
     async def test_stdin_that_a_cell_has_closed_is_there_for_the_next(self, box: BaseSandbox) -> None:
         """A program may leave its standard input closed, as `open(0).read()` does."""

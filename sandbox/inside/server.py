@@ -127,7 +127,7 @@ class Server:
         try:
             self.running = True
             try:
-                reply = self.shell.run(content["code"], extra.get("cell", 1), extra.get("stdin", ""))
+                reply = self.shell.run(content["code"], extra.get("cell", 1), extra.get("stdin", ""), extra.get("seed"))
             finally:
                 self.running = False
         except KeyboardInterrupt:  # it came when the cell itself was just over
@@ -135,6 +135,7 @@ class Server:
         if os.getpid() != self.process:  # a child that the cell has forked, and that has come to its end
             os._exit(0)
         self.output.finish()
+        reply["late"] = self.output.take_late()
         if reply.get("value") is not None and not content.get("silent"):
             data = {"text/plain": reply["value"]}
             self.publish("execute_result", {"data": data, "metadata": {}, "execution_count": 0})

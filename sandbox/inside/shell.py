@@ -5,13 +5,13 @@ It is built once, in the zygote, and forked with it: building it starts no threa
 
 from __future__ import annotations
 
-import asyncio
+import ctypes
+import logging
 import os
 import resource
 import sys
-import tempfile
 import warnings
-from collections.abc import Coroutine
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,12 @@ from ipykernel.zmqshell import ZMQInteractiveShell
 from IPython.core.error import UsageError
 from traitlets.config import Config
 
+from . import loops, seeds, streams
 from .enter import MEMORY_RESERVE
-from .text import CellOutput, CellStream, PrintedTooMuch, compact_traceback, encodable
+from .text import CellOutput, PrintedTooMuch, compact_traceback, encodable
+
+_libc = ctypes.CDLL(None)
+_LINE_BUFFERED = 1  # _IOLBF, in glibc and musl
 
 
 class Compiler(XCachingCompiler):
@@ -62,7 +66,8 @@ class Shell(ZMQInteractiveShell):
     system = ZMQInteractiveShell.system_raw  # `!command` without a terminal, whose lines end otherwise
     failure: tuple[str, str] | None = None
     settings: dict[str, Any]
-    streams: list[Any]
+    output: CellOutput
+    detail_level = 0  # of what `name?` shows
     displayhook: Any
     payload_manager: Any
     run_cell: Any
@@ -70,19 +75,26 @@ class Shell(ZMQInteractiveShell):
     def open_output(self, settings: dict[str, Any]) -> CellOutput:
         """Make the place for what cells print. Once, in the forked process."""
         self.settings = settings
-        output = CellOutput(settings["output_chars"] // 2, settings["printed_chars"])
-        self.streams = [CellStream(output, "stdout", 1), CellStream(output, "stderr", 2)]
-        sys.stdout, sys.stderr = self.streams
-        output.take_descriptors()
-        return output
+        self.output = CellOutput(settings["output_chars"] // 2, settings["printed_chars"])
+        streams.open_output(self.output)
+        return self.output
 
-    def run(self, code: str, cell: int, stdin: str) -> dict[str, Any]:
-        """Run one cell: the content of the reply."""
+    def run(self, code: str, cell: int, stdin: str, seed: int | None = None) -> dict[str, Any]:
+        """Run one cell: the content of the reply. With a seed, the random numbers start from it."""
         Compiler.cell = cell
         self.failure = self.displayhook.value = None
-        open_stdin(stdin)
-        sys.stdout, sys.stderr = self.streams
+        streams.open_input(stdin)
+        own = streams.open_output(self.output)
+        if seed is not None:
+            seeds.plant(seed)
+        _forget_folders()
+        loops.begin()
         self.run_cell(code, store_history=True)
+        try:
+            loops.turn()
+            _flush(own)
+        except BaseException:  # it is the code's: it has replaced a stream, or prints too much
+            self.showtraceback()
         outcome, error = self.failure or ("ok", None)
         value = self.displayhook.value
         reply = {
@@ -131,6 +143,21 @@ class Shell(ZMQInteractiveShell):
         """As any other."""
         self.showtraceback()
 
+    def enable_gui(self, gui: str | None = None) -> None:
+        """Nothing: there are no windows. Asked for by `%matplotlib`."""
+
+    def _inspect(self, meth: str, oname: str, namespaces: Any = None, **options: Any) -> Any:
+        self.detail_level = options.get("detail_level", 0)
+        return super()._inspect(meth, oname, namespaces, **options)
+
+    def show_page(self, page: Any, start: int = 0, screen_lines: int = 0) -> None:
+        """Print what a pager would show. Of `name?` that is the signature, where there is one; of `name??` all."""
+        text = page["text/plain"] if isinstance(page, dict) else str(page)
+        if not self.detail_level and text.startswith("Signature:"):
+            text = text.partition("\nDocstring:")[0]
+        self.detail_level = 0
+        sys.stdout.write(text.strip("\n") + "\n")
+
     def _format_exception_for_storage(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         return {}
 
@@ -151,12 +178,19 @@ def build() -> Shell:
     shell.displayhook.do_full_cache = False  # keeps `_` but not every value ever shown
     shell.display_pub.publish = lambda data, *args, **kwargs: sys.stdout.write(data.get("text/plain", "") + "\n")
     shell.display_pub.clear_output = lambda *args, **kwargs: None
-    shell.loop_runner = run_in_loop
+    shell.loop_runner = loops.run
+    loops.install()
+    shell.set_hook("show_in_pager", Shell.show_page, 0)
+    sys.set_int_max_str_digits(0)  # what it guards against, the time of a cell bounds
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it tells of its cache at the first use
+    sys.path.insert(0, "")  # modules that the code has written
+    ctypes_stdout = ctypes.c_void_p.in_dll(_libc, "stdout")
+    _libc.setvbuf(ctypes_stdout, None, _LINE_BUFFERED, 0)  # or what C prints would come after all that Python prints
     for name in ("exit", "quit"):
         shell.user_ns[name] = sys.exit
     shell.user_ns.pop("open", None)  # IPython's refuses open(0), which programs that read stdin use
     warnings.filterwarnings("ignore", message="To exit: use")
-    begun = dict(shell.user_ns)
+    begun, hidden = dict(shell.user_ns), dict(shell.user_ns_hidden)
     for code in (
         "sum(range(10)) / 4.0",
         "x = [1, 'a']\nfor y in x:\n    pass\nx",
@@ -165,45 +199,32 @@ def build() -> Shell:
         shell.run_cell(code, store_history=True)
     for code in ("1 / 0", "x = = 3", "x"):
         shell.run_cell(code)
-    shell.user_ns.clear()
-    shell.user_ns.update(begun)
+    for names, first in ((shell.user_ns, begun), (shell.user_ns_hidden, hidden)):
+        names.clear()
+        names.update(first)
+    shell.history_manager.reset()
+    shell.displayhook._ = shell.displayhook.__ = shell.displayhook.___ = ""
     shell.execution_count = 1
     shell.failure = shell.displayhook.value = shell.last_execution_result = None
-    _loops.clear()
+    loops.forget()
     result: Shell = shell
     return result
 
 
-_loops: list[asyncio.AbstractEventLoop] = []
+def _flush(own: list[Any]) -> None:
+    """Have what the cell printed in its output: streams that it has put in the place of its own, and C's."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream not in own:
+            with suppress(Exception):  # whatever the code has put there
+                stream.flush()
+    _libc.fflush(None)
 
 
-def run_in_loop(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """Run a cell that awaits, in the one loop that all such cells of the session share."""
-    if not _loops or _loops[0].is_closed():
-        _loops[:] = [asyncio.new_event_loop()]
-    loop = _loops[0]
-    task = loop.create_task(coroutine)
-    try:
-        return loop.run_until_complete(task)
-    except KeyboardInterrupt:
-        task.cancel()  # or it would go on beside the next cell
-        loop.run_until_complete(asyncio.gather(task, return_exceptions=True))
-        raise
-
-
-def open_stdin(text: str) -> None:
-    """Make `text` what descriptor 0 and `sys.stdin` read."""
-    if text:
-        with tempfile.TemporaryFile() as file:
-            file.write(text.encode("utf-8", "replace"))
-            file.seek(0)
-            handle = os.dup(file.fileno())  # the file may itself be 0, where the last cell has closed its input
-    else:  # needs no disk, which may be full
-        handle = os.open("/dev/null", os.O_RDONLY)
-    if handle != 0:
-        os.dup2(handle, 0)
-        os.close(handle)
-    sys.stdin = open(0, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
+def _forget_folders() -> None:
+    """Have the folders looked at again in which the code may have written a module since."""
+    own = (os.environ["HOME"], os.environ["TMPDIR"])
+    for path in [path for path in sys.path_importer_cache if path.startswith(own)]:
+        del sys.path_importer_cache[path]
 
 
 def data_bytes() -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import linecache
 import os
 import sys
@@ -14,6 +13,8 @@ from collections import deque
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+from .terminal import Rewriting
 
 FLUSH_SECONDS = 0.05
 FLUSH_CHARS = 4096
@@ -28,6 +29,9 @@ class CellOutput:
 
     File descriptors 1 and 2 are one file, so that output of child processes and C code is picked up too. It
     is looked at whenever Python prints and when the cell ends: no thread, no timing.
+
+    What threads of an earlier cell print, and what is printed while no cell runs, is no part of the running cell's
+    output: its beginning is kept in `late`.
     """
 
     def __init__(self, keep: int, limit: int) -> None:
@@ -40,6 +44,8 @@ class CellOutput:
         os.close(handle)
         self.file = os.open(path, os.O_RDWR | os.O_APPEND)
         Path(path).unlink()
+        self.read = 0
+        self.late = ""
         self.begin()
 
     def take_descriptors(self) -> None:
@@ -48,11 +54,17 @@ class CellOutput:
         os.dup2(self.file, 2)
 
     def begin(self) -> None:
-        """Forget what was printed since the last cell ended, and start counting."""
+        """A cell begins: what was printed since the last one ended is late."""
         with self.lock:
+            data = os.pread(self.file, 4 * self.keep, self.read)  # of child processes
+            self._add_late(data.decode("utf-8", "replace"))
             os.ftruncate(self.file, 0)
             self.read = 0
+            self.earlier = _threads()
+            self.idle = False
+            self.printed = 0
             self.total = self.total_plain = 0
+            self.line, self.line_name = Rewriting(), "stdout"
             self.sent = self.sent_plain = 0
             self.pending: list[tuple[str, str]] = []
             self.pending_chars = 0
@@ -66,9 +78,13 @@ class CellOutput:
             os.write(1, text.encode("utf-8", "replace"))
             return
         with self.lock:
-            self.collect()
-            self._add(name, text)
-            over = self.total > self.limit
+            if self.idle or (self.earlier and threading.current_thread() in self.earlier):
+                self.printed += len(text)
+                self._add_late(text)
+            else:
+                self.collect()
+                self._add(name, text)
+            over = self.printed > self.limit
             now = time.monotonic()
             if self.pending_chars > FLUSH_CHARS or now - self.flushed_at > FLUSH_SECONDS:
                 self.flush()
@@ -76,7 +92,17 @@ class CellOutput:
         if over:
             raise PrintedTooMuch
 
+    def _add_late(self, text: str) -> None:
+        self.late += text[: max(0, self.keep - len(self.late))]
+
     def _add(self, name: str, text: str) -> None:
+        self.printed += len(text)
+        if name != self.line_name:
+            self._pass_on(self.line_name, self.line.end())
+            self.line_name = name
+        self._pass_on(name, self.line.feed(text))
+
+    def _pass_on(self, name: str, text: str) -> None:
         plain = name == "stdout"
         self.total += len(text)
         self.total_plain += len(text) * plain
@@ -104,6 +130,7 @@ class CellOutput:
             data = os.pread(self.file, new, self.read)
         else:
             data = os.pread(self.file, most, self.read) + os.pread(self.file, most, size - most)
+            self.printed += new - len(data)
             self.total += new - len(data)
             self.total_plain += new - len(data)
         self.read = size
@@ -124,6 +151,8 @@ class CellOutput:
         """The cell is over: send the rest, and say how much lies between the beginning and the end."""
         with self.lock:
             self.collect()
+            self._pass_on(self.line_name, self.line.end())
+            self.idle = True
             self.flush()
             if self.tail:
                 texts = [(name, encodable(text)) for name, text in self.tail]
@@ -139,54 +168,19 @@ class CellOutput:
                 )
             self.tail.clear()
 
-
-class CellStream(io.TextIOBase):
-    """`sys.stdout` or `sys.stderr` of the model's code."""
-
-    encoding = "utf-8"
-    errors = "replace"
-
-    def __init__(self, output: CellOutput, name: str, descriptor: int) -> None:
-        self.output = output
-        self.name = name
-        self.descriptor = descriptor
-        self.buffer = CellBytes(self)
-
-    def write(self, text: str) -> int:
-        """Print."""
-        if not isinstance(text, str):
-            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
-        self.output.write(self.name, text)
-        return len(text)
-
-    def writable(self) -> bool:
-        """Yes."""
-        return True
-
-    def fileno(self) -> int:
-        """The descriptor that child processes inherit."""
-        return self.descriptor
+    def take_late(self) -> str:
+        """What was printed late until now, and forget it."""
+        with self.lock:
+            late, self.late = self.late, ""
+        return encodable(late)
 
 
-class CellBytes(io.RawIOBase):
-    """`sys.stdout.buffer`."""
-
-    def __init__(self, stream: CellStream) -> None:
-        self.stream = stream
-
-    def write(self, data: Any) -> int:
-        """Print bytes."""
-        data = bytes(data)
-        self.stream.output.write(self.stream.name, data.decode("utf-8", "replace"))
-        return len(data)
-
-    def writable(self) -> bool:
-        """Yes."""
-        return True
-
-    def fileno(self) -> int:
-        """The descriptor that child processes inherit."""
-        return self.stream.descriptor
+def _threads() -> set[threading.Thread]:
+    """The threads that run, but for those that wait for work of whoever has some: a pool's."""
+    pools = sys.modules.get("concurrent.futures.thread")
+    workers = set(pools._threads_queues) if pools is not None else set()
+    others = {thread for thread in threading.enumerate() if thread is not threading.main_thread()}
+    return {thread for thread in others - workers if type(thread).__name__ != "DummyProcess"}
 
 
 def encodable(text: str) -> str:

@@ -17,18 +17,16 @@ import os
 import select
 import signal
 import socket
-import sys
 import tempfile
 from typing import Any, NoReturn
 
-from . import system, warm
+from . import seeds, system, warm
 from .enter import enter
 from .server import Server
 from .shell import Shell, build
 
 _DESCRIPTORS = 6
 _SOCKETS = 2
-_SEEDED = ("random", "numpy.random", "sympy.core.random")  # each has random numbers of its own, and a function `seed`
 
 
 class Zygote:
@@ -130,9 +128,7 @@ def _own_state(settings: dict[str, Any]) -> None:
     os.environ["HOME"] = settings["home"]
     os.environ["TMPDIR"] = settings["temporary"]
     tempfile.tempdir = None
-    for name in _SEEDED:
-        if name in sys.modules:
-            sys.modules[name].seed()
+    seeds.plant(None)
 
 
 def run(control: socket.socket, world: dict[str, Any]) -> None:

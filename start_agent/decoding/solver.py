@@ -31,6 +31,7 @@ from start_agent.events import CellFinished, CellStarted, Cost, Event, ModelText
 from start_agent.markers import Markers, Matcher
 from start_agent.phases import Phase, phase_of
 from start_agent.prompts import ChatFormat, Prompt
+from start_agent.seeds import derive_seed
 from start_agent.templates import ChatOptions
 from start_agent.trace import Trace
 from start_agent.watch import Watch
@@ -129,8 +130,8 @@ class Solver:
 
         Args:
             question: what is asked.
-            seed: decides the hints and the sampling. None: sampling has no seed, and that of the hints is drawn anew;
-                it is stored in the trace, which can be replayed like any other.
+            seed: decides the hints, the sampling and the random numbers of cells. None: sampling has no seed, and that
+                of the others is drawn anew; it is stored in the trace, which can be replayed like any other.
             live: tell of the model's text as it comes (``ModelText``), not only of whole spans.
 
         Raises:
@@ -176,7 +177,7 @@ class Solver:
                                     yield item
                     case RunCode(code):
                         yield CellStarted(code)
-                        session = session or await self._open_session(stack, trace)
+                        session = session or await self._open_session(stack, trace, seed)
                         result = await session.execute(code, timeout=self.settings.cell_timeout)
                         yield CellFinished(result)
                         step = controller.tool_returned(result.text, result.outcome.value)
@@ -200,11 +201,11 @@ class Solver:
                     token_ids = tuple(run)
                     yield ModelText(token_ids, utf8.decode(self.engine.tokenizer.bytes_of(token_ids)), phase)
 
-    async def _open_session(self, stack: AsyncExitStack, trace: Trace) -> Session:
+    async def _open_session(self, stack: AsyncExitStack, trace: Trace, seed: int) -> Session:
         """The trace's kernel, taken when its first cell is there."""
         assert self.sandbox is not None, "a controller without tools runs no code"
         trace.meta["sandbox"] = self.sandbox.isolation
-        return await stack.enter_async_context(self.sandbox.session())
+        return await stack.enter_async_context(self.sandbox.session(seed=derive_seed(seed, "cells")))
 
     def _matcher(self, markers: Markers) -> Matcher:
         if markers not in self._matchers:

@@ -6,6 +6,7 @@ The expected outputs never enter the sandbox, so that a program cannot look them
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -21,46 +22,62 @@ LIMITS = Limits(seconds=6.0, memory_bytes=2 << 30, output_chars=4_000_000, print
 
 _SHOWN = 200  # characters of an input or an output that a verdict shows
 
-# What programs of the set take for granted: its starter code speaks of List without importing it.
-_PRELUDE = """\
-import bisect, collections, copy, functools, heapq, itertools, math, operator, random, re, string, sys
-from bisect import *
-from collections import *
-from functools import *
-from heapq import *
-from itertools import *
-from math import *
-from typing import *
-from string import ascii_letters, ascii_lowercase, ascii_uppercase, digits
-pow = __builtins__["pow"] if isinstance(__builtins__, dict) else __builtins__.pow
-"""
+# What LiveCodeBench gives every program before it begins (`import_string` in lcb_runner/evaluation/testing_util.py):
+# all names of these modules, in this order, then most of the modules themselves. Some names hide others.
+_STARRED = (
+    *("string", "re", "datetime", "collections", "heapq", "bisect", "copy", "math", "random", "statistics"),
+    *("itertools", "functools", "operator", "io", "sys", "json", "builtins", "typing"),
+)
+_IMPORTED = [name for name in _STARRED if name not in ("builtins", "typing")]
+_PRELUDE = "".join(f"from {name} import *\n" for name in _STARRED) + f"import {', '.join(_IMPORTED)}\n"
+_RECURSION = 50_000
+_ROUNDING = 1e-9  # relative or absolute, of numbers returned: doubles have 15 digits, and sums of them lose a few
+_STACK_BYTES = 512 << 20  # what so many calls through C take at most: nested sorts take 5 KB each
 
-# The cell. Everything is in one function, and what it needs in fresh namespaces: tests share a kernel, not variables.
+# The cell. Everything is in one function, and what it needs in a fresh module: tests share a kernel, not variables.
 _CELL = """\
 def _run_test():
-    import io, json, sys
+    import builtins, io, json, resource, sys, threading, types
     sys.stderr = io.StringIO()
-    scope = {{"__name__": {name!r}, "exit": sys.exit, "quit": sys.exit}}
-    exec({prelude!r}, scope)
+    _, most = resource.getrlimit(resource.RLIMIT_STACK)
+    stack = {stack} if most == resource.RLIM_INFINITY else min(most, {stack})
+    resource.setrlimit(resource.RLIMIT_STACK, (stack, most))
+    sys.setrecursionlimit({recursion})
     source, function = {source!r}, {function!r}
-    stdout = sys.stdout
+    stdout, main = sys.stdout, sys.modules["__main__"]
+    module = types.ModuleType({name!r})
+    sys.modules[module.__name__] = module
+    exec({prelude!r}, module.__dict__)
+    module.exit = module.quit = sys.exit
     if function:
         arguments = [json.loads(line) for line in sys.stdin.read().split("\\n") if line.strip()]
-        sys.stdout = io.StringIO()
+        sys.stdout = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    def plain(value):  # numpy's numbers count as Python's
+        return value.tolist() if getattr(value, "size", 0) == 1 and hasattr(value, "tolist") else repr(value)
+    before, names = set(threading.enumerate()), dict(vars(builtins))
+    threading.stack_size(0)
     result = None
     try:
-        exec(compile(source, "<string>", "exec"), scope)
+        exec(compile(source, "<string>", "exec", dont_inherit=True), module.__dict__)
         if function:
-            found = scope["Solution"]() if "Solution" in scope else None
-            result = (getattr(found, function) if found is not None else scope[function])(*arguments)
+            owner = module.Solution() if hasattr(module, "Solution") else module
+            result = getattr(owner, function)(*arguments)
     except SystemExit as end:
         if end.code not in (None, 0):
             raise
     finally:
-        sys.stdout.flush()
+        for thread in threading.enumerate():
+            if thread not in before and not thread.daemon:
+                thread.join()
+        try:
+            sys.stdout.flush()
+        except (AttributeError, ValueError):
+            pass
         sys.stdout = stdout
+        sys.modules["__main__"] = main
+        vars(builtins).update(names)
     if function:
-        print({marker!r} + json.dumps(result, default=repr))
+        print({marker!r} + json.dumps(result, default=plain))
 _run_test()
 """
 _MARKER = "returned: "
@@ -72,7 +89,12 @@ async def grade_code(program: str | None, tests: CodeTests, sandbox: BaseSandbox
     A test is passed when the program ends normally (``sys.exit()`` and ``sys.exit(0)`` among the ways) within its
     time and says what is expected. In the form of standard input, the lines of its output are compared without
     surrounding white space, and where they differ as text, as rows of numbers; in the form of a function, the value
-    that it returns. ``tests.tolerance`` allows for rounding; where none is stated numbers are equal or they are not.
+    that it returns. ``tests.tolerance`` allows for rounding; where none is stated printed numbers are equal or they
+    are not, and numbers returned may differ by the rounding of doubles (1e-9).
+
+    The conditions are LiveCodeBench's: names that are there without an import, and calls 50,000 deep. Different here:
+    each test begins afresh, a list that is returned may hold tuples, and the official comparison of returned decimals
+    leaves no room for rounding. See docs/tasks.md.
 
     Args:
         program: Python; None where the answer has none.
@@ -88,7 +110,7 @@ async def grade_code(program: str | None, tests: CodeTests, sandbox: BaseSandbox
         return Verdict(False, None, Reason.NO_ANSWER, None, "no block of code after thinking")
     cases = read_cases(tests)
     cell = _cell(program, tests.function)
-    async with sandbox.session() as session:
+    async with sandbox.session(seed=0) as session:  # the same verdict each time, where a program draws lots
         for number, case in enumerate(cases, start=1):
             result = await session.execute(cell, timeout=tests.time_limit, stdin=case.input)
             fault = _fault(result, case, tests, sandbox.limits)
@@ -101,7 +123,15 @@ async def grade_code(program: str | None, tests: CodeTests, sandbox: BaseSandbox
 
 def _cell(program: str, function: str) -> str:
     name = "solution" if function else "__main__"  # what a module does when it is run is not wanted where it is called
-    return _CELL.format(name=name, prelude=_PRELUDE, source=program, function=function, marker=_MARKER)
+    return _CELL.format(
+        name=name,
+        prelude=_PRELUDE,
+        source=program,
+        function=function,
+        marker=_MARKER,
+        recursion=_RECURSION,
+        stack=_STACK_BYTES,
+    )
 
 
 def _fault(result: Result, case: Case, tests: CodeTests, limits: Limits) -> tuple[Reason, str] | None:
@@ -152,23 +182,23 @@ def _lines(text: str) -> list[str]:
 
 def _same_numbers(expected: str, printed: str, tolerance: float) -> bool:
     """Whether two lines are rows of the same numbers."""
-    wanted, found = expected.split(), printed.split()
     try:
-        pairs = [(Decimal(one), Decimal(two)) for one, two in zip(wanted, found, strict=True)]
-    except (InvalidOperation, ValueError):  # a word, or not as many
+        pairs = [(Decimal(one), Decimal(two)) for one, two in zip(expected.split(), printed.split(), strict=True)]
+        return all(one == two or _near(float(one), float(two), tolerance) for one, two in pairs)
+    except (InvalidOperation, ValueError):  # a word, not as many, or a signalling NaN
         return False
-    return all(one == two or _near(float(one), float(two), tolerance) for one, two in pairs)
 
 
 def _near(expected: float, found: float, tolerance: float) -> bool:
-    return tolerance > 0 and abs(expected - found) <= tolerance * max(1.0, abs(expected))
+    return tolerance > 0 and math.isclose(expected, found, rel_tol=tolerance, abs_tol=tolerance)
 
 
 def same_value(expected: str, returned: str, tolerance: float = 0.0) -> bool:
-    """Whether two values in JSON are equal."""
+    """Whether two values in JSON are equal. Numbers with a decimal point may differ by the rounding of doubles."""
     try:
-        return all(_same(one, two, tolerance) for one, two in _pairs(json.loads(expected), json.loads(returned)))
-    except (ValueError, RecursionError):  # no JSON, a number of too many digits, too deep: not what was expected
+        pairs = _pairs(json.loads(expected, parse_int=Decimal), json.loads(returned, parse_int=Decimal))
+        return all(_same(one, two, tolerance) for one, two in pairs)
+    except (ValueError, RecursionError):  # no JSON, or too deep: not what was expected
         return False
 
 
@@ -177,6 +207,9 @@ def _pairs(expected: Any, found: Any) -> Iterator[tuple[Any, Any]]:
     if isinstance(expected, list) and isinstance(found, list) and len(expected) == len(found):
         for one, two in zip(expected, found, strict=True):
             yield from _pairs(one, two)
+    elif isinstance(expected, dict) and isinstance(found, dict) and expected.keys() == found.keys():
+        for name, one in expected.items():
+            yield from _pairs(one, found[name])
     else:
         yield expected, found
 
@@ -184,5 +217,9 @@ def _pairs(expected: Any, found: Any) -> Iterator[tuple[Any, Any]]:
 def _same(expected: Any, found: Any, tolerance: float) -> bool:
     if expected == found:
         return True
-    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in (expected, found))
-    return numbers and _near(float(expected), float(found), tolerance)
+    numbers = [value for value in (expected, found) if isinstance(value, Decimal | float)]
+    if len(numbers) < 2:
+        return False
+    if any(isinstance(value, float) for value in numbers):
+        tolerance = max(tolerance, _ROUNDING)
+    return _near(float(expected), float(found), tolerance)

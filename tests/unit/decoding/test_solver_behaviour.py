@@ -81,6 +81,15 @@ async def test_all_cells_of_a_trace_share_one_session() -> None:
     assert (box.stats.sessions, box.stats.cells) == (1, 3)
 
 
+async def test_the_seed_of_a_trace_decides_that_of_its_kernel() -> None:
+    seeds = []
+    for seed in (1, 1, 2):
+        box = FakeSandbox(lambda code: "ok")
+        await solve(["```python\nx = 1\n```", "\\boxed{1}"], box, seed=seed, **BARE)
+        seeds += box.seeds
+    assert seeds[0] == seeds[1] != seeds[2] and None not in seeds
+
+
 async def test_no_session_is_opened_for_a_trace_without_code() -> None:
     box = FakeSandbox()
     await solve(["</think>\\boxed{1}"], box, **BARE)

@@ -54,6 +54,48 @@ PASSING = [
     ("def f():\n    return 0.1 + 0.2", cases_of(("", "0.3"), function="f", tolerance=1e-6)),
 ]  # fmt: skip
 
+TWICE = "print(2 * int(input()))"
+# What programs find where LiveCodeBench runs them.
+CONDITIONS = [
+    # depth, without a limit of their own, also through C
+    ("def f(n): return n and 1 + f(n - 1)\nprint(f(int(input())))", cases_of(("9000", "9000"), ("45000", "45000"))),
+    ("@cache\ndef f(n): return n and 1 + f(n - 1)\nprint(f(int(input())))", cases_of(("12000", "12000"))),
+    # names
+    ("class Solution:\n    def f(self, a): return [reduce(mul, a), gcd(*a), mean(a), Counter(a)[2], pow(2, 5, 7)]",
+     cases_of(("[2, 4]", "[8, 2, 3, 1, 4]"), function="f")),
+    ("print(datetime.date(2024, 2, 1).isoformat(), dumps(copy.copy([1])), StringIO('x').read(), re.sub('a', 'b', 'a'))",
+     cases_of(("", "2024-02-01 [1] x b"))),
+    ("for line in stdin: print(2 * int(line))", cases_of(("4", "8"), ("5\n6", "10\n12"))),
+    # streams
+    (f"import sys, io\nsys.stdin = io.TextIOWrapper(sys.stdin.buffer)\n{TWICE}", DOUBLE),
+    (f"import sys, os\nsys.stdout = os.fdopen(1, 'w')\n{TWICE}", DOUBLE),
+    (f"import sys, io\nsys.stdout = io.TextIOWrapper(io.BufferedWriter(sys.stdout.buffer))\n{TWICE}", DOUBLE),
+    (f"import sys, io\nsys.stdout = io.TextIOWrapper(sys.stdout.detach(), encoding='ascii')\n{TWICE}", DOUBLE),
+    (f"import sys\nsys.stdin.reconfigure(encoding='ascii')\nassert sys.stdin.mode == 'r'\n{TWICE}", DOUBLE),
+    ("import sys\ninput = sys.__stdin__.readline\nsys.__stdout__.buffer.write(b'%d' % (2 * int(input())))", DOUBLE),
+    ("import io, os, sys\nclass Out(io.IOBase):\n    def __init__(self, file):\n"
+     "        self.fd, self.text = file.fileno(), ''\n        assert 'r' not in file.mode\n"
+     "    def write(self, text): self.text += text\n    def flush(self):\n        os.write(self.fd, self.text.encode())\n        self.text = ''\n"
+     "sys.stdout = Out(sys.stdout)\n" + TWICE, DOUBLE),
+    ("import sys\ndef f(n):\n    sys.stdout.buffer.write(b'noise')\n    return n", cases_of(("3", "3"), function="f")),
+    (f"import sys\n{TWICE}\nsys.stdout.close()", DOUBLE),
+    # a module that is found by its name
+    ("from __future__ import annotations\nfrom dataclasses import dataclass, field\n@dataclass(order=True)\nclass P:\n"
+     "    x: int\n    y: list[int] = field(default_factory=list)\nprint(P(2 * int(input())).x)", DOUBLE),
+    ("import pickle\nclass P: pass\ndef f(n): return isinstance(pickle.loads(pickle.dumps(P())), P)",
+     cases_of(("1", "true"), function="f")),
+    # values
+    ("import numpy as np\ndef f(n): return [np.float64(n) / 2, np.int32(n), np.bool_(True), np.array(n)]",
+     cases_of(("3", "[1.5, 3, true, 3]"), function="f")),
+    ("def f(n): return {'a': [n / 3]}", cases_of(("0.9", '{"a": [0.3]}'), function="f")),
+    ("def f(n): return n ** 6000", cases_of(("10", "1" + "0" * 6000), function="f")),
+    ("print(len(str(int(input()) ** 2)))", cases_of(("9" * 5000, "10000"))),
+    # one test does not see another's
+    ("import builtins\nold = print\nbuiltins.print = lambda *a: old(*a, *a)\nbuiltins.print(int(input()))",
+     cases_of(("1", "1 1"), ("2", "2 2"))),
+    ("import threading\nthreading.Thread(target=lambda: print(2 * int(input()))).start()", DOUBLE),
+]  # fmt: skip
+
 FAILING = [
     ("print(int(input()) + 3)", DOUBLE, Reason.WRONG_OUTPUT, "test 2 of 2: it printed '7', not '8'; input '4'"),
     ("", DOUBLE, Reason.NO_ANSWER, "no block of code"),
@@ -66,14 +108,28 @@ FAILING = [
     ("x = [0] * 10**10", DOUBLE, Reason.ERROR, "MemoryError"),
     ("while True: print('y' * 10_000)", DOUBLE, Reason.WRONG_OUTPUT, "it printed more than"),
     ("print('y' * 5_000_000)", DOUBLE, Reason.WRONG_OUTPUT, "it printed more than"),
-    ("def g(): return 1", cases_of(("", "1"), function="f"), Reason.ERROR, "KeyError: 'f'"),
+    ("def g(): return 1", cases_of(("", "1"), function="f"), Reason.ERROR, "has no attribute 'f'"),
     ("def f(): return {1}", cases_of(("", "[1]"), function="f"), Reason.WRONG_OUTPUT, "it returned"),
-    ("def f(): return 0.1 + 0.2", cases_of(("", "0.3"), function="f"), Reason.WRONG_OUTPUT, "it returned"),
+    ("def f(): return 0.1 + 0.2", cases_of(("", "0.3001"), function="f"), Reason.WRONG_OUTPUT, "it returned"),
+    ("def f(): return 10**17 + 1", cases_of(("", "100000000000000000"), function="f"), Reason.WRONG_OUTPUT, "returned"),
+    (
+        "import numpy as np\ndef f(): return np.array([1, 2])",
+        cases_of(("", "[1, 2]"), function="f"),
+        Reason.WRONG_OUTPUT,
+        "it returned",
+    ),
+    ("print('sNaN')", cases_of(("", "1")), Reason.WRONG_OUTPUT, "it printed"),
+    (
+        "import functools\n@functools.lru_cache(None)\ndef f(n): return f(n + 1)\nf(0)",
+        DOUBLE,
+        Reason.ERROR,
+        "RecursionError",
+    ),
     ("def f(): raise SystemExit", cases_of(("", "1"), function="f"), Reason.WRONG_OUTPUT, "it returned 'null'"),
 ]
 
 
-@pytest.mark.parametrize(("program", "tests"), PASSING)
+@pytest.mark.parametrize(("program", "tests"), [*PASSING, *CONDITIONS])
 async def test_passed(box: Sandbox, program: str, tests: CodeTests) -> None:
     verdict = await grade_code(program, tests, box)
     assert verdict.correct and verdict.reason is Reason.PASSED and verdict.parsed == program, verdict

@@ -33,7 +33,7 @@ class _Shell:
     def open_output(self, settings: dict[str, Any]) -> _Output:
         return self.output
 
-    def run(self, code: str, cell: int, stdin: str) -> dict[str, Any]:
+    def run(self, code: str, cell: int, stdin: str, seed: int | None) -> dict[str, Any]:
         self.output.send({"name": "stdout", "text": f"ran {code}"})
         return {"status": "ok", "value": "42"}
 
@@ -44,6 +44,9 @@ class _Output:
     def begin(self) -> None: ...
 
     def finish(self) -> None: ...
+
+    def take_late(self) -> str:
+        return ""
 
 
 @pytest.fixture

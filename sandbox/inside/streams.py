@@ -1,0 +1,74 @@
+"""What the model's code finds as its standard streams. They are real text streams, whatever it does with them."""
+
+from __future__ import annotations
+
+import codecs
+import io
+import os
+import sys
+import tempfile
+from typing import Any
+
+from .text import CellOutput
+
+
+class CellBytes(io.RawIOBase):
+    """The `buffer` of a `CellStream`. It stays open: a wrapper that is thrown away closes what it wraps."""
+
+    def __init__(self, output: CellOutput, name: str, descriptor: int) -> None:
+        self.name = f"<{name}>"
+        self._output = output
+        self._stream = name
+        self._descriptor = descriptor
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def write(self, data: Any) -> int:
+        """Print bytes."""
+        data = bytes(data)
+        self._output.write(self._stream, self._decoder.decode(data))
+        return len(data)
+
+    def writable(self) -> bool:
+        """Yes."""
+        return True
+
+    def fileno(self) -> int:
+        """The descriptor that child processes inherit."""
+        return self._descriptor
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+class CellStream(io.TextIOWrapper):
+    """`sys.stdout` or `sys.stderr`: what is printed is in the output at once."""
+
+    def __init__(self, output: CellOutput, name: str, descriptor: int) -> None:
+        raw: Any = CellBytes(output, name, descriptor)
+        super().__init__(raw, encoding="utf-8", errors="replace", write_through=True)
+        self.mode: str = "w"  # type: ignore[misc]  # which the streams of `open` have, and programs ask for
+
+
+def open_output(output: CellOutput) -> list[CellStream]:
+    """Make new standard streams and descriptors for a cell: the last one may have done anything to its own."""
+    output.take_descriptors()
+    streams = [CellStream(output, "stdout", 1), CellStream(output, "stderr", 2)]
+    sys.stdout, sys.stderr = streams
+    sys.__stdout__, sys.__stderr__ = streams  # type: ignore[misc]  # final to a reader of typeshed only
+    return streams
+
+
+def open_input(text: str) -> None:
+    """Make `text` what descriptor 0 and `sys.stdin` read."""
+    if text:
+        with tempfile.TemporaryFile() as file:
+            file.write(text.encode("utf-8", "replace"))
+            file.seek(0)
+            handle = os.dup(file.fileno())  # the file may itself be 0, where the last cell has closed its input
+    else:  # needs no disk, which may be full
+        handle = os.open("/dev/null", os.O_RDONLY)
+    if handle != 0:
+        os.dup2(handle, 0)
+        os.close(handle)
+    sys.stdin = open(0, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
+    sys.__stdin__ = sys.stdin  # type: ignore[misc]  # held, or the wrapper of a wrapped stream would close it

@@ -1,0 +1,94 @@
+"""Cells behave as in a notebook, and what they print is theirs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from sandbox import Sandbox
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def box() -> AsyncIterator[Sandbox]:
+    async with Sandbox(size=1) as sandbox:
+        yield sandbox
+
+
+async def run(box: Sandbox, *cells: str) -> list[str]:
+    async with box.session() as session:
+        return [(await session.execute(cell)).text for cell in cells]
+
+
+async def test_lines_that_are_written_over_end_as_a_terminal_shows_them(box: Sandbox) -> None:
+    """Of a progress bar there is its last state, however many there were, and on whichever stream."""
+    bar = "import sys\nfor n in range(5_000): print(f'\\r{n} {\"#\" * 40}', end='', file=sys.stderr)\nprint('\\nend')"
+    assert await run(box, bar, "print('12345\\rab')") == [f"4999 {'#' * 40}\nend", "ab345"]
+
+
+async def test_what_notebooks_keep(box: Sandbox) -> None:
+    """The last values, the cells so far and nothing else, a module that a cell has written, tasks, help."""
+    assert await run(box, "6 * 7", "_ + 1", "__, _", "len(In)") == ["42", "43", "(42, 43)", "5"]
+    write, use = "open('mine.py', 'w').write('y = 3');", "import mine\nmine.y"
+    assert await run(box, write, use) == ["", "3"]
+    assert await run(box, "import other", "open('other.py', 'w').write('y = 4');", "import other\nother.y") == [
+        'Traceback (most recent call last):\n  File "<cell 1>", line 1\n    import other\n'
+        "ModuleNotFoundError: No module named 'other'",
+        "",
+        "4",
+    ]
+    task = "import asyncio\nasync def f(): return 5\nt = asyncio.create_task(f())"
+    assert await run(box, task, "t.result()", "await t") == ["", "5", "5"]
+    assert await run(box, "async def f(): return 6\nimport asyncio\nasyncio.run(f())") == ["6"]
+    assert await run(box, "def f(a, *, b=1): 'Text.'", "f?") == ["", "Signature: f(a, *, b=1)"]
+
+
+async def test_streams_are_real_and_new_in_each_cell(box: Sandbox) -> None:
+    """Code may wrap them, replace them, close them: what it prints is in its own cell, and the next has new ones."""
+    for replaced in (
+        "sys.stdout = io.TextIOWrapper(sys.stdout.buffer, encoding='utf-8')",
+        "sys.stdout = io.TextIOWrapper(sys.stdout.detach(), encoding='utf-8')",
+        "sys.stdout = os.fdopen(1, 'w')",
+        "sys.stdout = open(os.dup(1), 'w')",
+        "sys.stdout = sys.__stdout__",
+        "sys.stdout.reconfigure(encoding='utf-8', line_buffering=True)",
+        "assert sys.stdout.mode == 'w'",
+        "sys.stdin = io.TextIOWrapper(sys.stdin.buffer); assert sys.stdin.read() == ''",
+    ):
+        cells = (
+            f"import io, os, sys\n{replaced}\nprint('one')",
+            "print('two')",
+            "sys.stdout.close()",
+            "print('end')",
+        )
+        assert await run(box, *cells) == ["one", "two", "", "end"], replaced
+
+
+async def test_output_of_c_is_in_its_place(box: Sandbox) -> None:
+    """C buffers lines of its own."""
+    cell = "import ctypes\nlibc = ctypes.CDLL(None)\nprint(1)\nlibc.puts(b'2')\nprint(3)\nlibc.printf(b'4');"
+    assert await run(box, cell, "5") == ["1\n2\n3\n4", "5"]
+
+
+async def test_long_numbers_have_no_limit(box: Sandbox) -> None:
+    """Python's own, of 4,300 digits, is lifted."""
+    assert await run(box, "len(str(10 ** 5000)), int('9' * 5000) % 10") == ["(5001, 9)"]
+
+
+async def test_late_output_of_a_thread_is_marked(box: Sandbox) -> None:
+    """It is no part of the cell that happens to run; what a pool's threads do for that cell is."""
+    start = (
+        "import threading\ngo = threading.Event()\ndef f():\n    go.wait()\n    print('late')\n"
+        "t = threading.Thread(target=f)\nt.start()"
+    )
+    pool = "import concurrent.futures as c\npool = c.ThreadPoolExecutor(1)\npool.submit(print, 1).result()"
+    async with box.session() as session:
+        await session.execute(start)
+        result = await session.execute("go.set()\nt.join()\nprint('own')")
+        assert (result.text, result.late) == ("own", "late\n")
+        assert (await session.execute("1")).late == ""
+        await session.execute(pool)
+        assert (await session.execute("pool.submit(print, 2).result()")).text == "2"

@@ -46,7 +46,7 @@ class CellStream(io.TextIOWrapper):
     def __init__(self, output: CellOutput, name: str, descriptor: int) -> None:
         raw: Any = CellBytes(output, name, descriptor)
         super().__init__(raw, encoding="utf-8", errors="replace", write_through=True)
-        self.mode: str = "w"  # type: ignore[misc]  # which the streams of `open` have, and programs ask for
+        self.mode: str = "w"  # which the streams of `open` have, and programs ask for
 
 
 def open_output(output: CellOutput) -> list[CellStream]:

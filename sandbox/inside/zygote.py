@@ -17,6 +17,7 @@ import os
 import select
 import signal
 import socket
+import sys
 import tempfile
 from typing import Any, NoReturn
 

@@ -242,7 +242,7 @@ def _prompt_note(groups: Mapping[str, BaseModel]) -> dict[str, Any]:
 
 def _configuration(groups: Mapping[str, BaseModel]) -> dict[str, Any]:
     """What decides the records: all options but the ``Runtime`` ones, and the content of what they name."""
-    from start_agent.tasks.loading import data_files
+    from start_agent.tasks.files import data_files
 
     found: dict[str, Any] = {"engine": config.of_type(EngineChoice, groups).engine}
     for title, group in groups.items():

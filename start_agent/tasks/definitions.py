@@ -11,6 +11,7 @@ from start_agent.errors import ConfigError
 from start_agent.pocket.families import FAMILIES
 from start_agent.problem import Kind, Problem
 from start_agent.tasks import reading
+from start_agent.tasks.releases import release_files
 from start_agent.tasks.task import Source, Task
 
 
@@ -49,7 +50,8 @@ _KNOWN = (
         Kind.CODE,
         reading.livecodebench,
         # The set's own loading script is no longer run by `datasets`; its files are plain JSON lines.
-        Source("hf://datasets/livecodebench/code_generation_lite/test*.jsonl", split="train", large=True),
+        Source("hf://datasets/livecodebench/code_generation_lite", split="train", large=True, files=("test*.jsonl",)),
+        release_files,
         about="programming problems of contests, with tests",
     ),
     Task("pocket", Kind.MATH, make=_pocket, about="held-out problems of all pocket families"),

@@ -1,15 +1,18 @@
-"""Data sets → problems, through the ``datasets`` package."""
+"""Data sets → problems: files are read here, sets of the hub through the ``datasets`` package."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from start_agent.errors import ConfigError, DataError, MissingExtraError
 from start_agent.problem import Kind, Problem
 from start_agent.tasks.definitions import TASKS
+from start_agent.tasks.files import FORMATS, data_files, read_files
 from start_agent.tasks.options import DataOptions
 from start_agent.tasks.reading import by_columns
 from start_agent.tasks.task import Row, Source, Task
@@ -18,8 +21,6 @@ _log = logging.getLogger(__name__)
 
 POCKET_COUNT = 500
 """Problems of a pocket task where no limit is given: the size of the held-out set."""
-
-_FORMATS = {".jsonl": "json", ".json": "json", ".ndjson": "json", ".parquet": "parquet"}
 
 
 def load(task: str | None = None, **options: Any) -> list[Problem]:
@@ -38,7 +39,7 @@ def stream(options: DataOptions) -> Iterator[Problem]:
     Raises:
         ConfigError: no such task, or neither a task nor columns.
         DataError: the set cannot be found or read, or a column is missing; one line, with the columns there are.
-        MissingExtraError: ``datasets`` is not installed.
+        MissingExtraError: a set of the hub needs ``datasets``, a Parquet file ``pyarrow``, which is not installed.
     """
     task = resolve_task(options)
     if task.make is not None:
@@ -49,7 +50,7 @@ def stream(options: DataOptions) -> Iterator[Problem]:
     source = _source(task, options)
     seen: set[bytes] = set()
     repeated = 0
-    for problem in _problems(task, source, options):
+    for problem in filter(partial(_in_time, options), _problems(task, source, options)):
         key = bytes.fromhex(problem.key)
         if key in seen:
             repeated += 1
@@ -59,7 +60,8 @@ def stream(options: DataOptions) -> Iterator[Problem]:
         if len(seen) == options.limit:
             break
     if not seen:
-        raise DataError(f"{source.path} has no rows")
+        dated = f" between {options.start_date or 'the first'} and {options.end_date or 'the last'}"
+        raise DataError(f"{source.path} has no rows{dated if options.start_date or options.end_date else ''}")
     if repeated:
         _log.warning("%s: %d rows repeat a question and were left out", source.path, repeated)
 
@@ -100,9 +102,24 @@ def _names() -> str:
     return ", ".join([name for name in TASKS if not name.startswith("pocket_")] + [f"pocket_{{{','.join(families)}}}"])
 
 
+def _in_time(options: DataOptions, problem: Problem) -> bool:
+    """Whether a problem's day lies between the dates of the options. Days in ISO's form are in the order of texts."""
+    if not options.start_date and not options.end_date:
+        return True
+    day = str(problem.meta.get("date", ""))[:10]
+    if not day:
+        raise DataError("--start-date, --end-date: a problem has no date; those of livecodebench have (contest_date)")
+    return (options.start_date or day) <= day <= (options.end_date or day)
+
+
 def _source(task: Task, options: DataOptions) -> Source:
+    files: tuple[str, ...] = ()
+    if options.release:
+        if task.releases is None:
+            raise ConfigError(f"--release: {task.name} has no releases; livecodebench has")
+        files = task.releases(options.release)
     if options.data is not None:
-        return Source(options.data, options.subset, options.split or "test", large=bool(options.stream))
+        return Source(options.data, options.subset, options.split or "test", large=bool(options.stream), files=files)
     assert task.source is not None, f"the task {task.name} has neither a source nor a maker"
     own = task.source
     return Source(
@@ -110,6 +127,7 @@ def _source(task: Task, options: DataOptions) -> Source:
         options.subset or own.subset,
         options.split or own.split,
         large=own.large if options.stream is None else options.stream,
+        files=files or own.files,
     )
 
 
@@ -117,54 +135,56 @@ def _problems(task: Task, source: Source, options: DataOptions) -> Iterator[Prob
     assert task.read is not None
     for number, row in enumerate(_rows(source, options), start=1):
         try:
-            yield task.read(row, options.choice_seed)
+            problem = task.read(row, options.choice_seed)
         except DataError as error:
             raise DataError(f"{source.path}, row {number}: {error}") from error
+        if options.tolerance and problem.tests is not None:
+            problem = replace(problem, tests=replace(problem.tests, tolerance=options.tolerance))
+        yield problem
 
 
 def _rows(source: Source, options: DataOptions) -> Iterator[Row]:
     """The rows of a file, a folder or a hub set. Local files are always streamed: no copy of them is made."""
+    path = Path(source.path).expanduser()
+    on_hub = source.path.startswith("hf://")
+    if not on_hub and path.exists():
+        yield from read_files(_chosen(path, source.files) if source.files else data_files(path))
+    elif not on_hub and _names_a_file(source.path):
+        raise DataError(f"there is no file or folder {source.path!r}")
+    else:
+        yield from _hub_rows(source)
+
+
+def _chosen(folder: Path, names: tuple[str, ...]) -> list[Path]:
+    """The named files of a folder. Raises DataError where one is not there."""
+    files = [folder / name for name in names]
+    missing = [file.name for file in files if not file.is_file()]
+    if missing:
+        raise DataError(f"--release: {folder} is no folder with the release's files: there is no {', '.join(missing)}")
+    return files
+
+
+def _names_a_file(path: str) -> bool:
+    return Path(path).suffix.lower() in FORMATS or path.startswith((".", "/", "~")) or path.count("/") > 1
+
+
+def _hub_rows(source: Source) -> Iterator[Row]:
     try:
         import datasets
     except ImportError as error:
         raise MissingExtraError("datasets", "data") from error
     for library in ("datasets", "huggingface_hub"):
         logging.getLogger(library).setLevel(logging.CRITICAL)  # what they have to say is in the error that is raised
-    path = Path(source.path).expanduser()
-    arguments: dict[str, Any]
+    arguments: dict[str, Any] = {"split": source.split, "streaming": source.large}
     if source.path.startswith("hf://"):
-        arguments = {"path": "json", "data_files": source.path, "split": source.split, "streaming": source.large}
-    elif path.exists():
-        files = data_files(path)
-        if not any(file.stat().st_size for file in files):
-            raise DataError(f"{source.path} has no rows")
-        arguments = {"path": _FORMATS[files[0].suffix.lower()], "data_files": [str(file) for file in files]}
-        arguments |= {"split": "train", "streaming": True}
-    elif path.suffix.lower() in _FORMATS or source.path.startswith((".", "/", "~")) or source.path.count("/") > 1:
-        raise DataError(f"there is no file or folder {source.path!r}")
+        files = [f"{source.path}/{name}" for name in source.files] or source.path
+        arguments |= {"path": "json", "data_files": files}
     else:
-        name = source.subset or None
-        arguments = {"path": source.path, "name": name, "split": source.split, "streaming": source.large}
+        arguments |= {"path": source.path, "name": source.subset or None}
     try:
         rows: Iterable[Row] = datasets.load_dataset(**arguments)
         yield from rows
     except Exception as error:  # whatever `datasets`, the hub's client, Arrow and the HTTP library raise
         reason = " ".join(str(error.__cause__ or error).split())[:300] or type(error).__name__
-        hint = "" if path.exists() else "; check the name and the network, or give a local file with --data"
+        hint = "; check the name and the network, or give a local file with --data"
         raise DataError(f"cannot read {source.path}: {reason}{hint}") from error
-
-
-def data_files(path: Path) -> list[Path]:
-    """The data files at a path, all of one format. Raises DataError."""
-    if path.is_file():
-        if path.suffix.lower() not in _FORMATS:
-            raise DataError(f"{path} is of no known format: known are {', '.join(_FORMATS)}")
-        return [path]
-    if not path.is_dir():
-        raise DataError(f"{path} is neither a file nor a folder")
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in _FORMATS)
-    formats = {_FORMATS[file.suffix.lower()] for file in files}
-    if len(formats) != 1:
-        found = "files of several formats" if formats else "no JSONL or Parquet files"
-        raise DataError(f"the folder {path} has {found}: name the file")
-    return files

@@ -6,6 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from start_agent.config import MayGrow, Runtime
 
+_DATE = r"^(\d{4}-\d\d-\d\d)?$"
+
 
 class DataOptions(BaseModel):
     """Which problems."""
@@ -21,6 +23,17 @@ class DataOptions(BaseModel):
     level_column: str = Field("", description="column of the level, for a table of accuracy by level")
     subject_column: str = Field("", description="column of the subject")
     choices_column: str = Field("", description="column of a list of choices: makes it multiple choice")
+    release: str = Field(
+        "",
+        description="release of livecodebench: release_v5 for all up to v5, v5 for v5 alone, v3_v5; all files if empty",
+    )
+    start_date: str = Field(
+        "", pattern=_DATE, description="only problems of contests from this day on, 2024-08-01 (of livecodebench)"
+    )
+    end_date: str = Field("", pattern=_DATE, description="only problems of contests up to this day (of livecodebench)")
+    tolerance: float = Field(
+        0.0, ge=0, lt=1, description="how far a program's number may be off, relative or absolute (of code tasks)"
+    )
     limit: MayGrow[int | None] = Field(None, ge=1, description="only so many problems, the first ones")
     stream: Runtime[bool | None] = Field(
         None, description="read a set of the hub row by row, without downloading it whole"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,9 @@ from start_agent.errors import DataError
 from start_agent.problem import LETTERS, CodeTests, Kind, Problem
 from start_agent.seeds import derive_seed
 from start_agent.tasks.task import Row, column, meta_of, text_of
+
+_LABEL = re.compile(r"^[(\[]?\s*(\w+)\s*[)\].:]?$")
+_INDEX = re.compile(r"[0-9]{1,2}")
 
 
 def gsm8k(row: Row, seed: int) -> Problem:
@@ -116,7 +120,8 @@ def by_columns(
         if not choices:
             return Problem(asked, gold, meta=meta)
         texts, labels = read_choices(column(row, choices))
-        return Problem(asked, choice_letter(gold, texts, labels), Kind.CHOICE, choices=texts, meta=meta)
+        right = row[answer] if isinstance(row[answer], int) else gold
+        return Problem(asked, choice_letter(right, texts, labels), Kind.CHOICE, choices=texts, meta=meta)
 
     return read
 
@@ -144,17 +149,29 @@ def read_choices(raw: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return tuple(texts), tuple(str(label).strip().upper() for label in labels)
 
 
-def choice_letter(gold: str, texts: Sequence[str], labels: Sequence[str]) -> str:
-    """The letter under which the gold choice is shown. The set names it by its label, or by its text.
+def choice_letter(gold: str | int, texts: Sequence[str], labels: Sequence[str]) -> str:
+    """The letter under which the gold choice is shown.
+
+    Args:
+        gold: a label, maybe in brackets or before a dot; or the text of a choice; or its index from 0. A number that
+            is no label is an index, never a text.
+        texts: the choices.
+        labels: their labels, in capitals.
 
     Raises:
         DataError: there is no such choice.
     """
-    if gold.upper() in labels:
-        return LETTERS[labels.index(gold.upper())]
-    if gold in texts:
-        return LETTERS[texts.index(gold)]
-    raise DataError(f"the right choice {gold!r} is none of {', '.join(labels)}")
+    name = str(gold).strip()
+    label = _LABEL.sub(r"\1", name).upper()
+    if label in labels:
+        return LETTERS[labels.index(label)]
+    stripped = [text.strip() for text in texts]
+    if isinstance(gold, str) and name in stripped:
+        return LETTERS[stripped.index(name)]
+    if _INDEX.fullmatch(name) and int(name) < len(texts):
+        return LETTERS[int(name)]
+    kinds = "index from 0" if isinstance(gold, int) else "text of a choice and no index from 0"
+    raise DataError(f"the right choice {name[:40]!r} is none of {', '.join(labels)}, and no {kinds}")
 
 
 def _as_json(raw: Any) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 from start_agent.errors import DataError
@@ -18,16 +20,19 @@ class Source:
     """Where a data set is found.
 
     Attributes:
-        path: a name of the hub, or a pattern of files (``hf://datasets/...``).
+        path: a file, a folder, a name of the hub, or a folder of files there (``hf://datasets/...``).
         subset: the configuration of a hub set; empty for its only one.
         split: "train", "test", ...
         large: whether it is streamed, not downloaded and converted as a whole.
+        files: the names of the files to read in the folder; empty for all data files of a local one. On the hub they
+            may be patterns.
     """
 
     path: str
     subset: str = ""
     split: str = "test"
     large: bool = False
+    files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,7 @@ class Task:
         read: makes a problem of a row, given the seed that shuffles choices. A column that is not there is asked for
             through ``column``, which raises DataError.
         source: where its rows are when no file is given; None of problems that are made, not read.
+        releases: the names of the files of a release; None of sets that have none.
         make: makes so many problems of a split (None: the task's own), where there is no source.
         about: one line.
     """
@@ -48,6 +54,7 @@ class Task:
     kind: Kind
     read: Callable[[Row, int], Problem] | None = None
     source: Source | None = None
+    releases: Callable[[str], tuple[str, ...]] | None = field(default=None)
     make: Callable[[int, str | None], list[Problem]] | None = field(default=None)
     about: str = ""
 
@@ -73,9 +80,11 @@ def text_of(row: Row, *names: str) -> str:
     """
     value = column(row, *names)
     name = next(name for name in names if name in row)
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
+    if isinstance(value, float | Decimal) and not math.isfinite(value):
+        raise DataError(f"the column {name!r} holds {value} where a text is needed")
+    if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal):
         raise DataError(f"the column {name!r} holds {_described(value)} where a text is needed")
-    text = str(value).strip()
+    text = (format(value, "f") if isinstance(value, Decimal) else str(value)).strip()
     if not text:
         raise DataError(f"the column {name!r} is empty")
     return text
@@ -83,7 +92,13 @@ def text_of(row: Row, *names: str) -> str:
 
 def meta_of(row: Row, **columns: str) -> dict[str, Any]:
     """What else is known of a problem: the columns that the row has, under the names given."""
-    return {key: row[name] for key, name in columns.items() if row.get(name) not in (None, "")}
+    known = {key: row[name] for key, name in columns.items() if row.get(name) not in (None, "")}
+    return {key: _plain(value) for key, value in known.items() if value == value}  # a NaN stands for nothing
+
+
+def _plain(value: Any) -> Any:
+    """JSON-able: Parquet has numbers, dates and times that JSON has not."""
+    return value if isinstance(value, str | int | float | list | dict) else str(value)
 
 
 def _described(value: object) -> str:

@@ -32,7 +32,7 @@ from start_agent.errors import InputError
 from start_agent.problem import Problem
 from start_agent.tasks import DataOptions, stream
 from start_agent.tasks.definitions import TASKS
-from start_agent.tasks.loading import data_files
+from start_agent.tasks.files import data_files
 
 THRESHOLD = 0.8
 """The Jaccard index of 3-grams from which on questions are near: the custom of deduplication by MinHash."""

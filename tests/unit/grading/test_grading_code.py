@@ -54,6 +54,19 @@ PASSING = [
     ("def f():\n    return 0.1 + 0.2", cases_of(("", "0.3"), function="f", tolerance=1e-6)),
 ]  # fmt: skip
 
+FAST_OUTPUT = """
+import io, os, sys
+class Out(io.IOBase):
+    def __init__(self, file):
+        assert "r" not in file.mode
+        self.descriptor, self.text = file.fileno(), ""
+    def write(self, text):
+        self.text += text
+    def flush(self):
+        os.write(self.descriptor, self.text.encode())
+        self.text = ""
+sys.stdout = Out(sys.stdout)
+"""
 TWICE = "print(2 * int(input()))"
 # What programs find where LiveCodeBench runs them.
 CONDITIONS = [
@@ -73,10 +86,7 @@ CONDITIONS = [
     (f"import sys, io\nsys.stdout = io.TextIOWrapper(sys.stdout.detach(), encoding='ascii')\n{TWICE}", DOUBLE),
     (f"import sys\nsys.stdin.reconfigure(encoding='ascii')\nassert sys.stdin.mode == 'r'\n{TWICE}", DOUBLE),
     ("import sys\ninput = sys.__stdin__.readline\nsys.__stdout__.buffer.write(b'%d' % (2 * int(input())))", DOUBLE),
-    ("import io, os, sys\nclass Out(io.IOBase):\n    def __init__(self, file):\n"
-     "        self.fd, self.text = file.fileno(), ''\n        assert 'r' not in file.mode\n"
-     "    def write(self, text): self.text += text\n    def flush(self):\n        os.write(self.fd, self.text.encode())\n        self.text = ''\n"
-     "sys.stdout = Out(sys.stdout)\n" + TWICE, DOUBLE),
+    (FAST_OUTPUT + TWICE, DOUBLE),
     ("import sys\ndef f(n):\n    sys.stdout.buffer.write(b'noise')\n    return n", cases_of(("3", "3"), function="f")),
     (f"import sys\n{TWICE}\nsys.stdout.close()", DOUBLE),
     # a module that is found by its name

@@ -6,6 +6,7 @@ import builtins
 import json
 import logging
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from start_agent import config
 from start_agent.errors import ConfigError, DataError, MissingExtraError
 from start_agent.tasks import DataOptions, Kind, Problem, load, stream
 
+LITE = "hf://datasets/livecodebench/code_generation_lite"
 COLUMNS = {"question_column": "q", "answer_column": "a"}
 
 
@@ -30,16 +32,21 @@ def jsonl(folder: Path, *rows: dict[str, Any] | str, name: str = "set.jsonl") ->
     return str(folder / name)
 
 
+def parquet(folder: Path, *rows: dict[str, Any], schema: Any = None) -> str:
+    import pyarrow
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows), schema), folder / "set.parquet")
+    return str(folder / "set.parquet")
+
+
 def answers(problems: list[Problem]) -> list[str]:
     return [problem.answer for problem in problems]
 
 
 def test_jsonl_and_parquet_give_the_same(tmp_path: Path) -> None:
-    import pyarrow
-    import pyarrow.parquet
-
     rows = [{"q": f"Question {n}?", "a": f"0{n}", "l": n % 3} for n in range(50)]
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "set.parquet")
+    parquet(tmp_path, *rows)
     lines = load(data=jsonl(tmp_path, *rows), level_column="l", **COLUMNS)
     table = load(data=str(tmp_path / "set.parquet"), level_column="l", **COLUMNS)
     assert lines == table and answers(lines)[:3] == ["00", "01", "02"] and lines[5].meta == {"level": 2}
@@ -84,7 +91,12 @@ def test_it_streams(tmp_path: Path) -> None:
     ("rows", "words"),
     [
         ([{"q": "x", "b": 1}], "row 1: there is no column 'a'; the columns are q, b"),
-        ([{"q": "x", "a": "1"}, {"q": "y", "b": "7"}], "row 2: the column 'a' holds nothing"),
+        ([{"q": "x", "a": "1"}, {"q": "y", "b": "7"}], "row 2: there is no column 'a'; the columns are q, b"),
+        ([{"q": "x", "a": "1"}, {"q": "y", "a": None}], "row 2: the column 'a' holds nothing"),
+        (['{"q": "x", "a": NaN}'], "row 1: the column 'a' holds nan"),
+        (['{"q": "x", "a": -Infinity}'], "row 1: the column 'a' holds -inf"),
+        (['{"q": "x", "a": "1"}', '["x", "1"]'], "line 2: a list where an object with columns is needed"),
+        (['[{"q": "x", "a": "1"}, 5]'], "entry 2: a int where an object with columns is needed"),
         ([{"q": "x", "a": "1"}, {"q": "", "a": "7"}], "row 2: the column 'q' is empty"),
         ([{"q": "x", "a": True}], "holds a bool"),
         ([{"q": "x", "a": "1"}, "{broken"], "cannot read"),
@@ -149,7 +161,7 @@ def test_what_is_asked_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked[0] == {"path": "openai/gsm8k", "name": "main", "split": "test", "streaming": False}
     assert asked[1] == {"path": "openai/gsm8k", "name": "main", "split": "train", "streaming": True}
     assert asked[2] == {"path": "me/mine", "name": "sub", "split": "test", "streaming": False}
-    assert asked[3]["path"] == "json" and asked[3]["streaming"] and "code_generation_lite" in asked[3]["data_files"]
+    assert asked[3]["path"] == "json" and asked[3]["streaming"] and asked[3]["data_files"] == [f"{LITE}/test*.jsonl"]
 
 
 @pytest.mark.parametrize(
@@ -177,13 +189,122 @@ def test_options_from_layers() -> None:
 
 
 def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = parquet(tmp_path, {"q": "x", "a": "1"})
     real = builtins.__import__
 
     def without(name: str, *rest: Any) -> Any:
-        if name == "datasets":
-            raise ImportError("no datasets")
+        if name == "pyarrow":
+            raise ImportError("no pyarrow")
         return real(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(MissingExtraError, match=r"start-agent\[data\]"):
-        load(data=jsonl(tmp_path, {"q": "x", "a": "1"}), **COLUMNS)
+        load(data=path, **COLUMNS)
+    assert answers(load(data=jsonl(tmp_path, {"q": "x", "a": "1"}), **COLUMNS)) == ["1"]  # needs nothing
+
+
+@pytest.mark.parametrize(
+    "spelled",
+    ["18446744073709551617", "-9007199254740993", "0.1", "1.10", "1e400", "0.30000000000000000001", "9" * 5000, "2.50"],
+)
+def test_a_number_in_json_is_the_number_that_stands_there(tmp_path: Path, spelled: str) -> None:
+    path = jsonl(tmp_path, f'{{"q": "x", "a": {spelled}}}', {"q": "y", "a": 0.5}, {"q": "z", "a": "2024-03-05"})
+    assert answers(load(data=path, **COLUMNS)) == [spelled, "0.5", "2024-03-05"]
+
+
+def test_numbers_in_parquet(tmp_path: Path) -> None:
+    import pyarrow
+
+    rows = [{"q": "x", "a": Decimal(2**64 + 1)}, {"q": "y", "a": Decimal("1E+3")}]
+    schema = pyarrow.schema([("q", pyarrow.string()), ("a", pyarrow.decimal256(40, 0))])
+    assert answers(load(data=parquet(tmp_path, *rows, schema=schema), **COLUMNS)) == ["18446744073709551617", "1000"]
+    schema = pyarrow.schema([("q", pyarrow.string()), ("a", pyarrow.uint64())])
+    path = parquet(tmp_path, {"q": "x", "a": 2**64 - 1}, schema=schema)
+    assert answers(load(data=path, **COLUMNS)) == [str(2**64 - 1)]
+    with pytest.raises(DataError, match="row 2: the column 'a' holds nan"):
+        load(data=parquet(tmp_path, {"q": "x", "a": 1.5}, {"q": "y", "a": float("nan")}), **COLUMNS)
+
+
+def test_columns_may_come_late_and_change(tmp_path: Path) -> None:
+    rows = [{"q": f"{n} " + "x" * 20_000, "a": n, "l": None} for n in range(1000)]
+    path = jsonl(tmp_path, *rows, {"q": "y", "a": "z", "l": "hard", "more": {"a": 1}}, {"q": "z", "a": "1", "l": 5})
+    problems = load(data=path, level_column="l", **COLUMNS)
+    assert len(problems) == 1002 and [problem.meta for problem in problems[-3:]] == [
+        {},
+        {"level": "hard"},
+        {"level": 5},
+    ]
+
+
+@pytest.mark.parametrize("name", ["run [2].jsonl", "set*.jsonl", "what?.jsonl", "{a,b}.ndjson", "a b%20.JSONL"])
+def test_a_name_is_no_pattern(tmp_path: Path, name: str) -> None:
+    jsonl(tmp_path, {"q": "other", "a": "9"}, name="set1.jsonl")
+    assert answers(load(data=jsonl(tmp_path, {"q": "x", "a": "1"}, name=name), **COLUMNS)) == ["1"]
+
+
+def test_what_lies_beside_the_data_is_no_data(tmp_path: Path) -> None:
+    jsonl(tmp_path, {"q": "x", "a": "1"})
+    (tmp_path / "._set.jsonl").write_bytes(b"\0\5\x16\7")
+    (tmp_path / ".hidden.json").write_text("{}")
+    for name in ("dataset_info.json", "state.json"):
+        (tmp_path / name).write_text("{}")
+    assert answers(load(data=str(tmp_path), **COLUMNS)) == ["1"]
+
+
+def test_json_in_its_forms(tmp_path: Path) -> None:
+    (tmp_path / "list.json").write_text('\ufeff\n [{"q": "x", "a": 1},\n {"q": "y", "a": 2}]', encoding="utf-8")
+    assert answers(load(data=str(tmp_path / "list.json"), **COLUMNS)) == ["1", "2"]
+    (tmp_path / "bytes.jsonl").write_bytes(b'{"q": "x", "a": "\xff"}\n')
+    with pytest.raises(DataError, match="cannot read"):
+        load(data=str(tmp_path / "bytes.jsonl"), **COLUMNS)
+
+
+def contest(day: str, name: str) -> dict[str, Any]:
+    tests = json.dumps([{"input": "", "output": "1", "testtype": "stdin"}])
+    return {"question_content": name, "public_test_cases": tests, "contest_date": f"{day}T00:00:00"}
+
+
+def test_problems_of_a_release_and_between_dates(tmp_path: Path) -> None:
+    for number, day in enumerate(("2023-05-07", "2024-04-01", "2024-06-15"), start=1):
+        name = "test.jsonl" if number == 1 else f"test{number}.jsonl"
+        jsonl(tmp_path, contest(day, f"v{number}"), name=name)
+
+    def chosen(**options: Any) -> list[str]:
+        return [problem.question for problem in load("livecodebench", data=str(tmp_path), **options)]
+
+    assert chosen() == chosen(release="release_v3") == ["v1", "v2", "v3"]
+    assert chosen(release="release_v2") == ["v1", "v2"]
+    assert chosen(release="v3") == ["v3"] and chosen(release="v2_v3") == ["v2", "v3"]
+    assert chosen(start_date="2024-04-01") == ["v2", "v3"]
+    assert chosen(start_date="2023-06-01", end_date="2024-06-14") == ["v2"]
+    assert chosen(end_date="2024-06-15", release="release_v3", limit=1) == ["v1"]
+    for release in ("v", "release_v2_v3", "v3_v2", "latest", "v0"):
+        with pytest.raises(ConfigError, match="--release"):
+            chosen(release=release)
+    with pytest.raises(DataError, match=r"no test4.jsonl"):
+        chosen(release="release_v4")
+    with pytest.raises(DataError, match="no rows between 2025-01-01 and the last"):
+        chosen(start_date="2025-01-01")
+    path = jsonl(tmp_path, {"q": "x", "a": "1"})
+    with pytest.raises(DataError, match="has no date"):
+        load(data=path, start_date="2024-01-01", **COLUMNS)
+    with pytest.raises(ConfigError, match="no releases"):
+        load(data=path, release="v1", **COLUMNS)
+    with pytest.raises(ConfigError, match="--start-date"):
+        config.build(DataOptions, {"start_date": "yesterday"})
+
+
+def test_releases_are_asked_of_the_hub_by_their_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    asked: list[Any] = []
+
+    def recorded(**arguments: Any) -> list[dict[str, Any]]:
+        asked.append(arguments["data_files"])
+        return [contest("2024-01-01", "x")]
+
+    monkeypatch.setattr(datasets, "load_dataset", recorded)
+    (problem,) = load("livecodebench", release="v2_v3", tolerance=1e-4)
+    assert asked == [[f"{LITE}/test2.jsonl", f"{LITE}/test3.jsonl"]]
+    assert problem.tests is not None and problem.tests.tolerance == 1e-4
+    assert problem.key == load("livecodebench")[0].key  # how it is judged is no part of what is asked

@@ -196,3 +196,33 @@ def test_a_key_that_records_are_stored_under_does_not_change() -> None:
         read("livecodebench", CODE | {"private_test_cases": "[]"}).key
         == "644752b18734e4566031af1d36ef3d8fb8d23d1074ea75060cf9d096f989e469"
     )
+
+
+@pytest.mark.parametrize(
+    ("gold", "choices", "letter"),
+    [
+        (0, ["u", "v"], "A"),
+        (1, ["1", "0", "2"], "B"),  # a number is an index
+        ("1", ["1", "0", "2"], "A"),  # a text is a text
+        ("2", ["x", "y", "z"], "C"),
+        ("(B)", ["u", "v"], "B"),
+        ("[b].", ["u", "v"], None),
+        ("b.", ["u", "v"], "B"),
+        ("A)", ["u", "v"], "A"),
+        (" v ", ["u", " v"], "B"),
+        (2, ["u", "v"], None),
+        (5, ["3", "5", "7"], None),
+        (-1, ["u", "v"], None),
+        ("²", ["u", "v", "w"], None),
+        (0.0, ["u", "v"], None),
+        (1, {"label": ["1", "2"], "text": ["u", "v"]}, "A"),
+        ("(2)", {"label": ["1", "2"], "text": ["u", "v"]}, "B"),
+    ],
+)
+def test_how_a_set_names_the_right_choice(gold: object, choices: object, letter: str | None) -> None:
+    row = {"q": "Q", "a": gold, "c": choices}
+    if letter is None:
+        with pytest.raises(DataError, match="right choice"):
+            by_columns("q", "a", choices="c")(row, 0)
+    else:
+        assert by_columns("q", "a", choices="c")(row, 0).answer == letter

@@ -1,0 +1,122 @@
+"""Local files → rows, one after the other, with every cell as the file has it.
+
+JSON is read line by line with Python's own reader, for a reader that guesses a type per column changes what does not
+fit its guess: long numbers, texts that look like dates, a column that comes late.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from start_agent.errors import DataError, MissingExtraError
+from start_agent.tasks.task import Row
+
+FORMATS = {".jsonl": "json", ".json": "json", ".ndjson": "json", ".parquet": "parquet"}
+"""By the ending of a file's name."""
+
+_NO_DATA = frozenset({"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"})
+_ROWS_AT_ONCE = 64  # of a Parquet file: a row of tests may be of many megabytes
+_DIGITS = 4300  # more than Python reads into a number
+
+
+def data_files(path: Path) -> list[Path]:
+    """The data files at a path, all of one format; in a folder without hidden ones and what `datasets` writes beside.
+
+    Raises:
+        DataError: there are none, or of several formats.
+    """
+    if path.is_file():
+        if path.suffix.lower() not in FORMATS:
+            raise DataError(f"{path} is of no known format: known are {', '.join(FORMATS)}")
+        return [path]
+    if not path.is_dir():
+        raise DataError(f"{path} is neither a file nor a folder")
+    files = sorted(
+        file
+        for file in path.iterdir()
+        if file.suffix.lower() in FORMATS and not file.name.startswith(".") and file.name not in _NO_DATA
+    )
+    formats = {FORMATS[file.suffix.lower()] for file in files}
+    if len(formats) != 1:
+        found = "files of several formats" if formats else "no JSONL or Parquet files"
+        raise DataError(f"the folder {path} has {found}: name the file")
+    return files
+
+
+def read_files(files: list[Path]) -> Iterator[Row]:
+    """The rows of all files, in order.
+
+    Raises:
+        DataError: a file cannot be read; names the file, and of JSON the line.
+        MissingExtraError: a Parquet file needs ``pyarrow``, which is not installed.
+    """
+    for file in files:
+        try:
+            yield from _parquet(file) if FORMATS[file.suffix.lower()] == "parquet" else _json(file)
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"cannot read {file}: {error}") from error
+
+
+def _json(path: Path) -> Iterator[Row]:
+    """The objects of a file: one a line, or all of them in one list."""
+    with path.open(encoding="utf-8-sig") as file:
+        if _begins_list(file):
+            yield from _objects(path, "", _decoded(path, "", file.read(), list))
+            return
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                where = f", line {number}"
+                yield from _objects(path, where, [_decoded(path, where, line, dict)])
+
+
+def _begins_list(file: IO[str]) -> bool:
+    begin = next((line.lstrip() for line in file if line.strip()), "")
+    file.seek(0)
+    return begin.startswith("[")
+
+
+def _decoded(path: Path, where: str, text: str, kind: type) -> Any:
+    try:
+        value = json.loads(text, parse_int=_whole, parse_float=_decimal)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"cannot read {path}{where}: {str(error) or 'nested too deeply'}") from error
+    if not isinstance(value, kind):
+        raise DataError(f"cannot read {path}{where}: a {type(value).__name__} where an object with columns is needed")
+    return value
+
+
+def _objects(path: Path, where: str, values: list[Any]) -> Iterator[Row]:
+    for number, value in enumerate(values, start=1):
+        if not isinstance(value, dict):
+            place = where or f", entry {number}"
+            raise DataError(
+                f"cannot read {path}{place}: a {type(value).__name__} where an object with columns is needed"
+            )
+        yield value
+
+
+def _whole(text: str) -> int | str:
+    return int(text) if len(text) <= _DIGITS else text
+
+
+def _decimal(text: str) -> float | str:
+    """A number; where a double would be another one, or be spelled in another way, the text."""
+    number = float(text)
+    return number if repr(number) == text else text
+
+
+def _parquet(path: Path) -> Iterator[Row]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise MissingExtraError("pyarrow", "data") from error
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE):
+                yield from batch.to_pylist()
+    except pyarrow.ArrowException as error:
+        raise DataError(f"cannot read {path}: {' '.join(str(error).split())[:300]}") from error

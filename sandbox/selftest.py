@@ -129,6 +129,22 @@ PROBES = (
 )
 
 
+_READ_PYTHON = """
+import os, sys
+for folder in filter(os.path.isdir, sys.path):
+    for entry in [folder, *(entry.path for entry in os.scandir(folder))]:
+        if entry == folder or os.path.basename(entry).partition(".")[0].isidentifier():
+            try:
+                os.close(os.open(os.path.join(entry, "__init__.py") if os.path.isdir(entry) else entry, os.O_RDONLY))
+            except (FileNotFoundError, NotADirectoryError):
+                pass
+            except OSError as error:
+                sys.exit(f"{error.strerror}: {error.filename} (chmod -R a+rX on its folder makes it readable)")
+import colorsys
+"""
+"""What can be imported can be opened, in a kernel that may be another user than the host; else it says what cannot."""
+
+
 @contextlib.contextmanager
 def bait(folder: Path) -> Iterator[dict[str, Any]]:
     """Things of the host's for probes to be after: their names, for filling in."""
@@ -175,6 +191,9 @@ async def quick(session: Session, tier: Tier, folder: Path) -> list[str]:
     canary = await session.execute("x = 6\nprint(x * 7)")
     if canary.outcome is not Outcome.OK or canary.text != "42":
         raise SandboxUnavailable(f"a first cell did not work: {canary.text}")
+    whole = await session.execute(_READ_PYTHON)
+    if whole.outcome is not Outcome.OK or whole.text:
+        raise SandboxUnavailable(f"Python is not whole for the code: {whole.text}")
     if tier == 0:
         return []
     escaped = []

@@ -134,6 +134,9 @@ class Zygote:
             "python": isolation.hidden_python() if rooted else [],
             "readable": isolation.readable() if self.tier == 3 else [],
             "namespaces": isolation.namespaces(),
+            "changes_users": isolation.changes_users(),
+            # No isolation, and a Python of root's alone: kernels, which are other users, may read what root may.
+            "reads_all": self.tier == 0 and isolation.hidden_from_others() is not None,
             "canaries": [str(self._whole / folders.CANARY), "/etc/passwd"],
         }
 

@@ -13,6 +13,8 @@ from __future__ import annotations
 from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
+from start_agent import names
+
 if TYPE_CHECKING:
     from start_agent.decoding.replay import replay
     from start_agent.decoding.settings import DecodingSettings
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from start_agent.errors import StartAgentError
     from start_agent.tokenizer import Tokenizer
     from start_agent.trace import Span, SpanKind, Trace, TraceOutcome
+
+names.check()
 
 __version__ = metadata.version("start-agent")
 

@@ -13,7 +13,8 @@
     │   ├── RunDirectoryError   a run directory of another configuration, in use, or not to be read
     │   ├── DataError           a data set that cannot be read, or a column that it does not have
     │   ├── RowError            a trace that makes no training row: nothing in it is learned, or it is too long
-    │   └── MissingExtraError   a package that is not installed; names the command that installs it
+    │   ├── MissingExtraError   a package that is not installed; names the command that installs it
+    │   └── NameTakenError      another project's package answers to the name of one of ours; an ImportError as well
     ├── EngineError             the engine failed: infrastructure, never the model's fault
     │   └── WorkerError         a worker on another machine died, and with it what it was at
     ├── GradingError            a grader's process could not be started: infrastructure, no verdict
@@ -84,6 +85,10 @@ class MissingExtraError(InputError):
         super().__init__(f"the package {package!r} is not installed: run  pip install 'start-agent[{extra}]'")
         self.package = package
         self.extra = extra
+
+
+class NameTakenError(InputError, ImportError):
+    """Another project's package answers to the name of one of ours."""
 
 
 class EngineError(StartAgentError):

@@ -26,7 +26,7 @@ def enter(world: dict[str, Any], settings: dict[str, Any]) -> list[str]:
     """Become isolated as the world's tier says. Returns what could be got at nevertheless: nothing, if all is well.
 
     Args:
-        world: what the zygote knows: tier, root, writable, python, home, namespaces, canary, host.
+        world: what all kernels have in common; see `sandbox.zygote.Zygote`.
         settings: what is this kernel's alone: the limits, uid, home.
 
     Raises:
@@ -42,8 +42,11 @@ def enter(world: dict[str, Any], settings: dict[str, Any]) -> list[str]:
         os.close(old_proc)
     elif settings["uid"] is not None:
         os.chown(settings["home"], settings["uid"], settings["uid"])
-        system.empty_bounding_set()
+        kept = (system.CAP_DAC_READ_SEARCH,) if world["reads_all"] else ()
+        system.empty_bounding_set(kept)
+        system.prctl(system.PR_SET_KEEPCAPS, int(bool(kept)))
         _change_user(settings["uid"])
+        system.keep_capabilities(kept, inherited=True)
     if tier in (0, 3):  # elsewhere the end of the zygote's process namespace is the end of all below it
         system.die_with_parent(world["zygote"])
     os.chdir(settings["home"])

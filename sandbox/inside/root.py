@@ -20,10 +20,10 @@ def change(control: socket.socket, world: dict[str, Any]) -> None:
 
     The process that called stays behind, waits for the child and ends with it, as the child does with it.
     """
-    uid, gid = os.geteuid(), os.getegid()
+    uid, gid, changes_users = os.geteuid(), os.getegid(), world["changes_users"]
     kinds = system.CLONE_NEWNS | system.CLONE_NEWPID | system.CLONE_NEWNET | system.CLONE_NEWIPC | system.CLONE_NEWUTS
-    system.unshare(kinds if uid == 0 else kinds | system.CLONE_NEWUSER)
-    if uid != 0:
+    system.unshare(kinds if changes_users else kinds | system.CLONE_NEWUSER)
+    if not changes_users:
         for name, line in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
             Path(f"/proc/self/{name}").write_text(line)
     born_read, born_write = os.pipe()
@@ -48,9 +48,10 @@ def change(control: socket.socket, world: dict[str, Any]) -> None:
     _build(world)
     system.pivot_root(world["new_root"])
     system.mount("none", "/", None, system.MS_REMOUNT | system.MS_BIND | system.MS_RDONLY | _SAFE)
-    if uid == 0:
+    if changes_users:
         system.empty_bounding_set(keep=_KEPT)
-    system.keep_capabilities(_KEPT)
+    # Without SETFCAP, Linux lets no user namespace have a name for a user 0: root of a namespace with one id is one.
+    system.keep_capabilities(_KEPT if uid != 0 or changes_users else (*_KEPT, system.CAP_SETFCAP))
     system.no_new_privileges()
 
 

@@ -38,17 +38,21 @@ MNT_DETACH = 2
 # linux/prctl.h
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
+PR_SET_KEEPCAPS = 8
 PR_CAPBSET_DROP = 24
 PR_SET_NO_NEW_PRIVS = 38
 PR_CAP_AMBIENT = 47
+PR_CAP_AMBIENT_RAISE = 2
 PR_CAP_AMBIENT_CLEAR_ALL = 4
 
 # linux/capability.h: what the zygote needs to make a kernel's world, and a kernel then loses.
+CAP_DAC_READ_SEARCH = 2
 CAP_SETGID = 6
 CAP_SETUID = 7
 CAP_SETPCAP = 8
 CAP_NET_ADMIN = 12
 CAP_SYS_ADMIN = 21
+CAP_SETFCAP = 31
 _CAPABILITY_VERSION = 0x20080522
 
 _MOUNT_SETATTR, _AT_FDCWD, _AT_RECURSIVE = 442, -100, 0x8000
@@ -121,13 +125,21 @@ def loopback_up() -> None:
         fcntl.ioctl(handle, siocsifflags, struct.pack("16sh22x", b"lo", iff_up))
 
 
-def keep_capabilities(capabilities: tuple[int, ...]) -> None:
-    """Reduce this process's capabilities to these; none, and it has lost them for good."""
+def keep_capabilities(capabilities: tuple[int, ...], *, inherited: bool = False) -> None:
+    """Reduce this process's capabilities to these; none, and it has lost them for good.
+
+    Args:
+        capabilities: by number; all must be permitted already.
+        inherited: whether programs started from here on have them, too.
+    """
     kept = sum(1 << number for number in capabilities)
     header = struct.pack("Ii", _CAPABILITY_VERSION, 0)
     low, high = kept & 0xFFFFFFFF, kept >> 32
-    data = struct.pack("6I", low, low, 0, high, high, 0)
+    passed = (low, high) if inherited else (0, 0)
+    data = struct.pack("6I", low, low, passed[0], high, high, passed[1])
     _check(_libc.capset(header, data), "capset")
+    for number in capabilities if inherited else ():
+        prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, number)
 
 
 def empty_bounding_set(keep: tuple[int, ...] = ()) -> None:

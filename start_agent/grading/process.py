@@ -31,7 +31,8 @@ class Worker:
 
     def __init__(self) -> None:
         # It parses what a model wrote: it has no business with the host's environment and its secrets.
-        environment = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR") if name in os.environ}
+        kept = ("PATH", "LANG", "TMPDIR", "LD_LIBRARY_PATH")
+        environment = {name: os.environ[name] for name in kept if name in os.environ}
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "start_agent.grading.worker"],

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+import start_agent
 from start_agent.training.options import SftOptions
 from start_agent.training.sft import train
 from tests.support.sft_worker import HASHES
@@ -122,7 +123,7 @@ def test_two_processes_train_as_one(base: Path, data: Path, tmp_path: Path) -> N
 @pytest.mark.skipif("START_AGENT_DEEPSPEED" not in os.environ, reason="see docs/scale.md: DeepSpeed is not installed")
 def test_zero3_trains_as_one_process(base: Path, data: Path, tmp_path: Path) -> None:
     """The shipped configuration, in two processes on CPUs: the same losses, in bfloat16's precision."""
-    text = (ROOT / "start_agent/training/recipes/accelerate-zero3.yaml").read_text()
+    text = (Path(start_agent.__file__).parent / "training/recipes/accelerate-zero3.yaml").read_text()
     for old, new in (
         ("num_machines: 4", "num_machines: 1"),
         ("num_processes: 32", "num_processes: 2"),

@@ -1,0 +1,46 @@
+"""Other projects have packages called ``sandbox`` and ``hints``, too."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from start_agent import names
+from start_agent.errors import InputError, NameTakenError
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.mark.parametrize("name", ["sandbox", "hints"])
+@pytest.mark.parametrize("kind", ["module", "package", "folder"])
+def test_a_package_of_another_project_is_named(name: str, kind: str, tmp_path: Path) -> None:
+    if kind == "module":
+        (tmp_path / f"{name}.py").touch()
+    else:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / ("__init__.py" if kind == "package" else "notes")).touch()
+    path = f"{ROOT}{os.pathsep}{tmp_path}" if kind == "folder" else f"{tmp_path}{os.pathsep}{ROOT}"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", "import start_agent"],
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    # A folder that is no package loses against ours, wherever it is.
+    if kind == "folder":
+        assert (done.returncode, done.stderr) == (0, "")
+    else:
+        last = done.stderr.splitlines()[-1]
+        assert last.startswith("start_agent.errors.NameTakenError") and f"{tmp_path}/{name}" in last
+
+
+def test_one_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(names, "_BESIDE", ("hints", "not_there_at_all"))
+    with pytest.raises(NameTakenError, match="not_there_at_all") as caught:
+        names.check()
+    assert isinstance(caught.value, InputError) and isinstance(caught.value, ImportError)

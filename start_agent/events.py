@@ -61,6 +61,7 @@ class Cost:
             not tell what it had cached: all that went before.
         reused: tokens whose KV was found, summed over turns.
         queued: seconds in which turns waited to be let in, as far as the engine knows.
+        preempted: how often the engine dropped KV under way to make room for others, as far as it knows.
     """
 
     turns: int = 0
@@ -69,6 +70,7 @@ class Cost:
     again: int = 0
     reused: int = 0
     queued: float = 0.0
+    preempted: int = 0
     _known: int = 0  # tokens whose KV exists at the end of the latest turn: all but the last, which was only sampled
 
     def add(self, given: int, turn: Turn) -> None:
@@ -77,9 +79,10 @@ class Cost:
         self.turns += 1
         self.decoded += usage.decoded
         self.fed += usage.fed
-        self.again += max(self._known - usage.reused, 0)
+        self.again += max(self._known - usage.reused, 0) + usage.again
         self.reused += usage.reused
         self.queued += usage.queued
+        self.preempted += usage.preempted
         self._known = given + len(turn.token_ids) - 1
 
 

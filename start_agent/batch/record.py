@@ -66,6 +66,7 @@ class Course:
             "fed": cost.fed,
             "again": cost.again,
             "reused": cost.reused,
+            "preempted": cost.preempted,
         }
 
 

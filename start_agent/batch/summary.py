@@ -74,6 +74,7 @@ class Summary:
         turns: requests to the engine for a trace, on average.
         decoded_tokens, fed_tokens, reused_tokens: of the engine, in all; see ``events.Cost``.
         reprefilled_share: of the tokens fed, those whose KV had been computed before.
+        preemptions: how often the engine dropped a trace's KV under way, in all.
     """
 
     problems: int = 0
@@ -104,6 +105,7 @@ class Summary:
     fed_tokens: int = 0
     reused_tokens: int = 0
     reprefilled_share: float | None = None
+    preemptions: int = 0
 
 
 def summarize(path: Path, samples: int = 1) -> Summary:
@@ -174,6 +176,7 @@ def summary_of(records: Iterable[Mapping[str, Any]], samples: int = 1) -> Summar
     found.decoded_tokens, found.fed_tokens, found.reused_tokens = course["decoded"], course["fed"], course["reused"]
     if course["fed"]:
         found.reprefilled_share = course["again"] / course["fed"]
+    found.preemptions = course["preempted"]
     return found
 
 

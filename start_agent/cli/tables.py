@@ -38,7 +38,9 @@ def summary_tables(summary: Summary, name: str, tally: Tally | None = None) -> l
     waits = f"{summary.wait_seconds:.1f} waiting for a kernel, {summary.queue_seconds:.1f} for the engine"
     table.add_row("seconds a trace", f"{summary.seconds:.1f}, of them {waits}")
     if summary.reprefilled_share is not None:
-        table.add_row("tokens the engine fed", f"{summary.fed_tokens:,}, {summary.reprefilled_share:.1%} of them again")
+        preempted = f", {summary.preemptions:,} preemptions" if summary.preemptions else ""
+        fed = f"{summary.fed_tokens:,}, {summary.reprefilled_share:.1%} of them again{preempted}"
+        table.add_row("tokens the engine fed", fed)
     if tally is not None and tally.done:
         table.add_row("this start", _start(tally))
     return [table, *(_groups(field, rows, summary.samples) for field, rows in summary.groups.items())]

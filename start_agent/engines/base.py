@@ -115,13 +115,17 @@ class TurnRequest:
 class Usage:
     """What a turn cost, in tokens: whose KV was ``reused``, ``fed`` to the model again or anew, and ``decoded``.
 
-    ``queued`` is how long it waited to be let in, in seconds, as far as the engine knows.
+    ``queued`` is how long it waited to be let in, in seconds; ``preempted`` how often the engine dropped the turn's KV
+    while it ran, to make room for others, and ``again`` the tokens among ``fed`` that it computed again for that: as
+    far as the engine knows.
     """
 
     reused: int
     fed: int
     decoded: int
     queued: float = 0.0
+    preempted: int = 0
+    again: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,15 +45,17 @@ class TurnReader:
         self._told = max(self._told, settled)
         return run
 
-    def turn(self, *, prompt: int, reused: int, queued: float) -> Turn:
+    def turn(self, *, prompt: int, reused: int, queued: float, preempted: int = 0, again: int = 0) -> Turn:
         """The turn, once it is over.
 
         Args:
             prompt: tokens that were handed in.
             reused: how many of them had their KV already.
             queued: seconds.
+            preempted: how often the engine dropped its KV under way.
+            again: tokens computed again for that.
         """
         assert self._stop is not None, "the turn is not over"
         decoded = len(self.written)
-        usage = Usage(reused, prompt - reused + decoded - 1, decoded, queued)
+        usage = Usage(reused, prompt - reused + decoded - 1 + again, decoded, queued, preempted, again)
         return Turn(tuple(self.written[: self._stop.keep]), self._stop.kind, usage)

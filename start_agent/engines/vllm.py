@@ -2,11 +2,13 @@
 
 Each turn is a request of its own. Prefix caching makes the next turn of a trace cheap: all whole blocks of what was
 there are found again, so an insertion costs its own tokens and at most a block more. Two rules keep it so: a trace is
-let in only where the cache holds all that the open traces may come to need (``admission.py``), and turns of traces
-that are open go before the first turns of new ones.
+let in only where the cache will probably hold all that the open traces come to need (``admission.py``), and turns of
+traces that were let in earlier go first. Where the cache does not hold it, vLLM preempts the trace that was let in
+last: it drops its KV and computes it again later. The oldest goes on whatever happens, so all come to their end.
 
-vLLM itself stops at the length; everything else is found by the request's watch, which reads the tokens in vLLM's
-scheduler (``vllm_core.py``). Where nobody listens, nothing is told of a turn before its end.
+vLLM itself stops at the length; everything else is found by the request's watch. It reads the tokens in vLLM's
+scheduler (``vllm_core.py``) where the installed version takes it (``vllm_fit.py``), and where nobody listens nothing is
+told of a turn before its end; elsewhere it reads them in this process, and gives the request up at the turn's end.
 
 On a CPU the model has cores of its own (``cores.py``), unless vLLM binds its threads itself or the model is shared out:
 while the engine is open, this process and all that it starts keep off them.
@@ -32,7 +34,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from start_agent.config import Runtime
 from start_agent.engines.admission import Admission
 from start_agent.engines.base import REVISION, THREADS, Engine, Turn, TurnRequest, final_turn
-from start_agent.engines.cores import THREADS_VARIABLE, default_threads, kept_off, own_cores
+from start_agent.engines.cores import OWN_CORES_VARIABLE, THREADS_VARIABLE, default_threads, kept_off, own_cores
 from start_agent.engines.reading import TurnReader
 from start_agent.errors import ConfigError, EngineError, MissingExtraError, ModelError
 from start_agent.models import locate
@@ -40,7 +42,6 @@ from start_agent.tokenizer import Tokenizer, first_line
 
 logger = logging.getLogger(__name__)
 
-_CONTINUED, _FRESH = 0, 1  # vLLM takes lower numbers first
 _GIB = 1 << 30
 _CPU_BLOCK_SIZE = 32  # vLLM's own default on CPUs is 128: four times the tokens to prefill again at each insertion
 _CPU_KV_CACHE_GIB = 2.0  # vLLM would take 92% of the memory
@@ -85,6 +86,9 @@ class VLLMOptions(BaseModel):
     )
     tensor_parallel_size: Runtime[int] = Field(1, ge=1, description="GPUs that share the model")
     threads: Runtime[int | None] = Field(None, ge=1, description=THREADS)
+    watch_in_scheduler: Runtime[bool] = Field(
+        True, description="find the ends of turns in vLLM's own process, where its version allows; off, it is slower"
+    )
 
 
 class VLLMEngine(Engine):
@@ -106,7 +110,8 @@ class VLLMEngine(Engine):
         self._under_way: set[str] = set()
         self._held = ExitStack()
         self.block_size = 1
-        self.threads: Runtime[int | None] = None  # of a model on a CPU, once it is open
+        self.threads: int | None = None  # of a model on a CPU, once it is open
+        self.watches_in_scheduler = False  # where the turns are watched, once it is open
 
     async def __aenter__(self) -> Self:
         """Load the model and start vLLM's processes. Raises ``ModelError``, ``MissingExtraError``, ``EngineError``."""
@@ -121,7 +126,8 @@ class VLLMEngine(Engine):
         self.context_length = config.model_config.max_model_len
         cache = config.cache_config
         self.block_size = cache.block_size
-        self._admission = Admission(self.options.max_batch, cache.kv_cache_size_tokens)
+        capacity = getattr(cache, "kv_cache_size_tokens", None) or cache.num_gpu_blocks * cache.block_size
+        self._admission = Admission(self.options.max_batch, capacity, cache.block_size)
         return self
 
     async def _start(self, held: ExitStack) -> Any:
@@ -131,33 +137,50 @@ class VLLMEngine(Engine):
             from vllm.platforms import current_platform
             from vllm.v1.engine.async_llm import AsyncLLM
 
-            from start_agent.engines.vllm_core import OWN_CORES, WATCHING, OneProcess
+            from start_agent.engines.vllm_fit import own_executor
         except ImportError as error:
             raise MissingExtraError(error.name or "vllm", "vllm") from error
         self.tokenizer = await asyncio.to_thread(Tokenizer.from_pretrained, self.model, revision=self.options.revision)
         try:
             on_cpu = current_platform.is_cpu()
-            arguments = self._arguments(on_cpu=on_cpu)
-            own = frozenset[int]()
+            arguments, own = self._arguments(on_cpu=on_cpu), frozenset[int]()
+            # On CPUs vLLM's own choice is a worker in a process beside its core, for the sake of threads that are bound
+            # to cores one by one. Where they are not: one process, and no message between the two at each step.
+            bound = on_cpu and os.environ.get("VLLM_CPU_OMP_THREADS_BIND") != "nobind"
+            executor = own_executor() if self.options.tensor_parallel_size == 1 and not bound else None
+            if executor is not None:
+                arguments["distributed_executor_backend"] = executor
             if on_cpu:
                 self.threads = self.options.threads or default_threads()
-                if arguments.get("distributed_executor_backend") is OneProcess:
-                    own = own_cores(self.threads)
+                own = own_cores(self.threads) if executor is not None else own
             # Not in a thread: vLLM ties its sockets and its output task to the loop in which it is made.
             config = AsyncEngineArgs(**arguments).create_engine_config()
-            scheduler = config.scheduler_config.get_scheduler_cls()
-            if scheduler not in WATCHING:
-                raise ValueError(f"it is scheduled by {scheduler.__name__}, where no turn can be watched")
-            config.scheduler_config.scheduler_cls = WATCHING[scheduler]
+            self._choose_watch(config.scheduler_config)
             held.enter_context(kept_off(own))
-            core = {THREADS_VARIABLE: str(self.threads), OWN_CORES: ",".join(map(str, sorted(own)))} if on_cpu else {}
-            with _environment(core):
+            core = {THREADS_VARIABLE: str(self.threads), OWN_CORES_VARIABLE: ",".join(map(str, sorted(own)))}
+            with _environment(core if on_cpu else {}):
                 self._llm = AsyncLLM.from_vllm_config(config, disable_log_stats=True)
             return config
         except (OSError, ValueError) as error:  # pydantic's ValidationError among them
             raise ModelError(f"vLLM does not take the model {self.model!r}: {_reason(error)}") from error
         except RuntimeError as error:
             raise EngineError(f"vLLM did not start with {self.model!r}: {_reason(error)}; its log is above") from error
+
+    def _choose_watch(self, settings: Any) -> None:
+        """Decide where the turns are watched, and say so once."""
+        import vllm
+
+        from start_agent.engines.vllm_fit import watching
+
+        scheduler, reason = None, "as --no-watch-in-scheduler says"
+        if self.options.watch_in_scheduler:
+            scheduler, reason = watching(settings.get_scheduler_cls())
+        self.watches_in_scheduler = scheduler is not None
+        if scheduler is not None:
+            settings.scheduler_cls = scheduler
+            logger.info("vLLM %s: turns are watched in its scheduler", vllm.__version__)
+        else:
+            logger.warning("vLLM %s: turns are watched in this process, slower (%s)", vllm.__version__, reason)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -187,25 +210,26 @@ class VLLMEngine(Engine):
             raise ConfigError(f"--temperature {request.sampling.temperature}: vLLM takes 0, and 0.01 to 2")
         self._check_running()
         begun = time.perf_counter()
-        size = self._rounded(len(request.token_ids) + request.max_tokens)
-        continued = await self._admission.enter(request.trace_id, size)
+        held = len(request.token_ids)
+        await self._admission.enter(request.trace_id, held + request.max_tokens, held)
         self._check_running()
         queued = time.perf_counter() - begun
         from vllm.inputs import tokens_input
 
-        reader, reused = TurnReader(request), 0
+        reader, reused, stop_reason = TurnReader(request), 0, None
         request_id = f"{request.trace_id} {next(self._numbers)}"
         outputs = self._llm.generate(
             tokens_input(list(request.token_ids)),
             self._sampling(request, reader, streaming=streaming),
             request_id,
-            priority=_CONTINUED if continued else _FRESH,
+            priority=self._admission.rank(request.trace_id),  # vLLM takes lower numbers first
         )
         self._under_way.add(request_id)
         try:
             async with aclosing(outputs):  # closing it early aborts the request
                 async for output in outputs:
                     reused = output.num_cached_tokens or reused
+                    stop_reason = output.outputs[0].stop_reason
                     if reader.read(output.outputs[0].token_ids):
                         break
                     if news := reader.news():
@@ -219,7 +243,14 @@ class VLLMEngine(Engine):
             raise EngineError(f"the engine failed: {reason}")
         if news := reader.news():
             yield news
-        yield reader.turn(prompt=len(request.token_ids), reused=reused, queued=queued)
+        preempted = again = 0
+        if self.watches_in_scheduler:
+            from start_agent.engines.vllm_core import preemptions
+
+            preempted, again = preemptions(stop_reason)
+        turn = reader.turn(prompt=held, reused=reused, queued=queued, preempted=preempted, again=again)
+        self._admission.grown(request.trace_id, held + len(turn.token_ids))
+        yield turn
 
     async def release(self, trace_id: str) -> None:
         """See ``Engine.release``. What is cached stays until its room is needed."""
@@ -248,13 +279,6 @@ class VLLMEngine(Engine):
             arguments["block_size"] = block_size
         if gib:
             arguments["kv_cache_memory_bytes"] = int(gib * _GIB)
-        bound = on_cpu and os.environ.get("VLLM_CPU_OMP_THREADS_BIND") != "nobind"
-        if options.tensor_parallel_size == 1 and not bound:
-            # On CPUs vLLM's own choice is a worker in a process beside its core, for the sake of threads that are bound
-            # to cores one by one. Where they are not: one process, and no message between the two at each step.
-            from start_agent.engines.vllm_core import OneProcess
-
-            arguments["distributed_executor_backend"] = OneProcess
         if options.context_length:
             arguments["max_model_len"] = options.context_length
         return arguments
@@ -264,8 +288,12 @@ class VLLMEngine(Engine):
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
-        from start_agent.engines.vllm_core import extra_arguments
+        watched: dict[str, Any] = {}
+        if self.watches_in_scheduler:
+            from start_agent.engines.vllm_core import extra_arguments
 
+            watched["extra_args"] = extra_arguments(reader.watch)
+        delta = streaming or not self.watches_in_scheduler
         return SamplingParams(
             temperature=request.sampling.temperature,
             top_p=request.sampling.top_p,
@@ -275,13 +303,10 @@ class VLLMEngine(Engine):
             max_tokens=request.max_tokens,
             ignore_eos=True,  # only what the watch is armed with ends a turn
             detokenize=False,
-            output_kind=RequestOutputKind.DELTA if streaming else RequestOutputKind.FINAL_ONLY,
-            extra_args=extra_arguments(reader.watch),
+            output_kind=RequestOutputKind.DELTA if delta else RequestOutputKind.FINAL_ONLY,
             skip_clone=True,
+            **watched,
         )
-
-    def _rounded(self, size: int) -> int:
-        return -(-size // self.block_size) * self.block_size
 
     def _check_running(self) -> None:
         if self._llm is None or self._failure is not None:

@@ -1,21 +1,17 @@
-"""What runs inside vLLM's core process: the model, the watches of the turns, and the end of the process with ours.
+"""vLLM's schedulers with the watches of the turns in them; they run in vLLM's core process.
 
-Imported by ``VLLMEngine`` alone, once vLLM is known to be there.
+They override methods that vLLM may change from version to version: ``vllm_fit.py`` imports this module, and looks
+whether they fit.
 
-A watch that read the tokens in our process would be a message behind: the model would have gone on by a token or more
-at each of its stops, and each token would cost a message, an object and a turn of the event loop. Here it reads them
+A watch that reads the tokens in our process is a message behind: the model has gone on by a token or more at
+each of its stops, and each token costs a message, an object and a turn of the event loop. Here it reads them
 where they arise, in vLLM's scheduler. The request ends with the very token that ends the turn; where nobody listens, it
 says nothing before.
 """
 
 from __future__ import annotations
 
-import ctypes
 import logging
-import os
-import signal
-import sys
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -24,37 +20,18 @@ import msgspec
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.scheduler import Scheduler
-from vllm.v1.executor.uniproc_executor import UniProcExecutor
 from vllm.v1.request import RequestStatus
 
 from start_agent.markers import Markers, Matcher, State
 from start_agent.tokenizer import Tokenizer
 from start_agent.watch import Armed, Watch
 
-OWN_CORES = "START_AGENT_OWN_CORES"
-"""The environment's name for the cores on which the model runs, as in "0,1,2"; empty or unset, it runs on all."""
-
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _WATCH = "start_agent.watch"  # the key among a request's extra arguments
+_STOPPED = RequestStatus.FINISHED_STOPPED
 
-# vLLM warns of every scheduler but its own: that it may not fit (the extra `vllm` takes one version), and that it does
-# without asynchronous scheduling (ours does not).
+# vLLM warns of every scheduler but its own: that it may not fit (``vllm_fit.py`` has looked), and that it does without
+# asynchronous scheduling (ours does not).
 logging.getLogger("vllm.config.scheduler").addFilter(lambda record: "custom scheduler" not in record.getMessage())
-
-
-class OneProcess(UniProcExecutor):  # type: ignore[misc] # vLLM has no types
-    """Runs the model in the core process itself, which Linux kills when the process that started it is gone.
-
-    vLLM's core waits for requests without end where its parent was killed outright: nobody is left to tell it.
-    """
-
-    def _init_executor(self) -> None:
-        if sys.platform == "linux":
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if cores := os.environ.get(OWN_CORES):
-            with suppress(PermissionError):  # then it shares them
-                os.sched_setaffinity(0, map(int, cores.split(",")))  # this thread and those that it will start
-        super()._init_executor()
 
 
 class _Parts(msgspec.Struct, array_like=True):
@@ -72,16 +49,35 @@ def extra_arguments(watch: Watch) -> dict[str, Any]:
     return {_WATCH: msgspec.msgpack.encode(parts)}
 
 
+def preemptions(stop_reason: object) -> tuple[int, int]:
+    """What a request's ``stop_reason`` says of it once it has ended: how often vLLM dropped its KV while it ran, and
+    how many tokens were computed again for that."""
+    match stop_reason.split() if isinstance(stop_reason, str) else ():
+        case (str(dropped), str(again)):
+            return int(dropped), int(again)
+    return 0, 0
+
+
 @dataclass(slots=True)
 class _Reading:
-    """A request's watch, and what it has read and not told of; without a watch vLLM goes its own way."""
+    """A request's watch, and what it has read and not told of; without a watch vLLM goes its own way.
+
+    ``lost`` are the tokens whose KV the latest preemption dropped, until the request goes on.
+    """
 
     watch: Watch | None
     pending: list[int] = field(default_factory=list)
+    lost: int = 0
+    dropped: int = 0
+    again: int = 0
 
 
-class WatchingScheduler(Scheduler):  # type: ignore[misc]
-    """Ends each request where its watch says. vLLM calls it with the new tokens of each request at every step."""
+class WatchingScheduler(Scheduler):  # type: ignore[misc] # vLLM has no types
+    """Ends each request where its watch says. vLLM calls it with the new tokens of each request at every step.
+
+    It also counts what preemptions cost. Nothing of ours travels back but a request's ``stop_reason``, which no other
+    rule sets where stop ids and stop strings are left to the watch.
+    """
 
     def __init__(self, vllm_config: Any, *arguments: Any, **named: Any) -> None:
         super().__init__(vllm_config, *arguments, **named)
@@ -91,19 +87,37 @@ class WatchingScheduler(Scheduler):  # type: ignore[misc]
         self._matchers: dict[Markers, Matcher] = {}
         self._readings: WeakKeyDictionary[Any, _Reading] = WeakKeyDictionary()
 
+    def schedule(self, *arguments: Any, **named: Any) -> Any:
+        """The next step; those that go on after a preemption compute again what is not found in the cache."""
+        step = super().schedule(*arguments, **named)
+        known = step.scheduled_cached_reqs
+        if getattr(known, "resumed_req_ids", ()):  # where a version says it otherwise, it is not counted
+            for request_id, found in zip(known.req_ids, known.num_computed_tokens, strict=True):
+                reading = self._reading(self.requests[request_id])
+                reading.again += max(reading.lost - found, 0)
+                reading.lost = 0
+        return step
+
+    def _preempt_request(self, request: Any, *arguments: Any, **named: Any) -> None:
+        reading = self._reading(request)
+        reading.lost, reading.dropped = request.num_computed_tokens, reading.dropped + 1
+        super()._preempt_request(request, *arguments, **named)
+
     def _update_request_with_output(
-        self, request: Any, new_token_ids: list[int], is_stale: bool = False
+        self, request: Any, new_token_ids: list[int], *arguments: Any, **named: Any
     ) -> tuple[list[int], bool]:
         """The tokens to tell of, and whether the request has ended, after those that the model has just written."""
-        ids, stopped = super()._update_request_with_output(request, new_token_ids, is_stale)
+        ids, stopped = super()._update_request_with_output(request, new_token_ids, *arguments, **named)
         reading = self._reading(request)
         if reading.watch is None:
             return ids, stopped
         for read, token_id in enumerate(ids, 1):
             if reading.watch.push(token_id):
                 ids, stopped = ids[:read], True
-                request.status = RequestStatus.FINISHED_STOPPED
+                request.status = _STOPPED
                 break
+        if stopped and reading.dropped:
+            request.stop_reason = f"{reading.dropped} {reading.again}"
         if request.sampling_params.output_kind is not RequestOutputKind.FINAL_ONLY:
             return ids, stopped
         reading.pending += ids
@@ -123,9 +137,9 @@ class WatchingScheduler(Scheduler):  # type: ignore[misc]
         return Watch(self._matchers[parts.markers], parts.state, parts.armed, parts.recent)
 
 
-class WatchingAsyncScheduler(WatchingScheduler, AsyncScheduler):  # type: ignore[misc]
+class WatchingAsyncScheduler(WatchingScheduler, AsyncScheduler):  # type: ignore[misc] # as above
     """The same where vLLM prepares a step while the model is at the one before."""
 
 
-WATCHING = {Scheduler: WatchingScheduler, AsyncScheduler: WatchingAsyncScheduler}
+WATCHING: dict[type, type] = {Scheduler: WatchingScheduler, AsyncScheduler: WatchingAsyncScheduler}
 """By the scheduler that vLLM would take."""

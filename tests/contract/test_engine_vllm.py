@@ -6,13 +6,15 @@ These tests fail where vLLM is missing: ``make test`` installs its CPU build.
 from __future__ import annotations
 
 import asyncio
+import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 import pytest_asyncio
 
+from start_agent.engines import vllm_fit
 from start_agent.engines.base import Turn
 from start_agent.engines.testing import EngineContract
 from start_agent.engines.vllm import VLLMEngine, VLLMOptions
@@ -27,16 +29,29 @@ SMALL = VLLMOptions(kv_cache_gib=0.25, max_batch=32, threads=2)
 pytestmark = pytest.mark.timeout(400)  # vLLM takes its time to start
 
 
+@pytest.fixture(scope="module", autouse=True)
+def imported() -> None:
+    """As the engine does when it is the first to import it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import start_agent.engines.vllm_core  # noqa: F401 - for what it imports
+
+
 @pytest_asyncio.fixture(
-    scope="module", loop_scope="module", params=[False, True], ids=["steps", "steps prepared ahead"]
+    scope="module", loop_scope="module", params=["steps", "steps prepared ahead", "watched in our process"]
 )
 async def engine(request: pytest.FixtureRequest) -> AsyncIterator[VLLMEngine]:
-    """Under both of vLLM's schedulers: the second, its choice on GPUs, is one that it leaves out on CPUs."""
+    """Under both of vLLM's schedulers: the second, its choice on GPUs, is one that it leaves out on CPUs.
+
+    And as it runs where the installed version does not take our own scheduler.
+    """
+    ahead, inside = request.param == "steps prepared ahead", request.param != "watched in our process"
     with pytest.MonkeyPatch.context() as patch:
-        if request.param:
+        if ahead:
             patch.setattr(VLLMEngine, "_start", _preparing_ahead(VLLMEngine._start))
-        async with VLLMEngine(POCKET, SMALL) as engine:
-            assert engine._llm.vllm_config.scheduler_config.async_scheduling is request.param
+        async with VLLMEngine(POCKET, SMALL.model_copy(update={"watch_in_scheduler": inside})) as engine:
+            assert engine._llm.vllm_config.scheduler_config.async_scheduling is ahead
+            assert engine.watches_in_scheduler is inside
             yield engine
 
 
@@ -78,6 +93,8 @@ class TestVLLM(EngineContract):
     async def test_the_model_writes_nothing_behind_the_end_of_a_turn(
         self, engine: VLLMEngine, monkeypatch: pytest.MonkeyPatch, streaming: bool
     ) -> None:
+        if not engine.watches_in_scheduler:
+            pytest.skip("it writes on until we have read the end")
         free = await self.free(engine, ids := self.prompt(engine))
         word = "Wait"  # the pocket reasoner says it in all of its thoughts
         assert word.encode() in engine.tokenizer.bytes_of(free)
@@ -111,12 +128,89 @@ class TestVLLM(EngineContract):
         assert results[-1][1] > 0.001
 
 
+@pytest.mark.parametrize("name", ["Scheduler", "AsyncScheduler"])
+def test_the_installed_version_takes_our_scheduler(name: str) -> None:
+    assert vllm_fit.unfit(_schedulers()[name]) is None
+    scheduler, reason = vllm_fit.watching(_schedulers()[name])
+    assert issubclass(scheduler, _schedulers()[name])
+    assert not reason
+
+
+def test_a_scheduler_with_another_interface_is_left_as_it_is() -> None:
+    class Renamed:
+        pass
+
+    class Reordered:
+        def _update_request_with_output(self, new_token_ids: list[int], request: Any) -> tuple[list[int], bool]:
+            raise NotImplementedError
+
+    class Several:
+        def _update_request_with_output(self, request: Any, new_token_ids: list[int]) -> list[tuple[list[int], bool]]:
+            raise NotImplementedError
+
+    class Earlier:
+        def _update_request_with_output(self, request: Any, new_token_ids: list[int]) -> tuple[list[int], bool]:
+            raise NotImplementedError
+
+    # Names without quotes: what vLLM's own annotations are, too.
+    for method in (Reordered, Several, Earlier):
+        hints = get_type_hints(method._update_request_with_output)
+        method._update_request_with_output.__annotations__ = hints
+    assert vllm_fit.unfit(Earlier) is None
+    for scheduler in (Renamed, Reordered, Several):
+        assert scheduler.__name__ in (vllm_fit.unfit(scheduler) or "")
+    assert vllm_fit.watching(Earlier)[0] is None  # it is not one that we know
+
+
+def test_what_preemptions_cost_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    from vllm.sampling_params import RequestOutputKind
+    from vllm.v1.core.sched.scheduler import Scheduler
+
+    from start_agent.engines.vllm_core import WatchingScheduler, extra_arguments, preemptions
+
+    first, other = (_Request(RequestOutputKind.FINAL_ONLY, None) for _ in range(2))
+    steps = [((), [0, 0]), (("first",), [64, 200]), ((), [164, 201]), (("first",), [0, 202])]
+
+    def step(self: Any) -> SimpleNamespace:
+        resumed, found = steps.pop(0)
+        known = SimpleNamespace(req_ids=["first", "other"], resumed_req_ids={*resumed}, num_computed_tokens=found)
+        return SimpleNamespace(scheduled_cached_reqs=known)
+
+    monkeypatch.setattr(Scheduler, "__init__", lambda self, config: None)
+    monkeypatch.setattr(Scheduler, "schedule", step)
+    monkeypatch.setattr(Scheduler, "_preempt_request", lambda self, request, timestamp: None)
+    monkeypatch.setattr(Scheduler, "_update_request_with_output", lambda self, request, ids: (ids, False))
+    scheduler = WatchingScheduler(SimpleNamespace(model_config=SimpleNamespace(model=POCKET)))
+    scheduler.requests = {"first": first, "other": other}
+    tokenizer = Tokenizer.from_pretrained(POCKET)
+    packed = extra_arguments(Watch(Matcher(tokenizer), State(), Armed(frozenset({5}), code=False)))
+    first.sampling_params.extra_args = other.sampling_params.extra_args = packed
+    scheduler.schedule()
+    for computed in (100, 170):
+        first.num_computed_tokens = computed
+        scheduler._preempt_request(first, 0.0)
+        scheduler.schedule()
+        if computed == 100:
+            scheduler.schedule()
+    for request, costs in ((first, (2, 100 - 64 + 170)), (other, (0, 0))):
+        assert scheduler._update_request_with_output(request, [7, 5]) == ([7, 5], True)
+        assert preemptions(request.stop_reason) == costs
+
+
+def _schedulers() -> dict[str, type]:
+    from start_agent.engines.vllm_core import WATCHING
+
+    return {scheduler.__name__: scheduler for scheduler in WATCHING}
+
+
 class _Request:
     """What a scheduler asks of one."""
 
     def __init__(self, kind: Any, extra_args: dict[str, Any] | None) -> None:
         self.sampling_params = SimpleNamespace(output_kind=kind, extra_args=extra_args)
         self.status: Any = None
+        self.stop_reason: str | None = None
+        self.num_computed_tokens = 0
 
 
 def test_tokens_that_come_several_at_a_time_are_cut_behind_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,7 +221,7 @@ def test_tokens_that_come_several_at_a_time_are_cut_behind_the_end(monkeypatch: 
     from start_agent.engines.vllm_core import WatchingScheduler, extra_arguments
 
     monkeypatch.setattr(Scheduler, "__init__", lambda self, config: None)
-    monkeypatch.setattr(Scheduler, "_update_request_with_output", lambda self, request, ids, stale: (ids, False))
+    monkeypatch.setattr(Scheduler, "_update_request_with_output", lambda self, request, ids: (ids, False))
     scheduler = WatchingScheduler(SimpleNamespace(model_config=SimpleNamespace(model=POCKET)))
     tokenizer = Tokenizer.from_pretrained(POCKET)
     first, second, rest = (tokenizer.encode(text) for text in ("Well. Let", " me see. Wait", " a moment"))

@@ -13,7 +13,7 @@ from collections import deque
 from dataclasses import dataclass
 
 _WINDOW = 256  # traces that are remembered: the mixture of problems may change in the course of a run
-_PRIOR = 4  # traces of the largest growth that count as seen before the first; their weight wanes as others end
+_PRIOR = 2  # traces of the largest growth that count as seen before the first; their weight wanes as others end
 _QUANTILE = 1.645  # standard deviations above the mean: the normal distribution's 95%
 
 
@@ -41,11 +41,13 @@ class Growth:
             self._count(self._seen.popleft(), -1)
 
     def moments(self, most: int) -> tuple[float, float]:
-        """Mean and variance of the growth of a trace that may grow by ``most`` tokens; the mean is no larger."""
-        number = self._prior + len(self._seen)
-        mean = (self._prior * most + self._sum) / number
-        square = (self._prior * most**2 + self._squares) / number
-        return min(mean, most), max(square - mean**2, 0.0)
+        """Mean and variance of the growth of a trace that may grow by ``most`` tokens; the mean is no larger.
+
+        The prior counts in the mean alone: with it the variance would say how unsure the prior is.
+        """
+        number = len(self._seen)
+        mean = min((self._prior * most + self._sum) / (self._prior + number), most)
+        return mean, max(self._squares / number - (self._sum / number) ** 2, 0.0) if number else 0.0
 
     def _count(self, tokens: int, sign: int) -> None:
         self._sum += sign * tokens

@@ -15,9 +15,7 @@ from pathlib import Path
 from start_agent.errors import ConfigError
 
 THREADS_VARIABLE = "OMP_NUM_THREADS"
-OWN_CORES_VARIABLE = (
-    "START_AGENT_OWN_CORES"  # those of a model's process, as in "0,1,2"; unset or empty: all
-)
+OWN_CORES_VARIABLE = "START_AGENT_OWN_CORES"  # those of a model's process, as in "0,1,2"; unset or empty: all
 _OTHERS = 8  # one core in so many is left to everything else, and at least one
 _taken = False  # whether an engine of this process has cores of its own: there is one such split at a time
 

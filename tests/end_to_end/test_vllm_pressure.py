@@ -12,7 +12,7 @@ import pytest
 
 from start_agent.decoding.settings import DecodingSettings
 from start_agent.decoding.solver import Solver
-from start_agent.engines.admission import Admission
+from start_agent.engines.admission import Admission, Growth
 from start_agent.engines.vllm import VLLMEngine, VLLMOptions
 from start_agent.events import Cost, TraceFinished
 from start_agent.pocket import held_out, weights_path
@@ -21,6 +21,7 @@ from tests.support.ties import equal_or_parting_at_near_ties
 
 POCKET = str(weights_path())
 WORST_CASES = 4  # that fit the cache
+CONTEXT = 512
 TRACES = 64
 SETTINGS = DecodingSettings(hint_probability=1, max_hints=2, hint_cooldown=16, rounds=2, tools=False)
 """Several turns each; no kernels, which would keep the model waiting."""
@@ -30,7 +31,7 @@ def _cache_gib() -> float:
     config = json.loads((weights_path() / "config.json").read_text(encoding="utf-8"))
     heads = config["num_key_value_heads"] * config["head_dim"]
     token_bytes = 2 * config["num_hidden_layers"] * heads * 4  # keys and values, in float32
-    return WORST_CASES * config["max_position_embeddings"] * token_bytes / (1 << 30)
+    return float(WORST_CASES * CONTEXT * token_bytes / (1 << 30))
 
 
 class _Load:
@@ -75,7 +76,7 @@ async def solve_all(engine: VLLMEngine) -> list[tuple[Trace, Cost]]:
 async def test_64_traces_in_a_cache_for_4_worst_cases(
     monkeypatch: pytest.MonkeyPatch, record_property: Callable[[str, object], None]
 ) -> None:
-    async with VLLMEngine(POCKET, VLLMOptions(kv_cache_gib=0.5)) as roomy:
+    async with VLLMEngine(POCKET, VLLMOptions(context_length=CONTEXT, kv_cache_gib=0.5)) as roomy:
         expected = [trace for trace, _ in await solve_all(roomy)]
         from vllm.v1.engine.async_llm import AsyncLLM
 
@@ -86,27 +87,27 @@ async def test_64_traces_in_a_cache_for_4_worst_cases(
         return start(config, **named)
 
     monkeypatch.setattr(AsyncLLM, "from_vllm_config", watched)
-    async with VLLMEngine(POCKET, VLLMOptions(kv_cache_gib=_cache_gib())) as engine:
+    async with VLLMEngine(POCKET, VLLMOptions(context_length=CONTEXT, kv_cache_gib=_cache_gib())) as engine:
         capacity = engine._admission.capacity
         assert capacity is not None
-        assert capacity <= WORST_CASES * engine.context_length
-        estimated = engine._admission
-        for name, admission in (("estimated", estimated), ("all at once", Admission(TRACES))):
+        assert capacity <= WORST_CASES * CONTEXT
+        figures: dict[str, tuple[float, int]] = {}
+        reserved, estimated, all_at_once = Admission(TRACES, capacity, 32), engine._admission, Admission(TRACES)
+        reserved.growth = Growth(prior=1_000_000)  # it never learns
+        kinds = {"worst cases reserved": reserved, "estimated": estimated, "all at once": all_at_once}
+        for kind, admission in kinds.items():
             engine._admission = admission
             assert await engine._llm.reset_prefix_cache()
             load.reset()
             solved = await solve_all(engine)
-            traces = [trace for trace, _ in solved]
-            parted = equal_or_parting_at_near_ties(expected, traces, POCKET)
+            parted = equal_or_parting_at_near_ties(expected, [trace for trace, _ in solved], POCKET)
             preempted = sum(cost.preempted for _, cost in solved)
-            busy = statistics.fmean(load.shares)
-            record_property(f"{name}: share of the cache in use, mean over steps", round(busy, 3))
-            record_property(f"{name}: steps", len(load.shares))
-            record_property(f"{name}: tokens of the longest trace", max(len(trace.token_ids) for trace in traces))
-            record_property(f"{name}: preemptions", preempted)
-            record_property(f"{name}: tokens fed again", sum(cost.again for _, cost in solved))
-            record_property(f"{name}: traces that part at a near tie", parted)
+            figures[kind] = statistics.fmean(load.shares), preempted
+            again = sum(cost.again for _, cost in solved)
+            record_property(kind, f"{figures[kind][0]:.2f} of the cache in use, {len(load.shares)} steps")
+            record_property(kind, f"{preempted} preemptions, {again} tokens fed again, {parted} part at near ties")
             assert parted <= TRACES // 20
             assert preempted == load.preempted
             assert len(admission) == 0
-        assert preempted > 0  # where nobody waits, vLLM must make room
+    assert figures["worst cases reserved"][0] < figures["estimated"][0]
+    assert figures["all at once"][1] > 0  # where nobody waits, vLLM must make room

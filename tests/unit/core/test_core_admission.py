@@ -99,16 +99,15 @@ growths = st.lists(st.integers(0, 20_000), max_size=60)
 
 
 @given(growths, st.integers(1, 8), st.integers(1, 40), st.integers(0, 20_000))
-def test_moments_are_those_of_the_latest_growths_and_the_prior(
+def test_moments_are_those_of_the_latest_growths_the_prior_in_the_mean(
     seen: list[int], prior: int, window: int, most: int
 ) -> None:
     growth = Growth(window, prior)
     for tokens in seen:
         growth.add(tokens)
-    sample = [most] * prior + seen[-window:]
     mean, variance = growth.moments(most)
-    assert mean == pytest.approx(min(statistics.fmean(sample), most))
-    assert variance == pytest.approx(statistics.pvariance(sample), abs=1e-3)
+    assert mean == pytest.approx(min(statistics.fmean([most] * prior + seen[-window:]), most))
+    assert variance == pytest.approx(statistics.pvariance(seen[-window:]) if seen else 0, abs=1e-3)
 
 
 @given(st.lists(st.integers(1, 500), min_size=1, max_size=20), st.integers(1, 64))
@@ -140,7 +139,7 @@ def test_as_traces_end_more_are_let_in() -> None:
         admission.growth.add(100)
     assert room[0] == 4
     assert room == sorted(room)
-    assert 14 <= room[-1] <= 20  # of 20 that would fit if each grew by 100
+    assert 17 <= room[-1] <= 20  # of 20 that would fit if each grew by 100
 
 
 @given(
@@ -209,4 +208,4 @@ async def test_only_traces_with_a_finished_turn_are_learned_from() -> None:
     admission.grown("done", 200)
     admission.leave("done")
     admission.grown("done", 900)  # too late
-    assert admission.growth.moments(400)[0] == pytest.approx((4 * 400 + 100) / 5)
+    assert admission.growth.moments(400)[0] == pytest.approx((2 * 400 + 100) / 3)

@@ -33,6 +33,19 @@ check: .venv/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+## The tests of the vLLM engine on the oldest version that it takes, in an environment of its own: for every night.
+.PHONY: test-vllm-old
+test-vllm-old: .venv-vllm-old/.test bubblewrap
+	.venv-vllm-old/bin/pytest tests/contract/test_engine_vllm.py tests/contract/test_vllm_processes.py \
+	  tests/end_to_end/test_vllm_pressure.py tests/end_to_end/test_engines_agree.py
+
+.venv-vllm-old/.test: $(SETUP) $(VLLM) requirements-vllm-old.txt
+	$(PYTHON) -m venv .venv-vllm-old
+	.venv-vllm-old/bin/pip install -q --disable-pip-version-check -c constraints.txt -e '.[transformers,math,data,http,train,dev]'
+	.venv-vllm-old/bin/pip install -q --disable-pip-version-check --no-deps -r $(VLLM)
+	.venv-vllm-old/bin/pip install -q --disable-pip-version-check --no-deps -r requirements-vllm-old.txt
+	@touch $@
+
 # The sandbox's isolation. Where it is missing and may be installed, it is; where not, the commands say so.
 bubblewrap:
 	@command -v bwrap >/dev/null || if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
@@ -55,4 +68,4 @@ bubblewrap:
 	@touch $@ .venv/.demo
 
 clean:
-	rm -rf .venv
+	rm -rf .venv .venv-vllm-old

@@ -180,7 +180,7 @@ def test_what_preemptions_cost_is_counted(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(Scheduler, "schedule", step)
     monkeypatch.setattr(Scheduler, "_preempt_request", lambda self, request, timestamp: None)
     monkeypatch.setattr(Scheduler, "_update_request_with_output", lambda self, request, ids: (ids, False))
-    scheduler = WatchingScheduler(SimpleNamespace(model_config=SimpleNamespace(model=POCKET)))
+    scheduler = WatchingScheduler(SimpleNamespace(model_config=SimpleNamespace(model=POCKET, revision=None)))
     scheduler.requests = {"first": first, "other": other}
     tokenizer = Tokenizer.from_pretrained(POCKET)
     packed = extra_arguments(Watch(Matcher(tokenizer), State(), Armed(frozenset({5}), code=False)))
@@ -222,7 +222,7 @@ def test_tokens_that_come_several_at_a_time_are_cut_behind_the_end(monkeypatch: 
 
     monkeypatch.setattr(Scheduler, "__init__", lambda self, config: None)
     monkeypatch.setattr(Scheduler, "_update_request_with_output", lambda self, request, ids: (ids, False))
-    scheduler = WatchingScheduler(SimpleNamespace(model_config=SimpleNamespace(model=POCKET)))
+    scheduler = WatchingScheduler(SimpleNamespace(model_config=SimpleNamespace(model=POCKET, revision=None)))
     tokenizer = Tokenizer.from_pretrained(POCKET)
     first, second, rest = (tokenizer.encode(text) for text in ("Well. Let", " me see. Wait", " a moment"))
     packed = extra_arguments(Watch(Matcher(tokenizer), State(), Armed(frozenset(), connective=0)))

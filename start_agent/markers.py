@@ -208,7 +208,7 @@ class Matcher:
         return after, (Match(MarkerKind.THINK_START, opened - len(self._start), opened, ""), *found)
 
     def _ends_block(self, end: bytes, before: bytes, begins: bool, token: bool) -> bool:
-        """Whether an end of thinking counts inside a block; ``before`` is its line, ``token``: it ends a token added."""
+        """Whether an end of thinking counts inside a block; ``before`` is its line, ``token``: a token added."""
         if end in self._added_ends:
             return token
         before = before.rstrip(b" \t")

@@ -15,8 +15,8 @@ from start_agent.errors import TraceFormatError
 
 Field = TypeVar("Field")
 
-SCHEMA_VERSION = 1
-"""Version of the JSON form; readers refuse what they do not know."""
+SCHEMA_VERSION = 2
+"""Version of the JSON form; readers refuse what they do not know. The first one has no ``answer_begins``."""
 
 IGNORE_INDEX = -100
 """The label that the cross-entropy of torch (and so every trainer built on it) leaves out of the loss."""
@@ -63,7 +63,11 @@ class Trace:
     """Spans in the order in which they came to be, and how it ended.
 
     ``outcome`` is None while the trace grows. ``answer`` is the content of the last closed box after thinking,
-    or, in the domain of code, of the last block of code.
+    or, in the domain of code, the program.
+    ``answer_begins`` says where the thinking ended: a token, counted from the beginning of the trace, and the bytes of
+    this token that still belong to the end of thinking (0, but where one token holds both). None where it never ended:
+    a model that ended its text all the same has answered in its thoughts.
+    ``schema`` is the version that the trace was stored in; ``answer_begins`` is unknown in the first.
     ``meta`` holds what is needed to make the trace again: model, engine, seed, settings, sandbox isolation.
     """
 
@@ -71,6 +75,8 @@ class Trace:
     outcome: TraceOutcome | None = None
     answer: str | None = None
     meta: dict[str, Any] = field(default_factory=dict)
+    answer_begins: tuple[int, int] | None = None
+    schema: int = SCHEMA_VERSION
 
     def append(self, span: Span) -> None:
         """Add a span, once and for good. Empty spans are legal: a turn may end before its first kept token."""
@@ -133,9 +139,10 @@ class Trace:
             spans.append(row)
         outcome = None if self.outcome is None else self.outcome.value
         return {
-            "schema": SCHEMA_VERSION,
+            "schema": self.schema,
             "outcome": outcome,
             "answer": self.answer,
+            **({"answer_begins": self.answer_begins and list(self.answer_begins)} if self.schema > 1 else {}),
             "spans": spans,
             "meta": self.meta,
         }
@@ -145,11 +152,11 @@ class Trace:
         """Read what ``to_json`` wrote.
 
         Raises:
-            TraceFormatError: a schema of another version, or a field that is missing or of another type.
+            TraceFormatError: a schema of an unknown version, or a field that is missing or of another type.
         """
-        if not isinstance(data, Mapping) or data.get("schema") != SCHEMA_VERSION:
-            found = data.get("schema") if isinstance(data, Mapping) else type(data).__name__
-            raise TraceFormatError(f"not a trace of schema {SCHEMA_VERSION} (found {found!r})")
+        schema = data.get("schema") if isinstance(data, Mapping) else type(data).__name__
+        if type(schema) is not int or not 1 <= schema <= SCHEMA_VERSION:
+            raise TraceFormatError(f"not a trace of a schema up to {SCHEMA_VERSION} (found {schema!r})")
         try:
             spans = [
                 Span(SpanKind(row["kind"]), _checked_ids(row["token_ids"]), _checked(str, row.get("cause", "")))
@@ -157,10 +164,13 @@ class Trace:
             ]
             outcome = None if data["outcome"] is None else TraceOutcome(data["outcome"])
             answer = None if data["answer"] is None else _checked(str, data["answer"])
+            place = None if schema == 1 or data["answer_begins"] is None else _checked_ids(data["answer_begins"])
+            if place is not None and len(place) != 2:
+                raise ValueError("answer_begins must be a token and a number of bytes")
             meta = dict(_checked(dict, data["meta"]))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise TraceFormatError(f"a trace with a missing or wrong field: {error}") from error
-        return cls(spans=spans, outcome=outcome, answer=answer, meta=meta)
+        return cls(spans, outcome, answer, meta, place and (place[0], place[1]), schema)
 
 
 def _checked(kind: type[Field], raw: object) -> Field:
@@ -171,5 +181,5 @@ def _checked(kind: type[Field], raw: object) -> Field:
 
 def _checked_ids(raw: object) -> tuple[int, ...]:
     if not isinstance(raw, list) or not all(type(token_id) is int and token_id >= 0 for token_id in raw):
-        raise ValueError("token_ids must be a list of whole numbers")
+        raise ValueError(f"expected a list of whole numbers, found {raw!r:.40}")
     return tuple(raw)

@@ -15,7 +15,7 @@ the caller. Given the same observations it takes the same actions, so a stored t
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from hints import Domain, HintLibrary, Placement, join
@@ -58,10 +58,11 @@ class RunCode:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The trace is complete."""
+    """The trace is complete. ``answer_begins`` is the trace's."""
 
     outcome: TraceOutcome
     answer: str | None
+    answer_begins: tuple[int, int] | None
 
 
 Action = Generate | RunCode | Finish
@@ -116,7 +117,9 @@ class Controller:
         self._state = prompt.state
         self._text = bytearray()  # all after the prompt
         self._code_begins = self._code_ends = 0  # in _text: the code of the latest block
-        self._answer_begins = 0 if self._state.answering else None  # in _text
+        self._answer_begins = 0 if self._state.answering else None  # in _text ...
+        self._answer_place = (len(prompt.token_ids), 0) if self._state.answering else None  # ... and in the trace
+        self._length = len(prompt.token_ids)  # of the trace, in tokens
         self._written: list[int] = []  # by the model
         self._model_text = bytearray()
         self._since_inserted: int | None = None  # tokens by the model; None before the first insertion
@@ -182,6 +185,10 @@ class Controller:
         for token_id in token_ids:
             watch.push(token_id)
         self._follow(watch.matches)
+        if self._answer_begins is not None and self._answer_place is None:
+            token, byte = _place(token_ids, self._answer_begins - len(self._text), self._tokenizer)
+            self._answer_place = self._length + token, byte
+        self._length += len(token_ids)
         self._state, self._pass_over = watch.state, watch.connectives_left
         self._written += token_ids
         text = self._tokenizer.bytes_of(token_ids)
@@ -198,7 +205,7 @@ class Controller:
             elif match.kind is MarkerKind.CODE_CLOSE:
                 self._code_ends = max(match.begin, self._code_begins)
             elif match.kind is MarkerKind.THINK_START:
-                self._answer_begins = None
+                self._answer_begins = self._answer_place = None
             elif match.kind is MarkerKind.THINK_END and self._answer_begins is None:
                 self._answer_begins = match.end
 
@@ -219,6 +226,7 @@ class Controller:
         self._state, matches = self._matcher.inserted(self._state, encoded, may_open=kind is SpanKind.HINT)
         self._follow(matches)
         self._text += encoded
+        self._length += len(token_ids)
         self._context_left -= len(token_ids)
         self._since_inserted = 0
         return Step((*before, Span(kind, token_ids, cause)), self._generate())
@@ -260,7 +268,7 @@ class Controller:
 
     def _finish(self, outcome: TraceOutcome, answer: str | None) -> Finish:
         self._phase = Phase.DONE
-        return Finish(outcome, answer)
+        return Finish(outcome, answer, self._answer_place)
 
     def _answer(self, *, end: int = 0) -> str | None:
         """The last closed box after thinking, or the program; from all the text where a model ended while it thought.
@@ -286,3 +294,13 @@ class Controller:
         while self._random.random() >= chance:
             passed += 1
         return passed
+
+
+def _place(token_ids: Sequence[int], byte: int, tokenizer: Tokenizer) -> tuple[int, int]:
+    """The token that holds a byte of what some ids spell, and how many of its bytes come before."""
+    for at, token_id in enumerate(token_ids):
+        size = len(tokenizer.bytes_of((token_id,)))
+        if byte < size:
+            return at, byte
+        byte -= size
+    return len(token_ids), 0

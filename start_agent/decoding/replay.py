@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hints import HintLibrary
 from start_agent.decoding.controller import Controller, Finish, Generate, Step
 from start_agent.decoding.settings import DecodingSettings
@@ -26,8 +28,7 @@ def replay(trace: Trace, tokenizer: Tokenizer, hints: HintLibrary | None = None)
     """
     meta = trace.meta
     settings = DecodingSettings.model_validate(meta["settings"])
-    ends = tuple(meta.get("think_ends", [meta["think_end"]]))
-    prompt = Prompt(trace.spans[0].token_ids, meta["thinking"], ends, meta.get("think_start", ""))
+    prompt = prompt_of(trace)
     controller = Controller(
         prompt,
         tokenizer=tokenizer,
@@ -51,8 +52,18 @@ def replay(trace: Trace, tokenizer: Tokenizer, hints: HintLibrary | None = None)
         else:
             step = controller.tool_returned(unwrapped(tokenizer.decode(span.token_ids)), span.cause)
     at = _compare(trace, at, step)
-    if (at, trace.outcome, trace.answer) != (len(trace.spans), step.action.outcome, step.action.answer):
+    made = Finish(trace.outcome, trace.answer, trace.answer_begins) if trace.outcome else None
+    known = step.action if trace.schema > 1 else replace(step.action, answer_begins=None)
+    if at != len(trace.spans) or made != known:
         raise ReplayError(f"the controller ends after {at} spans with {step.action}, the trace does not")
+
+
+def prompt_of(trace: Trace) -> Prompt:
+    """The prompt of a trace, as it is stored."""
+    meta = trace.meta
+    ends = tuple(meta.get("think_ends", [meta.get("think_end", "</think>")]))
+    ids = tuple(token_id for span in trace.of_kind(SpanKind.PROMPT) for token_id in span.token_ids)
+    return Prompt(ids, meta.get("thinking", True), ends, meta.get("think_start", ""))
 
 
 def _compare(trace: Trace, at: int, step: Step) -> int:

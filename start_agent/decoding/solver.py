@@ -181,8 +181,8 @@ class Solver:
                         result = await session.execute(code, timeout=self.settings.cell_timeout)
                         yield CellFinished(result)
                         step = controller.tool_returned(result.text, result.outcome.value)
-                    case Finish(outcome, answer):
-                        trace.outcome, trace.answer = outcome, answer
+                    case Finish(outcome, answer, answer_begins):
+                        trace.outcome, trace.answer, trace.answer_begins = outcome, answer, answer_begins
         yield TraceFinished(trace, cost)
 
     async def _turn(self, request: TurnRequest, live: bool) -> AsyncGenerator[ModelText | Turn, None]:

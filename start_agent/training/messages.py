@@ -50,8 +50,8 @@ def messages(reading: Reading, *, hints: bool = True) -> list[dict[str, Any]]:
         found.append({"role": "tool", "name": PYTHON, "content": unwrapped(output)})
         at = reading.ends(cell.output)
     thinking, answer = "", at
-    if reading.answer_begins is not None:
-        end = max(at, reading.answer_begins - len(reading.think_end))
+    if reading.answer_begins is not None and reading.thinking_ends is not None:
+        end = max(at, reading.thinking_ends)
         thinking, answer = _thinking(reading, at, end, hints).strip(), max(at, reading.answer_begins)
     said = reading.string(answer, reading.end_of_text).strip()
     found.append({"role": "assistant", "reasoning_content": thinking, "content": said})

@@ -124,7 +124,11 @@ def _without(reading: Reading, first: Spot, last: Spot) -> Trace | None:
     else:
         joined = [replace(head, token_ids=kept)] if kept else []
         joined.append(replace(tail, token_ids=more))
-    return replace(reading.trace, spans=[*spans[: first.span], *joined, *spans[last.span + 1 :]])
+    repaired = replace(reading.trace, spans=[*spans[: first.span], *joined, *spans[last.span + 1 :]])
+    if repaired.answer_begins is not None:  # what goes stood before it
+        token, byte = repaired.answer_begins
+        repaired.answer_begins = token - (reading.trace.count() - repaired.count()), byte
+    return repaired
 
 
 def _needed(failed: str, later: Sequence[str]) -> bool:

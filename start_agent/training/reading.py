@@ -8,8 +8,9 @@ from functools import cached_property
 from itertools import accumulate
 from typing import NamedTuple
 
+from start_agent.decoding.replay import prompt_of
 from start_agent.fences import program
-from start_agent.markers import CONNECTIVES, LANGUAGES, MarkerKind, Markers, Match, Matcher, State
+from start_agent.markers import CONNECTIVES, LANGUAGES, MarkerKind, Markers, Match, Matcher
 from start_agent.tokenizer import Tokenizer
 from start_agent.trace import SpanKind, Trace
 
@@ -52,17 +53,26 @@ class Reading:
     def __init__(self, trace: Trace, tokenizer: Tokenizer) -> None:
         self.trace, self.tokenizer = trace, tokenizer
         self.cells: list[Cell] = []
-        self.answer_begins: int | None = None if trace.meta.get("thinking", True) else 0
+        self._prompt = prompt_of(trace)
+        # Of a trace that does not say where its answer begins: derived by the rules of today.
+        self.answer_begins: int | None = 0 if self._prompt.state.answering else None
         self.begins: list[int] = []  # where each span begins; a prompt is empty here
-        self.think_end = str(trace.meta.get("think_end", "</think>")).encode()
         self.text = self._read()
+        if trace.schema > 1:
+            self.answer_begins = self._stored()
+
+    def _stored(self) -> int | None:
+        """The trace's own word for where its answer begins, as a place."""
+        if self.trace.answer_begins is None:
+            return None
+        token, byte = self.trace.answer_begins
+        return self._edges[token - self.trace.count(SpanKind.PROMPT)] + byte
 
     def _read(self) -> bytes:
-        meta = self.trace.meta
-        settings = meta.get("settings", {})
+        prompt, settings = self._prompt, self.trace.meta.get("settings", {})
         words, languages = settings.get("connectives", CONNECTIVES), settings.get("languages", LANGUAGES)
-        matcher = Matcher(self.tokenizer, Markers(tuple(words), (self.think_end.decode(),), tuple(languages)))
-        state = State(answering=self.answer_begins is not None)
+        markers = Markers(tuple(words), prompt.think_ends, tuple(languages), prompt.think_start)
+        matcher, state = Matcher(self.tokenizer, markers), prompt.state
         text = bytearray()
         opened: tuple[Match, int | None] | None = None
         closed = 0
@@ -76,16 +86,21 @@ class Reading:
                 self.cells.append(Cell(program(bytes(text[fence.end : end])), fence.begin, fence.end, end, at, hint))
                 opened = None
             piece = self.tokenizer.bytes_of(span.token_ids)
-            matches: tuple[Match, ...]
+            matches: list[Match] = []
             if span.kind is SpanKind.MODEL:
-                state, matches = matcher.read(state, piece)
+                for token_id in span.token_ids:
+                    state, found = matcher.step(state, token_id)
+                    matches += found
             else:
-                state, matches = matcher.inserted(state, piece, may_open=span.kind is SpanKind.HINT)
+                state, found = matcher.inserted(state, piece, may_open=span.kind is SpanKind.HINT)
+                matches += found
             for match in matches:
                 if match.kind is MarkerKind.CODE_OPEN:
                     opened = (match, at if span.kind is SpanKind.HINT else None)
                 elif match.kind is MarkerKind.CODE_CLOSE:
                     closed = match.begin
+                elif match.kind is MarkerKind.THINK_START:
+                    self.answer_begins = None
                 elif match.kind is MarkerKind.THINK_END and self.answer_begins is None:
                     self.answer_begins = match.end
             text += piece
@@ -108,6 +123,15 @@ class Reading:
                 return Spot(at, index), clean
             index -= len(span.token_ids)
         raise IndexError(f"the text has no byte {place}")
+
+    @property
+    def thinking_ends(self) -> int | None:
+        """Where the thinking's text ends, before the marker of its end; None where it never ended."""
+        if self.answer_begins is None:
+            return None
+        before = self.text[: self.answer_begins]
+        ends = [end.encode() for end in self._prompt.think_ends]
+        return len(before) - max((len(end) for end in ends if before.endswith(end)), default=0)
 
     def string(self, begin: int = 0, end: int | None = None) -> str:
         """The text from one place to another, as a string."""

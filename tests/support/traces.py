@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from start_agent.batch.store import RunDirectory
 from start_agent.tokenizer import Tokenizer
-from start_agent.trace import Span, SpanKind, Trace, TraceOutcome
+from start_agent.trace import SCHEMA_VERSION, Span, SpanKind, Trace, TraceOutcome
+from start_agent.training.reading import Reading
 
 P, M, H, T, N = SpanKind.PROMPT, SpanKind.MODEL, SpanKind.HINT, SpanKind.TOOL_OUTPUT, SpanKind.NOTICE
 
@@ -23,7 +26,8 @@ def output(text: str, cause: str = "ok") -> Spelled:
 
 
 def spelled(tokenizer: Tokenizer, *spans: Spelled, answer: str | None = "42", **meta: Any) -> Trace:
-    """A complete trace; a last model span of the cause eos ends with the end of sequence."""
+    """A complete trace that does not say where its answer begins, as of the first schema; a last model span of the
+    cause eos ends with the end of sequence."""
     made = [Span(P, tuple(tokenizer.encode(QUESTION + "\n")))]
     for kind, text, cause in spans:
         ids = tokenizer.encode(text)
@@ -31,7 +35,19 @@ def spelled(tokenizer: Tokenizer, *spans: Spelled, answer: str | None = "42", **
             ids = [*ids, min(tokenizer.eos_ids)]
         made.append(Span(kind, tuple(ids), cause))
     outcome = TraceOutcome.NO_ANSWER if answer is None else TraceOutcome.ANSWERED
-    return Trace(made, outcome, answer, {"question": QUESTION, "sandbox": "fake", **meta})
+    return Trace(made, outcome, answer, {"question": QUESTION, "sandbox": "fake", **meta}, schema=1)
+
+
+def dated(trace: Trace, tokenizer: Tokenizer) -> Trace:
+    """The same as of today's schema."""
+    reading = Reading(trace, tokenizer)
+    place = None
+    if reading.answer_begins is not None:
+        edges = list(accumulate(len(tokenizer.bytes_of((token_id,))) for token_id in trace.token_ids))
+        prompt = edges[trace.count(P) - 1] if trace.count(P) else 0
+        token = next((at for at, edge in enumerate(edges) if edge > prompt + reading.answer_begins), len(edges))
+        place = token, prompt + reading.answer_begins - ([0, *edges][token])
+    return replace(trace, answer_begins=place, schema=SCHEMA_VERSION)
 
 
 HINTED: tuple[Spelled, ...] = (

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from start_agent.answers import last_boxed
+from start_agent.answers import boxed, last_boxed
 from start_agent.seeds import derive_seed
 
 
@@ -25,7 +25,21 @@ from start_agent.seeds import derive_seed
         ("\\boxed{a\\\\}", "a\\\\"),
         ("\\boxed {7}", "7"),
         ("\\boxed\n{7}", "7"),
-        ("\\boxed{}", ""),
+        ("\\boxed{}", None),
+        ("\\boxed{42}. I put it in \\boxed{}, as asked.", "42"),
+        ("It is \\boxed{8}; \\boxed{ } or \\boxed{...} is the form, \\boxed{\\ldots} too.", "8"),
+        ("So $\\boxed 2$.", "2"),
+        ("So \\boxed -3.5, then.", "-3.5"),
+        ("$$\\boxed \\frac{1}{2}$$", "\\frac{1}{2}"),
+        ("$\\boxed\\pi$", "\\pi"),
+        ("\\boxed12", "12"),
+        ("\\boxed B.", "B"),
+        ("\\(\\boxed 5\\)", "5"),
+        ("\\boxed{7}, in the \\boxed notation, in a \\boxed way", "7"),
+        ("\\boxedx 5", None),
+        ("\\fbox{9}", "9"),
+        ("\\fbox {\\boxed{1} m}", "1"),
+        ("$\\boxed{x}$ or \\fbox{$y$}", "$y$"),
         ("\\boxed{outer \\boxed{inner} rest}", "inner"),
         ("\\boxed{42} but \\boxed{43", "42"),
         ("\\boxed{42} but \\boxed{43}} }", "43"),
@@ -36,7 +50,7 @@ from start_agent.seeds import derive_seed
         ("\\\\boxed{5}", "5"),
         ("\\boxed{é\n2}", "é\n2"),
         ("boxed{5}", None),
-        ("\\boxed 5", None),
+        ("\\boxed 5", "5"),
         ("\\boxed{5\\", None),
         ("", None),
         ("\\boxed{", None),
@@ -48,7 +62,7 @@ def test_last_boxed(text: str, answer: str | None) -> None:
 
 def one_by_one(text: str) -> str | None:
     """From each box, the last first, to the brace that closes it."""
-    for box in reversed(list(re.finditer(r"\\boxed\s*\{", text))):
+    for box in reversed(list(re.finditer(r"\\(boxed|fbox)\s*\{", text))):
         depth, place = 1, box.end()
         while place < len(text):
             if text[place] == "\\":
@@ -56,19 +70,40 @@ def one_by_one(text: str) -> str | None:
             else:
                 depth += {"{": 1, "}": -1}.get(text[place], 0)
             if not depth:
-                return text[box.end() : place].strip()
+                content = text[box.end() : place].strip()
+                if content:
+                    return content
+                break
             place += 1
     return None
 
 
 @settings(max_examples=500)
-@given(st.lists(st.sampled_from(["\\boxed{", "\\boxed ", "\\", "{", "}", "}", "x", " ", "\n", "boxed{"])).map("".join))
+@given(st.lists(st.sampled_from(["\\boxed{", "\\fbox ", "\\", "{", "}", "}", "x", " ", "\n", "boxed{"])).map("".join))
 def test_it_agrees_with_looking_at_one_box_after_the_other(text: str) -> None:
     assert last_boxed(text) == one_by_one(text)
 
 
+def test_all_boxes() -> None:
+    assert boxed("\\boxed{2} and \\boxed 3, \\boxed{} or \\fbox{\\boxed{5} m}") == ["2", "3", "5"]
+    assert boxed("none") == []
+
+
 @pytest.mark.parametrize(
-    "unit", ["\\boxed{", "\\boxed", "\\boxed {", "{", "\\", "\\boxed{}", "\\boxed{{}", "\\boxed   "]
+    "unit",
+    [
+        "\\boxed{",
+        "\\boxed",
+        "\\boxed {",
+        "{",
+        "\\",
+        "\\boxed{}",
+        "\\boxed{{}",
+        "\\boxed   ",
+        "\\boxed x{",
+        "\\boxed 1 ",
+        "\\boxed \\",
+    ],
 )
 def test_hostile_text_takes_linear_time(unit: str) -> None:
     text = (unit * (200_000 // len(unit)))[:200_000]

@@ -30,6 +30,7 @@ TRACES = st.builds(
     outcome=st.none() | st.sampled_from(TraceOutcome),
     answer=st.none() | st.text(),
     meta=st.dictionaries(st.text(), VALUES, max_size=4),
+    answer_begins=st.none() | st.tuples(st.integers(0, 99), st.integers(0, 9)),
 )
 
 
@@ -93,9 +94,10 @@ def test_tool_calls(kinds: list[SpanKind], calls: int, unhinted: int) -> None:
 
 
 GOOD: dict[str, Any] = {
-    "schema": 1,
+    "schema": 2,
     "outcome": "answered",
     "answer": "42",
+    "answer_begins": [1, 0],
     "spans": [{"kind": "prompt", "token_ids": [1]}, {"kind": "model", "token_ids": [2], "cause": "eos"}],
     "meta": {"seed": 1},
 }
@@ -110,7 +112,8 @@ def span(**changes: Any) -> dict[str, Any]:
 
 
 WRONG: dict[str, list[Any]] = {
-    "schema": [0, 2, "1", None],
+    "schema": [0, 3, "1", True, 1.0, [], None],
+    "answer_begins": ["", 1, [1], [1, -1], [1, 2, 3], {"1": 1}],
     "outcome": ["gone", 1, [], ""],
     "answer": [42, [], False],
     "meta": [None, [], "x", 1],
@@ -141,5 +144,8 @@ def test_what_is_no_trace_is_refused_in_one_line(data: Any) -> None:
 
 def test_the_good_one_is_good() -> None:
     trace = Trace.from_json(GOOD)
-    assert trace.to_json() == GOOD
+    assert trace.to_json() == GOOD and trace.answer_begins == (1, 0)
+    old = {key: value for key, value in GOOD.items() if key != "answer_begins"} | {"schema": 1}
+    assert Trace.from_json(old).answer_begins is None
+    assert Trace.from_json(old).to_json() == old  # what is not known is not made up by storing it again
     assert trace.labels() == [IGNORE_INDEX, 2]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -268,21 +269,27 @@ async def test_the_channels_of_harmony() -> None:
         context_length=9999,
     )
     controller.start()
+    spans: list[Span] = []
 
     def turn(text: str) -> Step:
         armed, state = controller._armed, controller._state
         assert armed is not None
         watch, ids = Watch(matcher, state, armed), tokenizer.encode_template(text)
         stop = next(filter(None, map(watch.push, ids)))
-        return controller.turn_ended(tuple(ids[: stop.keep]), stop.kind)
+        step = controller.turn_ended(tuple(ids[: stop.keep]), stop.kind)
+        spans.extend(step.spans)
+        return step
 
     hinted = turn(f"<|channel|>analysis<|message|>Five?{step}5")
     assert [span.kind for span in hinted.spans] == [SpanKind.MODEL, SpanKind.HINT]
     assert tokenizer.decode(hinted.spans[0].token_ids).endswith("Five?")
     assert isinstance(turn("print(2+3)\n```").action, RunCode)
-    controller.tool_returned("5", "ok")
+    spans += controller.tool_returned("5", "ok").spans
     final = turn(f"So 5.{step}```python\nprint(5)\n```\nWait, \\boxed{{5}}<|im_end|>")
-    assert final.action == Finish(TraceOutcome.ANSWERED, "5")
+    assert isinstance(final.action, Finish) and final.action.answer_begins is not None
+    assert (final.action.outcome, final.action.answer) == (TraceOutcome.ANSWERED, "5")
+    ids = [*prompt.token_ids, *(token_id for span in spans for token_id in span.token_ids)]
+    assert tokenizer.decode(ids[final.action.answer_begins[0] :]).startswith("```python\nprint(5)")
 
 
 async def test_code_hints_begin_the_cell() -> None:
@@ -458,9 +465,11 @@ async def test_a_replay_notices_a_trace_that_was_tampered_with() -> None:
     ):
         spans = [*trace.spans[:position], span, *trace.spans[position + 1 :]]
         with pytest.raises(ReplayError):
-            replay(Trace(spans, trace.outcome, trace.answer, trace.meta), TOKENIZER)
-    with pytest.raises(ReplayError):
-        replay(Trace(trace.spans, trace.outcome, "2", trace.meta), TOKENIZER)
+            replay(replace(trace, spans=spans), TOKENIZER)
+    for change in ({"answer": "2"}, {"answer_begins": (3, 0)}, {"answer_begins": None}):
+        with pytest.raises(ReplayError):
+            replay(replace(trace, **change), TOKENIZER)
+    replay(replace(trace, answer_begins=None, schema=1), TOKENIZER)  # as it was stored before it was known
 
 
 def test_settings_may_be_a_mapping() -> None:

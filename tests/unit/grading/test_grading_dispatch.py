@@ -6,9 +6,12 @@ import json
 
 import pytest
 
+from hints import Domain
 from sandbox import FakeSandbox
 from start_agent.answers import final_text, last_code_block
-from start_agent.engines.scripted import byte_tokenizer
+from start_agent.decoding.settings import DecodingSettings
+from start_agent.decoding.solver import Solver
+from start_agent.engines.scripted import ScriptedEngine, byte_tokenizer
 from start_agent.grading import GraderPool, Reason, grade
 from start_agent.problem import CodeTests, Kind, Problem
 from start_agent.trace import Span, SpanKind, Trace, TraceOutcome
@@ -26,7 +29,7 @@ BLOCK = "```python\nprint(6)\n```"
 def trace(*spans: tuple[SpanKind, str], answer: str | None = None, outcome: TraceOutcome | None = None) -> Trace:
     made = [Span(kind, tuple(TOKENIZER.encode(text))) for kind, text in spans]
     ended = outcome or (TraceOutcome.NO_ANSWER if answer is None else TraceOutcome.ANSWERED)
-    return Trace(made, ended, answer, {"thinking": True, "think_end": "</think>"})
+    return Trace(made, ended, answer, {"thinking": True, "think_end": "</think>"}, schema=1)
 
 
 async def test_math_with_and_without_a_pool() -> None:
@@ -75,6 +78,7 @@ def test_a_fence_before_the_end_of_sequence_closes_its_block() -> None:
     finished = Trace(
         [Span(SpanKind.MODEL, tuple(TOKENIZER.encode_template(f"</think>{BLOCK}<|im_end|>")), StopKind.EOS.value)],
         TraceOutcome.NO_ANSWER,
+        answer_begins=(8, 0),
     )
     text = final_text(finished, TOKENIZER.decode)
     assert text == BLOCK and last_code_block(text) == "print(6)\n"
@@ -90,19 +94,36 @@ def test_final_text() -> None:
     assert final_text(told, TOKENIZER.decode) == "hm</think>answer </think> more"
 
 
-@pytest.mark.parametrize(
-    ("text", "code"),
-    [
-        (BLOCK, "print(6)\n"),
-        (f"{BLOCK}\nthen\n```py\nx\n```", "x\n"),
-        (f"{BLOCK}\n```output\n6\n```", "print(6)\n"),
-        ("```\nx = 1\n```", "x = 1\n"),
-        ("```Python3 \nx = 1\n   ```  ", "x = 1\n"),
-        ("```python\nnever closed", None),
-        ("no code", None),
-        ("```python\n```", ""),
-        ("inline ```python\nx\n```", None),
-    ],
-)
-def test_last_code_block(text: str, code: str | None) -> None:
-    assert last_code_block(text) == code
+DRAFT = "```python\nprint('</think>')\n```\nA draft:\n```python\nprint(7)\n```\n"
+
+
+async def test_a_draft_is_not_graded() -> None:
+    """An end of thinking that a cell spells ends none."""
+
+    async def solve(said: list[str], **settings: int) -> Trace:
+        engine = ScriptedEngine(said)
+        chosen = DecodingSettings(hints=False, domain=Domain.CODE, **settings)
+        async with FakeSandbox(lambda code: "</think>") as box:
+            return await Solver(engine, box, settings=chosen).solve("Print 6.")
+
+    cell, draft = DRAFT.split("A draft")
+    for more in (-5, 50):
+        said = [cell, f"A draft{draft}", "".join(map(str, range(100)))]
+        stopped = await solve(said, max_tokens=len(DRAFT) + more)
+        assert stopped.outcome is TraceOutcome.TOKEN_LIMIT and stopped.answer is None
+        assert stopped.answer_begins is None and final_text(stopped, TOKENIZER.decode) is None
+    ended = await solve([cell, f"A draft{draft}", f"Well.\n</think>\nSo:\n{BLOCK}"])
+    assert final_text(ended, TOKENIZER.decode) == f"\nSo:\n{BLOCK}"
+    assert ended.answer == last_code_block(BLOCK)
+    for finished, right in ((stopped, False), (ended, True)):
+        for trace in (finished, Trace.from_json(finished.to_json())):
+            async with FakeSandbox(lambda code: "6") as fake:
+                assert (await grade(CODE, trace, sandbox=fake, decode=TOKENIZER.decode)).correct is right
+
+
+def test_an_answer_that_begins_within_a_token() -> None:
+    ids = TOKENIZER.encode("q\u00e9") + TOKENIZER.encode("hm</think>\u00e9 6")
+    model = tuple(ids[3:])
+    finished = Trace([Span(SpanKind.PROMPT, tuple(ids[:3])), Span(SpanKind.MODEL, model)], TraceOutcome.NO_ANSWER)
+    finished.answer_begins = (9, 4)  # as if </think> and more were one token
+    assert final_text(finished, TOKENIZER.decode) == "\u00e9 6"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from start_agent.trace import SpanKind, Trace
 from start_agent.training.modify import modify
+from start_agent.training.reading import Reading
 from start_agent.training.rows import MODIFICATIONS, make_row
-from tests.support.traces import HINTED, H, M, Spelled, output, spelled
+from tests.support.traces import HINTED, H, M, Spelled, dated, output, spelled
 from tests.support.vocabularies import Vocabulary, vocabulary
 
 POCKET = vocabulary("pocket").tokenizer
@@ -177,3 +180,21 @@ def test_a_failure_stays_where_its_twins_fence_would_not_begin_a_line() -> None:
 def test_a_last_failure_stays() -> None:
     trace = spelled(POCKET, FIRST, HINT, (M, "print(y)\n```\n", "code_close"), output("NameError", "error"), END)
     assert modify(trace, POCKET) is trace
+
+
+def test_a_repaired_trace_says_where_its_answer_begins() -> None:
+    tokenizer = POCKET
+    failed: tuple[Spelled, ...] = (
+        (M, "Let me run it:\n```python\nprint(6 * y)\n```\n", "code_close"),
+        output("NameError", "error"),
+        (M, "Again:\n```python\nprint(6 * 7)\n```\n", "code_close"),
+        output("42"),
+    )
+    rambling = (M, "So 42.\n</think>\n\nThe answer is \\boxed{42}.\n\nLet me talk on.", "eos")
+    for last in (END, rambling):
+        trace = dated(spelled(tokenizer, *failed, last), tokenizer)
+        repaired = modify(trace, tokenizer)
+        assert "drop_failed_cell" in repaired.meta[MODIFICATIONS]
+        derived = Reading(replace(repaired, answer_begins=None, schema=1), tokenizer).answer_begins
+        assert derived is not None and Reading(repaired, tokenizer).answer_begins == derived
+        assert Reading(repaired, tokenizer).string(derived).startswith("\n\nThe answer is")

@@ -1,0 +1,158 @@
+"""The program in a final text: which of its blocks of code, and all of what belongs to it.
+
+Fences are read as in the thoughts (``fences.py``). Where a text is whole, more can be told than in a stream: a fence at
+the end of a line of code closes its block where no other does, and one inside a string of Python does not.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import warnings
+from collections.abc import Sequence
+from itertools import islice
+from typing import NamedTuple
+
+from start_agent.fences import is_one_of, opening, program
+
+_PYTHON = frozenset({"python", "python3", "py"})
+_MOST_FENCES = 8  # within the strings of one block that are looked through
+_MOST_BLOCKS = 32  # that one program may be spread over, counted from the last
+_READS_INPUT = re.compile(r"\binput\s*\(|\bstdin\b|\bopen\s*\(\s*0\s*\)")
+_DEFINITION = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+_STATEMENT = (*_DEFINITION, ast.Import, ast.ImportFrom, ast.Assign, ast.AugAssign, ast.AnnAssign)
+_COMPOUND = (ast.For, ast.While, ast.If, ast.With, ast.Try, ast.Match)
+
+
+class Block(NamedTuple):
+    """A fenced block: its language in lower case (empty where none is named), its text, whether a fence closes it."""
+
+    language: str
+    code: str
+    closed: bool
+
+
+def blocks(text: str) -> list[Block]:
+    """The fenced blocks of a text, in order; one that nothing closes ends where the next opens, or with the text."""
+    lines = [line + b"\n" for line in text.removesuffix("\n").encode(errors="replace").split(b"\n")]
+    found: list[Block] = []
+    at = 0
+    while at < len(lines):
+        opened = opening(lines[at])
+        at += 1
+        if opened is None or (opened.behind_prose and not is_one_of(opened.language, _PYTHON)):
+            continue
+        run, end = opened.fence.run, at
+        while end < len(lines) and not opened.fence.closed_by(lines[end]):
+            end += 1
+        closed = end < len(lines) and not _opens_another(lines[end])
+        behind = next((n for n in range(at, end) if lines[n].rstrip().endswith(run)), None)
+        if not closed and behind is not None:  # a fence behind the code
+            code = b"".join(lines[at:behind]) + lines[behind].rstrip().removesuffix(run).rstrip() + b"\n"
+            found.append(Block(opened.language, program(code), True))
+            at = behind + 1
+            continue
+        if closed and is_one_of(opened.language, _PYTHON):
+            ends = (n for n in range(end, len(lines)) if opened.fence.closed_by(lines[n]))
+            end = next((n for n in islice(ends, _MOST_FENCES) if _parsed(program(b"".join(lines[at:n])))), end)
+        found.append(Block(opened.language, program(b"".join(lines[at:end])), closed))
+        at = end + closed
+    return found
+
+
+def last_code_block(text: str) -> str | None:
+    """The program of a final text; None where there is no block of Python.
+
+    It is the last block of Python. Blocks without a language count where none is tagged as Python, of these the last
+    that holds statements; a block that nothing closes counts where no other does. Passed over where there is another:
+    sessions of the interpreter (``>>>``), outputs, and a block that merely uses what an earlier one defines. A last
+    block that needs definitions of an earlier one and reads the input, or defines more, is a part of the same program.
+    """
+    found = [block for block in blocks(text) if not block.language or is_one_of(block.language, _PYTHON)]
+    tagged = [block for block in found if block.language]
+    plain = [block for block in found if not block.language and _does_something(block.code)]
+    for group in (tagged, plain, found):
+        for closed in (True, False):
+            codes = [block.code for block in group if block.closed is closed]
+            if codes:
+                return _program([code for code in codes if _is_program(code)] or codes)
+    return None
+
+
+def _program(codes: Sequence[str]) -> str:
+    """The last of some blocks, or what of it and of earlier ones is the program."""
+    codes = codes[-_MOST_BLOCKS:]
+    defined = [_definitions(code) for code in codes]
+    at, parts = len(codes) - 1, list[str]()
+    while True:
+        needed = _globals(codes[at])
+        before = next((n for n in range(at - 1, -1, -1) if needed & defined[n]), None)
+        adds = any(not name.lower().startswith("test") for name in defined[at]) or _READS_INPUT.search(codes[at])
+        if before is None or adds:
+            parts.append(codes[at])
+        if before is None:
+            return "\n\n".join([*(part.rstrip() for part in reversed(parts[1:])), parts[0]])
+        at = before
+
+
+def _opens_another(line: bytes) -> bool:
+    """Whether a fence that could close a block opens another: a language follows it."""
+    opened = opening(line)
+    if opened is None or opened.behind_prose or not opened.language:
+        return False
+    adjacent = not line.lstrip(b" \t")[len(opened.fence.run) :][:1].isspace()
+    return adjacent or is_one_of(opened.language, _PYTHON)
+
+
+def _parsed(code: str) -> ast.Module | None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of escapes in strings, which are nobody's business here
+            return ast.parse(code)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # no Python, zero bytes, too deep
+        return None
+
+
+def _is_program(code: str) -> bool:
+    """Whether a block may be a program: it has a statement that is no bare value, and is no session."""
+    if not code.strip() or code.lstrip().startswith(">>>"):
+        return False
+    tree = _parsed(code)  # one that is wrong is a program all the same
+    return tree is None or any(
+        not isinstance(part, ast.Expr) or any(isinstance(node, ast.Call) for node in ast.walk(part))
+        for part in tree.body
+    )
+
+
+def _does_something(code: str) -> bool:
+    """Whether a block without a language is Python that does something; ``O(1)`` and ``3`` are Python too."""
+    tree = _parsed(code)
+    return tree is not None and any(
+        isinstance(node, (*_STATEMENT, *_COMPOUND))
+        or (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print")
+        for node in ast.walk(tree)
+    )
+
+
+def _definitions(code: str) -> frozenset[str]:
+    """The functions and classes that a block defines."""
+    tree = _parsed(code)
+    return frozenset(part.name for part in (tree.body if tree else ()) if isinstance(part, _DEFINITION))
+
+
+def _globals(code: str) -> frozenset[str]:
+    """The names that a block reads and does not set anywhere."""
+    tree = _parsed(code)
+    if tree is None:
+        return frozenset()
+    nodes = list(ast.walk(tree))
+    read = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+    stored = {node.id for node in nodes if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)}
+    named = {node.name for node in nodes if isinstance(node, _DEFINITION)}
+    imported = {
+        (alias.asname or alias.name).partition(".")[0]
+        for node in nodes
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+    }
+    return frozenset(read - stored - named - imported)

@@ -12,6 +12,7 @@ from start_agent.cli.main import main
 from start_agent.engines import factory
 from start_agent.engines.base import TurnRequest
 from start_agent.engines.scripted import ScriptedEngine, byte_tokenizer
+from start_agent.tokenizer import Tokenizer
 from tests.support.batches import stable
 
 CLASS = "class Solution:\n    def double(self, n: int) -> int:\n        "
@@ -68,7 +69,8 @@ def rows(path: Path) -> Path:
 
 @pytest.fixture
 def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    monkeypatch.setattr(factory, "create", lambda *given: ScriptedEngine(script))
+    monkeypatch.setattr(factory, "make", lambda *given: ScriptedEngine(script))
+    monkeypatch.setattr(Tokenizer, "from_pretrained", lambda *given, **options: byte_tokenizer())
     data, model = rows(tmp_path / "problems.jsonl"), tmp_path / "model"
     model.mkdir()
     (model / "config.json").write_text("{}")

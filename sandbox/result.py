@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self
 
-from sandbox.inside.terminal import is_rewritten, settled
+from sandbox.inside.terminal import shown
 
 # CSI, OSC and two-character escape sequences (ECMA-48).
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
@@ -82,10 +82,7 @@ def clean(text: str) -> str:
 
     Lines that were written over are as they ended, ANSI sequences are left out, lone surrogates are question marks.
     """
-    if is_rewritten(text):
-        lines = text.split("\n")
-        text = "\n".join(settled(line).rstrip(" ") if is_rewritten(line) else line for line in lines)
-    return _ANSI.sub("", text).encode("utf-8", "replace").decode("utf-8")
+    return _ANSI.sub("", shown(text)).encode("utf-8", "replace").decode("utf-8")
 
 
 def was_cut(text: str) -> bool:

@@ -189,7 +189,8 @@ def build() -> Shell:
     for name in ("exit", "quit"):
         shell.user_ns[name] = sys.exit
     shell.user_ns.pop("open", None)  # IPython's refuses open(0), which programs that read stdin use
-    warnings.filterwarnings("ignore", message="To exit: use")
+    for message in ("To exit: use", "IProgress not found"):  # the latter of tqdm.auto, which takes this for a notebook
+        warnings.filterwarnings("ignore", message=message)
     begun, hidden = dict(shell.user_ns), dict(shell.user_ns_hidden)
     for code in (
         "sum(range(10)) / 4.0",

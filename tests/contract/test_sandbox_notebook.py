@@ -92,3 +92,20 @@ async def test_late_output_of_a_thread_is_marked(box: Sandbox) -> None:
         assert (await session.execute("1")).late == ""
         await session.execute(pool)
         assert (await session.execute("pool.submit(print, 2).result()")).text == "2"
+
+
+async def test_libraries_for_notebooks_say_nothing_of_themselves(box: Sandbox) -> None:
+    """Neither of fonts, backends and widgets nor, in many lines, of progress."""
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("tqdm")
+    plot = "%matplotlib inline\nimport matplotlib.pyplot as plt\nprint('inline' in plt.get_backend())"
+    assert await run(box, plot, "import matplotlib.pyplot as plt\nplt.plot([1])\nplt.show()\n2") == [
+        "True",
+        "<Figure size 640x480 with 1 Axes>\n2",
+    ]
+    assert await run(box, "import matplotlib.pyplot as plt\nplt.plot([1])\nplt.show()\n2") == ["2"]
+    bars = (
+        "from tqdm.auto import trange\n"
+        "for i in trange(3, bar_format='{n} of 3'):\n    for j in trange(2, bar_format='{n} of 2', leave=False): pass"
+    )
+    assert await run(box, bars) == ["3 of 3"]

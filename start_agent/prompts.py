@@ -74,7 +74,8 @@ class ChatFormat:
         self._families = (*own, *builtin_families())
         # What people write spells nothing that begins with one of these.
         markers = (marker for family in self._families for marker in (family.start, *family.ends))
-        self._guarded = {marker[0] for marker in (*tokenizer.controls.values(), *markers)}
+        self._controls = frozenset(tokenizer.controls.values())
+        self._guarded = {marker[0] for marker in (*self._controls, *markers)}
 
     def prompt(self, question: str, *, system: str = "", instruction: str = "") -> Prompt:
         """Render a question; see ``render_prompt``."""
@@ -97,7 +98,13 @@ class ChatFormat:
         source = self.renderer.source if isinstance(self.renderer, ChatTemplate) else ""
         options = self.options
         return find_family(
-            rendered.tail, rendered.text, source, self._families, start=options.think_start, end=options.think_end
+            rendered.tail,
+            rendered.text,
+            source,
+            self._families,
+            tokens=self._controls,
+            start=options.think_start,
+            end=options.think_end,
         )
 
     def notices(self, system: str = "") -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -17,6 +17,7 @@ from start_agent.errors import ConfigError, PromptError
 SWITCHES = ("enable_thinking", "thinking", "thinking_mode", "reasoning")
 """The variables by which templates switch the thinking on and off."""
 
+_TOKEN = re.compile(r"<[^<>\s]+>")
 _CHANNEL = re.compile(r"<[|/]*channel[|]*>|\bvalid channels\b", re.IGNORECASE)
 
 
@@ -34,6 +35,10 @@ class Family(BaseModel):
     def named_in(self, text: str) -> bool:
         """Whether the text names the family."""
         return any(sign in text for sign in (self.start, *self.ends, *self.signs))
+
+    def spelled_with(self, tokens: Set[str]) -> bool:
+        """Whether a vocabulary has the family's markers: ``start`` as a token, or for a channel all tokens in it."""
+        return self.start in tokens or (self.channel and tokens >= {*_TOKEN.findall(self.start)})
 
 
 def read_families(path: Path) -> tuple[Family, ...]:
@@ -57,26 +62,31 @@ def find_family(
     source: str,
     families: Sequence[Family],
     *,
+    tokens: Set[str] = frozenset(),
     start: str | None = None,
     end: str | None = None,
 ) -> Family:
     """The family of a template.
 
     What the end of the prompt names counts first, then the rest of the prompt (its system message may), then the
-    template. A template that names none is taken to be one of think tags.
+    template, then which markers are tokens. Where none of them names a family, it is that of think tags.
 
     Args:
         tail: of the prompt, after the last message.
         rendered: the prompt, without what people wrote.
         source: the template; empty where it is not known.
+        tokens: the spellings of the vocabulary's control tokens.
         families: in order of rank.
         start, end: the user's own markers, in place of a family's.
 
     Raises:
         PromptError: the template has channels, and none of the families has those.
     """
-    found = next((family for text in (tail, rendered, source) for family in families if family.named_in(text)), None)
+    named = (family for text in (tail, rendered, source) for family in families if family.named_in(text))
+    found = next(named, None)
     channels = any(_CHANNEL.search(text) for text in (rendered, source))
+    if found is None and not channels:
+        found = next((family for family in families if family.spelled_with(tokens)), None)
     if channels and not (found and found.channel) and not (start and end):
         raise PromptError(
             "the model's chat template has channels that are not understood: name what opens and what ends its "

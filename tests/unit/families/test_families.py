@@ -201,3 +201,12 @@ def test_a_channel_that_nobody_knows_is_refused(tmp_path: Path) -> None:
     for chosen in (named, ChatOptions(chat_template=other, think_markers=file)):
         prompt = render_prompt(loaded.ours, "q", options=chosen)
         assert (prompt.think_start, prompt.think_ends) == (start, (end,))
+
+
+@pytest.mark.parametrize("name", ["gpt-oss", "gemma-4", "magistral", "seed-oss", "qwen3"])
+def test_a_template_that_names_no_markers_has_those_of_its_vocabulary(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "bare.jinja"
+    path.write_text("{% for m in messages %}{{ m.role + ': ' + m.content }}{% endfor %}", encoding="utf-8")
+    prompt = render_prompt(load(name).ours, "q", options=ChatOptions(chat_template=path))
+    assert prompt.think_ends[0] == FAMILIES[name].end
+    assert bool(prompt.think_start) == (name in ("gpt-oss", "gemma-4"))

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import final
 
-from start_agent.markers import MarkerKind, Match, Matcher, State
+from start_agent.markers import Block, MarkerKind, Match, Matcher, State
 from start_agent.ngrams import ngram_hashes
 
 _NGRAM = 16  # tokens: seldom said twice in a row where nothing repeats
@@ -37,6 +37,8 @@ class StopKind(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Repetition:
     """Endless repetition: the last tokens are one run of at most ``max_period`` tokens, over and over.
+
+    A watch shows it thoughts alone, no code and no tables.
 
     It stops a turn once the run was said ``min_repeats`` times and covers ``min_tokens`` tokens.
     """
@@ -127,6 +129,11 @@ class Stop:
     keep: int
 
 
+def _is_thought(state: State) -> bool:
+    """Whether what was just read is prose: blocks of code and lines of tables repeat themselves for good reasons."""
+    return state.block is Block.PROSE and not state.line.lstrip(b" \t").startswith(b"|")
+
+
 @final
 class Watch:
     """Reads the tokens of one turn and says where it ends.
@@ -135,7 +142,7 @@ class Watch:
         matcher: the vocabulary's matcher.
         state: where the text stands before the turn.
         armed: what ends the turn.
-        recent: the tokens that the model wrote before, for finding repetition across turns.
+        recent: the tokens of the model's thoughts before, for finding repetition across turns (see ``thoughts``).
 
     Nothing else decides: an engine may take these four, and let a watch of its own read where the tokens arise.
     """
@@ -163,6 +170,11 @@ class Watch:
             return self._tokens_before(state.position - len(longest))
         return len(self._states) - 1
 
+    @property
+    def thoughts(self) -> list[int]:
+        """The last tokens that the rule against repetition looks at, those of the turn included."""
+        return self._written
+
     def push(self, token_id: int) -> Stop | None:
         """Read the next token; a ``Stop`` says that the turn is over and how much of it is kept."""
         count = len(self._states)
@@ -183,7 +195,7 @@ class Watch:
             thinking = match.kind is MarkerKind.THINK_START or (thinking and match.kind is not MarkerKind.THINK_END)
         # A token that is kept is kept whole: with the markers behind the one that stopped the turn.
         self.matches += (match for match in matches if match.end <= self.state.position)
-        return stop or self._repeats(token_id, count)
+        return stop or (self._repeats(token_id, count) if _is_thought(after) else None)
 
     def _judge(self, match: Match, before: State, count: int) -> Stop | None:
         if match.kind is MarkerKind.CODE_CLOSE and self.armed.code:

@@ -121,6 +121,7 @@ class Controller:
         self._answer_place = (len(prompt.token_ids), 0) if self._state.answering else None  # ... and in the trace
         self._length = len(prompt.token_ids)  # of the trace, in tokens
         self._written: list[int] = []  # by the model
+        self._thoughts: list[int] = []  # the end of it, without code and tables
         self._model_text = bytearray()
         self._since_inserted: int | None = None  # tokens by the model; None before the first insertion
         self._turns = self._hints_used = self._rounds_used = self._calls = 0
@@ -181,7 +182,7 @@ class Controller:
     def _read(self, token_ids: tuple[int, ...]) -> None:
         """Follow the markers in what the model wrote."""
         assert self._armed is not None, "a turn ended that was never begun"
-        watch = Watch(self._matcher, self._state, self._armed, self._written)
+        watch = Watch(self._matcher, self._state, self._armed, self._thoughts)
         for token_id in token_ids:
             watch.push(token_id)
         self._follow(watch.matches)
@@ -191,6 +192,7 @@ class Controller:
         self._length += len(token_ids)
         self._state, self._pass_over = watch.state, watch.connectives_left
         self._written += token_ids
+        self._thoughts = watch.thoughts
         text = self._tokenizer.bytes_of(token_ids)
         self._text += text
         self._model_text += text
@@ -255,7 +257,7 @@ class Controller:
             max_tokens=min(left, settings.max_turn_tokens),
             armed=self._armed,
             state=self._state,
-            recent=tuple(self._written[-self._armed.repetition.window :]) if self._armed.repetition else (),
+            recent=tuple(self._thoughts[-self._armed.repetition.window :]) if self._armed.repetition else (),
             seed=derive_seed(self._seed, f"turn {self._turns}") if self._seeded else None,
         )
 

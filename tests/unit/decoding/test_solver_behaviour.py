@@ -324,6 +324,26 @@ async def test_limits(settings: dict[str, Any], outcome: TraceOutcome, written: 
     assert trace.answer is None
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        f"```python\ngrid = [{'0, ' * 300}]\n```",
+        f"So:\n{'| 0 | 1 | 0 |' * 20}\nand:\n```python\nx\n```",
+        f"```text\n{'.#' * 200}\n```\n```python\nx\n```",
+        "```python\n" + "0, 0, 0,\n" * 40 + "```",
+    ],
+)
+async def test_code_and_tables_may_repeat(said: str) -> None:
+    trace = await solve([said, said, "</think>\\boxed{1}"], **BARE)
+    assert (trace.outcome, trace.tool_calls) == (TraceOutcome.ANSWERED, 2)
+
+
+async def test_thoughts_that_repeat_across_cells_end_the_trace() -> None:
+    said = "I run it once more, as before.\n```python\nx = 1\nprint(x)\n```"
+    trace = await solve([said] * 6, **BARE)
+    assert trace.outcome is TraceOutcome.REPETITION
+
+
 async def test_a_total_budget_spans_the_turns() -> None:
     cell = "```python\nx\n```"
     trace = await solve([cell, cell, cell], max_tokens=40, **BARE)

@@ -18,8 +18,9 @@ from start_agent import config
 from start_agent.training.options import SftOptions, read_recipe, recipe_names
 
 if TYPE_CHECKING:
+    from start_agent.training.callbacks import Step
+    from start_agent.training.evaluation import Evaluation
     from start_agent.training.guards import RowsFacts
-    from start_agent.training.trainer import Step
 
 _PLAIN_EVERY = 10.0  # seconds
 _SPANS_SHOWN = 12  # of the first row
@@ -29,6 +30,7 @@ _EXAMPLES = """examples:
   start-agent sft --recipe lora --model Qwen/Qwen3-8B --data runs/d-seed --output-dir models/start-0
   accelerate launch --config_file accelerate-zero3.yaml -m start_agent sft --recipe start-32b \\
       --model Qwen/QwQ-32B-Preview --data runs/d-seed --output-dir models/start-0
+  start-agent sft --recipe pocket --data runs/d-seed --eval-data runs/d-dev --keep-epochs --output-dir models/start-0
   start-agent solve --model models/start-0 "What is 17 * 23?"
 
 Run the same command again after whatever stopped it: it goes on from the last checkpoint. These options may change
@@ -45,6 +47,9 @@ class TrainOptions(BaseModel):
         "pocket", description="the base: a model of the hub, a local folder, or the embedded 'pocket' or 'pocket-start'"
     )
     data: Path = Field(description="rows: a data folder, a JSONL file, or a folder that datasets saved")
+    eval_data: Path | None = Field(
+        None, description="rows of other problems, held back: their loss and answers are shown as training goes on"
+    )
     output_dir: Path = Field(description="the new model's folder: new, or that of the same run")
     recipe: str | None = Field(
         None, description=f"a set of settings: {', '.join(recipe_names())}, or a YAML file of them; flags override it"
@@ -75,12 +80,14 @@ def run(arguments: argparse.Namespace) -> int:
     options = config.build(TrainOptions, given)
     settings = config.build(SftOptions, read_recipe(options.recipe) if options.recipe else {}, given)
     rows = read_rows(options.data)
+    held_back = () if options.eval_data is None else read_rows(options.eval_data)
     with _Bar() if main_process() else nullcontext() as bar:
         report = train(
             options.model,
             rows,
             settings,
             options.output_dir,
+            eval_rows=held_back,
             source=source(options.data),
             begin=None if bar is None else lambda facts: _show(rows[0], facts, options),
             listener=None if bar is None else bar.hear,
@@ -94,6 +101,13 @@ def run(arguments: argparse.Namespace) -> int:
         f"per trained token, {report.tokens_per_second:,.0f} tokens/s",
         file=sys.stderr,
     )
+    if report.eval_rows:
+        answers = f"; answers {report.first_eval_right} to {report.last_eval_right} of {report.eval_answers}"
+        print(
+            f"{report.eval_rows} rows held back: from {report.first_eval_loss:.3f} to {report.last_eval_loss:.3f} nats"
+            f"{answers if report.eval_answers else ''}",
+            file=sys.stderr,
+        )
     print(options.output_dir)
     return 0
 
@@ -145,8 +159,24 @@ class _Bar:
         if self._progress is not None:
             self._progress.stop()
 
-    def hear(self, step: Step) -> None:
-        """Take the news."""
+    def hear(self, news: Step | Evaluation) -> None:
+        """Show a point of the loss curve or an evaluation."""
+        from start_agent.training.callbacks import Step
+
+        if isinstance(news, Step):
+            self._step(news)
+        else:
+            self._evaluated(news)
+
+    def _evaluated(self, found: Evaluation) -> None:
+        answers = f" | answers {found.right} of {found.answers}" if found.answers else ""
+        line = f"step {found.step} | rows held back: loss {found.loss:.4f}{answers}"
+        if self._progress is not None:
+            self._progress.console.print(line)
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+    def _step(self, step: Step) -> None:
         if self._progress is not None:
             if self._task is None:
                 self._task = self._progress.add_task("", total=step.steps, loss=step.loss, rate=step.learning_rate)

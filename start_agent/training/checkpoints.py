@@ -45,6 +45,13 @@ def remove(folder: Path, *, torn_only: bool = False) -> None:
             shutil.rmtree(path)
 
 
+def remove_old(folder: Path) -> None:
+    """Remove all but the last two that are whole: the one before remains, should the last be damaged."""
+    whole = sorted((path.parent for path in folder.glob(f"{_HEAD}*/{_WHOLE}")), key=_number)
+    for path in whole[:-2]:
+        shutil.rmtree(path)
+
+
 def _number(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix(_HEAD))
 

@@ -55,8 +55,8 @@ _COPY = "train on input_ids and labels; the messages are a readable copy, which 
 NOTES = {
     Format.DATASETS: _COPY,
     Format.JSONL: _COPY,
-    Format.SHAREGPT: "a trainer renders these conversations by its own template, hints and outputs in the loss: another "
-    "text than the traces', without their mask; for training use the format trl",
+    Format.SHAREGPT: "a trainer renders these conversations by its own template, hints and outputs in the loss: "
+    "another text than the traces', without their mask; for training use the format trl",
 }
 """What somebody who trains on an export has to know, by its format; said on export and in its card."""
 

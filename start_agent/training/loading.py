@@ -13,7 +13,7 @@ from start_agent.digests import file_digest
 from start_agent.errors import DataError, MissingExtraError
 from start_agent.training.data import MANIFEST, ROWS
 
-COLUMNS = ("key", "input_ids", "labels", "assistant_masks")
+COLUMNS = ("key", "problem", "input_ids", "labels", "assistant_masks", "answer_begins")
 _DATASETS = "dataset_info.json"
 _TYPES = {"input_ids": np.int32, "labels": np.int32, "assistant_masks": np.bool_}  # ids are below 2**31
 

@@ -20,7 +20,7 @@ tags:
 
 # {name}
 
-{base} after supervised fine-tuning by start-agent, on long thoughts that call Python. Only the weights are new; the
+{base} after supervised fine-tuning by start-agent, on long thoughts that call Python. Only the {new} are new; the
 tokenizer, its chat template and the configuration are the base's, byte for byte.
 
 ```
@@ -35,7 +35,7 @@ start-agent solve --model {output} "What is 23 to the power of 45 modulo 97?"
 
 {training}
 
-The loss over the steps: `training/loss.csv`, `training/loss.png`.
+The loss over the steps: `training/loss.csv`, `training/loss.png`{evaluations}.
 
 ## Settings
 
@@ -70,6 +70,7 @@ def model_card(
         "optimizer steps": f"{report.steps:,}",
         "trained parameters": f"{report.parameters:,}",
         "loss, first to last": f"{report.first_loss:.4f} to {report.last_loss:.4f} nats per trained token",
+        **_evaluated(report),
         "processes": str(report.processes),
         "sha256 of the base (configuration, ends of its weights)": f"`{run['base_digest']}`",
     }
@@ -80,9 +81,26 @@ def model_card(
         output=report.output,
         data=_table(data),
         training=_table(training),
+        new="weights" if run["options"].get("merge_adapters", True) else "LoRA adapters",
+        evaluations="; on the rows held back: `training/eval.csv`" if report.eval_rows else "",
         settings=_table({name: f"`{value}`" for name, value in run["options"].items()}),
         versions=_table(versions),
     )
+
+
+def _evaluated(report: TrainReport) -> dict[str, str]:
+    """What the rows held back showed, before training and after; nothing where there were none."""
+    if not report.eval_rows:
+        return {}
+    found = {
+        f"loss of {report.eval_rows:,} rows held back, before and after": f"{report.first_eval_loss:.4f} and "
+        f"{report.last_eval_loss:.4f} nats per trained token"
+    }
+    if report.eval_answers:
+        found["answers given from the end of the row's thinking, before and after"] = (
+            f"{report.first_eval_right:,} and {report.last_eval_right:,} of {report.eval_answers:,}"
+        )
+    return found
 
 
 def _table(rows: Mapping[str, str]) -> str:

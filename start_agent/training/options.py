@@ -57,6 +57,13 @@ class SftOptions(BaseModel):
     seed: int = Field(0, ge=0, description="decides the order of the rows, and the adapters' first weights")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
     threads: Runtime[int | None] = Field(None, ge=1, description="CPU threads of torch; unset, torch's own choice")
+    merge_adapters: bool = Field(
+        True, description="merge the adapters into the model; else the output holds them alone, for PEFT and vLLM"
+    )
+    keep_epochs: Runtime[bool] = Field(False, description="keep the model of each epoch, in epoch-1, epoch-2 ...")
+    eval_steps: Runtime[int] = Field(
+        200, ge=1, description="steps between evaluations on --eval-data; also before the first and after the last"
+    )
     save_every: Runtime[int] = Field(200, ge=1, description="steps between checkpoints, from which a run goes on")
     log_every: Runtime[int] = Field(1, ge=1, description="steps between points of the loss curve")
 
@@ -64,6 +71,8 @@ class SftOptions(BaseModel):
     def _fits(self) -> Self:
         if self.batch_size % self.micro_batch:
             raise ValueError(f"batch_size {self.batch_size} is no multiple of micro_batch {self.micro_batch}")
+        if not self.merge_adapters and self.lora_rank is None:
+            raise ValueError("merge_adapters: there are none without lora_rank")
         if self.packing and self.group_by_length:
             raise ValueError("packing and group_by_length exclude each other: packed sequences are of one length")
         return self

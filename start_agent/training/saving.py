@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
 
 from start_agent.digests import MODEL_CONFIG
-from start_agent.errors import ModelError, RunDirectoryError
+from start_agent.errors import ModelError, TrainingError
 from start_agent.models import resolve
 from start_agent.prompts import PROMPTING
 from start_agent.tokenizer import first_line
@@ -29,6 +30,7 @@ _TAKEN_OVER = (
     PROMPTING,
 )
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
+_ADAPTERS = "adapter_config.json"
 
 
 def base_folder(model: str) -> Path:
@@ -59,10 +61,10 @@ def install(weights: Path, base: Path, output: Path) -> None:
         output: the folder.
 
     Raises:
-        RunDirectoryError: it cannot be written.
+        TrainingError: it cannot be written.
     """
-    try:
-        for path in _matching(weights, _WEIGHTS):
+    with writing("the model", output):
+        for path in _matching(weights, (*_WEIGHTS, _ADAPTERS)):
             path.chmod(0o644)  # safetensors writes for its owner alone
             path.replace(output / path.name)
         for path in _matching(base, _TAKEN_OVER):
@@ -71,8 +73,29 @@ def install(weights: Path, base: Path, output: Path) -> None:
         shutil.copyfile(base / MODEL_CONFIG, beside)
         beside.replace(output / MODEL_CONFIG)
         shutil.rmtree(weights)
-    except OSError as error:
-        raise RunDirectoryError(f"cannot write the model to {output}: {error.strerror}") from error
+
+
+@contextmanager
+def writing(what: str, folder: Path) -> Iterator[None]:
+    """Whatever fails within is a file that could not be written.
+
+    Torch raises RuntimeError and safetensors an error of its own where the system's call fails.
+
+    Raises:
+        TrainingError: one line that says what could not be written and how much room there is.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or first_line(error)
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+        free = shutil.disk_usage(there).free / 1e6
+        raise TrainingError(
+            f"cannot write {what} to {folder}: {reason} ({free:,.0f} MB are free there); "
+            "make room and run the same command again"
+        ) from error
 
 
 def _matching(folder: Path, patterns: tuple[str, ...]) -> Iterator[Path]:

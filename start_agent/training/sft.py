@@ -6,7 +6,8 @@ The output folder::
     README.md                                     the model card
     training/run.json                             what was asked for, in full, and the versions
     training/checkpoint-N/                        from which a killed run goes on; removed at its end
-    training/loss.csv, loss.png                   the curve
+    training/loss.csv, eval.csv, loss.png         the curve, and the evaluations on rows held back
+    epoch-N/                                      the model of each epoch, with --keep-epochs
     training/report.json                          there once the run has come to its end; written by rename
     training/lock                                 held (flock) while a run is at work
 """
@@ -35,7 +36,7 @@ from start_agent.training.options import SftOptions
 from start_agent.versions import versions
 
 if TYPE_CHECKING:
-    from start_agent.training.trainer import Listener
+    from start_agent.training.callbacks import Listener
 
 FOLDER = "training"
 _RUN, _REPORT = "run.json", "report.json"
@@ -55,6 +56,10 @@ class TrainReport:
         seconds, tokens_per_second: of the last start; padding is not counted.
         processes: that trained side by side.
         already_done: the folder held the finished run; nothing was trained now.
+        eval_rows: held back; the rest is None where there are none.
+        first_eval_loss, last_eval_loss: nats per trained token of them, before training and after.
+        first_eval_right, last_eval_right: of ``eval_answers`` rows that have an answer, those whose answer the model
+            gives (see ``start_agent.training.evaluation``).
     """
 
     output: str
@@ -70,6 +75,12 @@ class TrainReport:
     tokens_per_second: float
     processes: int
     already_done: bool = False
+    eval_rows: int = 0
+    eval_answers: int | None = None
+    first_eval_loss: float | None = None
+    last_eval_loss: float | None = None
+    first_eval_right: int | None = None
+    last_eval_right: int | None = None
 
 
 def train(
@@ -78,6 +89,7 @@ def train(
     options: SftOptions,
     output_dir: Path,
     *,
+    eval_rows: Sequence[Mapping[str, Any]] = (),
     source: Mapping[str, str] | None = None,
     begin: Callable[[RowsFacts], None] | None = None,
     listener: Listener | None = None,
@@ -89,15 +101,16 @@ def train(
         rows: mappings with ``input_ids`` and ``labels`` (-100: no loss), a list or a ``datasets.Dataset``.
         options: how.
         output_dir: the model's folder; see the module.
+        eval_rows: rows of other problems, never trained on; evaluated every ``options.eval_steps``.
         source: where the rows came from, for the model card.
         begin: called with what the rows hold, once they are found good and there is something to train.
-        listener: hears each point of the loss curve.
+        listener: called with each point of the loss curve and each evaluation.
 
     Raises:
-        DataError: rows that are malformed, too long, or without a trained token.
+        DataError: rows that are malformed, too long, or without a trained token, or that are in both sets.
         RunDirectoryError: the folder holds another run, or another model.
         ModelError: the model cannot be loaded.
-        TrainingError: the loss is no number any more.
+        TrainingError: the loss is NaN or infinite, or something cannot be written.
         ConfigError: options that do not fit each other, the model or the machine.
         MissingExtraError: the packages of training are not installed.
     """
@@ -105,9 +118,14 @@ def train(
         from start_agent.training import trainer
     except ImportError as error:
         raise MissingExtraError(error.name or "trl", "train") from error
-    rows = numbers(rows)
+    from start_agent.training.evaluation import refuse_overlap
+
+    rows, held_back = numbers(rows), numbers(eval_rows)
     base = saving.base_folder(model)
     facts = _look_at(base, rows, options)
+    eval_facts = _look_at(base, held_back, options) if len(held_back) else None
+    if eval_facts is not None:
+        refuse_overlap(rows, held_back)
     work = output_dir / FOLDER
     with _held(work):
         run = {
@@ -116,21 +134,25 @@ def train(
             "rows": {"count": facts.rows, "digest": facts.digest},
             "options": deciding(options),
         }
-        _agree(work, run)
+        if eval_facts is not None:
+            run["eval_rows"] = {"count": eval_facts.rows, "digest": eval_facts.digest}
+        with saving.writing("the run's options", work):
+            _agree(work, run)
         if (work / _REPORT).is_file():
             return replace(TrainReport(**json.loads((work / _REPORT).read_bytes())), already_done=True)
         if begin is not None:
             begin(facts)
-        outcome = trainer.run(base, rows, options, work, listener)
+        outcome = trainer.run(base, rows, options, output_dir, work, name=model, held_back=held_back, listener=listener)
+        report = _report(output_dir, facts, len(held_back), outcome)
         if not main_process():
-            return _report(output_dir, facts, outcome)
-        write_curve(outcome.curve, work)
-        report = _report(output_dir, facts, outcome)
-        card = model_card(run, report, versions(), source or {})
-        (output_dir / "README.md").write_text(card, encoding="utf-8")
-        saving.install(outcome.weights, base, output_dir)
-        write_whole(work / _REPORT, asdict(report))
-        checkpoints.remove(work)
+            return report
+        with saving.writing("the curve, the card and the model", output_dir):
+            write_curve(outcome.curve, outcome.evaluations, work)
+            card = model_card(run, report, versions(), source or {})
+            (output_dir / "README.md").write_text(card, encoding="utf-8")
+            saving.install(outcome.weights, base, output_dir)
+            write_whole(work / _REPORT, asdict(report))
+            checkpoints.remove(work)
         return report
 
 
@@ -191,7 +213,18 @@ def _agree(work: Path, run: dict[str, Any]) -> None:
         )
 
 
-def _report(output: Path, facts: RowsFacts, outcome: Any) -> TrainReport:
+def _report(output: Path, facts: RowsFacts, eval_rows: int, outcome: Any) -> TrainReport:
+    evaluations: dict[str, Any] = {}
+    if outcome.evaluations:
+        first, last = outcome.evaluations[0], outcome.evaluations[-1]
+        evaluations = {
+            "eval_rows": eval_rows,
+            "eval_answers": last.answers,
+            "first_eval_loss": first.loss,
+            "last_eval_loss": last.loss,
+            "first_eval_right": first.right,
+            "last_eval_right": last.right,
+        }
     return TrainReport(
         output=str(output),
         rows=facts.rows,
@@ -205,4 +238,5 @@ def _report(output: Path, facts: RowsFacts, outcome: Any) -> TrainReport:
         seconds=round(outcome.seconds, 2),
         tokens_per_second=round(facts.tokens * outcome.epochs / outcome.seconds, 1),
         processes=outcome.processes,
+        **evaluations,
     )

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,38 +20,26 @@ from transformers import (
     PrinterCallback,
     ProgressCallback,
     Trainer,
-    TrainerCallback,
 )
 from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
 from trl import SFTConfig, SFTTrainer
 
-from start_agent.errors import ConfigError, ModelError, TrainingError
+from start_agent.errors import ConfigError, ModelError
 from start_agent.tokenizer import first_line
 from start_agent.training import checkpoints, saving
-from start_agent.training.guards import check_batch, check_packing
+from start_agent.training.callbacks import (
+    EpochEnds,
+    Evaluations,
+    Listener,
+    LossReport,
+    Step,
+    curve_of,
+    evaluations_of,
+)
+from start_agent.training.evaluation import Evaluation
+from start_agent.training.guards import check_batch
 from start_agent.training.options import SftOptions
 from start_agent.training.order import Order
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """A point of the loss curve, as the listener hears it.
-
-    Attributes:
-        step: optimizer steps done, of ``steps`` in all.
-        loss: nats per trained token, the mean since the last point.
-        learning_rate: at this step.
-        gradient_norm: before clipping.
-    """
-
-    step: int
-    steps: int
-    loss: float
-    learning_rate: float
-    gradient_norm: float
-
-
-Listener = Callable[[Step], None]
 
 
 def arguments(options: SftOptions, folder: Path, processes: int) -> SFTConfig:
@@ -80,7 +67,6 @@ def arguments(options: SftOptions, folder: Path, processes: int) -> SFTConfig:
         use_cpu=options.device == "cpu" or not torch.accelerator.is_available(),
         save_strategy="steps",
         save_steps=options.save_every,
-        save_total_limit=2,  # the one before is whole, should the last be torn
         logging_steps=options.log_every,
         logging_first_step=True,
         logging_nan_inf_filter=False,  # else a loss that is no number any more would be shown as the last good one
@@ -117,6 +103,12 @@ class RowsTrainer(SFTTrainer):  # type: ignore[misc]  # untyped
     def _send_telemetry(self) -> None:
         """None is sent."""
 
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """Tied weights are saved once, and are not missing where a checkpoint holds one of them."""
+        tied = getattr(self.model, "all_tied_weights_keys", None) or {}
+        load_result.missing_keys[:] = [name for name in load_result.missing_keys if name not in tied]
+        super()._issue_warnings_after_load(load_result)
+
     def _get_train_sampler(self, train_dataset: Any = None) -> Order:
         rows = self.train_dataset if train_dataset is None else train_dataset
         options = self.options
@@ -126,50 +118,13 @@ class RowsTrainer(SFTTrainer):  # type: ignore[misc]  # untyped
         return Order(lengths, options.seed, options.batch_size, grouped=options.group_by_length)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
-        self.accelerator.wait_for_everyone()
-        if self.is_world_process_zero():
-            checkpoints.mark_whole(Path(self.args.output_dir), self.state.global_step)
-
-
-class Watch(TrainerCallback):  # type: ignore[misc]  # untyped
-    """Tells a listener of each point of the loss curve; stops a run that would learn something wrong."""
-
-    def __init__(self, trainer: RowsTrainer, listener: Listener | None) -> None:
-        self._trainer, self._listener = trainer, listener
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """What the trainer calls when the model is as it will train. Raises ConfigError."""
-        if self._trainer.options.packing:
-            check_packing(self._trainer.model, self._trainer.data_collator)
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """What the trainer calls: the last step is always a point."""
-        control.should_log |= state.global_step >= state.max_steps
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **_: Any) -> None:
-        """What the trainer calls. Raises TrainingError."""
-        if not logs or "loss" not in logs:
-            return
-        step = step_of({**logs, "step": state.global_step}, state.max_steps)
-        if not (math.isfinite(step.loss) and math.isfinite(step.gradient_norm)):
-            raise TrainingError(
-                f"at step {step.step} the loss is {step.loss}, the gradient's norm {step.gradient_norm}: "
-                "look at the rows, or lower --learning-rate"
-            )
-        if self._listener is not None and state.is_world_process_zero:
-            self._listener(step)
-
-
-def step_of(record: Mapping[str, Any], steps: int) -> Step:
-    """A point from a record of the trainer's history."""
-    return Step(
-        int(record["step"]),
-        steps,
-        float(record["loss"]),
-        float(record["learning_rate"]),
-        float(record.get("grad_norm") or 0.0),
-    )
+        folder = Path(self.args.output_dir)
+        with saving.writing(f"the checkpoint of step {self.state.global_step}", folder):
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
+            if self.is_world_process_zero():
+                checkpoints.mark_whole(folder, self.state.global_step)
+                checkpoints.remove_old(folder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,8 +132,9 @@ class Outcome:
     """What ``run`` leaves.
 
     Attributes:
-        weights: a folder with the new weights, in the base's type.
+        weights: a folder with the new weights, in the base's type, or with the adapters alone.
         curve: of the loss, of all starts.
+        evaluations: on the rows held back, of all starts.
         steps: optimizer steps, of all starts.
         parameters: that were trained.
         epochs: passes over the rows in this start.
@@ -188,6 +144,7 @@ class Outcome:
 
     weights: Path
     curve: list[Step]
+    evaluations: list[Evaluation]
     steps: int
     parameters: int
     epochs: float
@@ -195,15 +152,33 @@ class Outcome:
     processes: int
 
 
-def run(base: Path, rows: Any, options: SftOptions, work: Path, listener: Listener | None) -> Outcome:
-    """Train, from the last whole checkpoint where there is one. See ``sft.train``, which has looked at the rows."""
+def run(
+    base: Path,
+    rows: Any,
+    options: SftOptions,
+    output: Path,
+    work: Path,
+    *,
+    name: str = "",
+    held_back: Sequence[Mapping[str, Any]] = (),
+    listener: Listener | None = None,
+) -> Outcome:
+    """Train, from the last whole checkpoint where there is one. See ``sft.train``, which has checked the rows."""
     threads, bars = torch.get_num_threads(), (is_progress_bar_enabled(), are_progress_bars_disabled())
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     disable_progress_bar()
     disable_progress_bars()
     try:
-        return _run(base, rows, options, work, listener)
+        trainer = _trainer(base, rows, options, work)
+        if options.lora_rank is not None:  # else it is a path of this machine, in a file that others will load
+            trainer.model.peft_config["default"].base_model_name_or_path = name or str(base)
+        trainer.add_callback(LossReport(trainer, options, listener))
+        if held_back:
+            trainer.add_callback(Evaluations(trainer, held_back, options.eval_steps, listener))
+        if options.keep_epochs:
+            trainer.add_callback(EpochEnds(lambda epoch: _keep_epoch(trainer, base, output, work, epoch)))
+        return _run(trainer, base, work)
     finally:
         torch.set_num_threads(threads)
         if bars[0]:
@@ -212,7 +187,8 @@ def run(base: Path, rows: Any, options: SftOptions, work: Path, listener: Listen
             enable_progress_bars()
 
 
-def _run(base: Path, rows: Any, options: SftOptions, work: Path, listener: Listener | None) -> Outcome:
+def _trainer(base: Path, rows: Any, options: SftOptions, work: Path) -> RowsTrainer:
+    """The trainer, with the model and the rows; its first batch was held against the rows. Raises ConfigError."""
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     if options.batch_size % (options.micro_batch * processes):
         raise ConfigError(
@@ -235,9 +211,12 @@ def _run(base: Path, rows: Any, options: SftOptions, work: Path, listener: Liste
         processing_class=AutoTokenizer.from_pretrained(base),
         peft_config=_adapters(options),
     )
-    trainer.add_callback(Watch(trainer, listener))
     first = [trainer.train_dataset[i] for i in range(min(options.micro_batch, len(trainer.train_dataset)))]
     check_batch(trainer.data_collator(first), rows)
+    return trainer
+
+
+def _run(trainer: RowsTrainer, base: Path, work: Path) -> Outcome:
     if trainer.is_world_process_zero():
         checkpoints.remove(work, torn_only=True)
     last = checkpoints.last_whole(work)
@@ -247,14 +226,16 @@ def _run(base: Path, rows: Any, options: SftOptions, work: Path, listener: Liste
     trainer.train(resume_from_checkpoint=None if last is None else str(last))
     seconds = time.monotonic() - begin
     parameters = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)  # before adapters are merged
+    history = trainer.state.log_history
     return Outcome(
         weights=_weights(trainer, base, work),
-        curve=[step_of(record, trainer.state.max_steps) for record in trainer.state.log_history if "loss" in record],
+        curve=curve_of(history, trainer.state.max_steps),
+        evaluations=evaluations_of(history),
         steps=trainer.state.global_step,
         parameters=parameters,
         epochs=trainer.state.epoch - done,
         seconds=seconds,
-        processes=processes,
+        processes=trainer.args.world_size,
     )
 
 
@@ -293,16 +274,39 @@ def _adapters(options: SftOptions) -> LoraConfig | None:
 
 
 def _weights(trainer: RowsTrainer, base: Path, work: Path) -> Path:
-    """Save the new weights beside the checkpoints, adapters merged into them, in the type of the base's."""
+    """Save the new weights beside the checkpoints, in the type of the base's; adapters merged into them, or alone."""
     folder = work / "weights"
-    if trainer.is_deepspeed_enabled:
-        trainer.save_model(str(folder))  # all processes: the shards are gathered
-        return folder
-    if trainer.is_world_process_zero():
-        model = trainer.accelerator.unwrap_model(trainer.model)
-        if trainer.options.lora_rank is not None:
-            model.save_pretrained(work / "adapter")
-            model = model.merge_and_unload()
-        model.to(getattr(torch, saving.dtype(base))).save_pretrained(folder)
-    trainer.accelerator.wait_for_everyone()
+    with saving.writing("the weights", folder):
+        if trainer.is_deepspeed_enabled:
+            trainer.save_model(str(folder))  # all processes: the shards are gathered
+            return folder
+        if trainer.is_world_process_zero():
+            model = trainer.accelerator.unwrap_model(trainer.model)
+            if trainer.options.lora_rank is None:
+                model.to(getattr(torch, saving.dtype(base))).save_pretrained(folder)
+            elif trainer.options.merge_adapters:
+                model.save_pretrained(work / "adapter")
+                model.merge_and_unload().to(getattr(torch, saving.dtype(base))).save_pretrained(folder)
+            else:
+                model.save_pretrained(folder)
+        trainer.accelerator.wait_for_everyone()
     return folder
+
+
+def _keep_epoch(trainer: RowsTrainer, base: Path, output: Path, work: Path, epoch: int) -> None:
+    """Make a model's folder of an epoch: its weights, or its adapters alone, since merging them would end training."""
+    folder, kept = work / f"epoch-{epoch}", output / f"epoch-{epoch}"
+    with saving.writing(f"the model of epoch {epoch}", kept):
+        if trainer.is_deepspeed_enabled:
+            trainer.save_model(str(folder))
+        elif trainer.is_world_process_zero():
+            model = trainer.accelerator.unwrap_model(trainer.model)
+            if trainer.options.lora_rank is None:
+                kind = getattr(torch, saving.dtype(base))
+                model.save_pretrained(folder, state_dict={k: v.to(kind) for k, v in model.state_dict().items()})
+            else:
+                model.save_pretrained(folder)
+        trainer.accelerator.wait_for_everyone()
+        if trainer.is_world_process_zero():
+            kept.mkdir(exist_ok=True)
+            saving.install(folder, base, kept)

@@ -15,7 +15,8 @@ from start_agent.training.options import SftOptions, read_recipe, recipe_names
 
 def test_every_option_says_what_it_is() -> None:
     assert all(field.description for field in SftOptions.model_fields.values())
-    assert runtime_names(SftOptions) == {"threads", "save_every", "log_every"}
+    runtime = {"threads", "save_every", "log_every", "keep_epochs", "eval_steps"}
+    assert runtime_names(SftOptions) == runtime
 
 
 def test_the_recipes_are_known_by_name_and_are_whole() -> None:

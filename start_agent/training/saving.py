@@ -89,9 +89,11 @@ def writing(what: str, folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or first_line(error)
         there = next(path for path in (folder, *folder.parents) if path.exists())
         free = shutil.disk_usage(there).free / 1e6
+        reason = getattr(error, "strerror", None) or first_line(error)
+        if isinstance(error, RuntimeError) and free < 1:  # torch names a line of its own source
+            reason = "no space left on the device"
         raise TrainingError(
             f"cannot write {what} to {folder}: {reason} ({free:,.0f} MB are free there); "
             "make room and run the same command again"

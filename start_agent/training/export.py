@@ -235,6 +235,7 @@ _ALL_COLUMNS: dict[str, Any] = {
     "spans": [{"kind": "string", "length": "int32", "text": "string"}],
     "hint_loss": "string",
     "modifications": ["string"],
+    "answer_begins": "int32",
     "messages": [dict.fromkeys(("role", "content", "reasoning_content", "tool_calls"), "string")],
     "tools": "string",
 }

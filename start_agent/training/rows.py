@@ -49,6 +49,7 @@ class Row:
         spans: the kind and the length of each span of the row, in order; for showing it.
         hint_loss: what became of its hints: mask, drop or train.
         modifications: what was repaired in the trace before.
+        answer_begins: the first token of the answer, after the thinking; None where the trace does not say it.
     """
 
     key: str
@@ -58,6 +59,7 @@ class Row:
     spans: tuple[tuple[str, int], ...]
     hint_loss: str
     modifications: tuple[str, ...] = ()
+    answer_begins: int | None = None
 
     @property
     def trained(self) -> int:
@@ -103,9 +105,13 @@ def make_row(
         if span.token_ids:
             spans.append((span.kind.value, len(span.token_ids)))
     masks = tuple(int(label != IGNORE_INDEX) for label in labels)
-    row = Row(
-        key, tuple(ids), tuple(labels), masks, tuple(spans), hint_loss.value, tuple(trace.meta.get(MODIFICATIONS, ()))
-    )
+    modifications = tuple(trace.meta.get(MODIFICATIONS, ()))
+    answer_begins = None
+    if trace.answer_begins is not None:
+        token, byte = trace.answer_begins
+        # Nothing is dropped after the thinking. A token that also holds the end of the thinking is not the answer's.
+        answer_begins = len(ids) - (trace.count() - token) + bool(byte)
+    row = Row(key, tuple(ids), tuple(labels), masks, tuple(spans), hint_loss.value, modifications, answer_begins)
     name = f"the trace {key[:12]}" if key else "the trace"
     if max_length is not None and len(ids) > max_length:
         told = f"{name} makes a row of {len(ids)} tokens where {max_length} are allowed: rows are never cut"

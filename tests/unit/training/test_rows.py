@@ -16,7 +16,7 @@ from start_agent.trace import IGNORE_INDEX, Span, SpanKind, Trace
 from start_agent.training.places import fence_of
 from start_agent.training.policy import HintLoss, InsertedLoss, LossPolicy
 from start_agent.training.rows import Row, make_row
-from tests.support.traces import HINTED, H, M, N, P, T, output, spelled
+from tests.support.traces import HINTED, H, M, N, P, T, dated, output, spelled
 from tests.support.vocabularies import QWEN_RANKS, Vocabulary, vocabulary
 
 THREE = ("pocket", "sentencepiece", *(("qwen",) if QWEN_RANKS.is_file() else ("bytes",)))
@@ -205,3 +205,15 @@ def test_a_row_that_is_too_long_is_refused_and_never_cut() -> None:
     with pytest.raises(RowError, match=f"{size} tokens where {size - 1} are allowed") as caught:
         make_row(trace, tokenizer, max_length=size - 1)
     assert caught.value.reason == "too_long"
+
+
+@pytest.mark.parametrize("hint", [HintLoss.MASK, HintLoss.DROP])
+def test_a_row_says_where_its_answer_begins(vocabulary: Vocabulary, hint: HintLoss) -> None:
+    tokenizer = vocabulary.tokenizer
+    trace = dated(spelled(tokenizer, *HINTED), tokenizer)
+    row = make_row(trace, tokenizer, LossPolicy(hint=hint))
+    assert row.answer_begins is not None
+    answer = tokenizer.decode(row.input_ids[row.answer_begins : -1])
+    assert answer.strip() == "The answer is \\boxed{42}."
+    assert "</think>" in tokenizer.decode(row.input_ids[: row.answer_begins])
+    assert make_row(spelled(tokenizer, *HINTED), tokenizer).answer_begins is None  # a trace of the first schema

@@ -53,7 +53,9 @@ class Workbench:
     def __init__(
         self, solver: Solver, grade: Grade, *, seed: int | None = 0, instruction: str | None = None, retries: int = 2
     ) -> None:
-        self.solver, self.grade, self.seed = solver, grade, seed
+        if instruction is None and (not solver.instruction or solver.instruction != solver.engine.instruction):
+            instruction = solver.instruction  # the bare question is wanted, or a sentence of the user's own
+        self.solver, self.grade, self.seed = solver.changed(instruction=""), grade, seed
         self.instruction, self.retries = instruction, retries
         self.tally = Tally()
         self.listener: Listener = lambda tally: None

@@ -51,13 +51,14 @@ async def run_batch(
     Cancelling it cancels every trace in flight; what is finished is on disk.
 
     Args:
-        solver: open; its own ``instruction`` follows each prompt, and so is empty in most cases.
+        solver: open.
         problems: read lazily, in order; repeated ones are left out.
         directory: open; gets a record for each problem and sample.
         options: how many samples, how many at once.
         grade: judges a trace.
         seed: of the run; that of each trace follows from it. None: traces are not seeded.
-        instruction: follows each question; that of the problem's kind where it is None.
+        instruction: follows each question. Unset, it is the solver's if that is not the model's default; else that of
+            the problem's kind (a letter, a program, a boxed answer), or none for a model that wants the bare question.
         listener: is told of the progress.
 
     Returns:

@@ -161,13 +161,11 @@ async def open_bench(
 
     kernels = min(options.kernels or max(most_kernels() // 2, 1), options.concurrency)
     async with AsyncExitStack() as stack:
-        opened, solve_options = await stack.enter_async_context(open_solver(arguments, sessions=kernels, more=_OWN))
-        instruction = solve_options.instruction
-        if instruction is None and not opened.instruction:
-            instruction = ""  # the model wants the bare question, whatever its kind
-        solver = opened.changed(instruction="")
+        solver, solve_options = await stack.enter_async_context(open_solver(arguments, sessions=kernels, more=_OWN))
         grade = await _open_grader(stack, kind, solver, kernels, solve_options.unsafe_no_isolation)
-        yield Workbench(solver, grade, seed=solve_options.seed, instruction=instruction, retries=options.retries)
+        yield Workbench(
+            solver, grade, seed=solve_options.seed, instruction=solve_options.instruction, retries=options.retries
+        )
 
 
 async def _open_workers(

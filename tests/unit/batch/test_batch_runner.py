@@ -10,13 +10,15 @@ from pathlib import Path
 import pytest
 
 from sandbox import FakeSandbox, KernelStartError
-from start_agent.batch import BatchOptions, RunDirectory, Tally, anything_owed, read_records, summarize
+from start_agent.batch import BatchOptions, RunDirectory, Tally, anything_owed, read_records, run_batch, summarize
 from start_agent.batch.record import Job
+from start_agent.decoding.solver import Solver
 from start_agent.engines.base import TurnRequest
 from start_agent.engines.scripted import ScriptedEngine
 from start_agent.errors import BatchError, DataError, EngineError, GradingError, RunDirectoryError
 from start_agent.grading import Verdict, grade
 from start_agent.problem import CodeTests, Kind, Problem
+from start_agent.prompts import BOXED_INSTRUCTION
 from start_agent.tokenizer import Tokenizer
 from start_agent.trace import Trace
 from tests.support.batches import CONFIG, SCRIPT, Failing, problems, run_scripted, stable, torn
@@ -282,3 +284,30 @@ async def test_nothing_is_kept_of_what_is_finished(tmp_path: Path) -> None:
 def test_options_have_bounds() -> None:
     with pytest.raises(ValueError, match="concurrency"):
         BatchOptions(concurrency=0)
+
+
+@pytest.mark.parametrize(
+    ("default", "of_solver", "of_run", "told"),
+    [
+        ("Box it.", None, None, BOXED_INSTRUCTION),  # the model's default gives way to that of the problem's kind
+        ("Box it.", "Be brief.", None, "Be brief."),
+        ("Box it.", "", None, ""),
+        ("Box it.", None, "Say it.", "Say it."),
+        ("", None, None, ""),  # a model that wants the bare question
+        ("", None, "Say it.", "Say it."),
+    ],
+)
+async def test_one_instruction_follows_a_question(
+    tmp_path: Path, default: str, of_solver: str | None, of_run: str | None, told: str
+) -> None:
+    class Model(ScriptedEngine):
+        instruction = default
+
+    engine = Model(lambda request: "It is 1.</think>\\boxed{1}")
+    solver = Solver(engine, settings={"tools": False}, instruction=of_solver)
+    with RunDirectory.open(tmp_path, CONFIG) as directory:
+        await run_batch(solver, problems(1), directory, BatchOptions(), grade=grade, instruction=of_run)
+    [record] = read_records(tmp_path)
+    asked = record["trace"]["meta"]["question"]
+    assert asked == "\n\n".join(part for part in (problems(1)[0].question, told) if part)
+    assert record["trace"]["meta"]["instruction"] == ""

@@ -31,7 +31,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from start_agent.config import Runtime
+from start_agent.config import Runtime, coerce
 from start_agent.engines.admission import Admission
 from start_agent.engines.base import REVISION, THREADS, Engine, Turn, TurnRequest, final_turn
 from start_agent.engines.cores import OWN_CORES_VARIABLE, THREADS_VARIABLE, default_threads, kept_off, own_cores
@@ -96,13 +96,13 @@ class VLLMEngine(Engine):
 
     Args:
         model: a name of the hub, or a local folder.
-        options: how it is loaded and run.
+        options: how it is loaded and run; a mapping as well.
     """
 
     name = "vllm"
 
-    def __init__(self, model: str, options: VLLMOptions | None = None) -> None:
-        self.model, self.options = model, options or VLLMOptions()
+    def __init__(self, model: str, options: VLLMOptions | Mapping[str, Any] | None = None) -> None:
+        self.model, self.options = model, coerce(VLLMOptions, options)
         self._llm: Any = None
         self._failure: str | None = None
         self._admission = Admission(self.options.max_batch)

@@ -10,6 +10,7 @@ from typing import Any
 
 from start_agent.digests import MODEL_CONFIG, model_digest
 from start_agent.errors import MissingExtraError, ModelError
+from start_agent.gguf import is_gguf
 from start_agent.pocket import EMBEDDED, weights_path
 from start_agent.prompts import BOXED_INSTRUCTION, PROMPTING
 from start_agent.tokenizer import first_line
@@ -51,6 +52,8 @@ def read_configs(location: str, revision: str | None = None) -> ModelConfigs:
 def _read_json(location: str, name: str, revision: str | None) -> tuple[dict[str, Any], str | None]:
     """A JSON object of a model, and the commit of the hub that it comes from."""
     path, commit = Path(location) / name, None
+    if is_gguf(location):
+        return {}, None  # one file holds all
     try:
         if not Path(location).is_dir():
             path, commit = _of_the_hub(location, name, revision)
@@ -76,9 +79,9 @@ def _of_the_hub(name: str, file: str, revision: str | None) -> tuple[Path, str |
 
 
 def locate(name: str) -> str:
-    """Where an engine loads a model from: the folder of an embedded or local one, or the name on the hub as it is."""
-    folder = weights_path(name) if name in EMBEDDED else Path(name).expanduser()
-    return str(folder) if folder.is_dir() else name
+    """Where an engine loads a model from: an embedded or local folder, a GGUF file, or the name on the hub as it is."""
+    path = weights_path(name) if name in EMBEDDED else Path(name).expanduser()
+    return str(path) if path.is_dir() or (is_gguf(path) and path.is_file()) else name
 
 
 def instruction_for(name: str) -> str:
@@ -107,8 +110,8 @@ def find(name: str, revision: str | None = None) -> str:
     location = locate(name)
     if Path(location).exists():
         return location
-    if name.startswith((".", "/", "~")) or name.count("/") > 1 or not name.strip():
-        raise ModelError(f"there is no folder {name!r}: name a model of the hub, a local folder, or 'pocket'")
+    if name.startswith((".", "/", "~")) or is_gguf(name) or name.count("/") > 1 or not name.strip():
+        raise ModelError(f"there is no folder or GGUF file {name!r}: name a model of the hub, a local folder, or 'pocket'")
     _look_up(name, revision)
     return name
 

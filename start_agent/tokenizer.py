@@ -70,12 +70,14 @@ class Tokenizer:
             from transformers import AutoTokenizer
         except ImportError as error:
             raise MissingExtraError("transformers", "transformers") from error
+        from start_agent.gguf import pretrained
         from start_agent.models import find, read_configs
         from start_agent.templates import ChatTemplate
 
         location = find(model, revision)
+        place, arguments = pretrained(location, revision)
         try:
-            loaded = AutoTokenizer.from_pretrained(location, revision=revision)
+            loaded = AutoTokenizer.from_pretrained(place, **arguments)
         except (OSError, ValueError) as error:
             raise ModelError(f"cannot load the tokenizer of {model!r}: {first_line(error)}") from error
         if not getattr(loaded, "is_fast", False):

@@ -24,11 +24,10 @@ def sample(logits: torch.Tensor, settings: Sequence[Sampling], randoms: Sequence
     tokens: list[int] = logits.argmax(dim=-1).tolist()
     drawn = [row for row, setting in enumerate(settings) if setting.temperature > 0]
     if drawn:
-        picked = _draw(
-            logits[drawn].float(),
-            [settings[row] for row in drawn],
-            torch.tensor([randoms[row].random() for row in drawn], dtype=torch.float64, device=logits.device),
-        )
+        # Sums over a large vocabulary need float64, which mps does not have: the CPU draws for it.
+        chosen = logits[drawn].float() if logits.device.type != "mps" else logits[drawn].cpu().float()
+        uniform = torch.tensor([randoms[row].random() for row in drawn], dtype=torch.float64, device=chosen.device)
+        picked = _draw(chosen, [settings[row] for row in drawn], uniform)
         for row, token in zip(drawn, picked.tolist(), strict=True):
             tokens[row] = token
     return tokens

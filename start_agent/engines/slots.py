@@ -2,26 +2,47 @@
 
 Keys and values of a layer lie in one tensor (slots, heads, capacity, head size). The traces that are decoding
 occupy the first slots, so that a decoding step reads a view of the tensor and copies nothing; a trace that pauses
-trades places with the last of them. The tensors double when a slot or a position more is needed.
+trades places with the last of them. The tensors double when a slot or a position more is needed, as far as the
+budget allows. Layers with a sliding window keep all positions, so that tokens can be dropped again; their mask
+hides what lies before the window.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+from start_agent.engines.architecture import FULL, SLIDING, Architecture
+
 _FIRST_CAPACITY = 256
+
+Mask = torch.Tensor | dict[str, torch.Tensor] | None
 
 
 class SlotCache(Cache):  # type: ignore[misc]  # transformers has no types
-    """What the model is given as ``past_key_values``. ``aim`` says which slots the next forward pass is for."""
+    """What the model is given as ``past_key_values``. ``aim`` says which slots the next forward pass is for.
 
-    def __init__(self, layers: int, context_length: int) -> None:
-        super().__init__(layers=[_SlotLayer(self) for _ in range(layers)])
-        self.context_length = context_length
+    Args:
+        architecture: which layers keep keys and values, and the window of those that slide.
+        context_length: the most tokens in a slot.
+        additive: the type of masks that are added to attention scores (eager attention); None where masks are
+            boolean (SDPA).
+
+    Attributes:
+        budget: the most positions, slots times capacity, that the tensors have; None without a bound.
+    """
+
+    def __init__(
+        self, architecture: Architecture, context_length: int, *, additive: torch.dtype | None = None
+    ) -> None:
+        super().__init__(layers=[_SlotLayer(self) for _ in architecture.kinds])
+        self.kinds, self.window = set(architecture.kinds), architecture.window
+        self.context_length, self.additive = context_length, additive
+        self.budget: int | None = None
         self.slots = 0
         self.capacity = 0
         self.rows: slice | list[int] = slice(0, 0)
@@ -42,22 +63,43 @@ class SlotCache(Cache):  # type: ignore[misc]  # transformers has no types
         self.positions = torch.tensor(self.starts, device=device)
         self.places = torch.arange(len(starts), device=device), slice(None), self.positions
 
+    def fits(self, slots: int, length: int) -> bool:
+        """Whether the budget allows this many slots of this many tokens."""
+        return self.budget is None or slots * length <= self.budget
+
     def reserve(self, slots: int, length: int) -> None:
-        """Make room for this many slots of this many tokens."""
+        """Make room for this many slots of this many tokens, which fit; slots and positions beyond may be dropped.
+
+        Raises what torch raises where memory runs out: the cache is then to be emptied with ``drop``.
+        """
         if slots <= self.slots and length <= self.capacity:
             return
-        if slots > self.slots:
-            self.slots = max(slots, 2 * self.slots)
-        if length > self.capacity:
-            self.capacity = min(max(length, 2 * self.capacity, _FIRST_CAPACITY), self.context_length)
+        if length > self.capacity or not self.fits(slots, self.capacity):
+            wanted = max(length, 2 * self.capacity, _FIRST_CAPACITY)
+            self.capacity = min(wanted, self.context_length, self._most(slots))
+        if slots > self.slots or not self.fits(self.slots, self.capacity):
+            self.slots = max(slots, min(2 * self.slots, self._most(self.capacity)))
         for layer in self.layers:
             if layer.is_initialized:
-                layer.keys, layer.values = self.grown(layer.keys), self.grown(layer.values)
+                layer.keys, layer.values = self.resized(layer.keys), self.resized(layer.values)
 
-    def grown(self, states: torch.Tensor) -> torch.Tensor:
+    def drop(self) -> None:
+        """Give all memory back; slots and capacity are 0 then."""
+        self.slots = self.capacity = 0
+        for layer in self.layers:
+            if layer.is_initialized:
+                layer.keys, layer.values = self.resized(layer.keys), self.resized(layer.values)
+
+    def token_bytes(self) -> int:
+        """Bytes that one position takes in all layers. Known once the model has run."""
+        tensors = [tensor for layer in self.layers for tensor in (layer.keys, layer.values)]
+        return sum(tensor.shape[1] * tensor.shape[3] * tensor.element_size() for tensor in tensors)
+
+    def resized(self, states: torch.Tensor) -> torch.Tensor:
         """Room for all slots, in the type of ``states`` (slots or rows, heads, …, head size), which comes first."""
+        slots, length = min(self.slots, states.shape[0]), min(self.capacity, states.shape[2])
         tensor = states.new_zeros(self.slots, states.shape[1], self.capacity, states.shape[3])
-        tensor[: states.shape[0], :, : states.shape[2]] = states[:, :, : self.capacity]
+        tensor[:slots, :, :length] = states[:slots, :, :length]
         return tensor
 
     def swap(self, one: int, other: int, length: int) -> None:
@@ -69,18 +111,33 @@ class SlotCache(Cache):  # type: ignore[misc]  # transformers has no types
                     tensor[one, :, :length] = tensor[other, :, :length]
                     tensor[other, :, :length] = kept
 
-    def mask(self, queries: int) -> torch.Tensor | None:
-        """Who may look at what, (rows, 1, queries, length): each token at itself and all before it in its slot.
+    def mask(self, queries: int) -> Mask:
+        """Who may look at what, (rows, 1, queries, length), by kind of layer where there are several.
 
-        None where each query looks at all that is there, or at all up to itself: without a mask, attention is
-        faster and need not repeat the heads of grouped queries.
+        Each token looks at itself and at all before it in its slot; in a sliding layer, at the last of them.
+        None where all rows begin alike: the model then knows what to do from the cache's lengths, and without a
+        mask attention is faster and need not repeat the heads of grouped queries.
         """
         decodes_alike = queries == 1 and min(self.starts) + 1 == self.length
         if decodes_alike or max(self.starts) == 0:
             return None
-        steps = torch.arange(queries, device=self.positions.device)
+        here = self.positions[:, None, None, None] + torch.arange(queries, device=self.positions.device)[:, None]
         places = torch.arange(self.length, device=self.positions.device)
-        return places <= (self.positions[:, None, None, None] + steps[:, None])
+        full = places <= here
+        masks = {FULL: self._typed(full)}
+        if self.window is not None:
+            inside = self.length <= self.window
+            masks[SLIDING] = masks[FULL] if inside else self._typed(full & (places > here - self.window))
+        return masks if len(self.kinds) > 1 else masks[next(iter(self.kinds))]
+
+    def _typed(self, visible: torch.Tensor) -> torch.Tensor:
+        if self.additive is None:
+            return visible
+        hidden = torch.finfo(self.additive).min
+        return torch.zeros(visible.shape, dtype=self.additive, device=visible.device).masked_fill_(~visible, hidden)
+
+    def _most(self, times: int) -> int:
+        return sys.maxsize if self.budget is None else self.budget // times
 
 
 class _SlotLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers has no types
@@ -95,7 +152,7 @@ class _SlotLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers has no 
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         """Allocate, once the sizes of heads are known."""
-        self.keys, self.values = self._cache.grown(key_states[:0]), self._cache.grown(value_states[:0])
+        self.keys, self.values = self._cache.resized(key_states[:0]), self._cache.resized(value_states[:0])
         self.is_initialized = True
 
     def update(

@@ -1,4 +1,4 @@
-"""Any causal LM of the hub or of a local folder, on CPU or CUDA, through transformers.
+"""Any causal LM of the hub, of a local folder or of a GGUF file, on CPU, CUDA or mps, through transformers.
 
 The model runs in a thread of its own, in one batch for all open turns (``batch.py``); turns join and leave at any
 step. Each trace keeps its KV cache until it is released: what is inserted into it is fed, nothing else again.
@@ -7,10 +7,10 @@ step. Each trace keeps its KV cache until it is released: what is inserted into 
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import queue
 import threading
-from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -20,13 +20,12 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from start_agent.config import Runtime
-from start_agent.engines.base import REVISION, THREADS, Engine, Turn, TurnRequest
-from start_agent.errors import EngineError, InputError, MissingExtraError, ModelError
-from start_agent.models import locate
+from start_agent.engines.base import KV_CACHE, REVISION, THREADS, Engine, Turn, TurnRequest
+from start_agent.errors import EngineError, InputError, MissingExtraError
 from start_agent.tokenizer import Tokenizer, first_line
 
 if TYPE_CHECKING:
-    from start_agent.engines.batch import Batch, Job, Row
+    from start_agent.engines.batch import Batch, Job, Progress, Row
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +46,7 @@ class TransformersOptions(BaseModel):
     context_length: int | None = Field(None, ge=2, description="tokens in a trace; the model's own limit where unset")
     threads: Runtime[int | None] = Field(None, ge=1, description=THREADS)
     max_batch: Runtime[int] = Field(64, ge=1, description="traces that are open at once; others wait")
+    kv_cache_gib: Runtime[float | None] = Field(None, gt=0, description=KV_CACHE)
 
 
 Item = tuple[int, ...] | Turn | BaseException
@@ -68,7 +68,7 @@ class TransformersEngine(Engine):
     """See the module. The model is loaded on entering ``async with``.
 
     Args:
-        model: a name of the hub, or a local folder.
+        model: a name of the hub, a local folder, or a GGUF file.
         options: how it is loaded and run.
     """
 
@@ -84,12 +84,14 @@ class TransformersEngine(Engine):
         self._batch: Batch
         self._rows: dict[str, Row] = {}
         self._tickets: dict[int, _Ticket] = {}
-        self._waiting: deque[_Ticket] = deque()
 
     async def __aenter__(self) -> Self:
-        """Load the model and start its thread. Raises ``ModelError`` or ``MissingExtraError``."""
+        """Load the model and start its thread. Raises ``ModelError``, ``ConfigError``, ``MissingExtraError``."""
+        if self._thread is not None:
+            raise EngineError("the engine is open already")
         await asyncio.to_thread(self._load)
-        self._closing = False
+        self._inbox = queue.SimpleQueue()
+        self._closing, self._failure = False, None
         self._thread = threading.Thread(target=self._run, name=f"engine {self.model}", daemon=True)
         self._thread.start()
         return self
@@ -97,10 +99,25 @@ class TransformersEngine(Engine):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Stop the thread after the step it is at; turns under way end with ``EngineError``."""
-        self._inbox.put(self._close)
-        if self._thread is not None:
-            await asyncio.to_thread(self._thread.join)
+        """Stop the thread after the step it is at, and give the memory back; turns under way end with ``EngineError``.
+
+        The engine may be opened again.
+        """
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            self._inbox.put(self._close)
+            await asyncio.to_thread(thread.join)
+            while not self._inbox.empty():
+                self._inbox.get()()  # what came too late is answered: the engine is closed
+            await asyncio.to_thread(self._unload)
+
+    def _unload(self) -> None:
+        from start_agent.engines.memory import give_back
+
+        device = self._batch.passes.device
+        del self._batch
+        gc.collect()  # models and caches refer to themselves, and a device's memory does not wait
+        give_back(device)
 
     async def stream(self, request: TurnRequest) -> AsyncGenerator[tuple[int, ...] | Turn, None]:
         """See ``Engine.stream``."""
@@ -141,55 +158,43 @@ class TransformersEngine(Engine):
 
     def _load(self) -> None:
         try:
-            import torch
-            import transformers
+            from start_agent.engines.loading import load
         except ImportError as error:
             raise MissingExtraError(error.name or "transformers", "transformers") from error
-        from start_agent.engines.batch import Batch
-
-        self.tokenizer = Tokenizer.from_pretrained(self.model, revision=self.options.revision)
-        device = self.options.device
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        dtype = self.options.dtype if (self.options.dtype, device) != ("auto", "cpu") else "float32"
-        try:
-            loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
-                locate(self.model), revision=self.options.revision, dtype=dtype, attn_implementation="sdpa"
-            )
-            loaded = loaded.to(device).eval()
-        except (OSError, ValueError, RuntimeError) as error:
-            raise ModelError(f"cannot load the model {self.model!r}: {first_line(error)}") from error
-        config = loaded.config.get_text_config()
-        other = sorted(set(getattr(config, "layer_types", None) or ()) - {"full_attention"})
-        if other:
-            raise ModelError(
-                f"{self.model!r} has layers of the kinds {', '.join(other)}: this engine runs full attention only"
-            )
-        limits = [self.options.context_length, config.max_position_embeddings, getattr(config, "sliding_window", None)]
-        self.context_length = min(limit for limit in limits if limit)
-        self._batch = Batch(loaded, context_length=self.context_length)
+        options = self.options
+        self.tokenizer = Tokenizer.from_pretrained(self.model, revision=options.revision)
+        self._batch = load(
+            self.model,
+            revision=options.revision,
+            device=options.device,
+            dtype=options.dtype,
+            context_length=options.context_length,
+            places=options.max_batch,
+            kv_cache_gib=options.kv_cache_gib,
+        )
+        self.context_length = self._batch.cache.context_length
 
     def _run(self) -> None:
         import torch
 
         # More threads than a small model can feed wait for each other: slower, and far slower on a busy machine.
-        parameters = sum(parameter.numel() for parameter in self._batch.model.parameters())
+        parameters = sum(parameter.numel() for parameter in self._batch.passes.model.parameters())
         fitting = max(1, min(torch.get_num_threads(), parameters // _PARAMETERS_PER_THREAD))
         torch.set_num_threads(self.options.threads or fitting)
         with torch.inference_mode():
             while not self._closing:
                 try:
                     self._handle_inbox()
-                    self._tell(self._batch.step())
+                    self._report(self._batch.step())
                 except BaseException as error:
-                    # Whatever it was (out of memory, a kernel that failed), the batch's state cannot be trusted.
+                    # Whatever it was (a kernel that failed, a model's own error), the batch's state cannot be trusted.
                     logger.exception("the engine's thread failed")
                     self._fail(error)
 
     def _handle_inbox(self) -> None:
         """Do what was asked for; wait for something where no turn is under way."""
         while not self._closing:
-            idle = self._failure is not None or not self._batch.active
+            idle = self._failure is not None or not self._batch.busy
             try:
                 command = self._inbox.get(block=idle)
             except queue.Empty:
@@ -204,9 +209,6 @@ class TransformersEngine(Engine):
             return
         row = self._rows.get(ticket.request.trace_id)
         if row is None:
-            if len(self._batch.rows) >= self.options.max_batch:
-                self._waiting.append(ticket)
-                return
             row = self._rows[ticket.request.trace_id] = self._batch.open()
         if row.job is not None:
             self._send(ticket, InputError(f"the trace {ticket.request.trace_id!r} has a turn under way"))
@@ -224,23 +226,26 @@ class TransformersEngine(Engine):
     def _release(self, trace_id: str) -> None:
         row = self._rows.pop(trace_id, None)
         if row is not None:
+            ticket = self._tickets.pop(id(row.job), None)
+            if ticket is not None:
+                self._send(ticket, EngineError(f"the trace {trace_id!r} was released while its turn ran"))
             self._batch.close(row)
-            while self._waiting and len(self._batch.rows) < self.options.max_batch:
-                self._enter(self._waiting.popleft())
 
-    def _tell(self, progress: list[tuple[Job, Turn | None]]) -> None:
+    def _report(self, progress: list[Progress]) -> None:
         """Carry what a step brought to the event loops, in one call for each loop."""
         news: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Queue[Item], Item]]] = {}
-        for job, turn in progress:
-            ticket = self._tickets[id(job)]
+        for job, end in progress:
+            ticket = self._tickets.get(id(job))
+            if ticket is None:
+                continue  # given up in the meantime
             items: list[Item] = []
-            if ticket.live:
-                settled = len(turn.token_ids) if turn else job.watch.settled
-                if settled > job.told:
-                    items.append(tuple(job.written[job.told : settled]))
-                    job.told = settled
-            if turn is not None:
-                items.append(turn)
+            if ticket.live and not isinstance(end, EngineError):
+                settled = len(end.token_ids) if end else job.watch.settled
+                if settled > job.reported:
+                    items.append(tuple(job.written[job.reported : settled]))
+                    job.reported = settled
+            if end is not None:
+                items.append(end)
                 del self._tickets[id(job)]
             news.setdefault(ticket.loop, []).extend((ticket.news, item) for item in items)
         for loop, items_of_loop in news.items():
@@ -255,13 +260,11 @@ class TransformersEngine(Engine):
         self._fail(EngineError("it was closed"))
 
     def _fail(self, error: BaseException) -> None:
-        self._failure = error
-        for ticket in [*self._tickets.values(), *self._waiting]:
+        self._failure = error.with_traceback(None)  # whose frames hold the model and its tensors
+        for ticket in self._tickets.values():
             self._send(ticket, error)
         self._tickets.clear()
-        self._waiting.clear()
         self._rows.clear()
-        self._batch.clear()
 
 
 def _call(loop: asyncio.AbstractEventLoop, items: list[tuple[asyncio.Queue[Item], Item]]) -> None:

@@ -33,7 +33,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from start_agent.config import Runtime, coerce
 from start_agent.engines.admission import Admission
-from start_agent.engines.base import REVISION, THREADS, Engine, Turn, TurnRequest, final_turn
+from start_agent.engines.base import KV_CACHE, REVISION, THREADS, Engine, Turn, TurnRequest, final_turn
 from start_agent.engines.cores import OWN_CORES_VARIABLE, THREADS_VARIABLE, default_threads, kept_off, own_cores
 from start_agent.engines.reading import TurnReader
 from start_agent.errors import ConfigError, EngineError, MissingExtraError, ModelError
@@ -72,9 +72,7 @@ class VLLMOptions(BaseModel):
     gpu_memory_utilization: Runtime[float] = Field(
         0.9, gt=0, le=1, description="part of a GPU's memory that vLLM may use, weights and KV cache together"
     )
-    kv_cache_gib: Runtime[float | None] = Field(
-        None, gt=0, description="size of the KV cache; unset, 2 on a CPU and elsewhere what the memory part leaves"
-    )
+    kv_cache_gib: Runtime[float | None] = Field(None, gt=0, description=KV_CACHE)
     block_size: Runtime[int | None] = Field(
         None, ge=1, description="tokens in a block of the KV cache; unset, 32 on a CPU and elsewhere vLLM's choice"
     )

@@ -39,7 +39,7 @@ class TestTransformers(EngineContract):
             fed.append(sum(engine._batch.cache.counts))
 
         ids = self.prompt(engine)
-        handle = engine._batch.model.register_forward_pre_hook(count, with_kwargs=True)
+        handle = engine._batch.passes.model.register_forward_pre_hook(count, with_kwargs=True)
         try:
             for turn_number in range(4):
                 turn = await engine.generate(self.request(engine, ids, 20, trace_id="counted"))
@@ -63,7 +63,7 @@ class TestTransformers(EngineContract):
             seen.extend(arguments[0][0].tolist())
 
         ids = self.prompt(engine)
-        handle = engine._batch.model.get_input_embeddings().register_forward_pre_hook(look)
+        handle = engine._batch.passes.model.get_input_embeddings().register_forward_pre_hook(look)
         try:
             first = await engine.generate(self.request(engine, ids, 12, trace_id="seen"))
             ids += [*first.token_ids, *engine.tokenizer.encode(" Alternatively, no.\n")]
@@ -96,15 +96,15 @@ class TestFailure:
 
     async def test_a_model_that_fails_fails_every_turn_and_all_later_ones(self) -> None:
         def fail(*arguments: Any) -> None:
-            raise MemoryError("no room left")
+            raise RuntimeError("no kernel for this")
 
         async with TransformersEngine(POCKET) as engine:
-            engine._batch.model.register_forward_pre_hook(fail)
+            engine._batch.passes.model.register_forward_pre_hook(fail)
             turns = [engine.generate(self.request(engine)) for _ in range(5)]
             for result in await asyncio.gather(*turns, return_exceptions=True):
                 assert isinstance(result, EngineError)
-                assert "no room left" in str(result)
-            with pytest.raises(EngineError, match="no room left"):
+                assert "no kernel for this" in str(result)
+            with pytest.raises(EngineError, match="no kernel for this"):
                 await engine.generate(self.request(engine))
 
     async def test_closing_ends_the_turns_under_way(self) -> None:

@@ -1,0 +1,35 @@
+"""GGUF files, the format of llama.cpp, as models: one file holds weights, tokenizer and chat template."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from start_agent.errors import MissingExtraError
+
+SUFFIX = ".gguf"
+
+
+def is_gguf(model: str | Path) -> bool:
+    """Whether a model's name is that of a GGUF file."""
+    return str(model).lower().endswith(SUFFIX)
+
+
+def pretrained(model: str, revision: str | None = None) -> tuple[str, dict[str, Any]]:
+    """How transformers' ``from_pretrained`` is asked for a model: its first argument, and the others.
+
+    Args:
+        model: a name of the hub, a folder, or a GGUF file.
+        revision: a branch, tag or commit of the hub.
+
+    Raises:
+        MissingExtraError: a GGUF file, and the package that reads it is not installed.
+    """
+    if not is_gguf(model):
+        return model, {"revision": revision}
+    try:
+        import gguf  # noqa: F401 - transformers reads the file with it
+    except ImportError as error:
+        raise MissingExtraError("gguf", "gguf") from error
+    path = Path(model)
+    return str(path.parent), {"gguf_file": path.name}

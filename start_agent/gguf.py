@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,7 @@ def pretrained(model: str, revision: str | None = None) -> tuple[str, dict[str, 
     """
     if not is_gguf(model):
         return model, {"revision": revision}
-    try:
-        import gguf  # noqa: F401 - transformers reads the file with it
-    except ImportError as error:
-        raise MissingExtraError("gguf", "gguf") from error
+    if find_spec("gguf") is None:  # transformers reads the file with it
+        raise MissingExtraError("gguf", "gguf")
     path = Path(model)
     return str(path.parent), {"gguf_file": path.name}

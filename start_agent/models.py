@@ -111,7 +111,9 @@ def find(name: str, revision: str | None = None) -> str:
     if Path(location).exists():
         return location
     if name.startswith((".", "/", "~")) or is_gguf(name) or name.count("/") > 1 or not name.strip():
-        raise ModelError(f"there is no folder or GGUF file {name!r}: name a model of the hub, a local folder, or 'pocket'")
+        raise ModelError(
+            f"there is no folder or GGUF file {name!r}: name a model of the hub, a local folder, or 'pocket'"
+        )
     _look_up(name, revision)
     return name
 

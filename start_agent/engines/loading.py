@@ -114,5 +114,3 @@ def _bound(batch: Batch, kv_cache_gib: float | None) -> None:
         )
         cache.context_length = tokens
     batch.limit(tokens)
-
-

@@ -36,9 +36,7 @@ class SlotCache(Cache):  # type: ignore[misc]  # transformers has no types
         budget: the most positions, slots times capacity, that the tensors have; None without a bound.
     """
 
-    def __init__(
-        self, architecture: Architecture, context_length: int, *, additive: torch.dtype | None = None
-    ) -> None:
+    def __init__(self, architecture: Architecture, context_length: int, *, additive: torch.dtype | None = None) -> None:
         super().__init__(layers=[_SlotLayer(self) for _ in architecture.kinds])
         self.kinds, self.window = set(architecture.kinds), architecture.window
         self.context_length, self.additive = context_length, additive

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 import pytest_asyncio
 import torch
-from tests.support.tiny_architectures import FAMILIES, VOCABULARY, WINDOW, architecture
 
 from start_agent.engines.testing import EngineContract
 from start_agent.engines.transformers import TransformersEngine, TransformersOptions
+from tests.support.tiny_architectures import FAMILIES, VOCABULARY, WINDOW, architecture
 
 _ask = EngineContract().request
 
@@ -30,9 +30,7 @@ def _reference(model: Any, ids: list[int], count: int) -> list[int]:
     """Greedy, by transformers itself, with its own cache."""
     given = torch.tensor([ids])
     everything = torch.ones_like(given)  # else generate hides tokens that look like padding
-    written = model.generate(
-        given, attention_mask=everything, max_new_tokens=count, do_sample=False, eos_token_id=None
-    )
+    written = model.generate(given, attention_mask=everything, max_new_tokens=count, do_sample=False, eos_token_id=None)
     return [int(token_id) for token_id in written[0, len(ids) :]]
 
 
@@ -54,7 +52,9 @@ async def test_what_it_says_is_what_generate_says(engine: TransformersEngine, fo
     implementation = engine._batch.passes.model.config.get_text_config()._attn_implementation
     model = AutoModelForCausalLM.from_pretrained(folder, dtype="float32", attn_implementation=implementation).eval()
     chance = random.Random(7)
-    rows = [(_ids(chance, length), _ids(chance, insertion)) for length, insertion in ((3, 2), (30, 40), (70, 1), (9, 9))]
+    rows = [
+        (_ids(chance, length), _ids(chance, insertion)) for length, insertion in ((3, 2), (30, 40), (70, 1), (9, 9))
+    ]
 
     async def one(number: int) -> None:
         ids, insertion = list(rows[number][0]), rows[number][1]

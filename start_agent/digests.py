@@ -17,12 +17,16 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def model_digest(folder: Path) -> str:
+def model_digest(model: Path) -> str:
     """sha256, in hex, over a model's configuration and both ends of each file of its weights: another training shows
-    there, and a large model need not be read whole. Raises OSError.
+    there, and a large model need not be read whole. Of a GGUF file, over its both ends. Raises OSError.
     """
-    total = hashlib.sha256((folder / MODEL_CONFIG).read_bytes())
-    for path in sorted(path for pattern in _WEIGHTS for path in folder.glob(pattern)):
+    if model.is_file():
+        total, paths = hashlib.sha256(), [model]
+    else:
+        total = hashlib.sha256((model / MODEL_CONFIG).read_bytes())
+        paths = sorted(path for pattern in _WEIGHTS for path in model.glob(pattern))
+    for path in paths:
         size = path.stat().st_size
         total.update(f"{path.name} {size}\n".encode())
         with path.open("rb") as file:

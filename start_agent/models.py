@@ -111,8 +111,9 @@ def find(name: str, revision: str | None = None) -> str:
     if Path(location).exists():
         return location
     if name.startswith((".", "/", "~")) or is_gguf(name) or name.count("/") > 1 or not name.strip():
+        kind = "file" if is_gguf(name) else "folder"
         raise ModelError(
-            f"there is no folder or GGUF file {name!r}: name a model of the hub, a local folder, or 'pocket'"
+            f"there is no {kind} {name!r}: name a model of the hub, a local folder or GGUF file, or 'pocket'"
         )
     _look_up(name, revision)
     return name
@@ -133,19 +134,19 @@ def local_folder(name: str) -> Path | None:
 
 
 def local_digests(*names: str) -> dict[str, str]:
-    """By name, the digest of each model that is a local folder: what is trained anew keeps its name, not its digest.
+    """By name, the digest of each local model, folder or file: what is trained anew keeps its name, not its digest.
 
     Raises:
         ModelError: a folder that is no model's, or cannot be read.
     """
     found: dict[str, str] = {}
     for name in names:
-        folder = local_folder(name)
-        if folder is not None:
+        path = Path(locate(name)) if is_gguf(locate(name)) else local_folder(name)
+        if path is not None and path.exists():
             try:
-                found[name] = model_digest(folder)
+                found[name] = model_digest(path)
             except OSError as error:
-                raise ModelError(f"cannot read the model {folder}: {error.strerror}") from error
+                raise ModelError(f"cannot read the model {path}: {error.strerror}") from error
     return found
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from start_agent.digests import MODEL_CONFIG
 from start_agent.errors import ModelError, TrainingError
+from start_agent.gguf import is_gguf
 from start_agent.models import resolve
 from start_agent.prompts import PROMPTING
 from start_agent.tokenizer import first_line
@@ -34,10 +35,34 @@ _ADAPTERS = "adapter_config.json"
 
 
 def base_folder(model: str) -> Path:
-    """The local folder of a model; one of the hub is downloaded first. Raises ModelError, MissingExtraError."""
+    """The local folder of a model to train; one of the hub is downloaded first.
+
+    Raises:
+        ModelError: there is no such model, or its weights are quantized.
+        MissingExtraError: the hub's client is not installed.
+    """
     location = resolve(model).location
-    if Path(location).is_dir():
-        return Path(location)
+    if is_gguf(location):
+        raise ModelError(f"{model!r} holds quantized weights: train the model that the GGUF file was made from")
+    folder = Path(location) if Path(location).is_dir() else _downloaded(model, location)
+    method = quantization(folder)
+    if method is not None:
+        raise ModelError(
+            f"the weights of {model!r} are quantized ({method}), and what is trained would not be: its folder could "
+            "not be loaded. Train a version of the model in bfloat16, or write one with transformers (dequantize)"
+        )
+    return folder
+
+
+def quantization(folder: Path) -> str | None:
+    """The method that a model's weights are quantized with, as its configuration says; None where they are not."""
+    values = json.loads((folder / MODEL_CONFIG).read_text(encoding="utf-8"))
+    parts = [values, *(part for part in values.values() if isinstance(part, dict))]
+    found = next((part["quantization_config"] for part in parts if part.get("quantization_config")), None)
+    return None if found is None else str(found.get("quant_method", "by an unnamed method"))
+
+
+def _downloaded(model: str, location: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:

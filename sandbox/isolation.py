@@ -89,7 +89,7 @@ def environment(home: str) -> dict[str, str]:
         "HOME": home,
         "USER": "sandbox",
         "LOGNAME": "sandbox",
-        "PATH": "/usr/local/bin:/usr/bin:/bin",
+        "PATH": f"{interpreter.executable().parent}:/usr/local/bin:/usr/bin:/bin",  # `!python` is this one
         "LANG": "C.UTF-8",
         "TZ": "UTC",
         "TMPDIR": "/tmp" if home == HOME else home,
@@ -99,6 +99,8 @@ def environment(home: str) -> dict[str, str]:
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONHASHSEED": "0",  # so that sets of texts print alike in all kernels
         "PYTHONPATH": paths,
+        "PIP_RETRIES": "0",  # there is no network to wait for
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
         **({"LD_LIBRARY_PATH": shared} if shared else {}),
         **{f"{name}_NUM_THREADS": "1" for name in threads},
     }

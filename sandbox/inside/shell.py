@@ -89,7 +89,9 @@ class Shell(ZMQInteractiveShell):
             seeds.plant(seed)
         _forget_folders()
         loops.begin()
-        self.run_cell(code, store_history=True)
+        raised = self.run_cell(code, store_history=True).error_in_exec
+        if raised is not None and self.failure is None:  # IPython shows nothing of a debugger that was left
+            self.failure = ("error", compact_traceback(type(raised), raised, raised.__traceback__))
         try:
             loops.turn()
             _flush(own)
@@ -175,7 +177,6 @@ def build() -> Shell:
     config.InteractiveShell.colors = "nocolor"
     shell: Any = Shell.instance(config=config, compiler_class=Compiler)
     shell.display_formatter.active_types = ["text/plain"]
-    shell.displayhook.do_full_cache = False  # keeps `_` but not every value ever shown
     shell.display_pub.publish = lambda data, *args, **kwargs: sys.stdout.write(data.get("text/plain", "") + "\n")
     shell.display_pub.clear_output = lambda *args, **kwargs: None
     shell.loop_runner = loops.run
@@ -187,9 +188,10 @@ def build() -> Shell:
     ctypes_stdout = ctypes.c_void_p.in_dll(_libc, "stdout")
     _libc.setvbuf(ctypes_stdout, None, _LINE_BUFFERED, 0)  # or what C prints would come after all that Python prints
     for name in ("exit", "quit"):
-        shell.user_ns[name] = sys.exit
+        shell.user_ns[name] = shell.user_ns_hidden[name] = sys.exit
     shell.user_ns.pop("open", None)  # IPython's refuses open(0), which programs that read stdin use
-    for message in ("To exit: use", "IProgress not found"):  # the latter of tqdm.auto, which takes this for a notebook
+    # The second is of tqdm.auto, which takes this for a notebook, the third of `!pip`.
+    for message in ("To exit: use", "IProgress not found", "You executed the system command"):
         warnings.filterwarnings("ignore", message=message)
     begun, hidden = dict(shell.user_ns), dict(shell.user_ns_hidden)
     for code in (
@@ -203,6 +205,7 @@ def build() -> Shell:
     for names, first in ((shell.user_ns, begun), (shell.user_ns_hidden, hidden)):
         names.clear()
         names.update(first)
+    shell.user_ns["_oh"].clear()
     shell.history_manager.reset()
     shell.displayhook._ = shell.displayhook.__ = shell.displayhook.___ = ""
     shell.execution_count = 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import gc
 import io
 import os
 import sys
@@ -60,6 +61,10 @@ def open_output(output: CellOutput) -> list[CellStream]:
 
 def open_input(text: str) -> None:
     """Make `text` what descriptor 0 and `sys.stdin` read."""
+    # A file that code has opened on descriptor 0 closes it when it is thrown away: now, not while the cell runs.
+    sys.stdin = sys.__stdin__ = None  # type: ignore[misc]  # until the end of this function
+    if text:
+        gc.collect()
     if text:
         with tempfile.TemporaryFile() as file:
             file.write(text.encode("utf-8", "replace"))

@@ -6,6 +6,7 @@ import linecache
 import os
 import sys
 import tempfile
+import textwrap
 import threading
 import time
 import traceback
@@ -18,6 +19,8 @@ from .terminal import Rewriting
 
 FLUSH_SECONDS = 0.05
 FLUSH_CHARS = 4096
+
+_MOST_LINKS, _MOST_PARTS = 3, 5  # of a chain of errors and of a group that are shown
 
 
 class PrintedTooMuch(BaseException):
@@ -188,8 +191,14 @@ def encodable(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def compact_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> str:
-    """The traceback as Python prints it, with only the frames of the model's own code."""
+def compact_traceback(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None, *, depth: int = 0
+) -> str:
+    """The traceback as Python prints it, with only the frames of the model's own code.
+
+    An error that it was raised from, or while another was handled, comes before it if it has such frames; the errors
+    of a group follow.
+    """
     if issubclass(kind, SyntaxError) and (trace is None or not own_frames(trace)):
         return "".join(traceback.format_exception_only(kind, error)).rstrip()
     lines = []
@@ -207,6 +216,18 @@ def compact_traceback(kind: type[BaseException], error: BaseException, trace: Tr
     if lines:
         lines.insert(0, "Traceback (most recent call last):")
     lines.append("".join(traceback.format_exception_only(kind, error)).rstrip())
+    if depth == _MOST_LINKS:
+        return "\n".join(lines)
+    if isinstance(error, BaseExceptionGroup):
+        for number, part in enumerate(error.exceptions[:_MOST_PARTS], start=1):
+            text = compact_traceback(type(part), part, part.__traceback__, depth=depth + 1)
+            lines += [f"  +---------------- {number} ----------------", textwrap.indent(text, "  | ")]
+    before = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    if before is not None and own_frames(before.__traceback__):
+        link = "The above exception was the direct cause of the following exception:"
+        if error.__cause__ is None:
+            link = "During handling of the above exception, another exception occurred:"
+        lines[:0] = [compact_traceback(type(before), before, before.__traceback__, depth=depth + 1), "", link, ""]
     return "\n".join(lines)
 
 

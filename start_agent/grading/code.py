@@ -37,8 +37,11 @@ _STACK_BYTES = 512 << 20  # what so many calls through C take at most: nested so
 # The cell. Everything is in one function, and what it needs in a fresh module: tests share a kernel, not variables.
 _CELL = """\
 def _run_test():
-    import builtins, io, json, resource, sys, threading, types
+    import builtins, io, json, os, resource, sys, threading, types
     sys.stderr = io.StringIO()
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
     _, most = resource.getrlimit(resource.RLIMIT_STACK)
     stack = {stack} if most == resource.RLIM_INFINITY else min(most, {stack})
     resource.setrlimit(resource.RLIMIT_STACK, (stack, most))

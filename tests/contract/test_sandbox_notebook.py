@@ -32,6 +32,7 @@ async def test_lines_that_are_written_over_end_as_a_terminal_shows_them(box: San
 async def test_what_notebooks_keep(box: Sandbox) -> None:
     """The last values, the cells so far and nothing else, a module that a cell has written, tasks, help."""
     assert await run(box, "6 * 7", "_ + 1", "__, _", "len(In)") == ["42", "43", "(42, 43)", "5"]
+    assert await run(box, "Out", "7", "_2 + Out[2]", "x = 1", "%who") == ["{}", "7", "14", "", "x\t "]
     write, use = "open('mine.py', 'w').write('y = 3');", "import mine\nmine.y"
     assert await run(box, write, use) == ["", "3"]
     assert await run(box, "import other", "open('other.py', 'w').write('y = 4');", "import other\nother.y") == [
@@ -92,6 +93,34 @@ async def test_late_output_of_a_thread_is_marked(box: Sandbox) -> None:
         assert (await session.execute("1")).late == ""
         await session.execute(pool)
         assert (await session.execute("pool.submit(print, 2).result()")).text == "2"
+
+
+async def test_errors_show_what_they_came_from(box: Sandbox) -> None:
+    """Causes and the errors of a group are the model's as well; those inside of libraries are nobody's."""
+    handled = "def f():\n    1 / 0\ntry:\n    f()\nexcept ZeroDivisionError as error:\n    raise ValueError('bad')"
+    first, link, last = (await run(box, handled + " from error"))[0].split("\n\n")
+    assert first.endswith('  File "<cell 1>", line 2, in f\n    1 / 0\nZeroDivisionError: division by zero')
+    assert "direct cause" in link
+    assert last.endswith("from error\nValueError: bad")
+    assert "During handling" in (await run(box, handled))[0]
+    assert "ZeroDivisionError" not in (await run(box, handled + " from None"))[0].partition("raise")[0]
+    tasks = (
+        "import asyncio\nasync def f(n): return 1 / n\n"
+        "async with asyncio.TaskGroup() as group:\n    for n in (0, 1): group.create_task(f(n))"
+    )
+    assert "| ZeroDivisionError: division by zero" in (await run(box, tasks))[0]
+    chain = (
+        "e = None\nfor n in range(50):\n    try:\n        raise ValueError(n) from e\n    except ValueError as error:\n"
+    )
+    assert (await run(box, chain + "        e = error\nraise e"))[0].count("ValueError: ") == 4
+    (library,) = await run(box, "import importlib.metadata\nimportlib.metadata.version('no such package')")
+    assert library.count("Traceback") == 1
+    assert (await run(box, "breakpoint()"))[0].endswith("BdbQuit")
+
+
+async def test_commands_find_the_python_of_the_cells(box: Sandbox) -> None:
+    """Whatever is installed beside it."""
+    assert await run(box, "import sys\n!python -c 'import sys; print(sys.prefix == \"{sys.prefix}\")'") == ["True"]
 
 
 async def test_libraries_for_notebooks_say_nothing_of_themselves(box: Sandbox) -> None:

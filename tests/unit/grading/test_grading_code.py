@@ -89,6 +89,9 @@ CONDITIONS = [
     (FAST_OUTPUT + TWICE, DOUBLE),
     ("import sys\ndef f(n):\n    sys.stdout.buffer.write(b'noise')\n    return n", cases_of(("3", "3"), function="f")),
     (f"import sys\n{TWICE}\nsys.stdout.close()", DOUBLE),
+    (f"import sys\nsys.stdin = open(0)\n{TWICE}", DOUBLE),
+    ("file = open(0)\ndef read(): return int(file.readline())\nprint(2 * read())", DOUBLE),
+    (f"import os\nos.write(2, b'noise')\nos.system('echo noise >&2')\n{TWICE}", DOUBLE),
     # a module that is found by its name
     ("from __future__ import annotations\nfrom dataclasses import dataclass, field\n@dataclass(order=True)\nclass P:\n"
      "    x: int\n    y: list[int] = field(default_factory=list)\nprint(P(2 * int(input())).x)", DOUBLE),

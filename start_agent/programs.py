@@ -7,6 +7,7 @@ the end of a line of code closes its block where no other does, and one inside a
 from __future__ import annotations
 
 import ast
+import builtins
 import re
 import warnings
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ _MOST_BLOCKS = 32  # that one program may be spread over, counted from the last
 _READS_INPUT = re.compile(r"\binput\s*\(|\bstdin\b|\bopen\s*\(\s*0\s*\)")
 _DEFINITION = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _STATEMENT = (*_DEFINITION, ast.Import, ast.ImportFrom, ast.Assign, ast.AugAssign, ast.AnnAssign)
+_BUILTIN = frozenset(dir(builtins))
 _COMPOUND = (ast.For, ast.While, ast.If, ast.With, ast.Try, ast.Match)
 
 
@@ -45,16 +47,17 @@ def blocks(text: str) -> list[Block]:
         run, end = opened.fence.run, at
         while end < len(lines) and not opened.fence.closed_by(lines[end]):
             end += 1
+        if is_one_of(opened.language, _PYTHON):  # a fence in a string closes nothing
+            ends = (n for n in range(end, len(lines)) if opened.fence.closed_by(lines[n]))
+            end = next((n for n in islice(ends, _MOST_FENCES) if _parsed(program(b"".join(lines[at:n])))), end)
         closed = end < len(lines) and not _opens_another(lines[end])
         behind = next((n for n in range(at, end) if lines[n].rstrip().endswith(run)), None)
         if not closed and behind is not None:  # a fence behind the code
-            code = b"".join(lines[at:behind]) + lines[behind].rstrip().removesuffix(run).rstrip() + b"\n"
+            last = lines[behind].rstrip().removesuffix(run).rstrip()
+            code = b"".join(lines[at:behind]) + last + b"\n" * bool(last)
             found.append(Block(opened.language, program(code), True))
             at = behind + 1
             continue
-        if closed and is_one_of(opened.language, _PYTHON):
-            ends = (n for n in range(end, len(lines)) if opened.fence.closed_by(lines[n]))
-            end = next((n for n in islice(ends, _MOST_FENCES) if _parsed(program(b"".join(lines[at:n])))), end)
         found.append(Block(opened.language, program(b"".join(lines[at:end])), closed))
         at = end + closed
     return found
@@ -65,8 +68,9 @@ def last_code_block(text: str) -> str | None:
 
     It is the last block of Python. Blocks without a language count where none is tagged as Python, of these the last
     that holds statements; a block that nothing closes counts where no other does. Passed over where there is another:
-    sessions of the interpreter (``>>>``), outputs, and a block that merely uses what an earlier one defines. A last
-    block that needs definitions of an earlier one and reads the input, or defines more, is a part of the same program.
+    sessions of the interpreter (``>>>``), outputs, and a block that merely uses, tests or quotes an earlier one. A last
+    block that needs names of earlier ones and defines more, or without which no block reads the input and does
+    something, is a part of the same program.
     """
     found = [block for block in blocks(text) if not block.language or is_one_of(block.language, _PYTHON)]
     tagged = [block for block in found if block.language]
@@ -80,19 +84,46 @@ def last_code_block(text: str) -> str | None:
 
 
 def _program(codes: Sequence[str]) -> str:
-    """The last of some blocks, or what of it and of earlier ones is the program."""
+    """The last of some blocks that is no mere use of an earlier one, with the earlier ones that it needs."""
     codes = codes[-_MOST_BLOCKS:]
-    defined = [_definitions(code) for code in codes]
-    at, parts = len(codes) - 1, list[str]()
-    while True:
-        needed = _globals(codes[at])
-        before = next((n for n in range(at - 1, -1, -1) if needed & defined[n]), None)
-        adds = any(not name.lower().startswith("test") for name in defined[at]) or _READS_INPUT.search(codes[at])
-        if before is None or adds:
-            parts.append(codes[at])
-        if before is None:
-            return "\n\n".join([*(part.rstrip() for part in reversed(parts[1:])), parts[0]])
+    given = [_given(code) for code in codes]
+    at = len(codes) - 1
+    while (before := _giving(_globals(codes[at]), given[:at])) is not None and _uses(codes[at], codes[before]):
         at = before
+    parts, needed = [codes[at]], _globals(codes[at])
+    while (before := _giving(needed, given[:at])) is not None:
+        at = before
+        parts.append(codes[at].rstrip())
+        needed = needed - given[at] | _globals(codes[at])
+    return "\n\n".join(reversed(parts))
+
+
+def _giving(needed: frozenset[str], given: Sequence[frozenset[str]]) -> int | None:
+    """The last block that gives any of the names that are needed."""
+    return next((at for at in range(len(given) - 1, -1, -1) if needed & given[at]), None)
+
+
+def _uses(code: str, before: str) -> bool:
+    """Whether a block merely uses, tests or quotes the one before it, which is the program."""
+    if any(not name.lower().startswith("test") for name in _definitions(code)):
+        return False
+    if _acts(before):
+        return True
+    return not (_READS_INPUT.search(code) or _READS_INPUT.search(before) or not _definitions(before))
+
+
+def _acts(code: str) -> bool:
+    """Whether a block is a whole program: reads the input, and outside of what it defines prints or calls that."""
+    tree = _parsed(code)
+    if tree is None or not _READS_INPUT.search(code):
+        return False
+    run = {"print", "write"} | _definitions(code)
+    statements = (part for part in tree.body if not isinstance(part, _DEFINITION))
+    nodes = (node for part in statements for node in ast.walk(part))
+    return any(
+        (isinstance(node, ast.Name) and node.id in run) or (isinstance(node, ast.Attribute) and node.attr in run)
+        for node in nodes
+    )
 
 
 def _opens_another(line: bytes) -> bool:
@@ -128,10 +159,17 @@ def _does_something(code: str) -> bool:
     """Whether a block without a language is Python that does something; ``O(1)`` and ``3`` are Python too."""
     tree = _parsed(code)
     return tree is not None and any(
-        isinstance(node, (*_STATEMENT, *_COMPOUND))
+        (isinstance(node, (*_STATEMENT, *_COMPOUND)) and not _is_data(node))
         or (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print")
         for node in ast.walk(tree)
     )
+
+
+def _is_data(node: ast.AST) -> bool:
+    """Whether it sets a name to a plain value, as an example does: ``n = 3``, ``Time: O(n)``."""
+    if not isinstance(node, ast.Assign | ast.AnnAssign):
+        return False
+    return node.value is None or not any(isinstance(part, ast.Name | ast.Call) for part in ast.walk(node.value))
 
 
 def _definitions(code: str) -> frozenset[str]:
@@ -140,8 +178,32 @@ def _definitions(code: str) -> frozenset[str]:
     return frozenset(part.name for part in (tree.body if tree else ()) if isinstance(part, _DEFINITION))
 
 
+def _given(code: str) -> frozenset[str]:
+    """The names that a block gives to those behind it; what a whole program imports is its own business."""
+    tree = _parsed(code)
+    if tree is None:
+        return frozenset()
+    targets = {
+        node.id
+        for part in tree.body
+        if not isinstance(part, _DEFINITION)
+        for node in ast.walk(part)
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+    }
+    return _definitions(code) | targets | (frozenset() if _acts(code) else _imported(tree))
+
+
+def _imported(tree: ast.Module) -> frozenset[str]:
+    return frozenset(
+        (alias.asname or alias.name).partition(".")[0]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+    )
+
+
 def _globals(code: str) -> frozenset[str]:
-    """The names that a block reads and does not set anywhere."""
+    """The names that a block reads and does not set anywhere, but for Python's own."""
     tree = _parsed(code)
     if tree is None:
         return frozenset()
@@ -149,10 +211,4 @@ def _globals(code: str) -> frozenset[str]:
     read = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
     stored = {node.id for node in nodes if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)}
     named = {node.name for node in nodes if isinstance(node, _DEFINITION)}
-    imported = {
-        (alias.asname or alias.name).partition(".")[0]
-        for node in nodes
-        if isinstance(node, ast.Import | ast.ImportFrom)
-        for alias in node.names
-    }
-    return frozenset(read - stored - named - imported)
+    return frozenset(read - stored - named - _imported(tree) - _BUILTIN)

@@ -99,7 +99,7 @@ class Shell(ZMQInteractiveShell):
             self.showtraceback()
         outcome, error = self.failure or ("ok", None)
         value = self.displayhook.value
-        reply = {
+        reply: dict[str, Any] = {
             "status": "error" if error is not None else "ok",
             "execution_count": self.execution_count,
             "user_expressions": {},

@@ -14,6 +14,9 @@ from tests.support.shared import shared_file
 
 MAIN = "n = int(input())\nprint(n * 2)\n"
 SOLUTION = "class Solution:\n    def f(self, n):\n        return n * 2\n"
+SOLVE = "def solve():\n    print(int(input()) * 2)\n"
+LINE = "print(int(sys.stdin.read()) * 2)\n"
+NUMPY = "import numpy as np\n\nprint(np.sum(int(input())))\n"
 FUNCTION = "def f(n):\n    return n * 2\n"
 
 
@@ -43,6 +46,8 @@ def fenced(code: str, info: str = "python", fence: str = "```") -> str:
         # a fence in a string
         (fenced(f'"""\n```\nf(1)\n```\n"""\n{FUNCTION}') + "Done.", f'"""\n```\nf(1)\n```\n"""\n{FUNCTION}'),
         (fenced('def f():\n  """\n  ```\n  1\n  ```\n  """\n'), 'def f():\n  """\n  ```\n  1\n  ```\n  """\n'),
+        (fenced(f"s = '''\n{fenced(LINE)}'''\nprint(s)\n"), f"s = '''\n{fenced(LINE)}'''\nprint(s)\n"),
+        (f"```python\n{MAIN}    ```\nIt doubles.\n", MAIN),
         (fenced("s = '''\n```'''\nprint(s)\n"), "s = '''\n```'''\nprint(s)\n"),
         # never closed
         (f"```python\n{MAIN}", MAIN),
@@ -56,6 +61,8 @@ def fenced(code: str, info: str = "python", fence: str = "```") -> str:
         (fenced(MAIN) + fenced("int x;\n", "c++") + fenced("let x\n", "{.js}") + fenced("8\n", "plain text"), MAIN),
         (fenced(MAIN, "") + fenced("3\n6\n", ""), MAIN),
         (fenced(MAIN, "") + fenced("O(n)\n", ""), MAIN),
+        (fenced(MAIN, "") + fenced("Time: O(n)\nSpace: O(1)\n", ""), MAIN),
+        (fenced(MAIN, "") + fenced("a = [1, 2]\nk = -3\n", ""), MAIN),
         (fenced("x = 1\n", ""), "x = 1\n"),
         (fenced("n = 3:\n", ""), "n = 3:\n"),
         (fenced(MAIN) + fenced("6\n"), MAIN),
@@ -70,8 +77,27 @@ def fenced(code: str, info: str = "python", fence: str = "```") -> str:
         (fenced(FUNCTION) + "Tests:\n" + fenced("assert f(3) == 6\nprint('ok')\n"), FUNCTION),
         (fenced(FUNCTION) + fenced("def test_f():\n    assert f(3) == 6\n\ntest_f()\n"), FUNCTION),
         (fenced(FUNCTION) + fenced("x = f(3)\n") + fenced("print(f(4))\n"), FUNCTION),
-        (fenced("import math\n") + fenced(FUNCTION) + fenced("print(math.pi)\n"), "print(math.pi)\n"),
-        # one program in two blocks
+        (fenced("import math\n") + fenced(FUNCTION) + fenced("print(math.pi)\n"), "import math\n\nprint(math.pi)\n"),
+        (fenced(MAIN) + "The key line:\n" + fenced("print(n * 2)\n"), MAIN),
+        (
+            fenced(SOLVE + "\nsolve()\n") + fenced("import sys\nsys.stdin = open('a.txt')\nsolve()\n"),
+            SOLVE + "\nsolve()\n",
+        ),
+        (fenced(f"import sys\n{MAIN}") + "Shorter:\n" + fenced("print(int(sys.stdin.read()) * 2)\n"), LINE),
+        # one program in several blocks
+        (fenced(SOLVE) + fenced("solve()\n"), f"{SOLVE}\nsolve()\n"),
+        (
+            fenced(SOLVE) + fenced("if __name__ == '__main__':\n    solve()\n"),
+            SOLVE + "\nif __name__ == '__main__':\n    solve()\n",
+        ),
+        (fenced("M = 7\n") + fenced("n = int(input())\nprint(n % M)\n"), "M = 7\n\nn = int(input())\nprint(n % M)\n"),
+        (fenced("n = int(input())\n") + fenced("print(2 * n)\n"), "n = int(input())\n\nprint(2 * n)\n"),
+        (fenced("import numpy as np\n") + fenced("print(np.sum(int(input())))\n"), NUMPY),
+        (
+            fenced(FUNCTION) + fenced("def g(n):\n    return n\n") + fenced("print(f(g(int(input()))))\n"),
+            f"{FUNCTION}\ndef g(n):\n    return n\n\nprint(f(g(int(input()))))\n",
+        ),
+        (fenced("input = open(0).readline\nprint(input())\n") + fenced(MAIN), MAIN),
         (fenced(FUNCTION) + "Then:\n" + fenced("print(f(int(input())))\n"), f"{FUNCTION}\nprint(f(int(input())))\n"),
         (
             fenced(FUNCTION) + fenced("class Solution:\n    def g(self, n):\n        return f(n)\n"),

@@ -9,36 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from start_agent.batch.store import read_records
+from start_agent.batch.votes import Votes
 from start_agent.stats import pass_at_k, wilson_interval
 
 GROUPS = ("level", "subject")
 """Fields of a problem's ``meta`` by which accuracy is also given; the subject of a pocket problem is its family."""
-
-
-@dataclass(slots=True)
-class _Votes:
-    """The samples of one problem that have been read."""
-
-    tries: int = 0
-    right: int = 0
-    votes: dict[str, list[Any]] = field(default_factory=dict)  # parsed answer: [votes, first sample, right]
-
-    def add(self, record: Mapping[str, Any]) -> None:
-        self.tries += 1
-        self.right += record["correct"]
-        answer = record["verdict"]["parsed"]
-        if answer is not None:
-            entry = self.votes.setdefault(answer, [0, record["sample"], False])
-            entry[0] += 1
-            entry[1] = min(entry[1], record["sample"])
-            entry[2] = entry[2] or record["correct"]
-
-    @property
-    def majority_right(self) -> bool:
-        """Whether the answer with the most votes is right; of several, that of the earliest sample. None is wrong."""
-        if not self.votes:
-            return False
-        return bool(max(self.votes.values(), key=lambda entry: (entry[0], -entry[1]))[2])
 
 
 @dataclass(slots=True)
@@ -60,7 +35,7 @@ class Summary:
         accuracy: the share of the records that is right.
         interval: 95%, Wilson's, with each *problem* as one trial: the samples of a problem are no independent ones.
         samples: the most of one problem.
-        majority: right by the majority of the parsed answers, over problems; for several samples, not of programs.
+        majority: right by the majority vote (see ``votes``), over problems; for several samples, not of programs.
         majority_interval: 95%, Wilson's.
         pass_at: k → unbiased pass@k, over the problems that have as many samples.
         groups: field of ``meta`` → its value → problems' records, right, accuracy.
@@ -122,7 +97,7 @@ def summary_of(records: Iterable[Mapping[str, Any]], samples: int = 1) -> Summar
             too small, problems are counted more than once.
     """
     found = Summary()
-    open_problems: dict[str, _Votes] = {}
+    open_problems: dict[str, Votes] = {}
     closed = _Closed()
     totals: Counter[str] = Counter()
     course: Counter[str] = Counter()  # of seconds too
@@ -143,7 +118,7 @@ def summary_of(records: Iterable[Mapping[str, Any]], samples: int = 1) -> Summar
         for name in GROUPS:
             if (value := record["meta"].get(name)) is not None:
                 groups.setdefault(name, {}).setdefault(str(value), _Group()).add(record["correct"])
-        votes = open_problems.setdefault(record["problem"], _Votes())
+        votes = open_problems.setdefault(record["problem"], Votes())
         votes.add(record)
         if votes.tries >= samples:
             closed.add(open_problems.pop(record["problem"]))
@@ -187,7 +162,7 @@ class _Closed:
         self.problems = self.majority = self.most = 0
         self._kinds: Counter[tuple[int, int]] = Counter()  # (tries, right)
 
-    def add(self, votes: _Votes) -> None:
+    def add(self, votes: Votes) -> None:
         self.problems += 1
         self.majority += votes.majority_right
         self.most = max(self.most, votes.tries)

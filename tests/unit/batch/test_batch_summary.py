@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from start_agent.batch import summarize
 from start_agent.batch.summary import summary_of
@@ -87,6 +90,69 @@ def test_several_samples_by_hand() -> None:
 
 def test_the_order_of_the_records_changes_nothing() -> None:
     assert summary_of(RECORDS[::-1], samples=3) == summary_of(RECORDS, samples=3)
+
+
+def majority(*answers: tuple[str | None, bool]) -> float | None:
+    """Of one problem, of which another sample never answers."""
+    records = [record("a", sample, parsed, right) for sample, (parsed, right) in enumerate((*answers, (None, False)))]
+    return summary_of(records, len(records)).majority
+
+
+@pytest.mark.parametrize(
+    "spellings",
+    [
+        ("0.5", "1/2", r"\frac12"),
+        ("1,250", "1250", "1250.0"),
+        (r"\$18.90", "18.9", r"\frac{189}{10}"),
+        ("25%", "0.25", r"\dfrac{1}{4}"),
+        ("-0.75", "-3/4", r"-\tfrac34"),
+        ("6.02e2", "602", "602."),
+        (r"\frac{\pi}{2}", r"\dfrac{\pi}{2}", r"\frac {\pi} {2}"),
+        (r"\text{odd}", "odd", "Odd"),
+    ],
+)
+def test_values_vote_and_not_spellings(spellings: tuple[str, ...]) -> None:
+    other = ("41", "41")
+    # Right or wrong, three spellings of one value outvote two of another; as three values they would lose.
+    assert majority(*((text, False) for text in other), *((text, True) for text in spellings)) == 1.0
+    assert majority(*((text, True) for text in other), *((text, False) for text in spellings)) == 0.0
+
+
+@pytest.mark.parametrize(("one", "other"), [("50", "50%"), ("1 2", "12"), ("x", "X"), ("1/3", "0.33"), ("1", "True")])
+def test_other_values_vote_apart(one: str, other: str) -> None:
+    assert majority(("7", True), ("7", True), (one, False), (other, False), (one, False)) == 1.0
+
+
+def test_right_answers_are_one_value_however_the_grader_shows_them() -> None:
+    assert majority(("41", False), ("41", False), (r"\frac{\pi}{2}", True), ("pi/2", True), ("0.5*pi", True)) == 1.0
+
+
+def test_of_equally_many_votes_the_earliest_sample_decides() -> None:
+    assert majority(("0.5", True), ("3", False), ("3", False), ("1/2", True)) == 1.0
+    assert majority(("3", False), ("0.5", True), ("1/2", True), ("3.0", False)) == 0.0
+    assert majority((None, False), ("2", True), ("3", False)) == 1.0
+
+
+def test_nobody_votes() -> None:
+    assert majority((None, False), (None, False)) == 0.0
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["1/2", "0.5", ".50", "3", "3.0", "x", None]), st.integers()), min_size=2),
+    st.sampled_from([Fraction(1, 2), Fraction(3), "x"]),
+)
+def test_the_vote_against_a_plain_count(drawn: list[tuple[str | None, int]], gold: object) -> None:
+    worth: dict[str, object] = {"1/2": Fraction(1, 2), "0.5": Fraction(1, 2), ".50": Fraction(1, 2), "x": "x"}
+    worth |= {"3": Fraction(3), "3.0": Fraction(3)}
+    values = [None if text is None else worth[text] for text, _ in drawn]
+    records = [
+        record("a", sample, text, value == gold)
+        for sample, ((text, _), value) in enumerate(zip(drawn, values, strict=True))
+    ]
+    in_another_order = sorted(records, key=lambda one: drawn[one["sample"]][1])
+    cast = [value for value in values if value is not None]
+    winner = max(cast, key=lambda value: (cast.count(value), -cast.index(value)), default=None)
+    assert summary_of(in_another_order, len(records)).majority == float(winner == gold)
 
 
 def test_an_unfinished_run() -> None:

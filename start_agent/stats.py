@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from math import comb, prod, sqrt
+from fractions import Fraction
+from math import comb, cos, gcd, lcm, pi, prod, sin, sqrt, tan
+from random import Random
 from statistics import fmean, stdev
+from typing import NamedTuple
 
 _Z_95 = 1.959963984540054
 """The 97.5% quantile of the standard normal distribution."""
+
+EXACT_STEPS = 30_000_000
+"""Additions that an exact sign-flip test may take: some two seconds."""
+
+DRAWS = 99_999
+"""Random flips of a sign-flip test that would take more; with the observed one, 100,000."""
 
 
 def share(flags: Iterable[bool]) -> float:
@@ -43,6 +53,57 @@ def mcnemar_p_value(pairs: Iterable[tuple[bool, bool]]) -> float:
     count, fewer = len(differing), min(sum(differing), len(differing) - sum(differing))
     as_uneven = sum(comb(count, k) for k in range(fewer + 1))
     return min(1.0, 2 * as_uneven / (1 << count))
+
+
+class SignFlip(NamedTuple):
+    """The result of a sign-flip test: its two-sided p-value, and whether all flips were counted or some drawn."""
+
+    p_value: float
+    exact: bool
+
+
+def sign_flip_p_value(differences: Iterable[Fraction], *, most_steps: int = EXACT_STEPS) -> SignFlip:
+    """Fisher's paired permutation test of a mean difference of 0 (The Design of Experiments, 1935, section 21).
+
+    Under the null hypothesis that both conditions are alike, each difference might as well have had the other sign.
+    The p-value is the share of all choices of signs whose sum is at least as far from 0 as the observed one.
+    Differences of 0 change nothing. Where all others are of one size, as with one sample each, it is McNemar's test.
+
+    With t the sum of the sizes and s the observed sum, flipping signs of total size f makes the sum t - 2f: of the
+    subsets of the sizes, those of a sum of at most (t - |s|) / 2 are counted, and doubled for the other side. The
+    counting is by convolution over whole multiples of a common unit (Pagano and Tritchler 1983), as shares.
+
+    Args:
+        differences: one for each problem.
+        most_steps: where the convolution would take more additions, ``DRAWS`` seeded random flips are counted
+            instead, the observed one with them: (1 + as far) / (1 + draws) (Phipson and Smyth 2010).
+    """
+    signed = [difference for difference in differences if difference]
+    unit = lcm(*(difference.denominator for difference in signed))
+    whole = [int(difference * unit) for difference in signed]
+    divisor = gcd(*whole) or 1
+    sizes = sorted(abs(difference) // divisor for difference in whole)
+    observed = abs(sum(whole)) // divisor
+    if not observed:
+        return SignFlip(1.0, True)
+    most = (sum(sizes) - observed) // 2
+    if len(sizes) * (most + 1) > most_steps:
+        return SignFlip(_drawn_p_value(sizes, observed), False)
+    shares = [1.0]  # of the subsets so far, by their sums
+    for size in sizes:
+        without = shares + [0.0] * (min(len(shares) + size, most + 1) - len(shares))
+        having = [0.0] * size + shares
+        shares = [(one + other) / 2 for one, other in zip(without, having, strict=False)]
+    return SignFlip(min(1.0, 2 * sum(shares)), True)
+
+
+def _drawn_p_value(sizes: Sequence[int], observed: int) -> float:
+    counts, total, random = Counter(sizes), sum(sizes), Random(0)
+    as_far = 0
+    for _ in range(DRAWS):  # of each size, as many are flipped as fair bits are set
+        flipped = sum(size * random.getrandbits(count).bit_count() for size, count in counts.items())
+        as_far += abs(total - 2 * flipped) >= observed
+    return (1 + as_far) / (1 + DRAWS)
 
 
 def pass_at_k(tries: int, right: int, k: int) -> float:
@@ -96,8 +157,11 @@ def paired_interval(pairs: Iterable[tuple[bool, bool]], z: float = _Z_95) -> tup
     )
 
 
-def mean_interval(values: Sequence[float], z: float = _Z_95) -> tuple[float, float]:
-    """The normal interval of a mean; of a single value all that is known is the value.
+def mean_interval(values: Sequence[float]) -> tuple[float, float]:
+    """The 95% interval of a mean by Student's t; of a single value all that is known is the value.
+
+    Of the differences of paired means it is the interval of the paired t-test. Where a value is itself the mean of
+    one problem's samples, the problems are the clusters: how the samples of a problem hang together does not matter.
 
     Raises:
         ValueError: no values.
@@ -105,5 +169,35 @@ def mean_interval(values: Sequence[float], z: float = _Z_95) -> tuple[float, flo
     if not values:
         raise ValueError("no values have no interval")
     mean = fmean(values)
-    half = z * stdev(values) / sqrt(len(values)) if len(values) > 1 else 0.0
+    half = t_quantile(len(values) - 1) * stdev(values) / sqrt(len(values)) if len(values) > 1 else 0.0
     return mean - half, mean + half
+
+
+def t_quantile(freedom: int, coverage: float = 0.95) -> float:
+    """The t within which, either side of 0, Student's distribution has this share.
+
+    The share is a finite series in the angle atan(t / sqrt(freedom)) (Abramowitz & Stegun 1964, 26.7.3 and 26.7.4),
+    which is bisected.
+
+    Raises:
+        ValueError: no degree of freedom, or a coverage that is not between 0 and 1.
+    """
+    if freedom < 1 or not 0 < coverage < 1:
+        raise ValueError(f"{freedom} degrees of freedom have no {coverage} quantile")
+    low, high = 0.0, pi / 2
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _t_share(middle, freedom) < coverage else (low, middle)
+    return tan(low) * sqrt(freedom)
+
+
+def _t_share(angle: float, freedom: int) -> float:
+    """The share of Student's distribution within sqrt(freedom) * tan(angle) of 0."""
+    odd = freedom % 2
+    term, total = cos(angle) if odd else 1.0, 0.0
+    for power in range(1 + odd, freedom, 2):  # each term is the one before, times power / (power + 1) * cos^2
+        if term < 1e-17:
+            break
+        total += term
+        term *= power / (power + 1) * cos(angle) ** 2
+    return 2 / pi * (angle + sin(angle) * total) if odd else sin(angle) * total

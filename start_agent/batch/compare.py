@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from statistics import fmean
 
 from start_agent.batch.store import read_records
+from start_agent.batch.votes import Votes
 from start_agent.errors import InputError, RunDirectoryError
-from start_agent.stats import mcnemar_p_value, mean_interval, paired_interval, wilson_interval
+from start_agent.stats import mcnemar_p_value, mean_interval, paired_interval, sign_flip_p_value, wilson_interval
+
+MCNEMAR = "McNemar"
+"""The exact test of paired single samples."""
+
+SIGN_FLIP = "sign-flip"
+"""The exact permutation test of the problems' mean differences."""
+
+SIGN_FLIP_DRAWN = "sign-flip (drawn)"
+"""The same, where all permutations are too many and some are drawn."""
 
 
 @dataclass(slots=True)
@@ -24,9 +35,9 @@ class Solved:
     with_tool: int = 0
 
     @property
-    def accuracy(self) -> float:
+    def accuracy(self) -> Fraction:
         """The share of the samples that is right."""
-        return self.right / self.samples
+        return Fraction(self.right, self.samples)
 
     @property
     def solved(self) -> bool:
@@ -53,15 +64,18 @@ class Pair:
     Attributes:
         name: of the later run.
         difference: of the accuracies, later minus first.
-        interval: of the difference, 95%: Newcombe's for single samples, else the normal one over problems.
-        p_value: McNemar's exact test; with several samples, of the problems that most samples solve.
-        only_first, only_second: keys of the problems that only one of them solves.
+        interval: of the difference, 95%: Newcombe's for single samples, else the paired t interval over problems.
+        test: ``MCNEMAR`` where both have one sample of each problem; else ``SIGN_FLIP`` or ``SIGN_FLIP_DRAWN``, which
+            use all samples: of each problem, the difference of the two means.
+        p_value: of that test, two-sided.
+        only_first, only_second: keys of the problems that only one of them solves, with most of its samples.
         token_ratio: tokens of the later over tokens of the first.
     """
 
     name: str
     difference: float
     interval: tuple[float, float]
+    test: str
     p_value: float
     only_first: list[str]
     only_second: list[str]
@@ -78,9 +92,19 @@ class Comparison:
     questions: dict[str, str]
 
 
-def read_run(path: Path) -> dict[str, Solved]:
-    """The problems of a run directory by their keys. Raises RunDirectoryError."""
+def read_run(path: Path, *, majority: bool = False) -> dict[str, Solved]:
+    """The problems of a run directory by their keys.
+
+    Args:
+        path: the directory.
+        majority: take the samples of a problem as one try, right where their vote is (``votes``), that costs the
+            tokens and calls of them all.
+
+    Raises:
+        RunDirectoryError: it cannot be read, or is of no batch.
+    """
     found: dict[str, Solved] = {}
+    votes: dict[str, Votes] = {}
     for record in read_records(path, traces=False):
         try:
             counts = record["counts"]
@@ -90,8 +114,13 @@ def read_run(path: Path) -> dict[str, Solved]:
             solved.tokens += counts["tokens"]
             solved.tool_calls += counts["tool_calls"]
             solved.with_tool += counts["tool_calls"] > 0
+            if majority:
+                votes.setdefault(record["problem"], Votes()).add(record)
         except (KeyError, TypeError) as error:
             raise RunDirectoryError(f"{path} has a record without a readable {error}: it is of no batch") from error
+    for key, vote in votes.items():
+        solved = found[key]
+        solved.samples, solved.right, solved.with_tool = 1, int(vote.majority_right), int(solved.with_tool > 0)
     return found
 
 
@@ -123,7 +152,7 @@ def compare_runs(runs: Mapping[str, Mapping[str, Solved]]) -> Comparison:
 
 
 def _side(name: str, problems: Sequence[Solved]) -> Side:
-    accuracy = fmean(problem.accuracy for problem in problems)
+    accuracy = fmean(float(problem.accuracy) for problem in problems)
     samples = sum(problem.samples for problem in problems)
     return Side(
         name,
@@ -139,13 +168,19 @@ def _pair(name: str, keys: Sequence[str], first: Mapping[str, Solved], second: M
     both = [(first[key], second[key]) for key in keys]
     flags = [(one.solved, other.solved) for one, other in both]
     differences = [other.accuracy - one.accuracy for one, other in both]
-    single = all(one.samples == other.samples == 1 for one, other in both)
+    if all(one.samples == other.samples == 1 for one, other in both):
+        interval, test, p_value = paired_interval(flags), MCNEMAR, mcnemar_p_value(flags)
+    else:
+        interval = mean_interval([float(difference) for difference in differences])
+        p_value, exact = sign_flip_p_value(differences)
+        test = SIGN_FLIP if exact else SIGN_FLIP_DRAWN
     tokens = [sum(side.tokens / side.samples for side in sides) for sides in zip(*both, strict=True)]
     return Pair(
         name,
-        fmean(differences),
-        paired_interval(flags) if single else mean_interval(differences),
-        mcnemar_p_value(flags),
+        float(sum(differences) / len(differences)),
+        interval,
+        test,
+        p_value,
         [key for key, (one, other) in zip(keys, flags, strict=True) if one and not other],
         [key for key, (one, other) in zip(keys, flags, strict=True) if other and not one],
         tokens[1] / tokens[0] if tokens[0] else float("nan"),

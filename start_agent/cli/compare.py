@@ -22,7 +22,8 @@ def add(commands: Any) -> None:
         "compare",
         help="compare runs over the same problems",
         description="Compare run directories over the problems that they share, each with the first: difference with "
-        "its paired interval, exact McNemar test, tokens, tool use.",
+        "its paired interval, a paired test (exact McNemar for one sample a problem, sign-flip permutation of the "
+        "problems' means for several), tokens, tool use.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -88,7 +88,9 @@ def comparison_tables(comparison: Comparison) -> list[Table]:
             f"{side.tokens:.0f}",
         )
     pairs = Table("against the first", title=f"compared with {comparison.sides[0].name}", title_justify="left")
-    for column in ("difference", "95% interval", "only first right", "only this right", "McNemar p", "tokens"):
+    tests = {pair.test for pair in comparison.pairs}
+    p_column = f"{min(tests)} p" if len(tests) == 1 else "p"
+    for column in ("difference", "95% interval", "only first right", "only this right", p_column, "tokens"):
         pairs.add_column(column, justify="right")
     for pair in comparison.pairs:
         low, high = (100 * bound for bound in pair.interval)
@@ -98,7 +100,7 @@ def comparison_tables(comparison: Comparison) -> list[Table]:
             f"{low:+.1f} to {high:+.1f}",
             str(len(pair.only_first)),
             str(len(pair.only_second)),
-            f"{pair.p_value:.2g}",
+            f"{pair.p_value:.2g}" + f" {pair.test}" * (len(tests) > 1),
             f"x {pair.token_ratio:.2f}",
         )
     return [runs, pairs]

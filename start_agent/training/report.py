@@ -161,14 +161,16 @@ def _round_name(model: str, rounds: int) -> str:
 
 
 def _pair(folder: Path, first: str, second: str) -> dict[str, Any]:
-    """Two evaluations of the same problems."""
-    found = compare_runs({name: read_run(folder / f"eval-{name}") for name in (first, second)})
+    """Two evaluations of the same problems; of one with several samples, its vote, as in ``measure``."""
+    runs = {name: read_run(folder / f"eval-{name}", majority=name in _SAMPLES) for name in (first, second)}
+    found = compare_runs(runs)
     pair: Pair = found.pairs[0]
     return {
         "first": first,
         "second": second,
         "difference": pair.difference,
         "interval": pair.interval,
+        "test": pair.test,
         "p_value": pair.p_value,
         "only_first": len(pair.only_first),
         "only_second": len(pair.only_second),

@@ -1,15 +1,22 @@
 from __future__ import annotations
 
-from itertools import combinations
+from fractions import Fraction
+from itertools import combinations, product
+from math import sqrt
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from start_agent.stats import (
+    SignFlip,
     mcnemar_p_value,
     mean_interval,
     paired_interval,
     pass_at_k,
     share,
+    sign_flip_p_value,
+    t_quantile,
     wilson_interval,
 )
 
@@ -105,5 +112,98 @@ def test_the_paired_interval_turns_with_its_pairs() -> None:
 
 
 def test_the_interval_of_a_mean() -> None:
-    assert mean_interval([0.0, 1.0, 1.0, 0.0], z=2.0) == pytest.approx((0.5 - 3**-0.5, 0.5 + 3**-0.5))
+    half = 3.182446 * 3**-0.5 / 2  # t of three degrees of freedom, standard deviation 3**-0.5, four values
+    assert mean_interval([0.0, 1.0, 1.0, 0.0]) == pytest.approx((0.5 - half, 0.5 + half))
     assert mean_interval([0.25]) == (0.25, 0.25)
+    with pytest.raises(ValueError, match="no interval"):
+        mean_interval([])
+
+
+@pytest.mark.parametrize(
+    ("freedom", "expected"),  # of printed tables
+    [(1, 12.7062), (2, 4.3027), (3, 3.1824), (9, 2.2622), (29, 2.0452), (30, 2.0423), (120, 1.9799), (10**6, 1.9600)],
+)
+def test_the_quantiles_of_student(freedom: int, expected: float) -> None:
+    assert t_quantile(freedom) == pytest.approx(expected, abs=5e-5)
+
+
+@given(st.integers(1, 3000), st.floats(0.01, 0.999))
+def test_the_quantiles_of_student_are_those_of_scipy(freedom: int, coverage: float) -> None:
+    stats = pytest.importorskip("scipy.stats")
+    assert t_quantile(freedom, coverage) == pytest.approx(stats.t.ppf((1 + coverage) / 2, freedom), rel=1e-8)
+
+
+@given(st.lists(st.floats(-1, 1), min_size=2, max_size=40))
+def test_the_interval_of_a_mean_is_that_of_scipy(values: list[float]) -> None:
+    stats = pytest.importorskip("scipy.stats")
+    mean = sum(values) / len(values)
+    error = sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1) / len(values))
+    reach = stats.t.ppf(0.975, len(values) - 1) * error
+    assert mean_interval(values) == pytest.approx((mean - reach, mean + reach), abs=1e-9)
+
+
+@pytest.mark.parametrize(("freedom", "coverage"), [(0, 0.95), (3, 0.0), (3, 1.0)])
+def test_what_has_no_quantile(freedom: int, coverage: float) -> None:
+    with pytest.raises(ValueError, match="quantile"):
+        t_quantile(freedom, coverage)
+
+
+def flipped_by_hand(differences: list[Fraction]) -> Fraction:
+    """All signs, one after another."""
+    observed = abs(sum(differences, Fraction(0)))
+    sums = [
+        sum((sign * value for sign, value in zip(signs, differences, strict=True)), Fraction(0))
+        for signs in product((1, -1), repeat=len(differences))
+    ]
+    return Fraction(sum(abs(value) >= observed for value in sums), len(sums))
+
+
+DIFFERENCES = st.lists(
+    st.builds(
+        lambda first, second: second - first,
+        *(st.builds(lambda of, right: Fraction(min(of, right), of), st.integers(1, 8), st.integers(0, 8)),) * 2,
+    ),
+    max_size=9,
+)
+
+
+@given(DIFFERENCES)
+def test_the_sign_flip_test_counts_all_signs(differences: list[Fraction]) -> None:
+    found = sign_flip_p_value(differences)
+    assert found.exact
+    assert found.p_value == pytest.approx(float(flipped_by_hand(differences)))
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), max_size=200))
+def test_the_sign_flip_test_of_single_samples_is_mcnemars(flags: list[tuple[bool, bool]]) -> None:
+    differences = [Fraction(second - first) for first, second in flags]
+    assert sign_flip_p_value(differences).p_value == pytest.approx(mcnemar_p_value(flags))
+
+
+@given(st.lists(st.integers(-6, 6), min_size=2, max_size=8))
+def test_the_sign_flip_test_is_that_of_scipy(values: list[int]) -> None:
+    stats = pytest.importorskip("scipy.stats")
+    expected = stats.permutation_test(
+        (values, [0] * len(values)), lambda one, two: sum(one) - sum(two), permutation_type="samples", n_resamples=1e6
+    )
+    assert sign_flip_p_value([Fraction(value, 6) for value in values]).p_value == pytest.approx(expected.pvalue)
+
+
+@given(DIFFERENCES)
+def test_neither_unit_nor_side_nor_order_nor_zeros_matter(differences: list[Fraction]) -> None:
+    found = sign_flip_p_value(differences)
+    turned = [-difference / 3 for difference in reversed(differences)]
+    assert sign_flip_p_value([*turned, Fraction(0)]) == found
+
+
+def test_drawn_flips_come_near_the_exact_share_and_are_the_same_each_time() -> None:
+    differences = [Fraction(value, 8) for value in (3, -1, 4, 1, -5, 2, 6, -2, 3, 1) * 6]
+    exact, drawn = sign_flip_p_value(differences), sign_flip_p_value(differences, most_steps=100)
+    assert (exact.exact, drawn.exact) == (True, False)
+    error = sqrt(exact.p_value * (1 - exact.p_value) / 100_000)
+    assert abs(drawn.p_value - exact.p_value) < 5 * error
+    assert sign_flip_p_value(differences, most_steps=100) == drawn
+
+
+def test_drawn_flips_are_never_a_p_value_of_zero() -> None:
+    assert sign_flip_p_value([Fraction(1)] * 100_000 + [Fraction(-1)] * 40_000) == SignFlip(1e-5, False)

@@ -69,7 +69,7 @@ class Pair:
             use all samples: of each problem, the difference of the two means.
         p_value: of that test, two-sided.
         only_first, only_second: keys of the problems that only one of them solves, with most of its samples.
-        token_ratio: tokens of the later over tokens of the first.
+        token_ratio: tokens of the later over tokens of the first; None where the first has none.
     """
 
     name: str
@@ -79,7 +79,7 @@ class Pair:
     p_value: float
     only_first: list[str]
     only_second: list[str]
-    token_ratio: float
+    token_ratio: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,5 +183,5 @@ def _pair(name: str, keys: Sequence[str], first: Mapping[str, Solved], second: M
         p_value,
         [key for key, (one, other) in zip(keys, flags, strict=True) if one and not other],
         [key for key, (one, other) in zip(keys, flags, strict=True) if other and not one],
-        tokens[1] / tokens[0] if tokens[0] else float("nan"),
+        tokens[1] / tokens[0] if tokens[0] else None,
     )

@@ -101,7 +101,7 @@ def comparison_tables(comparison: Comparison) -> list[Table]:
             str(len(pair.only_first)),
             str(len(pair.only_second)),
             f"{pair.p_value:.2g}" + f" {pair.test}" * (len(tests) > 1),
-            f"x {pair.token_ratio:.2f}",
+            "-" if pair.token_ratio is None else f"x {pair.token_ratio:.2f}",
         )
     return [runs, pairs]
 

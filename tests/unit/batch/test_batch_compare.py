@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,13 @@ def test_the_table_names_the_test() -> None:
     assert [str(cell).split(maxsplit=1)[1] for cell in cells] == [MCNEMAR, SIGN_FLIP]
 
 
+def test_a_first_run_without_tokens_has_no_ratio() -> None:
+    found = compare_runs({"A": solved("10", tokens=0), "B": solved("11")})
+    assert found.pairs[0].token_ratio is None
+    json.dumps(asdict(found), allow_nan=False)
+    assert comparison_tables(found)[1].row_count == 1
+
+
 def test_a_vote_is_one_try_of_its_problem(tmp_path: Path) -> None:
     answers = [("0.5", True), ("7", False), ("1/2", True), ("7.0", False), ("8", False)]
     lines = [
@@ -143,4 +151,4 @@ async def test_of_run_directories(tmp_path: Path) -> None:
     (pair,) = found.pairs
     assert pair.difference == 0
     assert (len(pair.only_first), len(pair.only_second), pair.p_value) == (2, 2, 1.0)
-    assert pair.token_ratio < 1
+    assert pair.token_ratio is not None and pair.token_ratio < 1

@@ -12,6 +12,7 @@ from start_agent.cli.main import main
 from start_agent.engines import factory
 from start_agent.engines.base import TurnRequest
 from start_agent.engines.scripted import ScriptedEngine, byte_tokenizer
+from start_agent.prompts import BOXED_INSTRUCTION
 from start_agent.tokenizer import Tokenizer
 from tests.support.batches import stable
 
@@ -70,6 +71,7 @@ def rows(path: Path) -> Path:
 @pytest.fixture
 def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(factory, "make", lambda *given: ScriptedEngine(script))
+    monkeypatch.setattr(ScriptedEngine, "instruction", BOXED_INSTRUCTION)  # as of a model that says no other
     monkeypatch.setattr(Tokenizer, "from_pretrained", lambda *given, **options: byte_tokenizer())
     data, model = rows(tmp_path / "problems.jsonl"), tmp_path / "model"
     model.mkdir()

@@ -7,9 +7,12 @@ fit its guess: long numbers, texts that look like dates, a column that comes lat
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
+
+import numpy
 
 from start_agent.errors import DataError, MissingExtraError
 from start_agent.tasks.task import Row
@@ -18,12 +21,19 @@ FORMATS = {".jsonl": "json", ".json": "json", ".ndjson": "json", ".parquet": "pa
 """By the ending of a file's name."""
 
 _NO_DATA = frozenset({"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"})
+_VALUE = re.compile(r"\S")
+_SPLIT = re.compile(r"(?:train|test|validation|valid|val|dev)(?![a-z])")  # at the beginning of a file's name
 _ROWS_AT_ONCE = 64  # of a Parquet file: a row of tests may be of many megabytes
 _DIGITS = 4300  # more than Python reads into a number
 
 
-def data_files(path: Path) -> list[Path]:
+def data_files(path: Path, split: str | None = None) -> list[Path]:
     """The data files at a path, all of one format; in a folder without hidden ones and what `datasets` writes beside.
+
+    Args:
+        path: a file, or a folder of files.
+        split: of a folder whose files are called by splits (``test-00000-of-00001.parquet``), those of this one; where
+            it is None and there are several, ``test``.
 
     Raises:
         DataError: there are none, or of several formats.
@@ -38,7 +48,14 @@ def data_files(path: Path) -> list[Path]:
         file
         for file in path.iterdir()
         if file.suffix.lower() in FORMATS and not file.name.startswith(".") and file.name not in _NO_DATA
+        if file.is_file()
     )
+    splits = {file: named[0] for file in files if (named := _SPLIT.match(file.stem)) is not None}
+    if len(set(splits.values())) > 1 or (split is not None and splits):
+        files = [file for file in files if splits.get(file) == (split or "test")]
+        if not files:
+            known = ", ".join(sorted(set(splits.values())))
+            raise DataError(f"the folder {path} has no split {split or 'test'!r}: name one of {known} with --split")
     formats = {FORMATS[file.suffix.lower()] for file in files}
     if len(formats) != 1:
         found = "files of several formats" if formats else "no JSONL or Parquet files"
@@ -56,26 +73,27 @@ def read_files(files: list[Path]) -> Iterator[Row]:
     for file in files:
         try:
             yield from _parquet(file) if FORMATS[file.suffix.lower()] == "parquet" else _json(file)
-        except (OSError, UnicodeDecodeError) as error:
+        except UnicodeDecodeError as error:
+            raise DataError(f"cannot read {file}: it is no text in UTF-8, or it is compressed ({error})") from error
+        except OSError as error:
             raise DataError(f"cannot read {file}: {error}") from error
 
 
 def _json(path: Path) -> Iterator[Row]:
-    """The objects of a file: one a line, or all of them in one list."""
+    """The objects of a file: one a line, all of them in one list, or one after the other over several lines each."""
     with path.open(encoding="utf-8-sig") as file:
-        if _begins_list(file):
+        begin = next((line.strip() for line in file if line.strip()), "")
+        file.seek(0)
+        if begin.startswith("["):
             yield from _objects(path, "", _decoded(path, "", file.read(), list))
+            return
+        if begin == "{":
+            yield from _objects(path, "", _all_decoded(path, file.read()))
             return
         for number, line in enumerate(file, start=1):
             if line.strip():
                 where = f", line {number}"
                 yield from _objects(path, where, [_decoded(path, where, line, dict)])
-
-
-def _begins_list(file: IO[str]) -> bool:
-    begin = next((line.lstrip() for line in file if line.strip()), "")
-    file.seek(0)
-    return begin.startswith("[")
 
 
 def _decoded(path: Path, where: str, text: str, kind: type) -> Any:
@@ -86,6 +104,19 @@ def _decoded(path: Path, where: str, text: str, kind: type) -> Any:
     if not isinstance(value, kind):
         raise DataError(f"cannot read {path}{where}: a {type(value).__name__} where an object with columns is needed")
     return value
+
+
+def _all_decoded(path: Path, text: str) -> list[Any]:
+    """The values of a text, with blanks between them."""
+    decoder = json.JSONDecoder(parse_int=_whole, parse_float=_decimal)
+    values, at = list[Any](), 0
+    try:
+        while begun := _VALUE.search(text, at):
+            value, at = decoder.raw_decode(text, begun.start())
+            values.append(value)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"cannot read {path}: {str(error) or 'nested too deeply'}") from error
+    return values
 
 
 def _objects(path: Path, where: str, values: list[Any]) -> Iterator[Row]:
@@ -116,7 +147,14 @@ def _parquet(path: Path) -> Iterator[Row]:
         raise MissingExtraError("pyarrow", "data") from error
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
+            short = [field.name for field in file.schema_arrow if field.type in (pyarrow.float16(), pyarrow.float32())]
             for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE):
-                yield from batch.to_pylist()
+                for row in batch.to_pylist():
+                    yield row | {name: _shortest(row[name]) for name in short}
     except pyarrow.ArrowException as error:
         raise DataError(f"cannot read {path}: {' '.join(str(error).split())[:300]}") from error
+
+
+def _shortest(number: float | None) -> float | None:
+    """The double that is spelled as a number of 32 or 16 bits is: 0.1, not 0.10000000149011612."""
+    return number if number is None else float(str(numpy.float32(number)))

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from start_agent.config import coerce
 from start_agent.errors import ConfigError, DataError, MissingExtraError
 from start_agent.problem import Kind, Problem
 from start_agent.tasks.definitions import TASKS
@@ -28,7 +29,7 @@ def load(task: str | None = None, **options: Any) -> list[Problem]:
 
     The keywords are the fields of ``DataOptions``. Raises what ``stream`` raises.
     """
-    return list(stream(DataOptions(task=task, **options)))
+    return list(stream(coerce(DataOptions, {"task": task, **options})))
 
 
 def stream(options: DataOptions) -> Iterator[Problem]:
@@ -148,7 +149,7 @@ def _rows(source: Source, options: DataOptions) -> Iterator[Row]:
     path = Path(source.path).expanduser()
     on_hub = source.path.startswith("hf://")
     if not on_hub and path.exists():
-        yield from read_files(_chosen(path, source.files) if source.files else data_files(path))
+        yield from read_files(_chosen(path, source.files) if source.files else data_files(path, options.split))
     elif not on_hub and _names_a_file(source.path):
         raise DataError(f"there is no file or folder {source.path!r}")
     else:

@@ -6,6 +6,8 @@ import json
 import random
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
 from start_agent.answers import last_boxed
@@ -40,8 +42,9 @@ def math(row: Row, seed: int) -> Problem:
 
 
 def aime(row: Row, seed: int) -> Problem:
-    """As ``math``; the answer is a whole number from 0 to 999, maybe with leading zeros."""
+    """As ``math``; the answer is a whole number from 0 to 999, maybe with leading zeros, or with a ".0" by tables."""
     problem = math(row, seed)
+    problem = replace(problem, answer=problem.answer.removesuffix(".0"))
     if not (problem.answer.isdecimal() and int(problem.answer) <= 999):
         raise DataError(f"the answer {problem.answer[:40]!r} is no whole number from 0 to 999: not a row of AIME")
     return problem
@@ -119,8 +122,15 @@ def by_columns(
         meta = meta_of(row, **named)
         if not choices:
             return Problem(asked, gold, meta=meta)
-        texts, labels = read_choices(column(row, choices))
+        offered = column(row, choices)
+        texts, labels = read_choices(offered)
         right = row[answer] if isinstance(row[answer], int) else gold
+        if (
+            isinstance(right, int)
+            and gold in texts
+            and any(isinstance(item, int | float | Decimal) for item in offered)
+        ):
+            raise DataError(f"{right} may be the right choice or its index: give its letter, or the choice as a text")
         return Problem(asked, choice_letter(right, texts, labels), Kind.CHOICE, choices=texts, meta=meta)
 
     return read
@@ -129,24 +139,31 @@ def by_columns(
 def read_choices(raw: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The texts and the labels of choices.
 
-    Known are a list of texts, a list of objects with ``label`` and ``text``, and an object with a list of each.
+    Known are a list of texts or numbers, a list of objects with ``text`` and maybe ``label``, an object with a list of
+    each, and an object whose names are the labels. Parquet gives such an object all labels of the file: those that
+    hold nothing are left out.
 
     Raises:
         DataError: they are of another form, or fewer than two or more than 26.
     """
+    labels: list[Any] = []
     if isinstance(raw, Mapping) and "text" in raw:
-        texts = list(raw["text"])
-        labels = list(raw.get("label") or LETTERS[: len(texts)])
+        texts, labels = list(raw["text"]), list(raw.get("label") or [])
+    elif isinstance(raw, Mapping):
+        labels = [name for name in raw if raw[name] is not None]
+        texts = [raw[name] for name in labels]
     elif isinstance(raw, Sequence) and not isinstance(raw, str) and all(isinstance(item, Mapping) for item in raw):
         texts = [item.get("text") for item in raw]
-        labels = [item.get("label") for item in raw]
+        labels = [item["label"] for item in raw if item.get("label") is not None]
     elif isinstance(raw, Sequence) and not isinstance(raw, str):
-        texts, labels = list(raw), list(LETTERS[: len(raw)])
+        texts = list(raw)
     else:
         raise DataError(f"choices in no known form: {raw!r:.60}")
-    if not 2 <= len(texts) <= len(LETTERS) or len(texts) != len(labels) or not all(isinstance(t, str) for t in texts):
+    labels = labels or list(LETTERS[: len(texts)])
+    known = all(isinstance(text, str | int | float | Decimal) and text == text for text in texts)
+    if not 2 <= len(texts) <= len(LETTERS) or len(texts) != len(labels) or not known:
         raise DataError(f"choices in no known form: {raw!r:.60}")
-    return tuple(texts), tuple(str(label).strip().upper() for label in labels)
+    return tuple(map(str, texts)), tuple(str(label).strip().upper() for label in labels)
 
 
 def choice_letter(gold: str | int, texts: Sequence[str], labels: Sequence[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import date, time
 from decimal import Decimal
 from typing import Any
 
@@ -73,7 +74,7 @@ def column(row: Row, *names: str) -> Any:
 
 
 def text_of(row: Row, *names: str) -> str:
-    """The text in the first of these columns that the row has; a number as text.
+    """The text in the first of these columns that the row has; a number, a date or a time as text.
 
     Raises:
         DataError: it has none of them, or something else is in it.
@@ -82,7 +83,7 @@ def text_of(row: Row, *names: str) -> str:
     name = next(name for name in names if name in row)
     if isinstance(value, float | Decimal) and not math.isfinite(value):
         raise DataError(f"the column {name!r} holds {value} where a text is needed")
-    if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal):
+    if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal | date | time):
         raise DataError(f"the column {name!r} holds {_described(value)} where a text is needed")
     text = (format(value, "f") if isinstance(value, Decimal) else str(value)).strip()
     if not text:

@@ -6,6 +6,7 @@ import builtins
 import json
 import logging
 from collections.abc import Iterator
+from datetime import date, datetime, time
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,47 @@ def test_a_known_task_from_a_file_and_a_folder(tmp_path: Path) -> None:
 def test_choices_make_it_multiple_choice(tmp_path: Path) -> None:
     (problem,) = load(data=jsonl(tmp_path, {"q": "Q", "a": "B", "c": ["x", "y"]}), choices_column="c", **COLUMNS)
     assert (problem.kind, problem.choices, problem.answer) == (Kind.CHOICE, ("x", "y"), "B")
+
+
+def choice(tmp_path: Path, choices: Any, answer: Any) -> tuple[tuple[str, ...], str]:
+    (problem,) = load(data=jsonl(tmp_path, {"q": "Q", "a": answer, "c": choices}), choices_column="c", **COLUMNS)
+    return problem.choices, problem.answer
+
+
+def test_forms_of_choices(tmp_path: Path) -> None:
+    assert choice(tmp_path, {"A": "x", "B": "y", "C": None}, "b") == (("x", "y"), "B")
+    assert choice(tmp_path, [{"text": "x"}, {"text": "y"}], "y") == (("x", "y"), "B")
+    assert choice(tmp_path, [3, 1.5, 7], "7") == (("3", "1.5", "7"), "C")
+    assert choice(tmp_path, [3, 4, 7], 1) == (("3", "4", "7"), "B")
+    with pytest.raises(DataError, match="1 may be the right choice or its index"):
+        choice(tmp_path, [3, 1, 7], 1)
+    for unknown in ([float("nan"), 1], [None, "x"], "x", {"A": "x"}, [{"text": "x", "label": "A"}, {"text": "y"}]):
+        with pytest.raises(DataError, match="no known form"):
+            choice(tmp_path, unknown, "A")
+
+
+@pytest.mark.parametrize("indent", [None, 0, 2])
+def test_json_in_every_shape(tmp_path: Path, indent: int | None) -> None:
+    """One object, several, a list of them, on one line or many, with a byte order mark or none."""
+    rows = [{"q": "x", "a": "{"}, {"q": "y", "a": 2}]
+    texts = [json.dumps(row, indent=indent) for row in rows]
+    for text in ("\n\n".join(texts), f"\n{json.dumps(rows, indent=indent)}\n", "\r\n".join(texts) + "\r\n"):
+        for mark in ("", "\ufeff"):
+            (tmp_path / "set.json").write_text(mark + text, encoding="utf-8", newline="")
+            assert answers(load(data=str(tmp_path / "set.json"), **COLUMNS)) == ["{", "2"]
+    (tmp_path / "set.json").write_text(texts[0])
+    assert answers(load(data=str(tmp_path / "set.json"), **COLUMNS)) == ["{"]
+
+
+def test_a_folder_of_splits(tmp_path: Path) -> None:
+    """What is called by its split is not mixed with another."""
+    for name in ("train-00000-of-00001", "test", "test2", "validation_1"):
+        jsonl(tmp_path, {"q": name, "a": name}, name=f"{name}.jsonl")
+    (tmp_path / "more.jsonl").mkdir()
+    assert answers(load(data=str(tmp_path), **COLUMNS)) == ["test", "test2"]
+    assert answers(load(data=str(tmp_path), split="train", **COLUMNS)) == ["train-00000-of-00001"]
+    with pytest.raises(DataError, match="no split 'dev': name one of test, train, validation with --split"):
+        load(data=str(tmp_path), split="dev", **COLUMNS)
 
 
 def test_mixed_cells_stay_what_they_were(tmp_path: Path) -> None:
@@ -173,6 +215,8 @@ def test_what_is_asked_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"data": "x", "question_column": "q"}, "needs --question-column and --answer-column"),
         ({"task": "gsm8k", "answer_column": "a"}, "--answer-column: the task 'gsm8k' knows its columns"),
         ({"task": "pocket", "data": "x"}, "made, not read"),
+        ({"task": "pocket", "limit": 0}, "--limit"),
+        ({"task": "pocket", "limits": 5}, "did you mean 'limit'"),
     ],
 )
 def test_options_that_do_not_fit(options: dict[str, Any], words: str) -> None:
@@ -223,6 +267,15 @@ def test_numbers_in_parquet(tmp_path: Path) -> None:
     assert answers(load(data=path, **COLUMNS)) == [str(2**64 - 1)]
     with pytest.raises(DataError, match="row 2: the column 'a' holds nan"):
         load(data=parquet(tmp_path, {"q": "x", "a": 1.5}, {"q": "y", "a": float("nan")}), **COLUMNS)
+    for kind, value, text in [
+        (pyarrow.float32(), 0.1, "0.1"),
+        (pyarrow.float32(), 5.0, "5.0"),
+        (pyarrow.date32(), date(2024, 3, 5), "2024-03-05"),
+        (pyarrow.timestamp("us"), datetime(2024, 3, 5, 1, 2), "2024-03-05 01:02:00"),
+        (pyarrow.time64("us"), time(14, 30), "14:30:00"),
+    ]:
+        schema = pyarrow.schema([("q", pyarrow.string()), ("a", kind)])
+        assert answers(load(data=parquet(tmp_path, {"q": "x", "a": value}, schema=schema), **COLUMNS)) == [text]
 
 
 def test_columns_may_come_late_and_change(tmp_path: Path) -> None:

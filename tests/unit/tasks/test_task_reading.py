@@ -93,6 +93,7 @@ def test_math_in_its_forms() -> None:
     assert read("amc23", {"question": "P", "answer": 27.0}).answer == "27.0"
     assert read("aime24", {"problem": "P", "answer": "025"}).answer == "025"
     assert read("aime25", {"question": "P", "answer": 70}).answer == "70"
+    assert read("aime25", {"question": "P", "answer": 70.0}).answer == "70"
     with pytest.raises(DataError, match="no closed box"):
         read("math500", {"problem": "P", "solution": "\\boxed{3"})
     for answer in ("1000", "-1", "4.5", "x"):
@@ -158,7 +159,9 @@ def test_columns_by_name() -> None:
     assert (chosen.kind, chosen.answer, chosen.choices) == (Kind.CHOICE, "B", ("bank", "mall"))
 
 
-@pytest.mark.parametrize("raw", [None, "AB", 5, [], ["one"], [1, 2], {"label": ["A"], "text": ["x", "y"]}, ["x"] * 27])
+@pytest.mark.parametrize(
+    "raw", [None, "AB", 5, [], ["one"], [1, [2]], {"label": ["A"], "text": ["x", "y"]}, ["x"] * 27]
+)
 def test_choices_in_no_known_form(raw: object) -> None:
     with pytest.raises(DataError, match="choices in no known form"):
         read_choices(raw)

@@ -11,15 +11,15 @@ import gc
 import logging
 import queue
 import threading
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from start_agent.config import Runtime
+from start_agent.config import Runtime, coerce
 from start_agent.engines.base import KV_CACHE, REVISION, THREADS, Engine, Turn, TurnRequest
 from start_agent.errors import EngineError, InputError, MissingExtraError
 from start_agent.tokenizer import Tokenizer, first_line
@@ -74,8 +74,8 @@ class TransformersEngine(Engine):
 
     name = "transformers"
 
-    def __init__(self, model: str, options: TransformersOptions | None = None) -> None:
-        self.model, self.options = model, options or TransformersOptions()
+    def __init__(self, model: str, options: TransformersOptions | Mapping[str, Any] | None = None) -> None:
+        self.model, self.options = model, coerce(TransformersOptions, options)
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None

@@ -1,0 +1,7 @@
+"""A model behind a running server that takes and gives token ids: vLLM, SGLang or llama.cpp."""
+
+from start_agent.engines.http.client import API_KEY
+from start_agent.engines.http.engine import HTTPEngine
+from start_agent.engines.http.options import HTTPOptions
+
+__all__ = ["API_KEY", "HTTPEngine", "HTTPOptions"]

@@ -9,7 +9,7 @@ import argparse
 import difflib
 import json
 import types
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
@@ -84,11 +84,9 @@ def read_yaml(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
+        content = load_yaml(path)
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from error
     if content is None:
         return {}
     if not isinstance(content, dict):
@@ -100,6 +98,29 @@ def read_yaml(path: Path | None) -> dict[str, Any]:
             raise ConfigError(f"{path}: the option {name!r} is there twice: remove one")
         values[name] = value
     return values
+
+
+def load_yaml(path: Path) -> Any:
+    """What a YAML file holds.
+
+    Raises:
+        ConfigError: it is no YAML, or has a key twice; names the line.
+        OSError: it cannot be read.
+    """
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is no valid YAML: it is not UTF-8 text") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is no valid YAML: {_yaml_fault(error)}") from error
+
+
+def _yaml_fault(error: yaml.YAMLError) -> str:
+    """What PyYAML says in several lines, in one, with its line numbers."""
+    if not isinstance(error, yaml.MarkedYAMLError):
+        return " ".join(str(error).split())
+    parts = [(error.context, error.context_mark), (error.problem, error.problem_mark)]
+    return ", ".join(f"{text} in line {mark.line + 1}" if mark else text for text, mark in parts if text)
 
 
 _MERGE = "tag:yaml.org,2002:merge"  # "<<", which may stand several times
@@ -126,9 +147,14 @@ def refuse_unknown(keys: Mapping[str, Any], models: Sequence[type[BaseModel]], s
     known = {name for model in models for name in model.model_fields}
     unknown = sorted(set(keys) - known)
     if unknown:
-        close = difflib.get_close_matches(unknown[0], known, n=3)
-        hint = f"did you mean {' or '.join(map(repr, close))}?" if close else "see --help for the options"
+        hint = did_you_mean(unknown[0], known) or "see --help for the options"
         raise ConfigError(f"{source}: unknown option {unknown[0]!r}: {hint}")
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A question that names the known words that are spelled nearly so; empty where there are none."""
+    close = difflib.get_close_matches(word, list(known), n=3)
+    return f"did you mean {' or '.join(map(repr, close))}?" if close else ""
 
 
 def build(model: type[Model], *layers: Mapping[str, Any]) -> Model:

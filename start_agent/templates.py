@@ -23,9 +23,12 @@ def _json_object(value: object) -> object:
     if not isinstance(value, str):
         return value
     try:
-        return json.loads(value)
-    except ValueError as error:
-        raise ValueError("expected a JSON object, as in '{\"enable_thinking\": true}'") from error
+        found = json.loads(value)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise ValueError("expected a JSON object, as in '{\"enable_thinking\": true}'")
+    return found
 
 
 class ChatOptions(BaseModel):
@@ -101,17 +104,20 @@ def with_options(renderer: Callable[[list[Message]], str] | None, options: ChatO
         if options.chat_template or options.chat_template_kwargs:
             raise ConfigError("--chat-template and its variables need a tokenizer with a Jinja template")
         return renderer
-    source = renderer.source if options.chat_template is None else _read(options.chat_template)
+    source = renderer.source if options.chat_template is None else read_template(options.chat_template)
     if not source:
         return None
     return replace(renderer, source=source, day=options.chat_template_date).given(**options.chat_template_kwargs)
 
 
-def _read(path: Path) -> str:
+def read_template(path: Path) -> str:
+    """The source of a user's template. Raises ``ConfigError``, ``PromptError``."""
     try:
         source = path.expanduser().read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the chat template {path}: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"cannot read the chat template {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"the chat template {path} is not UTF-8 text") from error
     if not source.strip():
         raise PromptError(f"the chat template {path} is empty")
     return source

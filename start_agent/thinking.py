@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from start_agent.config import load_yaml
 from start_agent.errors import ConfigError, PromptError
 
 SWITCHES = ("enable_thinking", "thinking", "thinking_mode", "reasoning")
@@ -44,9 +45,9 @@ class Family(BaseModel):
 def read_families(path: Path) -> tuple[Family, ...]:
     """The families of a user's file. Raises ``ConfigError``."""
     try:
-        return _families(yaml.safe_load(path.expanduser().read_text(encoding="utf-8")), path)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"cannot read the think markers {path}: {' '.join(str(error).split())}") from error
+        return _families(load_yaml(path.expanduser()), path)
+    except OSError as error:
+        raise ConfigError(f"cannot read the think markers {path}: {error.strerror}") from error
 
 
 @cache
@@ -101,6 +102,8 @@ def find_family(
 
 
 def _families(content: Any, source: object) -> tuple[Family, ...]:
+    if not isinstance(content, list):
+        raise ConfigError(f"{source}: expected a list of families, each with name, start and ends")
     try:
         return TypeAdapter(tuple[Family, ...]).validate_python(content)
     except ValidationError as error:

@@ -117,7 +117,8 @@ async def _batch(arguments: argparse.Namespace) -> int:
             )
         tally = Tally()
         try:
-            if not directory.done or await asyncio.to_thread(anything_owed, stream(data), directory, options.samples):
+            # Before a model is loaded in vain: the first problem is read, and all of them where none is missing.
+            if await asyncio.to_thread(anything_owed, stream(data), directory, options.samples):
                 tally = await _solve_owed(arguments, kind, data, options, directory, config.of_type(RayOptions, groups))
             elif not directory.recovered:
                 print(f"nothing is owed: {path} has {len(directory.done)} records", file=sys.stderr)

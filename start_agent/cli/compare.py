@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     comparison = compare(arguments.runs)
     if arguments.json:
-        print(json.dumps(asdict(comparison), ensure_ascii=False))
+        print(json.dumps(asdict(comparison)))
         return 0
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     for table in comparison_tables(comparison):

@@ -63,7 +63,7 @@ async def _solve(arguments: argparse.Namespace) -> int:
                     if isinstance(event, TraceFinished):
                         trace = event.trace
         if arguments.json:
-            print(json.dumps(trace.to_json(solver.engine.tokenizer.decode), ensure_ascii=False))
+            print(json.dumps(trace.to_json(solver.engine.tokenizer.decode)))
     if arguments.quiet:
         print(trace.answer or "")
     return 0
@@ -77,13 +77,24 @@ def _question(arguments: argparse.Namespace) -> str:
             raise InputError("give the question as an argument or with --file, not both")
         try:
             given = arguments.file.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"cannot read the question from {arguments.file}: {error}") from error
+        except OSError as error:
+            raise InputError(f"cannot read the question from {arguments.file}: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise InputError(f"{arguments.file} is not UTF-8 text: save it as UTF-8") from error
     elif given is None or given == "-":
-        if given is None and sys.stdin.isatty():
+        if sys.stdin is None or (given is None and sys.stdin.isatty()):
             raise InputError('no question: try  start-agent solve "What is 48613 * 7957?"')
-        given = sys.stdin.read()
+        given = _standard_input()
     assert given is not None
     if not given.strip():
         raise PromptError("the question is empty")
+    if any("\ud800" <= char <= "\udfff" for char in given):  # by which Python stands for bytes that are no text
+        raise InputError("the question is not UTF-8 text")
     return given
+
+
+def _standard_input() -> str:
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise InputError("the question is not UTF-8 text") from error

@@ -23,7 +23,8 @@ from start_agent.engines import factory
 from start_agent.engines.base import Sampling, SamplingOptions
 from start_agent.models import read_configs, resolve
 from start_agent.pocket import EMBEDDED
-from start_agent.templates import ChatOptions
+from start_agent.templates import ChatOptions, read_template
+from start_agent.thinking import read_families
 
 
 class SolveOptions(ChatOptions):
@@ -133,6 +134,10 @@ async def open_solver(
     engine_options = _engine_options(groups)
     choice = resolve(options.model, revision_of(groups))
     hints = HintLibrary.load(*options.hint_files)
+    if options.chat_template is not None:  # read before a model is loaded in vain
+        read_template(options.chat_template)
+    if options.think_markers is not None:
+        read_families(options.think_markers)
     engine = factory.make(choice.location, engine_options)
     if options.model in EMBEDDED or not sys.stderr.isatty():
         _hide_progress_bars()

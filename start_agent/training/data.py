@@ -84,7 +84,7 @@ def write_data(
         max_length: tokens of the longest row that is kept.
 
     Raises:
-        DataError: no row is left, or the folder cannot be written.
+        DataError: no row is left, the folder holds something else, or it cannot be written.
     """
     refused: Counter[str] = Counter()
     hint_loss: Counter[str] = Counter()
@@ -92,6 +92,8 @@ def write_data(
     beside = path / (ROWS + ".new")
     try:
         path.mkdir(parents=True, exist_ok=True)
+        if (path / RECORDS).exists() or ((path / CARD).exists() and not (path / ROWS).exists()):
+            raise DataError(f"{path} holds something else already, which would be overwritten: name a new folder")
         sources = source_digests(selection.runs)
         places: list[tuple[str, int, int]] = []  # the row's rank, where it is in the file, its length
         with beside.open("ab+") as file:
@@ -167,7 +169,11 @@ def read_data(path: Path, config: Mapping[str, Any] | None = None) -> DataSet | 
         found = DataSet(**content)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except NotADirectoryError:
+        raise DataError(f"{path} is a file, or lies below one: name a data folder") from None
+    except OSError as error:
+        raise DataError(f"cannot read {path / MANIFEST}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"cannot read {path / MANIFEST}: {error}") from error
     if config is not None and (different := differences(found.config, json.loads(json.dumps(config)))):
         raise DataError(f"{path} holds data of another configuration: {'; '.join(different[:8])}. Name another folder")

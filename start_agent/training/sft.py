@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from start_agent.training.callbacks import Listener
 
 FOLDER = "training"
-_RUN, _REPORT = "run.json", "report.json"
+_RUN, _REPORT, _CARD = "run.json", "report.json", "README.md"
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +149,7 @@ def train(
         with saving.writing("the curve, the card and the model", output_dir):
             write_curve(outcome.curve, outcome.evaluations, work)
             card = model_card(run, report, versions(), source or {})
-            (output_dir / "README.md").write_text(card, encoding="utf-8")
+            (output_dir / _CARD).write_text(card, encoding="utf-8")
             saving.install(outcome.weights, base, output_dir)
             write_whole(work / _REPORT, asdict(report))
             checkpoints.remove(work)
@@ -195,8 +195,11 @@ def _agree(work: Path, run: dict[str, Any]) -> None:
         return
     path = work / _RUN
     if not path.exists():
-        if (work.parent / MODEL_CONFIG).exists():
-            raise RunDirectoryError(f"{work.parent} holds a model already: name another --output-dir")
+        taken = [name for name in (MODEL_CONFIG, _CARD) if (work.parent / name).exists()]
+        if taken:
+            raise RunDirectoryError(
+                f"{work.parent} holds a {taken[0]} already, which would be overwritten: name another --output-dir"
+            )
         write_whole(path, {"run": run, "versions": versions()})
         return
     try:

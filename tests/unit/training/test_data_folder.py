@@ -94,6 +94,16 @@ def test_what_a_killed_writer_left_is_written_over(folder: Path, selection: Sele
     assert list(read_rows(path)) == list(read_rows(folder))
 
 
+@pytest.mark.parametrize("name", ["README.md", "records.jsonl"])
+def test_a_folder_with_something_else_in_it_is_left_alone(name: str, selection: Selection, tmp_path: Path) -> None:
+    path = tmp_path / "project"
+    path.mkdir()
+    (path / name).write_text("mine\n")
+    with pytest.raises(DataError, match="overwritten"):
+        write_data(path, selection, LossPolicy(), config={})
+    assert [(file.name, file.read_text()) for file in path.iterdir()] == [(name, "mine\n")]
+
+
 def test_two_writers_do_not_meet(tmp_path: Path, selection: Selection, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "data"
     other: list[str] = []

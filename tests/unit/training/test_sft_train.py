@@ -208,8 +208,11 @@ def test_another_run_in_the_folder_is_refused_with_the_difference(
 
 def test_a_model_that_no_run_made_is_not_overwritten(base: Path, tmp_path: Path) -> None:
     shutil.copytree(base, tmp_path / "model")
-    with pytest.raises(RunDirectoryError, match="holds a model already"):
+    with pytest.raises(RunDirectoryError, match=r"config\.json"):
         train(str(base), ROWS, options(), tmp_path / "model")
+    (tmp_path / "README.md").write_text("mine")
+    with pytest.raises(RunDirectoryError, match=r"README\.md"):
+        train(str(base), ROWS, options(), tmp_path)
 
 
 def test_a_start_that_came_to_nothing_binds_nobody(base: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from start_agent.engines import factory
 from start_agent.engines.http import HTTPEngine
+from start_agent.engines.http.client import address
 from start_agent.engines.transformers import TransformersEngine
 from start_agent.engines.vllm import VLLMEngine
 from start_agent.errors import ConfigError
@@ -22,11 +23,11 @@ def test_options_reach_the_engine_later_layers_first() -> None:
     assert engine.options.max_batch == 4
 
 
-@pytest.mark.parametrize(("url", "whole"), [("http://h:1", "http://h:1/v1"), ("http://h:1/v1/", "http://h:1/v1")])
-def test_an_address_may_end_in_v1(url: str, whole: str) -> None:
+@pytest.mark.parametrize("url", ["http://h:1", "http://h:1/", "http://h:1/v1", "http://h:1/v1/"])
+def test_an_address_may_end_in_v1(url: str) -> None:
     engine = factory.create("http", "m", {"base_url": url})
     assert isinstance(engine, HTTPEngine)
-    assert engine.base_url == whole
+    assert address(engine.base_url) == "http://h:1"
 
 
 def test_another_engines_option_is_refused() -> None:

@@ -2,7 +2,7 @@
 
 A question goes in, a trace comes out::
 
-    async with TransformersEngine(str(weights_path())) as engine, Sandbox() as box:
+    async with TransformersEngine("pocket") as engine, Sandbox() as box:
         trace = await Solver(engine, box).solve("What is 48613 * 7957?")
 
 Importing this package imports neither torch nor an engine: its names are loaded when they are first used.

@@ -68,8 +68,8 @@ def last_code_block(text: str) -> str | None:
 
     It is the last block of Python. Blocks without a language count where none is tagged as Python, of these the last
     that holds statements; a block that nothing closes counts where no other does. Passed over where there is another:
-    sessions of the interpreter (``>>>``), outputs, and a block that merely uses, tests or quotes an earlier one. A last
-    block that needs names of earlier ones and defines more, or without which no block reads the input and does
+    sessions (``>>>``), commands (``!pip``), outputs, and a block that merely uses, tests or quotes an earlier one. A
+    last block that needs names of earlier ones and defines more, or without which no block reads the input and does
     something, is a part of the same program.
     """
     found = [block for block in blocks(text) if not block.language or is_one_of(block.language, _PYTHON)]
@@ -84,12 +84,19 @@ def last_code_block(text: str) -> str | None:
 
 
 def _program(codes: Sequence[str]) -> str:
-    """The last of some blocks that is no mere use of an earlier one, with the earlier ones that it needs."""
+    """The last of some blocks that is no mere use of earlier ones, with the earlier ones that it needs."""
     codes = codes[-_MOST_BLOCKS:]
     given = [_given(code) for code in codes]
     at = len(codes) - 1
-    while (before := _giving(_globals(codes[at]), given[:at])) is not None and _uses(codes[at], codes[before]):
+    while (before := _giving(_globals(codes[at]), given[:at])) is not None:
+        if not _uses(codes[at], _joined(codes, given, before)):
+            break
         at = before
+    return _joined(codes, given, at)
+
+
+def _joined(codes: Sequence[str], given: Sequence[frozenset[str]], at: int) -> str:
+    """A block behind the earlier ones that it needs."""
     parts, needed = [codes[at]], _globals(codes[at])
     while (before := _giving(needed, given[:at])) is not None:
         at = before
@@ -104,7 +111,7 @@ def _giving(needed: frozenset[str], given: Sequence[frozenset[str]]) -> int | No
 
 
 def _uses(code: str, before: str) -> bool:
-    """Whether a block merely uses, tests or quotes the one before it, which is the program."""
+    """Whether a block merely uses, tests or quotes what is before it, which is the program."""
     if any(not name.lower().startswith("test") for name in _definitions(code)):
         return False
     if _acts(before):
@@ -145,8 +152,8 @@ def _parsed(code: str) -> ast.Module | None:
 
 
 def _is_program(code: str) -> bool:
-    """Whether a block may be a program: it has a statement that is no bare value, and is no session."""
-    if not code.strip() or code.lstrip().startswith(">>>"):
+    """Whether a block may be a program: it has a statement that is no bare value, and is no session or command."""
+    if not code.strip() or code.lstrip().startswith((">>>", "!", "%", "$")):
         return False
     tree = _parsed(code)  # one that is wrong is a program all the same
     return tree is None or any(

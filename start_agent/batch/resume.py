@@ -7,7 +7,7 @@ What decides a record must be the same. How a run is carried out (``config.Runti
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -44,7 +44,9 @@ class ResumeRules:
         """What keeps a run from going on: an entry for each option, as ``differences`` gives it; empty if nothing."""
         old, new = dict(stored), dict(now)
         if sorted(_files(stored).values()) == sorted(_files(now).values()):
-            old, new = _by_content(stored), _by_content(now)
+            new = _named_as(stored, now, _files(stored), _files(now))
+            for config in (old, new):
+                config.pop("files", None)
         for title, group in old.items():
             if isinstance(group, dict) and isinstance(new.get(title), dict):
                 old[title] = self._brought_up(title, group, new[title])
@@ -87,19 +89,18 @@ def _files(config: Mapping[str, Any]) -> Mapping[str, str]:
     return files if isinstance(files, Mapping) else {}
 
 
-def _by_content(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration with digests in place of paths: a file that was moved is the same."""
-    digests = _files(config)
+def _named_as(old: Any, new: Any, there: Mapping[str, str], here: Mapping[str, str]) -> Any:
+    """A configuration with the names that another one has for files of the same content."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        return {name: _named_as(old.get(name), value, there, here) for name, value in new.items()}
+    if isinstance(old, list | tuple) and isinstance(new, list | tuple) and len(old) == len(new):
+        return [_named_as(one, other, there, here) for one, other in zip(old, new, strict=True)]
+    if isinstance(old, str) and isinstance(new, str) and (held := _held(old, there)):
+        return old if held == _held(new, here) else new
+    return new
 
-    def content(value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return {name: content(item) for name, item in value.items()}
-        if isinstance(value, Sequence) and not isinstance(value, str):
-            return [content(item) for item in value]
-        if isinstance(value, str) and value:
-            below = value.rstrip("/") + "/"
-            held = sorted(digest for path, digest in digests.items() if path == value or path.startswith(below))
-            return ", ".join(held) or value
-        return value
 
-    return {name: content(value) for name, value in config.items() if name != "files"}
+def _held(path: str, digests: Mapping[str, str]) -> list[str]:
+    """The digests of the file or of the files in the folder of a name."""
+    below = path.rstrip("/") + "/"
+    return sorted(digest for file, digest in digests.items() if file == path or file.startswith(below))

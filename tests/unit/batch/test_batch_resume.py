@@ -88,6 +88,15 @@ def test_a_file_may_lie_elsewhere_but_not_change() -> None:
     assert RULES.differences(folder, other)
 
 
+def test_a_name_of_something_else_may_be_that_of_a_file() -> None:
+    """The pocket model, by its folder or its name, on the problems called pocket."""
+    folder = {"model": {"model": "m"}, "data": {"task": "pocket"}, "files": {"m": "1"}}
+    named = {"model": {"model": "pocket"}, "data": {"task": "pocket"}, "files": {"pocket": "1"}}
+    assert RULES.differences(folder, named) == RULES.differences(named, folder) == []
+    other = {"model": {"model": "pocket"}, "data": {"task": "m"}, "files": {"pocket": "1"}}
+    assert RULES.differences(folder, other) == ['data.task: "pocket" there, "m" now']
+
+
 def test_two_files_may_not_change_places() -> None:
     one = {"model": {"hint_files": ["a", "b"]}, "files": {"a": "1", "b": "2"}}
     other = {"model": {"hint_files": ["b", "a"]}, "files": {"a": "1", "b": "2"}}

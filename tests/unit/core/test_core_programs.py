@@ -84,7 +84,14 @@ def fenced(code: str, info: str = "python", fence: str = "```") -> str:
             SOLVE + "\nsolve()\n",
         ),
         (fenced(f"import sys\n{MAIN}") + "Shorter:\n" + fenced("print(int(sys.stdin.read()) * 2)\n"), LINE),
+        *((fenced(SOLUTION) + fenced(command), SOLUTION) for command in ("!pip install x\n", "%timeit f\n", "$ ls\n")),
         # one program in several blocks
+        (
+            fenced("def read():\n    return int(input())\n")
+            + fenced("def main():\n    print(read())\n")
+            + fenced("main()\n"),
+            "def read():\n    return int(input())\n\ndef main():\n    print(read())\n\nmain()\n",
+        ),
         (fenced(SOLVE) + fenced("solve()\n"), f"{SOLVE}\nsolve()\n"),
         (
             fenced(SOLVE) + fenced("if __name__ == '__main__':\n    solve()\n"),

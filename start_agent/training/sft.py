@@ -27,6 +27,7 @@ from start_agent.batch.store import take_lock, write_whole
 from start_agent.config import deciding
 from start_agent.digests import MODEL_CONFIG, model_digest
 from start_agent.errors import DataError, MissingExtraError, RunDirectoryError
+from start_agent.models import local_folder
 from start_agent.training import checkpoints, saving
 from start_agent.training.curves import write_curve
 from start_agent.training.guards import RowsFacts, check_rows
@@ -142,7 +143,8 @@ def train(
             return replace(TrainReport(**json.loads((work / _REPORT).read_bytes())), already_done=True)
         if begin is not None:
             begin(facts)
-        outcome = trainer.run(base, rows, options, output_dir, work, name=model, held_back=held_back, listener=listener)
+        name = model if local_folder(model) is None else str(base.absolute())  # adapters are to find it from anywhere
+        outcome = trainer.run(base, rows, options, output_dir, work, name=name, held_back=held_back, listener=listener)
         report = _report(output_dir, facts, len(held_back), outcome)
         if not main_process():
             return report

@@ -85,6 +85,7 @@ class RowsTrainer(SFTTrainer):  # type: ignore[misc]  # untyped
 
     def __init__(self, options: SftOptions, **given: Any) -> None:
         self.options = options
+        self.base_name = ""
         super().__init__(**given)
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
@@ -171,8 +172,7 @@ def run(
     disable_progress_bars()
     try:
         trainer = _trainer(base, rows, options, work)
-        if options.lora_rank is not None:  # else it is a path of this machine, in a file that others will load
-            trainer.model.peft_config["default"].base_model_name_or_path = name or str(base)
+        trainer.base_name = name or str(base)
         trainer.add_callback(LossReport(trainer, options, listener))
         if held_back:
             trainer.add_callback(Evaluations(trainer, held_back, options.eval_steps, listener))
@@ -285,12 +285,25 @@ def _weights(trainer: RowsTrainer, base: Path, work: Path) -> Path:
             if trainer.options.lora_rank is None:
                 model.to(getattr(torch, saving.dtype(base))).save_pretrained(folder)
             elif trainer.options.merge_adapters:
-                model.save_pretrained(work / "adapter")
+                _save_adapters(model, work / "adapter", trainer.base_name)
                 model.merge_and_unload().to(getattr(torch, saving.dtype(base))).save_pretrained(folder)
             else:
-                model.save_pretrained(folder)
+                _save_adapters(model, folder, trainer.base_name)
         trainer.accelerator.wait_for_everyone()
     return folder
+
+
+def _save_adapters(model: Any, folder: Path, base: str) -> None:
+    """Save adapters alone, which name their base as others will load it.
+
+    The vocabulary is the base's; left to itself PEFT would look for the base's on the hub, to see whether it is.
+    """
+    config = model.peft_config["default"]
+    loaded_from, config.base_model_name_or_path = config.base_model_name_or_path, base
+    try:
+        model.save_pretrained(folder, save_embedding_layers=False)
+    finally:
+        config.base_model_name_or_path = loaded_from  # checkpoints find it on this machine
 
 
 def _keep_epoch(trainer: RowsTrainer, base: Path, output: Path, work: Path, epoch: int) -> None:
@@ -305,7 +318,7 @@ def _keep_epoch(trainer: RowsTrainer, base: Path, output: Path, work: Path, epoc
                 kind = getattr(torch, saving.dtype(base))
                 model.save_pretrained(folder, state_dict={k: v.to(kind) for k, v in model.state_dict().items()})
             else:
-                model.save_pretrained(folder)
+                _save_adapters(model, folder, trainer.base_name)
         trainer.accelerator.wait_for_everyone()
         if trainer.is_world_process_zero():
             kept.mkdir(exist_ok=True)

@@ -147,6 +147,12 @@ def test_adapters_may_be_kept_apart(base: Path, tmp_path: Path) -> None:
     assert "LoRA adapters" in (tmp_path / "apart" / "README.md").read_text()
 
 
+def test_adapters_name_a_base_that_everybody_can_load(tmp_path: Path) -> None:
+    train("pocket", ROWS, options(lora_rank=2, merge_adapters=False, max_steps=1), tmp_path)
+    named = json.loads((tmp_path / "adapter_config.json").read_text())["base_model_name_or_path"]
+    assert named == str(weights_path())
+
+
 def test_there_are_no_adapters_to_keep_apart_without_a_rank() -> None:
     with pytest.raises(ValueError, match="merge_adapters"):
         options(merge_adapters=False)

@@ -123,7 +123,9 @@ class Shell(ZMQInteractiveShell):
     def showtraceback(self, exc_tuple: Any = None, *args: Any, **kwargs: Any) -> None:
         """Keep a compact traceback for the reply instead of printing one."""
         kind, error, trace = exc_tuple or sys.exc_info()
-        assert kind is not None and error is not None
+        if kind is None or error is None:  # `%tb`
+            self.failure = ("error", "UsageError: no traceback is kept")
+            return
         outcome = "error"
         if issubclass(kind, MemoryError):
             outcome = "memory"

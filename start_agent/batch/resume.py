@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Self
 
 from pydantic import BaseModel
@@ -102,5 +103,5 @@ def _named_as(old: Any, new: Any, there: Mapping[str, str], here: Mapping[str, s
 
 def _held(path: str, digests: Mapping[str, str]) -> list[str]:
     """The digests of the file or of the files in the folder of a name."""
-    below = path.rstrip("/") + "/"
-    return sorted(digest for file, digest in digests.items() if file == path or file.startswith(below))
+    whole = str(Path(path))  # as the names of files are, without "./" and a slash at the end
+    return sorted(digest for file, digest in digests.items() if file == whole or file.startswith(f"{whole}/"))

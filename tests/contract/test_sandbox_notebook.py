@@ -116,6 +116,7 @@ async def test_errors_show_what_they_came_from(box: Sandbox) -> None:
     (library,) = await run(box, "import importlib.metadata\nimportlib.metadata.version('no such package')")
     assert library.count("Traceback") == 1
     assert (await run(box, "breakpoint()"))[0].endswith("BdbQuit")
+    assert await run(box, "%tb") == ["UsageError: no traceback is kept"]
 
 
 async def test_commands_find_the_python_of_the_cells(box: Sandbox) -> None:

@@ -84,6 +84,7 @@ def test_a_file_may_lie_elsewhere_but_not_change() -> None:
     folder = {"data": {"data": "set"}, "files": {"set/a": "1", "set/b": "2"}}
     moved = {"data": {"data": "/s/"}, "files": {"/s/a": "1", "/s/b": "2"}}
     assert RULES.differences(folder, moved) == []
+    assert RULES.differences(folder, folder | {"data": {"data": "./set/"}}) == []
     other = {"data": {"data": "/s/a"}, "files": {"/s/a": "1", "/s/b": "2"}}
     assert RULES.differences(folder, other)
 

@@ -284,8 +284,8 @@ class Controller:
         else:
             return None
         answer = text[: len(text) - end].decode("utf-8", errors="replace")
-        boxed = last_boxed(answer)
-        return last_code_block(answer) if boxed is None and self.settings.domain is Domain.CODE else boxed
+        code = last_code_block(answer) if self.settings.domain is Domain.CODE else None
+        return last_boxed(answer) if code is None else code  # a program may print boxes, and words about it hold some
 
     def _draw_connective(self) -> int | None:
         """How many connectives to pass over before the next hint; None for all of them."""

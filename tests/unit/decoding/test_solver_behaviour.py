@@ -375,6 +375,22 @@ async def test_the_answer_is_the_last_closed_box_after_thinking(said: str, answe
     assert trace.outcome is (TraceOutcome.NO_ANSWER if answer is None else TraceOutcome.ANSWERED)
 
 
+@pytest.mark.parametrize(
+    ("said", "answer"),
+    [
+        ("```python\nprint(1)\n```\nIt takes $\\boxed{O(1)}$.", "print(1)\n"),
+        ("```python\nprint(r'\\boxed{%s}')\n```", "print(r'\\boxed{%s}')\n"),
+        ("\\boxed{\n```python\nprint(1)\n```\n}", "print(1)\n"),
+        ("It is \\boxed{5}.", "5"),
+        ("Nothing.", None),
+    ],
+)
+async def test_the_answer_to_a_code_task_is_the_program(said: str, answer: str | None) -> None:
+    """A box counts where there is no program."""
+    trace = await solve([f"So.\n</think>\n{said}"], **BARE, domain="code", template="stdin")
+    assert trace.answer == answer
+
+
 async def test_events_tell_the_trace_as_it_grows() -> None:
     engine = ScriptedEngine(["Hm é.\n```python\nprint(1)\n```", "So.</think>\n\n\\boxed{1}"])
     async with FakeSandbox({"print(1)": "1"}) as box:

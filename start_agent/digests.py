@@ -7,6 +7,7 @@ from pathlib import Path
 
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin")
 MODEL_CONFIG = "config.json"
+ADAPTERS = "adapter_config.json"
 
 _SAMPLE = 1 << 20  # bytes of each end of a file of weights that a model's digest covers
 

@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from start_agent.digests import MODEL_CONFIG, model_digest
+from start_agent.digests import ADAPTERS, MODEL_CONFIG, model_digest
 from start_agent.errors import MissingExtraError, ModelError
 from start_agent.gguf import is_gguf
 from start_agent.pocket import EMBEDDED, weights_path
@@ -108,7 +108,9 @@ def find(name: str, revision: str | None = None) -> str:
         ModelError: there is no such model here, and the hub does not know it or cannot be asked.
     """
     location = locate(name)
-    if Path(location).exists():
+    if name.strip() and Path(location).exists():
+        if Path(location).is_file() and not is_gguf(location):
+            raise ModelError(f"{name!r} is a file, and no GGUF file: name the model's folder")
         return location
     if name.startswith((".", "/", "~")) or is_gguf(name) or name.count("/") > 1 or not name.strip():
         kind = "file" if is_gguf(name) else "folder"
@@ -123,13 +125,16 @@ def local_folder(name: str) -> Path | None:
     """Where the model is on this machine; None of a name that only the hub or a server can know.
 
     Raises:
-        ModelError: a folder that is no model's.
+        ModelError: a folder that is no model's, or one of adapters without their base.
     """
     path = weights_path(name) if name in EMBEDDED else Path(name).expanduser()
-    if not path.is_dir():
+    if not name.strip() or not path.is_dir():
         return None
     if not (path / MODEL_CONFIG).is_file():
         raise ModelError(f"{name!r} is a folder without a {MODEL_CONFIG}: not a model")
+    weights = [*path.glob("*.safetensors"), *path.glob("*.bin")]
+    if (path / ADAPTERS).is_file() and all(file.name.startswith("adapter_") for file in weights):
+        raise ModelError(f"{name!r} holds adapters alone: merge them into their base first (PEFT's merge_and_unload)")
     return path
 
 

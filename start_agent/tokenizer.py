@@ -78,7 +78,7 @@ class Tokenizer:
         place, arguments = pretrained(location, revision)
         try:
             loaded = AutoTokenizer.from_pretrained(place, **arguments)
-        except (OSError, ValueError) as error:
+        except Exception as error:  # damaged files: tokenizers raises Exception itself, readers whatever they meet
             raise ModelError(f"cannot load the tokenizer of {model!r}: {first_line(error)}") from error
         if not getattr(loaded, "is_fast", False):
             raise ModelError(f"the tokenizer of {model!r} has no fast form (tokenizer.json)")

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
 
-from start_agent.digests import MODEL_CONFIG
+from start_agent.digests import ADAPTERS, MODEL_CONFIG
 from start_agent.errors import ModelError, TrainingError
 from start_agent.gguf import is_gguf
 from start_agent.models import resolve
@@ -31,7 +31,6 @@ _TAKEN_OVER = (
     PROMPTING,
 )
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
-_ADAPTERS = "adapter_config.json"
 
 
 def base_folder(model: str) -> Path:
@@ -89,7 +88,7 @@ def install(weights: Path, base: Path, output: Path) -> None:
         TrainingError: it cannot be written.
     """
     with writing("the model", output):
-        for path in _matching(weights, (*_WEIGHTS, _ADAPTERS)):
+        for path in _matching(weights, (*_WEIGHTS, ADAPTERS)):
             path.chmod(0o644)  # safetensors writes for its owner alone
             path.replace(output / path.name)
         for path in _matching(base, _TAKEN_OVER):

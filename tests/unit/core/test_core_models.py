@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from start_agent.engines.base import Sampling
 from start_agent.errors import ModelError
 from start_agent.models import find, instruction_for, local_digests, resolve
-from start_agent.pocket import EMBEDDED
+from start_agent.pocket import EMBEDDED, weights_path
 from start_agent.prompts import BOXED_INSTRUCTION
 from start_agent.tokenizer import Tokenizer
 
@@ -42,6 +43,40 @@ def test_no_model(tmp_path: Path) -> None:
         resolve(str(tmp_path))
     with pytest.raises(ModelError, match="there is no folder"):
         resolve(str(tmp_path / "none"))
+
+
+@pytest.mark.parametrize("name", ["", " ", "notes.txt", "adapters"])
+def test_what_is_here_and_no_model(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.json").write_text("{}")  # so that the folder itself might be taken for one
+    (tmp_path / "notes.txt").write_text("{}")
+    (tmp_path / "adapters").mkdir()
+    for file in ("config.json", "adapter_config.json", "adapter_model.safetensors"):
+        (tmp_path / "adapters" / file).touch()
+    with pytest.raises(ModelError, match=r"folder|adapters"):
+        resolve(name)
+
+
+@pytest.mark.parametrize("file", ["tokenizer.json", "model.safetensors", "config.json"])
+async def test_a_damaged_file_is_one_line(file: str, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    from start_agent.engines.transformers import TransformersEngine
+
+    folder = tmp_path / "model"
+    shutil.copytree(weights_path(), folder)
+    whole = (folder / file).read_bytes()
+    (folder / file).write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ModelError) as caught:
+        async with TransformersEngine(str(folder)):
+            pass
+    assert "\n" not in str(caught.value)
+
+
+async def test_a_damaged_gguf_file_is_one_line(tmp_path: Path) -> None:
+    pytest.importorskip("gguf")
+    (tmp_path / "torn.gguf").write_bytes(b"GGUF\x03\0\0")
+    with pytest.raises(ModelError):
+        Tokenizer.from_pretrained(str(tmp_path / "torn.gguf"))
 
 
 def test_the_digest_of_a_folder_is_that_of_its_content(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def blocks(text: str) -> list[Block]:
     return found
 
 
-def last_code_block(text: str) -> str | None:
+def last_code_block(text: str, function: str = "") -> str | None:
     """The program of a final text; None where there is no block of Python.
 
     It is the last block of Python. Blocks without a language count where none is tagged as Python, of these the last
@@ -71,6 +71,11 @@ def last_code_block(text: str) -> str | None:
     sessions (``>>>``), commands (``!pip``), outputs, and a block that merely uses, tests or quotes an earlier one. A
     last block that needs names of earlier ones and defines more, or without which no block reads the input and does
     something, is a part of the same program.
+
+    Args:
+        text: what came after thinking.
+        function: by what name the program will be called; then it is the last block that defines it, or a class
+            ``Solution``, and what reads the input in another block is no part of it. Empty where it is run.
     """
     found = [block for block in blocks(text) if not block.language or is_one_of(block.language, _PYTHON)]
     tagged = [block for block in found if block.language]
@@ -79,15 +84,18 @@ def last_code_block(text: str) -> str | None:
         for closed in (True, False):
             codes = [block.code for block in group if block.closed is closed]
             if codes:
-                return _program([code for code in codes if _is_program(code)] or codes)
+                return _program([code for code in codes if _is_program(code)] or codes, function)
     return None
 
 
-def _program(codes: Sequence[str]) -> str:
+def _program(codes: Sequence[str], function: str) -> str:
     """The last of some blocks that is no mere use of earlier ones, with the earlier ones that it needs."""
     codes = codes[-_MOST_BLOCKS:]
     given = [_given(code) for code in codes]
     at = len(codes) - 1
+    if function:
+        at = next((n for n in range(at, -1, -1) if {function, "Solution"} & _definitions(codes[n])), at)
+        return _joined(codes, given, at)
     while (before := _giving(_globals(codes[at]), given[:at])) is not None:
         if not _uses(codes[at], _joined(codes, given, before)):
             break
@@ -217,5 +225,6 @@ def _globals(code: str) -> frozenset[str]:
     nodes = list(ast.walk(tree))
     read = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
     stored = {node.id for node in nodes if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)}
-    named = {node.name for node in nodes if isinstance(node, _DEFINITION)}
+    methods = {part for node in nodes if isinstance(node, ast.ClassDef) for part in node.body}
+    named = {node.name for node in nodes if isinstance(node, _DEFINITION) and node not in methods}
     return frozenset(read - stored - named - _imported(tree) - _BUILTIN)

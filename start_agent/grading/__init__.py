@@ -59,7 +59,7 @@ async def grade(
             if decode is None:
                 raise ValueError("grading the code of a trace needs the tokenizer's decode")
             answer = final_text(answer, decode)
-        program = None if answer is None else last_code_block(answer)
+        program = None if answer is None else last_code_block(answer, problem.tests.function)
         return await grade_code(program, problem.tests, sandbox)
     text = answer.answer if isinstance(answer, Trace) else answer
     if problem.kind is Kind.CHOICE:

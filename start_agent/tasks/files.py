@@ -12,8 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy
-
 from start_agent.errors import DataError, MissingExtraError
 from start_agent.tasks.task import Row
 
@@ -157,4 +155,6 @@ def _parquet(path: Path) -> Iterator[Row]:
 
 def _shortest(number: float | None) -> float | None:
     """The double that is spelled as a number of 32 or 16 bits is: 0.1, not 0.10000000149011612."""
+    import numpy
+
     return number if number is None else float(str(numpy.float32(number)))

@@ -15,6 +15,7 @@ from tests.support.shared import shared_file
 MAIN = "n = int(input())\nprint(n * 2)\n"
 SOLUTION = "class Solution:\n    def f(self, n):\n        return n * 2\n"
 SOLVE = "def solve():\n    print(int(input()) * 2)\n"
+CALLING = "class Solution:\n    def f(self, n):\n        return f(n)\n"
 LINE = "print(int(sys.stdin.read()) * 2)\n"
 NUMPY = "import numpy as np\n\nprint(np.sum(int(input())))\n"
 FUNCTION = "def f(n):\n    return n * 2\n"
@@ -120,6 +121,21 @@ def fenced(code: str, info: str = "python", fence: str = "```") -> str:
 def test_the_program(text: str, program: str | None) -> None:
     assert last_code_block(text) == program
     assert last_code_block(f"First, some words.\n\n{text}") == program
+
+
+@pytest.mark.parametrize(
+    "behind",
+    [
+        "n = int(input())\nprint(Solution().f(n))\n",
+        "def main():\n    print(Solution().f(int(input())))\nmain()\n",
+        "class TestF(unittest.TestCase):\n    def test(self): assert Solution().f(1) == 2\nunittest.main()\n",
+        "print(sorted([3, 1]))\n",
+    ],
+)
+def test_a_program_that_is_called_has_no_driver(behind: str) -> None:
+    text = fenced(FUNCTION) + fenced(CALLING) + fenced(behind)
+    assert last_code_block(text, "f") == f"{FUNCTION}\n{CALLING}"
+    assert last_code_block(fenced(behind), "f") == behind
 
 
 def test_inputs_that_failed() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import os
 import signal
 import sys
 from collections.abc import AsyncGenerator, Coroutine, Mapping
@@ -165,6 +166,7 @@ async def open_solver(
 
 def _hide_progress_bars() -> None:
     """Those of transformers: of use where a person waits for a large model, noise elsewhere."""
+    os.environ.setdefault("TQDM_DISABLE", "1")  # read by tqdm when it is imported: GGUF's bar asks nobody else
     with contextlib.suppress(ImportError):  # the engine will say what is missing
         from transformers.utils.logging import disable_progress_bar
 

@@ -44,10 +44,11 @@ def load(
 
     Raises:
         ModelError: the model cannot be loaded, or is of a kind that cannot be run.
-        ConfigError: the context is longer than the model allows, or the cache too small.
+        ConfigError: the device is not there, the context longer than the model allows, or the cache too small.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    _need(device)
     if (dtype, device) == ("auto", "cpu"):
         dtype = "float32"
     place, file = pretrained(locate(name), revision)
@@ -73,6 +74,12 @@ def load(
         raise ModelError(f"the transformers engine cannot run {name!r} ({config.model_type}): {reason}") from error
     _bound(batch, kv_cache_gib)
     return batch
+
+
+def _need(device: str) -> None:
+    missing = {"cuda": not torch.cuda.is_available(), "mps": not torch.backends.mps.is_available()}
+    if missing.get(device):
+        raise ConfigError(f"--device {device}: torch sees none on this machine; see  start-agent env")
 
 
 def _weights(

@@ -263,3 +263,13 @@ def _descendants(process_id: int) -> list[int]:
     children = Path(f"/proc/{process_id}/task/{process_id}/children").read_text().split()
     found = [int(child) for child in children]
     return found + [other for child in found for other in _descendants(child)]
+
+
+def test_a_gguf_file_shows_no_bars_where_nobody_looks(tmp_path: Path) -> None:
+    pytest.importorskip("gguf")
+    from tests.support.gguf_files import write_gguf
+
+    write_gguf(weights_path(), tmp_path / "pocket.gguf")
+    done = start_agent("solve", "--quiet", "--model", str(tmp_path / "pocket.gguf"), "--no-hints", "What is 3 + 4?")
+    assert done.returncode == 0
+    assert done.stderr.count("\n") == 1 and "dequantized" in done.stderr and "%" not in done.stderr

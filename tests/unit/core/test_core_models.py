@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from start_agent.engines.base import Sampling
-from start_agent.errors import ModelError
+from start_agent.errors import ConfigError, ModelError
 from start_agent.models import find, instruction_for, local_digests, resolve
 from start_agent.pocket import EMBEDDED, weights_path
 from start_agent.prompts import BOXED_INSTRUCTION
@@ -70,6 +70,17 @@ async def test_a_damaged_file_is_one_line(file: str, tmp_path: Path) -> None:
         async with TransformersEngine(str(folder)):
             pass
     assert "\n" not in str(caught.value)
+
+
+async def test_a_device_that_is_not_there_is_one_line() -> None:
+    torch = pytest.importorskip("torch")
+    from start_agent.engines.transformers import TransformersEngine, TransformersOptions
+
+    if torch.backends.mps.is_available():
+        pytest.skip("it is there")
+    with pytest.raises(ConfigError, match="--device"):
+        async with TransformersEngine("pocket", TransformersOptions(device="mps")):
+            pass
 
 
 async def test_a_damaged_gguf_file_is_one_line(tmp_path: Path) -> None:

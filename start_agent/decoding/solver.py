@@ -53,7 +53,8 @@ class Solver:
         chat: of the chat template and the think markers; a mapping as well.
 
     Raises:
-        ConfigError: tools are wanted without a sandbox, hints that the library does not have, or an unknown option.
+        ConfigError: the engine is not open, there are tools without a sandbox or hints that the library lacks, or an
+            option is unknown.
     """
 
     def __init__(
@@ -68,6 +69,8 @@ class Solver:
         system: str = "",
         chat: ChatOptions | Mapping[str, Any] | None = None,
     ) -> None:
+        if not hasattr(engine, "tokenizer"):
+            raise ConfigError("the engine is not open: make the solver inside its `async with`")
         self.engine, self.sandbox = engine, sandbox
         self.settings = coerce(DecodingSettings, settings)
         self._sampling_given = isinstance(sampling, Sampling)

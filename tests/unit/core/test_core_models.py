@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from start_agent.decoding.solver import Solver
 from start_agent.engines.base import Sampling
+from start_agent.engines.transformers import TransformersEngine, TransformersOptions
 from start_agent.errors import ConfigError, ModelError
 from start_agent.models import find, instruction_for, local_digests, resolve
 from start_agent.pocket import EMBEDDED, weights_path
@@ -60,8 +62,6 @@ def test_what_is_here_and_no_model(name: str, tmp_path: Path, monkeypatch: pytes
 @pytest.mark.parametrize("file", ["tokenizer.json", "model.safetensors", "config.json"])
 async def test_a_damaged_file_is_one_line(file: str, tmp_path: Path) -> None:
     pytest.importorskip("torch")
-    from start_agent.engines.transformers import TransformersEngine
-
     folder = tmp_path / "model"
     shutil.copytree(weights_path(), folder)
     whole = (folder / file).read_bytes()
@@ -72,10 +72,13 @@ async def test_a_damaged_file_is_one_line(file: str, tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_a_solver_wants_an_open_engine() -> None:
+    with pytest.raises(ConfigError, match="not open"):
+        Solver(TransformersEngine("pocket"))
+
+
 async def test_a_device_that_is_not_there_is_one_line() -> None:
     torch = pytest.importorskip("torch")
-    from start_agent.engines.transformers import TransformersEngine, TransformersOptions
-
     if torch.backends.mps.is_available():
         pytest.skip("it is there")
     with pytest.raises(ConfigError, match="--device"):
@@ -133,8 +136,6 @@ def test_what_is_here_is_found_without_the_hub(name: str, monkeypatch: pytest.Mo
 
 
 async def test_an_engine_takes_the_names_that_the_command_line_takes() -> None:
-    from start_agent.decoding.solver import Solver
-    from start_agent.engines.transformers import TransformersEngine
 
     async with TransformersEngine("pocket") as engine:
         solver = Solver(engine, settings={"tools": False})

@@ -136,7 +136,6 @@ def test_what_is_here_is_found_without_the_hub(name: str, monkeypatch: pytest.Mo
 
 
 async def test_an_engine_takes_the_names_that_the_command_line_takes() -> None:
-
     async with TransformersEngine("pocket") as engine:
         solver = Solver(engine, settings={"tools": False})
         assert (solver.instruction, solver.sampling) == ("", Sampling())

@@ -5,15 +5,24 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from start_agent.grading.math import answer_text, plain_text
+from start_agent.grading.math import MAX_CHARS, answer_text, plain_text
+from start_agent.grading.numbers import read_number
+from start_agent.grading.spelling import spelled
 from start_agent.grading.verdict import Reason, Verdict
+from start_agent.grading.words import read_words, unwrapped
 from start_agent.problem import LETTERS
 
-_TEXT = re.compile(r"\\(?:text|textbf|mathrm|mathbf)\s*\{([^{}]*)\}")
 _LETTER = re.compile(
     r"(?:(?:option|choice|answer)\s*:?\s*)?"
-    r"(?:\((?P<enclosed>[a-z])\)[.:,-]?\s*(?P<after>.*)|(?P<bare>[a-z])(?:\s*[.):,-]\s*(?P<said>.*)|\s+\((?P<gloss>.*)\))?)",
+    r"(?:\((?P<enclosed>[a-z])\)[.:,-]?\s*(?P<after>.*)"
+    r"|(?P<bare>[a-z])(?:\s*[.):,-]\s*(?P<said>.*)|\s+\((?P<gloss>.*)\)|\s+(?P<text>.*))?)",
     re.IGNORECASE | re.DOTALL,
+)
+# Sentences that say which one it is. The letter stands alone, and as a capital: "a" is a word.
+_SENTENCE = re.compile(
+    r"(?:(?:answer|option|choice|solution)\s*(?:is|:|=)\s*(?:option\s+|choice\s+)?\(?([A-Z])\)?(?![\w'])"
+    r"|(?:^|[\s(])\(?([A-Z])\)?\s+is\s+(?:the\s+)?(?:correct|right|true|best)(?![\w'])"
+    r"|(?:choose|select|pick)\s+(?:option\s+)?\(?([A-Z])\)?(?![\w']))"
 )
 
 
@@ -40,17 +49,45 @@ def grade_choice(pred: str | None, gold: str, choices: Sequence[str] = ()) -> Ve
 
 def read_letter(answer: str, choices: Sequence[str] = ()) -> str | None:
     """The letter that an answer names; None where it names none or more than one."""
-    text = _TEXT.sub(r"\1", answer).replace("$", "").replace("*", "").strip().removesuffix(".").strip()
+    text = _undressed(answer)
     letters = LETTERS[: len(choices)] if choices else LETTERS
-    if found := _LETTER.fullmatch(text):
-        letter = (found["enclosed"] or found["bare"]).upper()
-        rest = found["after"] or found["said"] or found["gloss"] or ""
-        # "A, B" and "A) or B)" name two; "A. a" is a choice with its text.
-        others = re.findall(r"(?<![\w'])[A-Z](?![\w'])", rest) if not _is_choice(rest, choices) else []
-        return letter if letter in letters and set(others) <= {letter} else None
-    matching = [letter for letter, choice in zip(letters, choices, strict=False) if _is_choice(text, [choice])]
-    return matching[0] if len(matching) == 1 else None
+    texts = dict(zip(letters, choices, strict=False))
+    matching = [letter for letter, choice in texts.items() if _same(text, choice)]
+    if len(matching) == 1 and len(text) > 1:
+        return matching[0]
+    if (found := _LETTER.fullmatch(text)) and (letter := (found["enclosed"] or found["bare"]).upper()) in letters:
+        rest = found["after"] or found["said"] or found["gloss"] or found["text"] or ""
+        own = not rest or (letter in texts and _same(rest, texts[letter]))
+        # "A, B" and "A) or B)" name two; "A. a" is a choice with its text. After a blank alone only the text may stand.
+        others = set() if own else set(re.findall(r"(?<![\w'\\])[A-Z](?![\w'])", rest)) & set(letters)
+        if own or (not found["text"] and others <= {letter}):
+            return letter
+        if others - {letter}:
+            return None
+    if len(matching) == 1:
+        return matching[0]
+    said = {name for groups in _SENTENCE.findall(text) for name in groups if name} & set(letters)
+    return said.pop() if len(said) == 1 else None
 
 
-def _is_choice(text: str, choices: Sequence[str]) -> bool:
-    return any(plain_text(text).casefold() == plain_text(choice).casefold() for choice in choices)
+def _undressed(text: str) -> str:
+    """An answer or the text of a choice without its commands of style, signs of mathematics and full stop."""
+    text = text[:MAX_CHARS].replace("$", "").replace("*", "").replace("\\(", "").replace("\\)", "")
+    text = re.sub(r"\\([A-Z])(?![a-zA-Z])", r"\1", spelled(text))
+    while (inner := unwrapped(text)) != text:
+        text = inner
+    return text.strip().removesuffix(".").strip()
+
+
+def _same(text: str, choice: str) -> bool:
+    """Whether a text says what a choice says: the same words, or the same number with the same unit."""
+    text, choice = _undressed(text), _undressed(choice)
+    if plain_text(text).replace(" ", "").casefold() == plain_text(choice).replace(" ", "").casefold():
+        return True
+    number, other = read_number(text), read_number(choice)
+    if number and other:
+        return number.worth == other.worth
+    words, others = read_words(text), read_words(choice)
+    if words is None or others is None or words.said != others.said:
+        return False
+    return [q.number.worth for q in words.quantities] == [q.number.worth for q in others.quantities]

@@ -19,8 +19,10 @@ from math_verify import LatexExtractionConfig, parse, verify
 from sympy import Basic, Eq, FiniteSet, Interval, MatrixBase, Tuple
 from sympy.core.relational import Relational
 
+from start_agent.grading.intervals import as_interval, without_member
 from start_agent.grading.math import answer_text
 from start_agent.grading.numbers import Number, read_number, stands_for
+from start_agent.grading.spelling import both_signs, spelled, without_brackets
 from start_agent.grading.verdict import Reason, Verdict
 
 # Only what is in the box is read. Math-Verify's other extractor, for plain numbers in prose, goes through eval.
@@ -34,18 +36,37 @@ _MEMBER = re.compile(r"^[a-zA-Z]\s*\\in\s*")
 
 def compare(pred: str, gold: str) -> Verdict:
     """The verdict on a prediction that the texts alone do not settle. May take for ever."""
-    pred_answer, gold_answer = answer_text(pred) or "", answer_text(gold) or gold
+    pred_answer, gold_answer = _in_one_spelling(answer_text(pred) or "", answer_text(gold) or gold)
     gold_parsed, parsed = _parse(gold_answer), _parse(pred_answer)
     shown, gold_shown = _shown(parsed, pred_answer), _shown(gold_parsed, gold_answer)
     if not _readable(parsed) or not _readable(gold_parsed):
         which = "prediction" if not _readable(parsed) else "gold answer"
         return Verdict(False, shown, Reason.UNREADABLE, gold_shown, f"the {which} cannot be parsed")
     # The order matters: what the gold answer is decides what the prediction may be.
+    if _same_complex(gold_parsed[0], parsed[0]):
+        return Verdict(True, shown, Reason.EQUAL, gold_shown)
     equal = verify(gold_parsed, parsed, timeout_seconds=None) or _same_decimals(gold_parsed[0], parsed[0])
     detail = ""
     if equal and (detail := _refutation(gold_parsed[0], parsed[0], gold_answer, pred_answer)):
         equal = False
     return Verdict(equal, shown, Reason.EQUAL if equal else Reason.DIFFERENT, gold_shown, detail)
+
+
+def _in_one_spelling(pred: str, gold: str) -> tuple[str, str]:
+    """Both answers in one spelling; where one is an inequality and the other an interval, both as intervals."""
+    pred, gold = spelled(pred), spelled(gold)
+    if "[" not in gold or pred.count(",") > 1:
+        pred = without_brackets(pred)
+    ranges = as_interval(pred), as_interval(gold)
+    if (ranges[0] is None) != (ranges[1] is None):
+        pred, gold = ranges[0] or without_member(pred), ranges[1] or without_member(gold)
+    return _both_signs(pred), _both_signs(gold)
+
+
+def _both_signs(text: str) -> str:
+    r"""Each item with a plus-minus sign as its two values; a text without one unchanged."""
+    items = text.split(",") if r"\pm" in text and not set("([") & set(text) else [text]
+    return ",".join(value for item in items for value in both_signs(item))
 
 
 def _parse(text: str) -> list[Any]:
@@ -174,6 +195,22 @@ def _same_decimals(gold: Any, pred: Any) -> bool:
         return False
     try:
         return _same_at(_exact(gold), _exact(pred), [], (1, 1)) is True
+    except Exception:  # SymPy cannot evaluate it
+        return False
+
+
+def _same_complex(gold: Any, pred: Any) -> bool:
+    """Whether two constants are the same with the letter i for the imaginary unit."""
+    letter = sympy.Symbol("i")
+    sides = [side for side in (gold, pred) if isinstance(side, sympy.Expr)]
+    names = {symbol.name for side in sides for symbol in side.free_symbols}
+    if len(sides) != 2 or names != {"i"}:
+        return False
+    try:
+        one, other = (side.xreplace({s: sympy.I for s in side.free_symbols if s.name == letter.name}) for side in sides)
+        difference = sympy.N(_exact(one).doit() - _exact(other).doit(), _DIGITS)
+        size = max(abs(sympy.N(_exact(one).doit(), _DIGITS)), 1)
+        return bool(abs(difference) <= _CLOSE * size)
     except Exception:  # SymPy cannot evaluate it
         return False
 

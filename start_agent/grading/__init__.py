@@ -16,10 +16,11 @@ import asyncio
 from collections.abc import Callable, Iterable
 
 from sandbox import BaseSandbox
-from start_agent.answers import final_text, last_code_block
+from start_agent.answers import boxed, final_text, last_code_block
 from start_agent.grading.choice import grade_choice
 from start_agent.grading.code import grade_code
 from start_agent.grading.math import asks_for_percentage
+from start_agent.grading.numbers import read_number
 from start_agent.grading.pool import GraderPool, grade_math
 from start_agent.grading.verdict import Reason, Verdict
 from start_agent.problem import Kind, Problem
@@ -62,10 +63,23 @@ async def grade(
         program = None if answer is None else last_code_block(answer, problem.tests.function)
         return await grade_code(program, problem.tests, sandbox)
     text = answer.answer if isinstance(answer, Trace) else answer
+    said = final_text(answer, decode) if isinstance(answer, Trace) and decode is not None else None
     if problem.kind is Kind.CHOICE:
-        return grade_choice(text, problem.answer, problem.choices)
-    # People who are asked what percentage something is say "20" and "20%" alike; the gold answers say "20".
-    percent = asks_for_percentage(problem.question)
-    if pool is not None:
-        return await pool.grade_math(text, problem.answer, percent=percent)
-    return await asyncio.to_thread(grade_math, text, problem.answer, percent=percent)
+        verdict = grade_choice(text, problem.answer, problem.choices)
+    else:
+        text = _all_boxes(text if said is None else said, problem.answer) or text
+        # People who are asked what percentage something is say "20" and "20%" alike; the gold answers say "20".
+        percent = asks_for_percentage(problem.question)
+        if pool is not None:
+            verdict = await pool.grade_math(text, problem.answer, percent=percent)
+        else:
+            verdict = await asyncio.to_thread(grade_math, text, problem.answer, percent=percent)
+    return verdict
+
+
+def _all_boxes(text: str | None, gold: str) -> str | None:
+    """The contents of all boxes, where a list is asked for and each of its items has a box; None elsewhere."""
+    if text is None or "," not in gold or read_number(gold) is not None or gold.strip()[:1] in "([\\":
+        return None
+    found = boxed(text)
+    return ", ".join(found) if len(found) > 1 and not any("," in content for content in found) else None

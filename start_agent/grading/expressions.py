@@ -40,8 +40,9 @@ def compare(pred: str, gold: str) -> Verdict:
     gold_parsed, parsed = _parse(gold_answer), _parse(pred_answer)
     shown, gold_shown = _shown(parsed, pred_answer), _shown(gold_parsed, gold_answer)
     if not _readable(parsed) or not _readable(gold_parsed):
-        which = "prediction" if not _readable(parsed) else "gold answer"
-        return Verdict(False, shown, Reason.UNREADABLE, gold_shown, f"the {which} cannot be parsed")
+        if not _readable(gold_parsed):  # whatever the model says could not be compared with it
+            return Verdict(False, shown, Reason.UNGRADABLE, gold_shown, "the gold answer cannot be parsed")
+        return Verdict(False, shown, Reason.UNREADABLE, gold_shown, "the prediction cannot be parsed")
     # The order matters: what the gold answer is decides what the prediction may be.
     if _same_complex(gold_parsed[0], parsed[0]):
         return Verdict(True, shown, Reason.EQUAL, gold_shown)

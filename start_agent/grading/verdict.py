@@ -32,7 +32,7 @@ class Reason(StrEnum):
     ERROR = "error"
     """Wrong: the program ends in an error, runs out of memory or dies."""
     UNGRADABLE = "ungradable"
-    """Counted as wrong: the problem's own tests cannot be read, so that no program could be right."""
+    """Counted as wrong: the problem's own answer or tests cannot be read, so that nothing could be right."""
 
 
 @dataclass(frozen=True, slots=True)

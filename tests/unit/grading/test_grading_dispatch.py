@@ -127,3 +127,25 @@ def test_an_answer_that_begins_within_a_token() -> None:
     finished = Trace([Span(SpanKind.PROMPT, tuple(ids[:3])), Span(SpanKind.MODEL, model)], TraceOutcome.NO_ANSWER)
     finished.answer_begins = (9, 4)  # as if </think> and more were one token
     assert final_text(finished, TOKENIZER.decode) == "\u00e9 6"
+
+
+@pytest.mark.parametrize(
+    ("said", "gold", "right"),
+    [
+        ("The roots are \\boxed{2} and \\boxed{3}.", "2,3", True),
+        ("First \\boxed{5}, then \\boxed{3}.", "3", True),  # one number is asked for: the last
+        ("First \\boxed{3}, then \\boxed{5}.", "3", False),
+        ("\\boxed{1}, no: \\boxed{2,3}", "2,3", True),
+        ("\\boxed{2} and \\boxed{4}", "2,3", False),
+        ("\\boxed{1} and \\boxed{2}", "(1,2)", False),  # a point is one answer
+    ],
+)
+async def test_several_boxes(said: str, gold: str, right: bool) -> None:
+    async with GraderPool(1) as pool:
+        assert (await grade(Problem("What?", gold), said, pool=pool)).correct is right
+
+
+async def test_a_gold_answer_that_nobody_can_read_is_not_the_model_s_error() -> None:
+    async with GraderPool(1) as pool:
+        verdict = await grade(Problem("What?", "\\frac{1}{"), "\\boxed{2}", pool=pool)
+    assert verdict.reason is Reason.UNGRADABLE

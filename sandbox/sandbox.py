@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
@@ -170,7 +171,8 @@ class Sandbox(BaseSandbox):
         self._pool = Pool(
             tier, self.limits, folder, self._preload, self._prestart, self._groups, self._stats, self._fault_rate
         )
-        canary = KernelSession(self._pool, self.limits, lambda result: None, self._turns)
+        enough = replace(self.limits, cells=1_000_000)  # the probes are not the user's cells: all of them must run
+        canary = KernelSession(self._pool, enough, lambda result: None, self._turns)
         try:
             await canary.open()
             escaped = await selftest.quick(canary, tier, self._require_open())

@@ -10,13 +10,15 @@ from pathlib import Path
 from sandbox import isolation
 
 _LIMITS = {
-    resource.RLIMIT_AS: ("-v", 4 << 20, 1024),
-    resource.RLIMIT_DATA: ("-d", 1 << 20, 1024),
-    resource.RLIMIT_FSIZE: ("-f", 1 << 10, 1024),
-    resource.RLIMIT_NOFILE: ("-n", 128, 1),
-    resource.RLIMIT_NPROC: ("-u", 128, 1),
+    resource.RLIMIT_AS: ("-v", 384 << 10, 4 << 20, 1024),
+    resource.RLIMIT_DATA: ("-d", 256 << 10, 1 << 20, 1024),
+    resource.RLIMIT_FSIZE: ("-f", 1, 1 << 10, 1024),
+    resource.RLIMIT_NOFILE: ("-n", 32, 128, 1),
+    resource.RLIMIT_NPROC: ("-u", 1, 128, 1),
 }
-"""Limit: ulimit's letter for it, what is more than enough for a few kernels, in ulimit's units, and those units."""
+"""Limit: ulimit's letter for it, the least to start with and what is more than enough for a few kernels, both in
+ulimit's units, and those units. With less memory than the least, OpenBLAS, which numpy and scipy load, tries to get it
+for ever instead of failing."""
 
 _SWITCHES = {
     "user/max_user_namespaces": "0",
@@ -45,12 +47,21 @@ def found() -> list[str]:
 
 
 def limits() -> list[str]:
-    """The hard limits of this process that may be too low to work with."""
+    """The hard limits of this process that may be too low to work with, each as what to do."""
+    return [remedy for remedy, _ in _low_limits()]
+
+
+def hopeless_limits() -> list[str]:
+    """Those with which no kernel starts in any tier."""
+    return [remedy for remedy, hopeless in _low_limits() if hopeless]
+
+
+def _low_limits() -> list[tuple[str, bool]]:
     low = []
-    for number, (letter, enough, unit) in _LIMITS.items():
+    for number, (letter, least, enough, unit) in _LIMITS.items():
         hard = resource.getrlimit(number)[1]
         if hard != resource.RLIM_INFINITY and hard < enough * unit:
-            low.append(f"raise the limit  ulimit {letter} {hard // unit}  ({enough} is enough)")
+            low.append((f"raise the limit  ulimit {letter} {hard // unit}  ({enough} is enough)", hard < least * unit))
     return low
 
 

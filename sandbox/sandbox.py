@@ -125,6 +125,8 @@ class Sandbox(BaseSandbox):
 
         if self._tiers == (0,):
             _log.warning("The sandbox runs code WITHOUT ISOLATION, as this user: unsafe_no_isolation is set.")
+        if hopeless := obstacles.hopeless_limits():
+            raise SandboxUnavailable(f"Code cannot be run here: {', '.join(hopeless)}.")
         self._lock = folders.make()
         self._folder = self._lock.path
         most = folders.most_kernels()

@@ -29,6 +29,9 @@ does wrong (a failing cell, endless repetition, no answer) is no exception at al
 
 from __future__ import annotations
 
+INPUT_ERROR = 2
+"""The exit code of a command that was given something that cannot be used: an InputError, or a wrong command line."""
+
 
 class StartAgentError(Exception):
     """The root: whoever catches this catches everything that start-agent itself raises."""

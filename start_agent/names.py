@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
-from pathlib import Path
+from pathlib import Path, PurePath
 
-from start_agent.errors import NameTakenError
+from start_agent.errors import INPUT_ERROR, NameTakenError
 
 _BESIDE = ("hints", "sandbox")
 
@@ -15,8 +15,31 @@ _BESIDE = ("hints", "sandbox")
 def check() -> None:
     """Look for both, without importing them.
 
-    Raises NameTakenError where one comes from elsewhere than this package, or is not there.
+    Raises NameTakenError where one comes from elsewhere than this package, or is not there. Where this process is the
+    command ``start-agent``, which imports this package before anything of its own can run, it ends with one line.
     """
+    try:
+        _check()
+    except NameTakenError as error:
+        if not _is_command(sys.argv[0] if sys.argv else "", sys.orig_argv):
+            raise
+        sys.stderr.write(f"start-agent: {error}\n")
+        sys.exit(INPUT_ERROR)
+
+
+def _is_command(program: str, words: list[str]) -> bool:
+    """Whether a process is ``start-agent`` or ``python -m start_agent``.
+
+    Args:
+        program: sys.argv[0], which is "-m" while Python imports the package in which the module is.
+        words: sys.orig_argv.
+    """
+    if program == "-m":
+        return "start_agent" in words or "-mstart_agent" in words
+    return PurePath(program).name == "start-agent"
+
+
+def _check() -> None:
     ours = Path(__file__).resolve().parents[1]
     for name in _BESIDE:
         found = _place(name)

@@ -120,10 +120,9 @@ def _change_user(uid: int) -> None:
 
 
 def _limit(settings: dict[str, Any], *, processes: bool) -> None:
-    memory = settings["memory_bytes"]
+    memory = limit_memory(settings["memory_bytes"])
     limits = {
         resource.RLIMIT_CORE: (0, 0),
-        resource.RLIMIT_DATA: (memory, memory + MEMORY_RESERVE),
         resource.RLIMIT_AS: (memory + _ADDRESS_ROOM,) * 2,
         resource.RLIMIT_FSIZE: (settings["disk_bytes"],) * 2,
         resource.RLIMIT_NOFILE: (settings["open_files"],) * 2,
@@ -137,6 +136,29 @@ def _limit(settings: dict[str, Any], *, processes: bool) -> None:
         if hard != resource.RLIM_INFINITY:  # which nobody here may raise
             most = min(most, hard)
         resource.setrlimit(name, (min(soft, most), most))
+
+
+def limit_memory(most: int) -> int:
+    """Limit this process's private memory, and keep a reserve above that for saying that it is used up.
+
+    Args:
+        most: bytes; fewer where the hard limit, which nobody here may raise, leaves fewer.
+
+    Returns how many it has become.
+    """
+    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    whole = most + MEMORY_RESERVE
+    if hard != resource.RLIM_INFINITY:
+        whole = min(whole, hard)
+    memory = max(whole - MEMORY_RESERVE, 0)
+    resource.setrlimit(resource.RLIMIT_DATA, (memory, whole))
+    return memory
+
+
+def use_memory_reserve() -> None:
+    """Let this process have the reserve, too, until the next `limit_memory`."""
+    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
 
 
 def leaks(world: dict[str, Any]) -> list[str]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
-import resource
 import sys
 import warnings
 from contextlib import suppress
@@ -22,7 +21,7 @@ from IPython.core.error import UsageError
 from traitlets.config import Config
 
 from . import loops, seeds, streams
-from .enter import MEMORY_RESERVE
+from .enter import limit_memory, use_memory_reserve
 from .text import CellOutput, PrintedTooMuch, compact_traceback, encodable
 
 _libc = ctypes.CDLL(None)
@@ -115,9 +114,7 @@ class Shell(ZMQInteractiveShell):
         self.failure = self.last_execution_result = None
         if outcome == "memory":
             # With too little left for the next cell to live on, the host had better start afresh.
-            memory = self.settings["memory_bytes"]
-            reply["exhausted"] = data_bytes() > memory * 0.9
-            resource.setrlimit(resource.RLIMIT_DATA, (memory, memory + MEMORY_RESERVE))
+            reply["exhausted"] = data_bytes() > limit_memory(self.settings["memory_bytes"]) * 0.9
         return reply
 
     def showtraceback(self, exc_tuple: Any = None, *args: Any, **kwargs: Any) -> None:
@@ -129,7 +126,7 @@ class Shell(ZMQInteractiveShell):
         outcome = "error"
         if issubclass(kind, MemoryError):
             outcome = "memory"
-            resource.setrlimit(resource.RLIMIT_DATA, (self.settings["memory_bytes"] + MEMORY_RESERVE,) * 2)
+            use_memory_reserve()
         if issubclass(kind, PrintedTooMuch):
             most = self.settings["printed_chars"]
             words = f"OutputLimitError: the code printed more than {most:,} characters and was stopped."

@@ -11,8 +11,8 @@ from hints import HintError
 from sandbox import SandboxError
 from start_agent import __version__
 from start_agent.cli import batch, compare, environment, hint_rft, pocket, reproduce, rows, select, sft, solve, star
-from start_agent.cli.parser import INPUT_ERROR, Parser
-from start_agent.errors import InputError, StartAgentError
+from start_agent.cli.parser import Parser
+from start_agent.errors import INPUT_ERROR, InputError, StartAgentError
 
 _FAILURE, _INTERRUPTED = 1, 130
 

@@ -7,8 +7,7 @@ import re
 from typing import Any, NoReturn
 
 from start_agent.config import did_you_mean
-
-INPUT_ERROR = 2
+from start_agent.errors import INPUT_ERROR
 
 
 class Parser(argparse.ArgumentParser):

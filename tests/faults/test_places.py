@@ -122,6 +122,24 @@ def test_limits_that_are_lower_than_ours(limit: str) -> None:
     assert told[2] == {"-n 200": "[64, 200]", "-u 40": "[40, 256]"}.get(limit, "[64, 256]")
 
 
+@pytest.mark.parametrize("how", ["", "0"])
+@pytest.mark.parametrize("limit", ["-v 100000", "-d 50000", "-d 120000", "-f 0", "-n 12"])
+def test_limits_with_which_no_kernel_starts_are_named_before_one_is_tried(limit: str, how: str) -> None:
+    """With little memory, importing numpy neither succeeds nor fails."""
+    error, message = opened(sys.executable, how, within=["bash", "-c", f'ulimit {limit}; exec "$@"', "sh"])
+    assert error == "SandboxUnavailable" and f"ulimit {limit} " in message
+    assert "zygote" not in message and "\n" not in message
+
+
+@tiers
+def test_memory_that_a_low_limit_leaves_is_used_up_and_freed(tier: int) -> None:
+    take, look = "kept = bytearray(700 << 20)", "import resource as r\nr.getrlimit(r.RLIMIT_DATA)[0] >> 10"
+    within = ["bash", "-c", 'ulimit -d 600000; exec "$@"', "sh"]
+    told = opened(sys.executable, tier, take, look, "1 + 1", take, "len(bytearray(200 << 20)) >> 20", within=within)
+    assert told[1].endswith("\nMemoryError") and told[4].endswith("\nMemoryError")
+    assert told[2:4] == [str(600_000 - (32 << 10)), "2"] and told[5] == "200"  # 32 MiB are kept for reporting it
+
+
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="no unshare: user namespaces cannot be made already")
 @tiers
 def test_root_of_a_namespace_with_one_user(tier: int) -> None:

@@ -39,6 +39,42 @@ def test_a_package_of_another_project_is_named(name: str, kind: str, tmp_path: P
         assert last.startswith("start_agent.errors.NameTakenError") and f"{tmp_path}/{name}" in last
 
 
+@pytest.mark.parametrize("module", [["-m", "start_agent"], ["-mstart_agent"], None])
+def test_on_the_command_line_it_is_one_line(module: list[str] | None, tmp_path: Path) -> None:
+    (tmp_path / "hints.py").touch()
+    script = tmp_path / "start-agent"
+    script.write_text("import sys\nfrom start_agent.cli.main import main\nsys.exit(main())\n")
+    done = subprocess.run(
+        [sys.executable, "-P", *(module or [str(script)]), "env"],
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("start-agent: ") and done.stderr.count("\n") == 1
+    assert f"{tmp_path}/hints.py" in done.stderr
+
+
+@pytest.mark.parametrize("command", [["-m", "theirs", "start-agent"], ["theirs/__init__.py"]])
+def test_in_another_program_it_is_an_import_error(command: list[str], tmp_path: Path) -> None:
+    (tmp_path / "hints.py").touch()
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "__init__.py").write_text(
+        "try:\n    import start_agent\nexcept ImportError as error:\n    print(type(error).__name__)\n"
+    )
+    (tmp_path / "theirs" / "__main__.py").touch()
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "NameTakenError\n")
+
+
 def test_one_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(names, "_BESIDE", ("hints", "not_there_at_all"))
     with pytest.raises(NameTakenError, match="not_there_at_all") as caught:

@@ -8,14 +8,30 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 import pytest_asyncio
 
-from sandbox import Result, Sandbox
+from sandbox import Result, Sandbox, isolation
+from sandbox.inside import landlock
 from tests.support.processes import sandboxed
 from tests.support.small import LIMITS
 
 Attack = Callable[..., Awaitable[Result]]
 
+_NOT_HERE = (
+    pytest.mark.skipif(landlock.abi() < landlock.LEAST_ABI, reason=f"Linux has Landlock {landlock.abi()} here, not 6"),
+    pytest.mark.skipif(
+        isolation.hidden_from_others() is not None,
+        reason="the kernels' users cannot read root's interpreter here; test_unprivileged runs these",
+    ),
+)
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=[1, 2], ids=["tier1", "tier2"])
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Try each attack in tiers 1 and 2, or in those that its module names in ``TIERS``."""
+    if "box" in metafunc.fixturenames and (tiers := getattr(metafunc.module, "TIERS", (1, 2))):
+        values = [pytest.param(tier, id=f"tier{tier}", marks=_NOT_HERE if tier == 3 else ()) for tier in tiers]
+        metafunc.parametrize("box", values, indirect=True, scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def box(request: pytest.FixtureRequest) -> AsyncIterator[Sandbox]:
     """An open sandbox with three places; a tier that does not hold here is a failure."""
     assert sandboxed() == {}

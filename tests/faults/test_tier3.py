@@ -3,35 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 
-from sandbox import Outcome, Result, Sandbox, isolation
-from sandbox.inside import landlock
-from tests.support.processes import sandboxed
-from tests.support.small import LIMITS
+from sandbox import Outcome, Result, Sandbox
 
 Attack = Callable[..., Awaitable[Result]]
 
-pytestmark = [
-    pytest.mark.asyncio(loop_scope="module"),
-    pytest.mark.skipif(landlock.abi() < landlock.LEAST_ABI, reason=f"Linux has Landlock {landlock.abi()} here, not 6"),
-    pytest.mark.skipif(
-        isolation.hidden_from_others() is not None,
-        reason="the kernels' users cannot read root's interpreter here; test_unprivileged runs these",
-    ),
-]
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=[3], ids=["tier3"])
-async def box() -> AsyncIterator[Sandbox]:
-    async with Sandbox(LIMITS, size=3, prestart=1, tier=3) as box:
-        assert box.isolation == "Landlock and seccomp (tier 3)"
-        yield box
-    assert sandboxed() == {}
+TIERS = (3,)
 
 
 @pytest.mark.parametrize(
@@ -81,6 +64,7 @@ async def test_refusals(attack: Attack, code: str, error: str) -> None:
 
 
 async def test_siblings(box: Sandbox) -> None:
+    assert box.isolation == "Landlock and seccomp (tier 3)"
     async with box.session() as one, box.session() as other:
         told = await one.execute("import os\nopen('note', 'w').write('x')\nprint(os.getpid(), os.getcwd())")
         pid, folder = told.text.split()[:2]

@@ -1,0 +1,151 @@
+# ruff: noqa: T201 - a command line prints
+"""The command ``soak``: options, a line of progress, a table, an exit status; and one session of it again."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+import sys
+import time
+from collections.abc import Callable
+from typing import Literal
+
+from sandbox.remains import Remains
+from sandbox.sandbox import Sandbox
+from sandbox.soak import LIMITS, Report, Tally, soak
+from sandbox.soak_cells import session_of
+from sandbox.vitals import Watch
+
+_LINE_SECONDS = 30.0  # between two lines of progress, where they do not replace each other
+_SHOWN = 20  # losses, and the like
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of ``soak``."""
+    parser.add_argument("--minutes", type=float, default=1.0, metavar="N", help="how long (default: 1)")
+    parser.add_argument(
+        "--sessions", type=_two_or_more, default=32, metavar="N", help="at once, siblings included (default: 32)"
+    )
+    parser.add_argument("--seed", type=int, default=None, help="decides all cells (default: another each time)")
+    parser.add_argument("--tier", type=int, choices=(1, 2, 3), help="the isolation (default: the strongest here)")
+    parser.add_argument(
+        "--size",
+        type=_two_or_more,
+        metavar="N",
+        help="places of the sandbox (default: --sessions); with fewer, sessions wait",
+    )
+    parser.add_argument(
+        "--replay", metavar="SEED", help="run one session again, by its seed (e.g. 7.12.3), and show it"
+    )
+
+
+def _two_or_more(text: str) -> int:
+    number = int(text)
+    if number < 2:
+        raise ValueError  # argparse says which option, and shows the text
+    return number
+
+
+async def command(arguments: argparse.Namespace) -> int:
+    """Soak, or replay. Returns the exit status: 1 where anything was lost. Raises as `soak`."""
+    if arguments.replay is not None:
+        return await _replay(arguments.replay, arguments.tier)
+    seed = time.time_ns() % 1_000_000 if arguments.seed is None else arguments.seed
+    print(f"seed {seed}", flush=True)
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)  # what is found so far is shown
+    box = Sandbox(LIMITS, size=arguments.size or arguments.sessions, tier=arguments.tier)
+    report = await soak(arguments.minutes, arguments.sessions, seed, box=box, progress=_progress(), stopped=stop.is_set)
+    if sys.stderr.isatty():
+        print(file=sys.stderr)
+    print(summary(report))
+    return 1 if report.tally.lost else 0
+
+
+def _progress() -> Callable[[Tally, Watch], None]:
+    began, shown = time.monotonic(), 0.0
+    terminal = sys.stderr.isatty()
+
+    def show(tally: Tally, watch: Watch) -> None:
+        nonlocal shown
+        now = time.monotonic()
+        if not terminal and now - shown < _LINE_SECONDS and tally.rounds != 1:
+            return
+        shown = now
+        vitals = watch.look()
+        line = (
+            f"{(now - began) / 60:.1f} min, round {tally.rounds}: {tally.sessions:,} sessions, {tally.cells:,} cells, "
+            f"{len(tally.lost)} lost; longest stall {1000 * watch.longest.seconds:.0f} ms, "
+            f"{vitals.resident_mb:.0f} MB, kernel {vitals.kernel_mb - watch.began.kernel_mb:+.0f} MB"
+        )
+        print(f"\r\x1b[K{line}" if terminal else line, end="" if terminal else "\n", file=sys.stderr, flush=True)
+
+    return show
+
+
+def summary(report: Report) -> str:
+    """A table of all that was counted, and below it what was lost."""
+    tally, watch, before, after = report.tally, report.watch, report.before, report.after
+    peak, longest = watch.peak, watch.longest
+    rows = {
+        "isolation": report.isolation,
+        "time": f"{report.seconds / 60:.1f} min, {tally.rounds} rounds of {report.sessions_at_once} sessions at once",
+        "hostile sessions, cells": f"{tally.sessions:,}, {tally.cells:,}",
+        "outcomes": ", ".join(f"{outcome} {number:,}" for outcome, number in tally.outcomes.most_common()),
+        "acts": ", ".join(f"{kind} {number:,}" for kind, number in sorted(tally.kinds.items())),
+        "siblings' answers": f"{tally.answers:,}, the slowest after {tally.slowest:.2f} s",
+        "stalls of 50 ms and more": (
+            f"{watch.stalled:,}; the longest time without a turn of the loop {1000 * longest.seconds:.0f} ms "
+            f"(of it {1000 * longest.waiting:.0f} ms for want of a core)"
+        ),
+        "processor time of the host": f"{after.processor_s - before.processor_s:.1f} s",
+        "resident memory, MB": _change(before.resident_mb, after.resident_mb, peak.resident_mb),
+        "descriptors": _change(before.descriptors, after.descriptors, peak.descriptors),
+        "kernel memory, MB": _change(before.kernel_mb, after.kernel_mb, peak.kernel_mb),
+        "  slabs": _change(before.slab_mb, after.slab_mb, peak.slab_mb),
+        "  page tables": _change(before.tables_mb, after.tables_mb, peak.tables_mb),
+        "  internet sockets": _change(before.sockets_mb, after.sockets_mb, peak.sockets_mb),
+        "overdue results": f"{len(tally.overdue)}",
+        "lost": f"{len(tally.lost)}",
+    }
+    lines = [f"{name:<28}{text}" for name, text in rows.items()]
+    worst = sorted(watch.stalls, key=lambda stall: -stall.seconds)[:3]
+    lines += [
+        f"stall of {1000 * stall.seconds:.0f} ms ({1000 * stall.waiting:.0f} ms for want of a core): {stall.where}"
+        for stall in worst
+    ]
+    lines += _some("overdue", tally.overdue) + _some("LOST", tally.lost)
+    if tally.lost:
+        lines.append("A session runs again with: python -m sandbox soak --replay SEED")
+    return "\n".join(lines)
+
+
+def _change(before: float, after: float, peak: float) -> str:
+    return f"{before:.0f} after the first round, {after:.0f} at the end, {peak:.0f} at most"
+
+
+def _some(word: str, texts: list[str]) -> list[str]:
+    more = [f"{word}: and {len(texts) - _SHOWN} more"] if len(texts) > _SHOWN else []
+    return [f"{word}: {text}" for text in texts[:_SHOWN]] + more
+
+
+async def _replay(seed: str, tier: Literal[1, 2, 3] | None) -> int:
+    """Run the cells of one session, and print each with what it came to."""
+    async with Watch() as watch, Sandbox(LIMITS, size=2, prestart=0, tier=tier) as box:
+        found = Remains.of(box._require_open())
+        async with box.session() as session:
+            for number, cell in enumerate(session_of(seed)):
+                print(f"--- cell {number} of {seed}, {', '.join(cell.kinds)}, {cell.timeout:g} s\n{cell.code}")
+                watch.reset()
+                result = await session.execute(cell.code, timeout=cell.timeout)
+                stall = watch.longest
+                print(
+                    f"--- {result.outcome} after {result.duration_s:.2f} s, state lost: {result.state_lost}, "
+                    f"longest stall {1000 * stall.seconds:.0f} ms {stall.where}\n{result.text[-2_000:]}"
+                )
+        found |= Remains.of(box._require_open())
+        faults = box.stats.faults
+    left = found.left()
+    print(f"--- {faults} faults; left: {', '.join(left) or 'nothing'}")
+    return 1 if faults or left else 0

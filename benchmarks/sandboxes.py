@@ -76,7 +76,9 @@ class _SlowedSession(Session):
         self._session, self._seconds = session, seconds
         self._cells = 0
 
-    async def execute(self, code: str, *, timeout: float | None = None, stdin: str | None = None) -> Result:
+    async def execute(
+        self, code: str, *, timeout: float | None = None, stdin: str | None = None, fork: bool = False
+    ) -> Result:
         self._cells += 1
         begun = time.perf_counter()
         result = await self._session.execute(code, timeout=timeout, stdin=stdin)
@@ -125,7 +127,9 @@ class _RecordedSession(Session):
     def __init__(self, box: Recorded, session: Session | None) -> None:
         self._box, self._session, self._cells = box, session, tuple[_Cell, ...]()
 
-    async def execute(self, code: str, *, timeout: float | None = None, stdin: str | None = None) -> Result:
+    async def execute(
+        self, code: str, *, timeout: float | None = None, stdin: str | None = None, fork: bool = False
+    ) -> Result:
         self._cells += ((code, timeout, stdin),)
         results = self._box.results
         if self._session is not None:

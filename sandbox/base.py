@@ -48,13 +48,20 @@ class Session(ABC):
     """One kernel with its variables, for one trace. Cells run one after the other."""
 
     @abstractmethod
-    async def execute(self, code: str, *, timeout: float | None = None, stdin: str | None = None) -> Result:
+    async def execute(
+        self, code: str, *, timeout: float | None = None, stdin: str | None = None, fork: bool = False
+    ) -> Result:
         """Run one cell and wait for its end.
 
         Args:
             code: Python as in a notebook cell; any text at all is accepted.
             timeout: wall time in seconds; `Limits.seconds` when None.
             stdin: what `input()` and `sys.stdin` read; empty when None.
+            fork: whether to run it as a program that begins with the session's variables, in a fork of the kernel. What
+                it does to variables, descriptors, threads and limits is gone afterwards, and what it has started ends
+                with it. Its standard streams are files: what it has not flushed before `os._exit` is lost, as in
+                any program, and what it wrote to stderr comes last in `printed`. `sys.exit()` and `sys.exit(0)`
+                are good ends. One that dies costs the session nothing; see `Result.exit_status`.
 
         Returns:
             The result, whatever the code did: raised, hung, crashed, flooded. When `state_lost` is set, the
@@ -64,7 +71,7 @@ class Session(ABC):
             SandboxClosed: the session or its sandbox is closed.
             SandboxError: the infrastructure failed (after one retry where nothing is lost by it). The session
                 may be used again; it then has no variables.
-            ValueError: the timeout is not positive.
+            ValueError: the timeout is not positive, or this sandbox cannot fork.
 
         Cancelling it kills the kernel and leaves nothing running; the session may be used again, without its
         variables.
@@ -86,6 +93,11 @@ class BaseSandbox(ABC):
     @abstractmethod
     def stats(self) -> Stats:
         """Counts since it was opened. Never raises; readable after the end."""
+
+    @property
+    def forks(self) -> bool:
+        """Whether cells can run in forks of their session (``execute(fork=True)``)."""
+        return True
 
     @abstractmethod
     def session(self, *, seed: int | None = None) -> AbstractAsyncContextManager[Session]:

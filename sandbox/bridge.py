@@ -14,7 +14,6 @@ import zmq.asyncio
 from jupyter_client.session import Session as Wire
 
 from sandbox.errors import SandboxClosed, SandboxError
-from sandbox.inside.wire import VERSION
 from sandbox.result import Outcome, Result
 from sandbox.session import KernelSession
 
@@ -24,7 +23,7 @@ _LINGER_MS = 100  # for a last reply to get out
 
 _INFORMATION = {
     "status": "ok",
-    "protocol_version": VERSION,
+    "protocol_version": "5.4",
     "implementation": "start-agent-sandbox",
     "implementation_version": "1",
     "banner": "Isolated Python",

@@ -1,87 +1,81 @@
-"""One connection of a kernel at the host: a socket of asyncio's that speaks ZeroMQ's protocol."""
+"""The host's ends of the two pipes to a kernel."""
 
 from __future__ import annotations
 
 import asyncio
-import socket
+import os
 from collections.abc import Callable
-from pathlib import Path
 
-from sandbox.errors import KernelStartError
-from sandbox.inside import zmtp
+_READ_BYTES = 64 << 10  # at a time: what a pipe holds, and what takes the host well under a millisecond
 
 
 class Channel:
-    """The host's end of one channel.
+    """The host's ends of a kernel's two pipes.
 
     Args:
-        path: of the listening socket.
-        kind: the kind of ZeroMQ's socket to be.
-        most_bytes: the longest message to accept.
-        call: what to call when there is something to read.
+        requests: the writing end of the pipe to the kernel.
+        replies: the reading end of the pipe from it. Both are closed by `close`.
+        call: what to call with the bytes that have come; with none when nothing will come any more.
     """
 
-    def __init__(self, path: Path, kind: str, most_bytes: int, call: Callable[[], None]) -> None:
-        self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.setblocking(False)
+    def __init__(self, requests: int, replies: int, call: Callable[[bytes], None]) -> None:
+        self._requests = requests
+        self._replies = replies
         self._call = call
-        self._decoder = zmtp.Decoder(most_bytes)
-        self._unsent = bytearray()
-        self._listening = False
+        self._unsent = memoryview(b"")
+        self._listening = self._closed = False
         self._loop = asyncio.get_running_loop()
-        try:
-            self._socket.connect(str(path))
-        except OSError as error:
-            self._socket.close()
-            raise KernelStartError(f"cannot connect to the kernel: {error.strerror}") from error
-        self._send(zmtp.opening(kind))
+        os.set_blocking(requests, False)
+        os.set_blocking(replies, False)
 
     def listen(self) -> None:
-        """From now on, call when there is something to read."""
+        """Read from now on. At other times what the kernel says waits in the pipe, and then the kernel does."""
         self._listening = True
-        self._loop.add_reader(self._socket.fileno(), self._call)
+        self._loop.add_reader(self._replies, self.read)
 
     def rest(self) -> None:
-        """No more calls."""
+        """Read no more."""
         if self._listening:
             self._listening = False
-            self._loop.remove_reader(self._socket.fileno())
+            self._loop.remove_reader(self._replies)
 
-    def send(self, frames: list[bytes]) -> None:
-        """Send a message: what does not go at once goes when the other side reads."""
-        self._send(zmtp.encode(frames))
+    def read(self) -> bool:
+        """Pass on what has come, at most 64 KiB. Returns whether there was something."""
+        try:
+            data = os.read(self._replies, _READ_BYTES)
+        except BlockingIOError:
+            return False
+        except OSError:
+            data = b""
+        if not data:  # closed: the loop would call for ever
+            self.rest()
+        self._call(data)
+        return bool(data)
 
-    def _send(self, data: bytes) -> None:
-        self._unsent += data
+    def send(self, data: bytes) -> None:
+        """Send to the kernel: what does not go at once goes when it reads."""
+        if self._unsent:
+            data = bytes(self._unsent) + data
+        self._unsent = memoryview(data)
         self._flush()
         if self._unsent:
-            self._loop.add_writer(self._socket.fileno(), self._flush)
+            self._loop.add_writer(self._requests, self._flush)
 
     def _flush(self) -> None:
         try:
-            sent = self._socket.send(self._unsent)
-            del self._unsent[:sent]
+            self._unsent = self._unsent[os.write(self._requests, self._unsent) :]
         except BlockingIOError:
             return
         except OSError:  # nobody there any more, which shows elsewhere
-            self._unsent.clear()
+            self._unsent = memoryview(b"")
         if not self._unsent:
-            self._loop.remove_writer(self._socket.fileno())
-
-    def received(self) -> list[list[bytes]]:
-        """The messages that have come in. Raises GarbageError."""
-        try:
-            data = self._socket.recv(1 << 16)
-        except BlockingIOError:
-            return []
-        except OSError:
-            data = b""
-        if not data:  # closed: nothing will come any more, and the reader would call for ever
-            self.rest()
-        return self._decoder.feed(data)
+            self._loop.remove_writer(self._requests)
 
     def close(self) -> None:
-        """Close the connection."""
-        self.rest()
-        self._loop.remove_writer(self._socket.fileno())
-        self._socket.close()
+        """Close both ends. Safe to call again."""
+        if not self._closed:
+            self._closed = True
+            self.rest()
+            self._loop.remove_writer(self._requests)
+            os.close(self._requests)
+            os.close(self._replies)

@@ -7,7 +7,7 @@
     ├── SandboxClosed             used before ``async with`` or after it ended
     ├── KernelStartError          a kernel did not come up, twice in a row
     ├── SandboxFaulty             too many kernels could not be started: stop the run
-    └── KernelProtocolError       a kernel that has run no code yet answered with something that is not Jupyter
+    └── KernelProtocolError       a kernel that has run no code yet said something that is not of the wire's form
 
 What the *code* did wrong is never one of these: it is a `sandbox.Result` with a `sandbox.Outcome`.
 """
@@ -36,4 +36,4 @@ class KernelStartError(SandboxError):
 
 
 class KernelProtocolError(SandboxError):
-    """A fresh kernel, which has run no code yet, sent something that is not a Jupyter message."""
+    """A fresh kernel, which has run no code yet, sent something that is not of the form of `sandbox.inside.wire`."""

@@ -136,7 +136,9 @@ class _FakeSession(Session):
         self._turn = asyncio.Lock()
         self._cells = 0
 
-    async def execute(self, code: str, *, timeout: float | None = None, stdin: str | None = None) -> Result:
+    async def execute(
+        self, code: str, *, timeout: float | None = None, stdin: str | None = None, fork: bool = False
+    ) -> Result:
         if timeout is not None and timeout <= 0:
             raise ValueError(f"timeout must be positive, got {timeout}")
         async with self._turn:

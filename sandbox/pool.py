@@ -67,6 +67,11 @@ class Pool:
         self.closed = False
 
     @property
+    def forks(self) -> bool:
+        """Whether code may start processes."""
+        return self.tier != 3
+
+    @property
     def ready(self) -> int:
         """Kernels that are ready and in nobody's hands."""
         return sum(spare.done() and not spare.cancelled() and spare.exception() is None for spare in self._spares)

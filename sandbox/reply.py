@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
+from sandbox.inside import wire
 from sandbox.inside.wire import GarbageError
 
 
@@ -12,8 +12,8 @@ from sandbox.inside.wire import GarbageError
 class Text:
     """A long text's beginning and end, and the number of characters missing in between."""
 
-    head: str = ""
-    tail: str = ""
+    head: list[str] = field(default_factory=list)
+    tail: list[str] = field(default_factory=list)
     omitted: int = 0
 
 
@@ -22,37 +22,46 @@ class Reply:
     """What the host heard of one cell.
 
     Attributes:
-        ending: "reply" when the kernel answered, else "timeout", "died", "flood", "memory" or "garbage".
+        ending: "result" when the kernel answered, else "timeout", "died", "flood", "memory" or "garbage"; empty until
+            then.
         interrupted: whether its time was up and it was interrupted.
         printed: all that was printed, in the order of printing.
         stdout: what of it was not printed to stderr.
-        content: the kernel's answer, unchecked but for being a dict; empty without one.
+        value, error, late: texts, of which `outcome` says whether they are meant.
+        outcome: what the kernel answered.
         status: how the process ended (negative: by which signal); None unless it died.
     """
 
-    ending: str
+    ending: str = ""
     interrupted: bool = False
     printed: Text = field(default_factory=Text)
     stdout: Text = field(default_factory=Text)
-    content: dict[str, Any] = field(default_factory=dict)
+    value: list[str] = field(default_factory=list)
+    error: list[str] = field(default_factory=list)
+    late: list[str] = field(default_factory=list)
+    outcome: wire.Outcome | None = None
     status: int | None = None
+    _ends: bool = False
 
-    def hear(self, content: dict[str, Any]) -> int:
-        """Add what a stream message says was printed. Returns how much to count against a flood.
+    def hear(self, kind: int, data: bytes, serial: int) -> None:
+        """Take in one frame.
 
-        Raises GarbageError for a message that the real kernel would not send.
+        Raises GarbageError for one that the real kernel would not send.
         """
-        text = content.get("text")
-        if not isinstance(text, str):
-            raise GarbageError("a stream message without text")
-        if "omitted" not in content:
-            self.printed.head += text
-            if content.get("name") == "stdout":
-                self.stdout.head += text
-            return len(text) + 1
-        plain, counts = content.get("plain"), (content["omitted"], content.get("plain_omitted"))
-        if not isinstance(plain, str) or not all(type(count) is int and 0 <= count < 1 << 60 for count in counts):
-            raise GarbageError("a stream message of a strange shape")
-        self.printed.tail, self.stdout.tail = text, plain
-        self.printed.omitted, self.stdout.omitted = (int(count) for count in counts if count is not None)
-        return len(text) + len(plain) + 1
+        if kind in wire.TEXTS:
+            text = data.decode("utf-8", "replace")
+            if kind in (wire.STDOUT, wire.STDERR):
+                for stream in (self.printed, self.stdout) if kind == wire.STDOUT else (self.printed,):
+                    (stream.tail if self._ends else stream.head).append(text)
+            else:
+                {wire.VALUE: self.value, wire.ERROR: self.error, wire.LATE: self.late}[kind].append(text)
+        elif kind == wire.GAP and not self._ends:
+            self._ends = True
+            self.printed.omitted, self.stdout.omitted = wire.read_gap(data)
+        elif kind == wire.RESULT:
+            self.outcome = wire.Outcome.unpack(data)
+            if self.outcome.serial != serial:
+                raise GarbageError("the result of another cell")
+            self.ending = "result"
+        else:
+            raise GarbageError("a frame of a strange kind")

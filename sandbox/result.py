@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self
 
+from sandbox.inside.cut import cut_middle, was_cut
 from sandbox.inside.terminal import shown
+
+__all__ = ["Outcome", "Result", "clean", "cut_middle", "was_cut"]
 
 # CSI, OSC and two-character escape sequences (ECMA-48).
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
-
-_CUT = re.compile(r"^\[\.\.\. [\d,]+ characters cut \.\.\.\]$", re.MULTILINE)
 
 
 class Outcome(StrEnum):
@@ -49,6 +50,8 @@ class Result:
             above. Of much only the beginning.
         truncated: whether anything was cut from what it printed, value or error.
         state_lost: whether the session's variables are gone (the next cell starts on a fresh kernel).
+        exit_status: how a fork ended that did not run the cell to its end: 0 for `os._exit(0)`, negative for a signal.
+            None otherwise.
     """
 
     outcome: Outcome
@@ -60,6 +63,7 @@ class Result:
     state_lost: bool = False
     printed: str | None = None
     late: str = ""
+    exit_status: int | None = None
 
     @classmethod
     def no_more_cells(cls, limit: int) -> Self:
@@ -83,32 +87,3 @@ def clean(text: str) -> str:
     Lines that were written over are as they ended, ANSI sequences are left out, lone surrogates are question marks.
     """
     return _ANSI.sub("", shown(text)).encode("utf-8", "replace").decode("utf-8")
-
-
-def was_cut(text: str) -> bool:
-    """Whether a text holds the line that ``cut_middle`` puts where it leaves something out."""
-    return _CUT.search(text) is not None
-
-
-def cut_middle(head: str, tail: str, limit: int, omitted: int = 0) -> tuple[str, bool]:
-    """Head and tail joined in at most `limit` characters plus a line that states the cut.
-
-    Args:
-        head: the text, or what is left of its beginning if some was dropped before.
-        tail: what is left of its end.
-        limit: characters to keep, half of them from the beginning and half from the end.
-        omitted: characters already dropped between head and tail.
-
-    Returns:
-        The text, and whether anything is missing from it.
-    """
-    whole = head + tail
-    if not omitted and len(whole) <= limit:
-        return whole, False
-    if len(whole) > limit:
-        if not omitted:
-            head, tail = whole, whole
-        first, last = head[: (limit + 1) // 2], tail[-(limit // 2) :] if limit // 2 else ""
-        omitted += len(whole) - len(first) - len(last)
-        head, tail = first, last
-    return f"{head}\n[... {omitted:,} characters cut ...]\n{tail}", True

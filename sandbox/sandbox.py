@@ -105,6 +105,11 @@ class Sandbox(BaseSandbox):
         return self._pool.tier if self._pool is not None else self._tiers[0]
 
     @property
+    def forks(self) -> bool:
+        """Whether cells can run in forks; see `BaseSandbox.forks`."""
+        return self.tier != 3
+
+    @property
     def cgroups(self) -> str:
         """What cgroups bound, beside the other limits; or that they are not used, and why not."""
         return "not used: the sandbox has not been opened" if self._groups is None else str(self._groups)

@@ -10,11 +10,14 @@ from collections.abc import Callable
 
 from sandbox.base import Session
 from sandbox.errors import SandboxClosed
+from sandbox.inside import cut as cutting
+from sandbox.inside.cut import cut_middle
+from sandbox.inside.wire import ENDINGS
 from sandbox.kernel import Kernel
 from sandbox.limits import Limits
 from sandbox.pool import Pool
 from sandbox.reply import Reply, Text
-from sandbox.result import Outcome, Result, clean, cut_middle
+from sandbox.result import Outcome, Result, clean
 
 _LOST = " All variables are lost."
 
@@ -53,9 +56,13 @@ class KernelSession(Session):
         """Take a kernel. Raises as `Pool.take`."""
         self._kernel = await self._pool.take()
 
-    async def execute(self, code: str, *, timeout: float | None = None, stdin: str | None = None) -> Result:
+    async def execute(
+        self, code: str, *, timeout: float | None = None, stdin: str | None = None, fork: bool = False
+    ) -> Result:
         """Run one cell. See `Session.execute`."""
         limits = self._limits
+        if fork and not self._pool.forks:
+            raise ValueError("this sandbox's code may start no processes: there are no forks (`BaseSandbox.forks`)")
         timeout = limits.seconds if timeout is None else timeout
         if not timeout > 0:
             raise ValueError(f"timeout must be positive, got {timeout}")
@@ -71,9 +78,9 @@ class KernelSession(Session):
             whole = False
             try:
                 # A lone surrogate cannot travel; Python would not compile it either.
-                sendable = code.encode("utf-8", "replace").decode()
+                texts = [text.encode("utf-8", "replace") for text in (code, stdin or "")]
                 seed = self._next_seed() if kernel.cells == 0 else None
-                reply = await kernel.run(sendable, self._cells, stdin or "", timeout, seed)
+                reply = await kernel.run(texts[0], self._cells, texts[1], timeout, seed, forked=fork)
                 result = result_of(reply, limits, timeout, time.monotonic() - began)
                 whole = not result.state_lost
             finally:
@@ -121,11 +128,11 @@ class KernelSession(Session):
 
 
 def result_of(reply: Reply, limits: Limits, timeout: float, duration: float) -> Result:
-    """What the model is told of a reply. Believes nothing in it but that it is a dict."""
-    outcome, error, value = Outcome.OK, None, None
-    lost = reply.ending != "reply"
-    said = {name: text for name, text in reply.content.items() if isinstance(text, str)}
-    if reply.interrupted and reply.ending in ("reply", "timeout"):
+    """What the model is told of a reply. Believes nothing in it but its form."""
+    outcome, error, value, exit_status = Outcome.OK, None, None, None
+    lost, cut = reply.ending != "result", False
+    told = reply.outcome
+    if reply.interrupted and reply.ending in ("result", "timeout"):
         outcome = Outcome.TIMEOUT
         error = f"TimeoutError: the code ran longer than {timeout:g} s and was stopped."
     elif reply.ending == "died":
@@ -137,37 +144,50 @@ def result_of(reply: Reply, limits: Limits, timeout: float, duration: float) -> 
         outcome, error = Outcome.MEMORY, f"MemoryError: the code's processes used more than {most:,} MB together."
     elif reply.ending == "flood":
         outcome, error = Outcome.OUTPUT, "OutputLimitError: the code printed too much and was stopped."
-    else:
-        value, error = said.get("value"), said.get("error")
-        if reply.content.get("status") != "ok":
-            named = {outcome.value: outcome for outcome in (Outcome.MEMORY, Outcome.OUTPUT)}
-            outcome = named.get(said.get("outcome", ""), Outcome.ERROR)
-            error = error or "Error: the code failed."
-            lost = reply.content.get("exhausted") is True
+    elif told is not None:
+        outcome = Outcome(ENDINGS[told.ending])
+        value = "".join(reply.value) if told.has_value else None
+        if outcome is Outcome.DIED:
+            exit_status = told.status
+            error = f"ProcessDiedError: the Python process died{_status(exit_status)}."
+        elif outcome is not Outcome.OK:
+            error = "".join(reply.error) or "Error: the code failed."
+            lost = told.exhausted
+        cut, duration = told.cut, min(duration, told.nanoseconds / 1e9)
     if lost and error is not None:
         error += _LOST if error.endswith(".") else "\nNo memory is left." + _LOST
-    half = limits.output_chars // 2
-    value, value_cut = (None, False) if value is None else cut_middle(clean(value), "", half)
-    error, error_cut = (None, False) if error is None else cut_middle(clean(error), "", half)
+    most_chars = cutting.most_chars(limits.output_chars)
+    value, value_cut = (None, False) if value is None else _shortened(value, most_chars)
+    error, error_cut = (None, False) if error is None else _shortened(error, most_chars)
     rest = max(1, limits.output_chars - len(value or "") - len(error or ""))
-    (printed, printed_cut), (stdout, stdout_cut) = (_cut(text, rest) for text in (reply.printed, reply.stdout))
+    stdout, stdout_cut = printed, printed_cut = _joined(reply.printed, rest)
+    if reply.stdout != reply.printed:
+        stdout, stdout_cut = _joined(reply.stdout, rest)
     return Result(
         outcome,
         stdout,
         value,
         error,
         duration,
-        truncated=printed_cut or stdout_cut or value_cut or error_cut,
+        truncated=printed_cut or stdout_cut or value_cut or error_cut or cut,
         state_lost=lost,
         printed=None if printed == stdout else printed,
-        late=clean(said.get("late", ""))[: limits.output_chars],
+        late=clean("".join(reply.late))[: limits.output_chars],
+        exit_status=exit_status,
     )
 
 
-def _cut(text: Text, limit: int) -> tuple[str, bool]:
+def _joined(text: Text, limit: int) -> tuple[str, bool]:
+    head, tail = "".join(text.head), "".join(text.tail)
     if not text.omitted:
-        return cut_middle(clean(text.head + text.tail), "", limit)
-    return cut_middle(clean(text.head), clean(text.tail), limit, text.omitted)
+        return cut_middle(clean(head + tail), "", limit)
+    return cut_middle(clean(head), clean(tail), limit, text.omitted)
+
+
+def _shortened(text: str, limit: int) -> tuple[str, bool]:
+    """A text that the real kernel has cut already."""
+    text = clean(text)
+    return (text, False) if len(text) <= limit + cutting.LINE_CHARS else cut_middle(text, "", limit)
 
 
 def _status(status: int | None) -> str:

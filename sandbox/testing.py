@@ -185,6 +185,64 @@ class PythonContract:
         assert runs[0] == runs[1] and runs[0][0] != runs[0][3]
         assert len({draws[0] for draws in runs}) == 4
 
+    async def test_a_fork_leaves_the_session_as_it_was(self, box: BaseSandbox) -> None:
+        """What a cell does in a fork is gone afterwards; what was there before is there in the fork."""
+        async with box.session() as session:
+            await session.execute("x = 5")
+            if not box.forks:
+                with pytest.raises(ValueError, match="fork"):
+                    await session.execute("x += 1", fork=True)
+                return
+            changes = "x += int(input())\nimport os\nos.close(1)\nos.chdir('/')\nx"
+            result = await session.execute(changes, stdin="2", fork=True)
+            assert (result.outcome, result.value) == (Outcome.OK, "7")
+            assert (await session.execute("import os\nx, os.getcwd() != '/'")).text == "(5, True)"
+
+    async def test_a_fork_ends_as_a_program_does(self, box: BaseSandbox) -> None:
+        """By exit, by a signal, in the middle of something, printing at the end: the session loses nothing."""
+        ends = {
+            "print(1)\nimport sys\nsys.exit()": (Outcome.OK, None, "1\n"),
+            "print(1)\nimport sys\nsys.exit(3)": (Outcome.ERROR, None, "1\n"),
+            "print(1, flush=True)\nimport os\nos._exit(0)": (Outcome.DIED, 0, "1\n"),
+            "print(1)\nimport os\nos._exit(7)": (Outcome.DIED, 7, ""),
+            "import os\nos.kill(os.getpid(), 9)": (Outcome.DIED, -9, ""),
+            "import atexit\natexit.register(print, 2);\nprint(1)": (Outcome.OK, None, "1\n2\n"),
+            "import threading\nthreading.Timer(0.01, print, [2]).start()\nprint(1)": (Outcome.OK, None, "1\n2\n"),
+            "open(1, 'w').write('1');": (Outcome.OK, None, "1"),
+            "1 / 0": (Outcome.ERROR, None, ""),
+        }
+        if box.forks:
+            async with box.session() as session:
+                await session.execute("x = 5")
+                for code, expected in ends.items():
+                    result = await session.execute(code, fork=True)
+                    assert (result.outcome, result.exit_status, result.stdout) == expected
+                    assert not result.state_lost
+                assert (await session.execute("x")).text == "5"
+
+    async def test_a_fork_is_bounded_in_time_and_output(self, box: BaseSandbox) -> None:
+        """As any cell, and it costs no variables, even where it does not obey."""
+        stubborn = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nprint('go', flush=True)\n"
+        if box.forks:
+            async with box.session() as session:
+                await session.execute("x = 5")
+                for code in ("print('go')\nwhile True: pass", f"{stubborn}while True: pass"):
+                    result = await session.execute(code, fork=True, timeout=0.3)
+                    assert (result.outcome, result.state_lost) == (Outcome.TIMEOUT, False)
+                    assert result.stdout == "go\n"
+                much = f"print('x' * {box.limits.printed_chars + 1})"
+                assert (await session.execute(much, fork=True)).outcome is Outcome.OUTPUT
+                assert (await session.execute("x")).text == "5"
+
+    async def test_what_a_fork_has_started_ends_with_it(self, box: BaseSandbox) -> None:
+        """Its own child processes, in sessions of their own too."""
+        daemon = "import os\nif os.fork() == 0:\n    os.setsid()\n    import time\n    time.sleep(60)\nprint('done')"
+        if box.forks and box.isolation != "none":
+            async with box.session() as session:
+                assert (await session.execute(daemon, fork=True)).text == "done"
+                left = await session.execute("import os\n[name for name in os.listdir('/proc') if name.isdigit()]")
+                assert left.text == "['1']"
+
     async def test_stdin_that_a_cell_has_closed_is_there_for_the_next(self, box: BaseSandbox) -> None:
         """A program may leave its standard input closed, as `open(0).read()` does."""
         assert await self._run(box, *["int(open(0).read()) + 1"] * 3, stdin="41") == ["42"] * 3

@@ -199,7 +199,7 @@ class Zygote:
         return str(words[-1]) if words else "no word"
 
     async def fork(self, descriptors: Sequence[int]) -> Child:
-        """A new kernel process with these descriptors: settings, report, shell, iopub.
+        """A new kernel process with these descriptors: its ends of the wire, and the ways into its cgroups.
 
         Raises KernelStartError where the zygote has died. When cancelled, the process is killed as it comes up.
         """

@@ -20,9 +20,10 @@ from ipykernel.zmqshell import ZMQInteractiveShell
 from IPython.core.error import UsageError
 from traitlets.config import Config
 
-from . import loops, seeds, streams
+from . import loops, seeds, streams, wire
+from .cut import cut_middle, most_chars
 from .enter import limit_memory, use_memory_reserve
-from .text import CellOutput, PrintedTooMuch, compact_traceback, encodable
+from .text import CellOutput, PrintedTooMuch, compact_traceback, overflow
 
 _libc = ctypes.CDLL(None)
 _LINE_BUFFERED = 1  # _IOLBF, in glibc and musl
@@ -64,6 +65,7 @@ class Shell(ZMQInteractiveShell):
     displayhook_class = DisplayHook
     system = ZMQInteractiveShell.system_raw  # `!command` without a terminal, whose lines end otherwise
     failure: tuple[str, str] | None = None
+    exits = False  # whether `sys.exit()` is a good end
     settings: dict[str, Any]
     output: CellOutput
     detail_level = 0  # of what `name?` shows
@@ -78,18 +80,34 @@ class Shell(ZMQInteractiveShell):
         streams.open_output(self.output)
         return self.output
 
-    def run(self, code: str, cell: int, stdin: str, seed: int | None = None) -> dict[str, Any]:
-        """Run one cell: the content of the reply. With a seed, the random numbers start from it."""
+    def run(
+        self, code: str, cell: int, stdin: wire.Data, seed: int | None, files: tuple[int, int] | None = None
+    ) -> dict[str, Any]:
+        """Run one cell.
+
+        Args:
+            code: it.
+            cell: its number.
+            stdin: its standard input.
+            seed: where the random numbers start; None to go on with those there are.
+            files: descriptors that are to be its standard output and error; None for `output`.
+
+        Returns:
+            How it ended: `outcome`, a name of `wire.ENDINGS`; `error` and `value`, texts or None; `cut`, whether
+            anything is missing from these; `exhausted`, whether too little memory is left for another cell.
+        """
         Compiler.cell = cell
         self.failure = self.displayhook.value = None
         streams.open_input(stdin)
-        own = streams.open_output(self.output)
+        own = streams.open_files(*files) if files else streams.open_output(self.output)
         if seed is not None:
             seeds.plant(seed)
         _forget_folders()
         loops.begin()
         raised = self.run_cell(code, store_history=True).error_in_exec
-        if raised is not None and self.failure is None:  # IPython shows nothing of a debugger that was left
+        if (
+            raised is not None and self.failure is None and not self._ends_well(raised)
+        ):  # IPython shows nothing of a debugger that was left
             self.failure = ("error", compact_traceback(type(raised), raised, raised.__traceback__))
         try:
             loops.turn()
@@ -98,18 +116,10 @@ class Shell(ZMQInteractiveShell):
             self.showtraceback()
         outcome, error = self.failure or ("ok", None)
         value = self.displayhook.value
-        reply: dict[str, Any] = {
-            "status": "error" if error is not None else "ok",
-            "execution_count": self.execution_count,
-            "user_expressions": {},
-            "payload": [],
-            "ename": outcome,
-            "evalue": "",
-            "traceback": [],
-            "outcome": outcome,
-            "error": None if error is None else self._shorten(error),
-            "value": None if value is None else self._shorten(value),
-        }
+        reply: dict[str, Any] = {"outcome": outcome, "cut": False}
+        for name, text in (("error", error), ("value", value)):
+            reply[name], was_cut = (None, False) if text is None else self._shorten(text)
+            reply["cut"] |= was_cut
         self.payload_manager.clear_payload()
         self.failure = self.last_execution_result = None
         if outcome == "memory":
@@ -123,14 +133,14 @@ class Shell(ZMQInteractiveShell):
         if kind is None or error is None:  # `%tb`
             self.failure = ("error", "UsageError: no traceback is kept")
             return
+        if self._ends_well(error):
+            return
         outcome = "error"
         if issubclass(kind, MemoryError):
             outcome = "memory"
             use_memory_reserve()
         if issubclass(kind, PrintedTooMuch):
-            most = self.settings["printed_chars"]
-            words = f"OutputLimitError: the code printed more than {most:,} characters and was stopped."
-            self.failure = ("output", words)
+            self.failure = ("output", overflow(self.settings["printed_chars"]))
         elif kind is UsageError:
             self.failure = (outcome, f"UsageError: {error}")
         else:
@@ -162,11 +172,11 @@ class Shell(ZMQInteractiveShell):
     def _format_exception_for_storage(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         return {}
 
-    def _shorten(self, text: str) -> str:
-        keep = self.settings["output_chars"]
-        if len(text) > 2 * keep:
-            text = f"{text[:keep]}\n[... {len(text) - 2 * keep:,} characters cut ...]\n{text[-keep:]}"
-        return encodable(text)
+    def _ends_well(self, error: BaseException) -> bool:
+        return self.exits and isinstance(error, SystemExit) and error.code in (None, 0)
+
+    def _shorten(self, text: str) -> tuple[str, bool]:
+        return cut_middle(text, "", most_chars(self.settings["output_chars"]))
 
 
 def build() -> Shell:

@@ -59,15 +59,26 @@ def open_output(output: CellOutput) -> list[CellStream]:
     return streams
 
 
-def open_input(text: str) -> None:
-    """Make `text` what descriptor 0 and `sys.stdin` read."""
+def open_files(stdout: int, stderr: int) -> list[io.TextIOWrapper]:
+    """Make two files the standard output and error, with the streams and descriptors that a program has."""
+    opened: list[io.TextIOWrapper] = []
+    for number, handle in ((1, stdout), (2, stderr)):
+        os.dup2(handle, number)
+        raw = open(number, "wb", closefd=False)  # noqa: SIM115
+        opened.append(io.TextIOWrapper(raw, encoding="utf-8", errors="surrogateescape", line_buffering=number == 2))
+    sys.stdout, sys.stderr = opened
+    sys.__stdout__, sys.__stderr__ = opened  # type: ignore[misc]  # final to a reader of typeshed only
+    return opened
+
+
+def open_input(data: bytes | bytearray) -> None:
+    """Make `data` what descriptor 0 and `sys.stdin` read."""
     # A file that code has opened on descriptor 0 closes it when it is thrown away: now, not while the cell runs.
     sys.stdin = sys.__stdin__ = None  # type: ignore[misc]  # until the end of this function
-    if text:
+    if data:
         gc.collect()
-    if text:
         with tempfile.TemporaryFile() as file:
-            file.write(text.encode("utf-8", "replace"))
+            file.write(data)
             file.seek(0)
             handle = os.dup(file.fileno())  # the file may itself be 0, where the last cell has closed its input
     else:  # needs no disk, which may be full

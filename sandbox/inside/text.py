@@ -11,20 +11,28 @@ import threading
 import time
 import traceback
 from collections import deque
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
+from . import wire
 from .terminal import Rewriting
 
 FLUSH_SECONDS = 0.05
 FLUSH_CHARS = 4096
+
+_MOST_RUNS = 2_048  # that are sent of a cell, before the two streams are told apart more coarsely
 
 _MOST_LINKS, _MOST_PARTS = 3, 5  # of a chain of errors and of a group that are shown
 
 
 class PrintedTooMuch(BaseException):
     """Raised in the model's code by the print that goes over the limit. No `except Exception` holds it."""
+
+
+def overflow(limit: int) -> str:
+    """The error of a cell that has printed more than it may."""
+    return f"OutputLimitError: the code printed more than {limit:,} characters and was stopped."
 
 
 class CellOutput:
@@ -40,7 +48,7 @@ class CellOutput:
     def __init__(self, keep: int, limit: int) -> None:
         self.keep = max(1, keep)
         self.limit = limit
-        self.send: Any = None
+        self.send: Callable[[list[bytes]], None]
         self.pid = os.getpid()
         self.lock = threading.RLock()
         handle, path = tempfile.mkstemp()
@@ -72,6 +80,7 @@ class CellOutput:
             self.pending: list[tuple[str, str]] = []
             self.pending_chars = 0
             self.flushed_at = 0.0
+            self.runs = 0
             self.tail: deque[tuple[str, str]] = deque()
             self.tail_chars = 0
 
@@ -89,7 +98,7 @@ class CellOutput:
                 self._add(name, text)
             over = self.printed > self.limit
             now = time.monotonic()
-            if self.pending_chars > FLUSH_CHARS or now - self.flushed_at > FLUSH_SECONDS:
+            if self.pending_chars > FLUSH_CHARS or (now - self.flushed_at > FLUSH_SECONDS and self.runs < _MOST_RUNS):
                 self.flush()
                 self.flushed_at = now
         if over:
@@ -125,57 +134,71 @@ class CellOutput:
 
     def collect(self) -> None:
         """Pick up what was written to the descriptors, not more than its beginning and end."""
-        size = os.fstat(self.file).st_size
-        if size <= self.read:
-            return
-        new, most = size - self.read, 4 * self.keep
+        self.read = self.take_file(self.file, "stdout", self.read)
+
+    def take_file(self, file: int, name: str, start: int = 0) -> int:
+        """Take what was written to a file since `start` as printed to `name`. Returns the place of its end."""
+        size = os.fstat(file).st_size
+        if size <= start:
+            return start
+        new, most = size - start, 4 * self.keep
         if new <= 2 * most:
-            data = os.pread(self.file, new, self.read)
+            data = os.pread(file, new, start)
         else:
-            data = os.pread(self.file, most, self.read) + os.pread(self.file, most, size - most)
+            data = os.pread(file, most, start) + os.pread(file, most, size - most)
             self.printed += new - len(data)
             self.total += new - len(data)
-            self.total_plain += new - len(data)
-        self.read = size
-        self._add("stdout", data.decode("utf-8", "replace"))
+            self.total_plain += (new - len(data)) * (name == "stdout")
+        self._add(name, data.decode("utf-8", "replace"))
+        return size
 
     def flush(self) -> None:
-        """Send what is pending, joined into one message per run of the same stream."""
+        """Send what is pending."""
+        if self.pending:
+            self.send(self._take_pending())
+
+    def _take_pending(self) -> list[bytes]:
         pending, self.pending, self.pending_chars = self.pending, [], 0
+        return self._frames(pending)
+
+    def _frames(self, printed: Iterable[tuple[str, str]]) -> list[bytes]:
+        """What was printed as frames, one run of the same stream after the other.
+
+        Beyond some number of runs, first what went to stdout and then what went to stderr: so that no cell makes many
+        small frames of little text.
+        """
         runs: list[tuple[str, list[str]]] = []
-        for name, text in pending:
+        for name, text in printed:
             if not runs or runs[-1][0] != name:
                 runs.append((name, []))
             runs[-1][1].append(text)
-        for name, texts in runs:
-            self.send({"name": name, "text": encodable("".join(texts))})
+        if len(runs) > max(2, _MOST_RUNS - self.runs):
+            names = ("stdout", "stderr")
+            runs = [(name, [text for other, texts in runs if other == name for text in texts]) for name in names]
+        self.runs += len(runs)
+        kinds = {"stdout": wire.STDOUT, "stderr": wire.STDERR}
+        return [frame for name, texts in runs for frame in wire.text_frames(kinds[name], "".join(texts))]
 
-    def finish(self) -> None:
-        """The cell is over: send the rest, and say how much lies between the beginning and the end."""
+    def finish(self) -> list[bytes]:
+        """The cell is over. Returns the rest as frames, with how much lies between the beginning and the end."""
         with self.lock:
             self.collect()
             self._pass_on(self.line_name, self.line.end())
             self.idle = True
-            self.flush()
+            frames = self._take_pending()
             if self.tail:
-                texts = [(name, encodable(text)) for name, text in self.tail]
-                plain = [text for name, text in texts if name == "stdout"]
-                self.send(
-                    {
-                        "name": "stdout",
-                        "text": "".join(text for _, text in texts),
-                        "omitted": self.total - self.sent - self.tail_chars,
-                        "plain": "".join(plain),
-                        "plain_omitted": self.total_plain - self.sent_plain - sum(map(len, plain)),
-                    }
-                )
+                plain = sum(len(text) for name, text in self.tail if name == "stdout")
+                omitted = self.total - self.sent - self.tail_chars
+                frames.append(wire.gap(omitted, self.total_plain - self.sent_plain - plain))
+                frames += self._frames(self.tail)
             self.tail.clear()
+            return frames
 
     def take_late(self) -> str:
         """What was printed late until now, and forget it."""
         with self.lock:
             late, self.late = self.late, ""
-        return encodable(late)
+        return late
 
 
 def _threads() -> set[threading.Thread]:
@@ -184,11 +207,6 @@ def _threads() -> set[threading.Thread]:
     workers = set(pools._threads_queues) if pools is not None else set()
     others = {thread for thread in threading.enumerate() if thread is not threading.main_thread()}
     return {thread for thread in others - workers if type(thread).__name__ != "DummyProcess"}
-
-
-def encodable(text: str) -> str:
-    """Lone surrogates cannot travel; they become question marks, as on a terminal."""
-    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def compact_traceback(

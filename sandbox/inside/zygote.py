@@ -1,8 +1,8 @@
 """The zygote: a process with everything loaded, from which each session's kernel is forked.
 
 It runs no model's code and reads nothing that a kernel wrote. It has one connection, to the host, which no kernel
-inherits; over it come a request and a few descriptors per kernel: settings (a secret among them, which this process
-therefore never holds), a pipe for the report, two listening sockets, and the ways into its cgroups. Back go a
+inherits; over it come a request and a few descriptors per kernel: its ends of the two pipes of its wire, by which it is
+sent its settings, and the ways into its cgroups. Back go a
 descriptor of the process, by which the host watches and kills it, and later its exit status.
 
 It must stay single-threaded: Linux gives a user namespace to no other process.
@@ -21,13 +21,12 @@ import sys
 import tempfile
 from typing import Any, NoReturn
 
-from . import seeds, system, warm
+from . import seeds, system, warm, wire
 from .enter import enter
 from .server import Server
 from .shell import Shell, build
 
-_DESCRIPTORS = 6
-_SOCKETS = 2
+_DESCRIPTORS = 4
 
 
 class Zygote:
@@ -85,30 +84,29 @@ class Zygote:
 
 def become_kernel(world: dict[str, Any], shell: Shell, descriptors: list[int]) -> NoReturn:
     """In the forked process: lose everything of the zygote's, be isolated, serve. Never returns."""
-    settings_pipe, report, *others = descriptors
-    listeners, groups = others[:_SOCKETS], others[_SOCKETS:]
-    told: dict[str, Any] = {}
+    requests, replies, *groups = descriptors
+    outside = ""
     try:
         _close_others(descriptors)
         try:
             for group in groups:  # before there is anything to count
                 os.write(group, b"0")
         except OSError as error:
-            told["outside"] = str(error)
+            outside = str(error)
         for group in groups:
             os.close(group)
-        with os.fdopen(settings_pipe, encoding="utf-8") as file:
-            settings = json.load(file)
+        settings = wire.read_settings(requests)
         try:
             found = enter(world, settings)
             _own_state(settings)
-            server = Server(shell, settings, listeners)
+            server = Server(shell, settings, requests, replies)
+            failure = f"the isolation does not hold here: {'; '.join(found)}" if found else ""
         except Exception as error:
-            os.write(report, json.dumps({"error": f"{type(error).__name__}: {error}"}).encode()[:4000])
+            failure = f"the kernel could not be isolated: {type(error).__name__}: {error}"
+        if failure:
+            wire.write(replies, [wire.frame(wire.FAILED, failure.encode("utf-8", "replace"))])
             os._exit(1)
-        os.write(report, json.dumps(told | {"leaks": found}).encode())
-        os.close(report)
-        server.connect()
+        wire.write(replies, [wire.frame(wire.READY, outside.encode("utf-8", "replace"))])
         server.serve()
     except BaseException:
         os._exit(1)

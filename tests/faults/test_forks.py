@@ -18,42 +18,14 @@ async def test_no_descriptor_of_the_zygotes_is_inherited(attack: Attack) -> None
     code = """
 import os
 for name in sorted(os.listdir('/proc/self/fd'), key=int):
-    try: print(name, os.readlink(f'/proc/self/fd/{name}').split(':')[0].split('/')[1:2] or 'socket')
+    try: print(name, os.readlink(f'/proc/self/fd/{name}').split(':')[0].split('/')[1:2] or 'pipe')
     except FileNotFoundError: pass
 """
     lines = (await attack(code)).text.splitlines()
-    # Standard input; the two outputs, which are one file, and its own handle; the two connections.
+    # Standard input; the two outputs, which are one file, and its own handle; the two pipes.
     assert [line.split()[0] for line in lines] == ["0", "1", "2", *[line.split()[0] for line in lines[3:]]]
-    assert sum("socket" in line for line in lines) == 2
-    assert {line.split(maxsplit=1)[1] for line in lines} <= {"['dev']", "['tmp']", "socket"}
-
-
-async def test_no_key_of_a_siblings_is_in_memory(box: Sandbox) -> None:
-    # Each key is read by the fork it is for; what the zygote never had, no later fork can find.
-    async with box.session() as one, box.session() as other:
-        key = await one.execute("get_ipython().kernel.wire._signer.hexdigest()")
-        assert key.outcome is Outcome.OK
-        secrets = [session._kernel._wire for session in (one, other)]  # type: ignore[attr-defined]
-        assert secrets[0].key != secrets[1].key
-        code = """
-needle = bytes.fromhex({needle!r})
-found = 0
-for line in open('/proc/self/maps'):
-    where, rights = line.split()[:2]
-    if rights.startswith('rw') and not line.rstrip().endswith(']') or '[heap]' in line:
-        start, end = (int(part, 16) for part in where.split('-'))
-        with open('/proc/self/mem', 'rb') as memory:
-            memory.seek(start)
-            try: found += memory.read(end - start).count(needle[::-1])
-            except OSError: pass
-found
-"""
-        # Reversed, as hexadecimal: so that the search does not find itself.
-        texts = []
-        for session, wire in ((other, secrets[0]), (other, secrets[1])):
-            result = await session.execute(code.format(needle=wire.key[::-1].hex()))
-            texts.append(result.text)
-        assert texts[0] == "0" and int(texts[1]) > 0  # the search finds what is there: its own
+    assert sum("pipe" in line for line in lines) == 2
+    assert {line.split(maxsplit=1)[1] for line in lines} <= {"['dev']", "['tmp']", "pipe"}
 
 
 async def test_forks_do_not_share_their_luck(box: Sandbox) -> None:
@@ -158,9 +130,9 @@ async def test_child_processes_work_and_end(box: Sandbox) -> None:
 @pytest.mark.parametrize(
     "code",
     [
-        "k = get_ipython().kernel\nk.publish = k.requests.send = k.output.finish = lambda *a, **k: None",
+        "import gc\nfor o in gc.get_objects():\n    if type(o).__name__ == 'CellOutput': o.finish = None",
+        "import gc\nfor o in gc.get_objects():\n    if type(o).__name__ == 'Server': o.send = o._execute = None",
         "import builtins\nbuiltins.print = builtins.input = builtins.len = None",
-        "get_ipython().kernel.wire._signer = None",
         "import sys\nsys.modules.clear()",
         "import gc\nfor o in gc.get_objects():\n    if isinstance(o, dict) and 'publish' in o: o.clear()",
         "get_ipython().run_cell = None",
@@ -168,23 +140,6 @@ async def test_child_processes_work_and_end(box: Sandbox) -> None:
 )
 async def test_a_patched_kernel_harms_itself_alone(attack: Attack, code: str) -> None:
     assert (await attack(code, 0.5)).outcome in set(Outcome) - {Outcome.CELLS}
-
-
-async def test_a_kernel_that_talks_on_between_cells(box: Sandbox) -> None:
-    """It waits until the next cell, and costs the host nothing meanwhile; what it says is not that cell's."""
-    code = """
-import threading
-kernel = get_ipython().kernel
-def talk():
-    while True: kernel.iopub.send([b'x', *kernel.wire.message('stream', {'name': 'stdout', 'text': 'x' * 100}, {})[1]])
-threading.Thread(target=talk, daemon=True).start()
-"""
-    async with box.session() as session, box.session() as sibling:
-        await session.execute(code)
-        for _ in range(20):
-            assert (await sibling.execute("6 * 7")).text == "42"
-        result = await session.execute("6 * 7", timeout=3)
-        assert result.outcome in (Outcome.OK, Outcome.TIMEOUT, Outcome.OUTPUT)
 
 
 async def test_many_hostile_sessions_at_once(box: Sandbox) -> None:

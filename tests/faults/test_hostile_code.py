@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
@@ -88,76 +89,6 @@ async def test_output_flood(attack: Attack) -> None:
 async def test_output_flood_past_python(attack: Attack) -> None:
     result = await attack("import os\nwhile True: os.write(1, b'x' * 65536)")
     assert result.outcome is Outcome.ERROR and "File too large" in result.text and len(result.text) < 9_000
-
-
-async def test_output_flood_past_the_kernel(attack: Attack) -> None:
-    code = """
-kernel = get_ipython().kernel
-while True: kernel.publish('stream', {'name': 'stdout', 'text': 'x' * 10_000})
-"""
-    result = await attack(code)
-    assert (result.outcome, result.state_lost) == (Outcome.OUTPUT, True)
-    assert len(result.text) < 9_000
-
-
-@pytest.mark.parametrize(
-    "payload",
-    [
-        "b'[' * 100_000",
-        "b'nonsense'",
-        'b\'{"name": "stdout", "text": {}}\'',
-        'b\'{"name": "stdout", "text": "a", "omitted": -1}\'',
-    ],
-)
-async def test_forged_messages(attack: Attack, payload: str) -> None:
-    code = f"""
-kernel = get_ipython().kernel
-id, (mark, _, *parts) = kernel.wire.message('stream', {{}}, kernel.parent)
-parts[3] = {payload}
-kernel.iopub.send([b'stream', mark, kernel.wire._sign(parts), *parts])
-while True: pass
-"""
-    result = await attack(code)
-    assert (result.outcome, result.state_lost) == (Outcome.DIED, True)
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        "b'GET / HTTP/1.1' * 9",
-        "b'\\x02' + (1 << 50).to_bytes(8, 'big')",
-        "(b'\\x03' + (1 << 16).to_bytes(8, 'big') + bytes(1 << 16)) * 1000",
-        "b'\\x01\\x00' * 1000",
-        "b'\\x04\\x05\\x04PING'",
-    ],
-    ids=["no-protocol", "a-petabyte", "a-message-without-end", "frames-without-end", "a-command"],
-)
-async def test_broken_protocol(attack: Attack, data: str) -> None:
-    result = await attack(f"s = get_ipython().kernel.iopub._socket\ns.sendall({data})\nwhile True: pass")
-    assert (result.outcome, result.state_lost) == (Outcome.DIED, True)
-
-
-async def test_half_a_message_and_death(attack: Attack) -> None:
-    # Cut off in the middle like this, libzmq aborts the host if it is told never to reconnect.
-    code = """
-import os
-kernel = get_ipython().kernel
-for n in range(20):
-    kernel.iopub.send([b'x'] * 10)
-kernel.requests._socket.sendall(b'\\x01\\x04half')
-os._exit(1)
-"""
-    for _ in range(3):
-        assert (await attack(code)).outcome is Outcome.DIED
-
-
-async def test_forged_end_of_the_cell(attack: Attack) -> None:
-    code = """
-kernel = get_ipython().kernel
-kernel.publish('status', {'execution_state': 'idle'})
-print('late')
-"""
-    assert (await attack(code)).outcome is Outcome.OK
 
 
 async def test_replaced_stdout_is_put_back(box: Sandbox) -> None:
@@ -281,8 +212,8 @@ async def test_death_of_an_idle_kernel_is_reported(box: Sandbox) -> None:
         kernel = session._kernel
         assert kernel is not None and kernel._child is not None
         signal.pidfd_send_signal(kernel._child.pidfd, signal.SIGKILL)
-        await kernel._child.status  # told once its end has been seen
-        assert kernel.dead
+        while not kernel.dead:  # noqa: ASYNC110 - a turn of the loop, not a time
+            await asyncio.sleep(0)
         result = await session.execute("1")
         assert (result.outcome, result.state_lost) == (Outcome.DIED, True)
         assert (await session.execute("1")).text == "1"

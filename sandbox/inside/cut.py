@@ -1,0 +1,44 @@
+"""Texts that are too long, without their middle. Used on both sides."""
+
+from __future__ import annotations
+
+import re
+
+_CUT = re.compile(r"^\[\.\.\. [\d,]+ characters cut \.\.\.\]$", re.MULTILINE)
+_MOST = 16_384
+LINE_CHARS = 64
+"""Room for the line that states the cut."""
+
+
+def was_cut(text: str) -> bool:
+    """Whether a text holds the line that ``cut_middle`` puts where it leaves something out."""
+    return _CUT.search(text) is not None
+
+
+def most_chars(output_chars: int) -> int:
+    """How many characters of a value or of an error are kept: half of what the model reads, and 16,384 at most."""
+    return min(output_chars // 2, _MOST)
+
+
+def cut_middle(head: str, tail: str, limit: int, omitted: int = 0) -> tuple[str, bool]:
+    """Head and tail joined in at most `limit` characters plus a line that states the cut.
+
+    Args:
+        head: the text, or what is left of its beginning if some was dropped before.
+        tail: what is left of its end.
+        limit: characters to keep, half of them from the beginning and half from the end.
+        omitted: characters already dropped between head and tail.
+
+    Returns:
+        The text, and whether anything is missing from it.
+    """
+    whole = head + tail
+    if not omitted and len(whole) <= limit:
+        return whole, False
+    if len(whole) > limit:
+        if not omitted:
+            head, tail = whole, whole
+        first, last = head[: (limit + 1) // 2], tail[-(limit // 2) :] if limit // 2 else ""
+        omitted += len(whole) - len(first) - len(last)
+        head, tail = first, last
+    return f"{head}\n[... {omitted:,} characters cut ...]\n{tail}", True

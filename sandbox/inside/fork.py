@@ -1,0 +1,185 @@
+"""A cell in a fork of the kernel: as a program would run that begins with the session's variables.
+
+Its standard streams are files, its exit is one (`sys.exit(0)` ends it well, functions of `atexit` are called, threads
+waited for), and nothing that it does to variables, descriptors, threads or limits is there afterwards. A fork that dies
+costs the session nothing.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import gc
+import io
+import os
+import select
+import signal
+import tempfile
+import threading
+import time
+from contextlib import suppress
+from types import FrameType
+from typing import NoReturn
+
+from . import wire
+from .shell import Shell
+from .text import overflow
+from .wire import Outcome, Request
+
+_MOST_SWEEPS = 100  # of processes that go on starting others
+_TOLD_BYTES = 4 * wire.FRAME_BYTES * 16  # a value and an error at their longest
+
+_libc = ctypes.CDLL(None)
+
+
+class _HostInterruptError(BaseException):
+    """The host has interrupted the cell while the kernel waits for the fork."""
+
+
+class Fork:
+    """Runs cells in forks of this process.
+
+    Args:
+        shell: what runs them.
+        ends: descriptors that are the kernel's alone.
+        grace_seconds: how soon after an interrupt the host gives the kernel up.
+    """
+
+    def __init__(self, shell: Shell, ends: tuple[int, ...], grace_seconds: float) -> None:
+        self._shell = shell
+        self._ends = ends
+        self._grace = grace_seconds / 2
+        self._waiting = self._interrupted = False
+
+    def run(self, request: Request) -> list[bytes]:
+        """Run one. Returns the frames that the host is sent of it."""
+        self._interrupted = False
+        signal.signal(signal.SIGINT, self._interrupt)
+        output = self._shell.output
+        before = _others()
+        with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
+            told, tell = os.pipe()
+            began = time.monotonic_ns()
+            process = os.fork()
+            if process == 0:
+                os.close(told)
+                self._be(request, (stdout.fileno(), stderr.fileno()), tell, began)
+            os.close(tell)
+            try:
+                said = self._wait(process, told)
+            finally:
+                os.close(told)
+                status = _end(process, before)
+            output.take_file(stdout.fileno(), "stdout")
+            output.take_file(stderr.fileno(), "stderr")
+        outcome, frames = _read(said)
+        took = time.monotonic_ns() - began
+        if output.printed > output.limit:
+            reply = {"outcome": "output", "error": overflow(output.limit)}
+            return [*output.finish(), *wire.result_frames(reply, "", request.serial, took)]
+        if outcome is None:
+            died = Outcome(request.serial, wire.ENDINGS.index("died"), status=status, nanoseconds=took)
+            frames = [wire.frame(wire.RESULT, died.pack())]
+        return [*output.finish(), *frames]
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        self._interrupted = True
+        if self._waiting:
+            raise _HostInterruptError
+
+    def _wait(self, process: int, told: int) -> bytes:
+        """Wait for the fork's end. Returns what it told of its cell; passes an interrupt on, and kills it later."""
+        ended = os.pidfd_open(process)
+        poll = select.poll()
+        poll.register(ended, select.POLLIN)
+        poll.register(told, select.POLLIN)
+        os.set_blocking(told, False)
+        said, deadline, closed = b"", 0.0, False
+        while True:
+            try:
+                self._waiting = True
+                if self._interrupted and not deadline:
+                    deadline = time.monotonic() + self._grace
+                    os.kill(process, signal.SIGINT)
+                left = max(0.0, deadline - time.monotonic()) * 1000 if deadline else None
+                ready = poll.poll(left)
+                self._waiting = False
+            except _HostInterruptError:
+                continue
+            finally:
+                self._waiting = False
+            if not ready:
+                os.kill(process, signal.SIGKILL)
+                deadline += self._grace
+            with suppress(BlockingIOError):
+                while piece := os.read(told, wire.PIPE_BUF):
+                    said = (said + piece)[:_TOLD_BYTES]
+                if not closed:
+                    closed = True
+                    poll.unregister(told)
+            if any(descriptor == ended for descriptor, _ in ready):
+                os.close(ended)
+                return said
+
+    def _be(self, request: Request, files: tuple[int, int], tell: int, began: int) -> NoReturn:
+        """In the fork: run the cell and end as a program does."""
+        try:
+            os.setsid()
+            for descriptor in self._ends:
+                os.close(descriptor)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            self._shell.exits = True
+            reply = self._shell.run(request.code.decode(), request.cell, request.stdin, request.seed, files)
+            took = time.monotonic_ns() - began
+            _finalize()
+            wire.write(tell, wire.result_frames(reply, "", request.serial, took))
+        except BaseException:  # whatever the cell has left: it is the end in any case
+            os._exit(1)
+        os._exit(0)
+
+
+def _finalize() -> None:
+    """What Python does at its end, as far as one sees it from outside."""
+    threading._shutdown()  # type: ignore[attr-defined]  # waits for threads that are no daemons
+    atexit._run_exitfuncs()
+    writers = [thing for thing in gc.get_objects() if isinstance(thing, (io.TextIOWrapper, io.BufferedWriter))]
+    for writer in sorted(writers, key=lambda writer: not isinstance(writer, io.TextIOWrapper)):
+        with suppress(Exception):  # closed, detached, or over something that is not there any more
+            writer.flush()
+    _libc.fflush(None)
+
+
+def _read(said: bytes) -> tuple[Outcome | None, list[bytes]]:
+    """What a fork has told of its cell, and its frames; None where it did not come to the end."""
+    try:
+        frames = wire.Decoder(_TOLD_BYTES, _TOLD_BYTES).feed(said)
+        if frames and frames[-1][0] == wire.RESULT:
+            return Outcome.unpack(frames[-1][1]), [wire.frame(kind, data) for kind, data in frames]
+    except (wire.GarbageError, wire.FloodError):
+        pass
+    return None, []
+
+
+def _others() -> set[int]:
+    """The processes beside this one, where it is the first of a namespace of its own."""
+    if os.getpid() != 1:
+        return set()
+    return {int(entry.name) for entry in os.scandir("/proc") if entry.name.isdecimal()} - {1}
+
+
+def _end(process: int, before: set[int]) -> int:
+    """Wait for a fork that has ended, and end what it has started. Returns its exit status."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process, signal.SIGKILL)
+    status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    for _ in range(_MOST_SWEEPS):
+        started = _others() - before
+        if not started:
+            break
+        for other in started:
+            with suppress(ProcessLookupError):
+                os.kill(other, signal.SIGKILL)
+        for other in started:
+            with suppress(ChildProcessError):  # its parent has not ended yet
+                os.waitpid(other, 0)
+    return status

@@ -23,10 +23,9 @@ _SAMPLE_SECONDS = 0.1  # between two looks at memory; each costs some 100 µs
 _STALLS = 1_000  # kept; the others are only counted
 _FRAMES = 4  # of a stall's stack
 
-# Of /proc/meminfo: what there is and what is not the kernel's. The rest is: slabs, stacks, page tables, and what no
-# line names (pages of pipes and of sockets). Slabs that Linux gives back when asked are not counted. See
-# proc_meminfo(5).
-_NOT_THE_KERNELS = ("MemFree", "Buffers", "Cached", "SwapCached", "AnonPages", "SReclaimable", "VmallocUsed")
+# Of /proc/meminfo: what is not the kernel's. The rest is: slabs, stacks, page tables, vmalloc, and what no line names
+# (pages of pipes and of sockets). Slabs that Linux gives back when asked are not counted. See proc_meminfo(5).
+_NOT_THE_KERNELS = ("MemFree", "Buffers", "Cached", "SwapCached", "AnonPages", "SReclaimable")
 
 
 @dataclass(frozen=True, slots=True)

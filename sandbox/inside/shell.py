@@ -23,6 +23,7 @@ from traitlets.config import Config
 from . import loops, seeds, streams, wire
 from .cut import cut_middle, most_chars
 from .enter import limit_memory, use_memory_reserve
+from .shortcuts import TextFormatter, is_plain, may_await
 from .text import CellOutput, PrintedTooMuch, compact_traceback, overflow
 
 _libc = ctypes.CDLL(None)
@@ -43,6 +44,7 @@ class DisplayHook(ZMQShellDisplayHook):
     """Keeps the last expression's value as text, for the reply."""
 
     value: str | None = None
+    shell: Any
 
     def write_output_prompt(self) -> None:
         """Nothing: there is no prompt."""
@@ -53,6 +55,12 @@ class DisplayHook(ZMQShellDisplayHook):
 
     def log_output(self, format_dict: dict[str, Any]) -> None:
         """Nothing: there is no log."""
+
+    def quiet(self) -> bool:
+        """Whether the cell ends in a semicolon."""
+        parsed = self.shell.history_manager.input_hist_parsed
+        base: Any = super()
+        return ";" in parsed[-1] and bool(base.quiet())
 
     def finish_displayhook(self) -> None:
         """Nothing is sent: the value travels with the reply."""
@@ -127,6 +135,21 @@ class Shell(ZMQInteractiveShell):
             reply["exhausted"] = data_bytes() > limit_memory(self.settings["memory_bytes"]) * 0.9
         return reply
 
+    def init_display_formatter(self) -> None:
+        """Text is all that values are shown as."""
+        self.display_formatter = TextFormatter(parent=self)
+
+    def transform_cell(self, raw_cell: str) -> str:
+        """The cell as Python: mostly it is."""
+        if not self.input_transformers_post and is_plain(raw_cell, self.magics_manager.magics["line"]):
+            return raw_cell if raw_cell.endswith("\n") else f"{raw_cell}\n"
+        base: Any = super()
+        return str(base.transform_cell(raw_cell))
+
+    def should_run_async(self, raw_cell: str, **options: Any) -> bool:
+        """Whether the cell needs an event loop."""
+        return may_await(options.get("transformed_cell") or raw_cell) and super().should_run_async(raw_cell, **options)
+
     def showtraceback(self, exc_tuple: Any = None, *args: Any, **kwargs: Any) -> None:
         """Keep a compact traceback for the reply instead of printing one."""
         kind, error, trace = exc_tuple or sys.exc_info()
@@ -185,7 +208,7 @@ def build() -> Shell:
     config.HistoryManager.enabled = False
     config.InteractiveShell.colors = "nocolor"
     shell: Any = Shell.instance(config=config, compiler_class=Compiler)
-    shell.display_formatter.active_types = ["text/plain"]
+    shell.builtin_trap.__enter__()  # for good: IPython would put them in and out for each cell
     shell.display_pub.publish = lambda data, *args, **kwargs: sys.stdout.write(data.get("text/plain", "") + "\n")
     shell.display_pub.clear_output = lambda *args, **kwargs: None
     shell.loop_runner = loops.run

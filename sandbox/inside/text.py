@@ -67,9 +67,10 @@ class CellOutput:
     def begin(self) -> None:
         """A cell begins: what was printed since the last one ended is late."""
         with self.lock:
-            data = os.pread(self.file, 4 * self.keep, self.read)  # of child processes
-            self._add_late(data.decode("utf-8", "replace"))
-            os.ftruncate(self.file, 0)
+            if os.fstat(self.file).st_size > 0:
+                data = os.pread(self.file, 4 * self.keep, self.read)  # of child processes
+                self._add_late(data.decode("utf-8", "replace"))
+                os.ftruncate(self.file, 0)
             self.read = 0
             self.earlier = _threads()
             self.idle = False

@@ -7,9 +7,11 @@
 * ``idle_pss_mb``: memory of an idle kernel, its share of what it has in common with others counted in proportion.
 * ``live_sessions``: sessions open at the same time, each of which answers.
 
-The names with ``stock_`` are the same of a stock kernel, ready when its client's ``wait_for_ready`` says so.
+The names with ``stock_`` are the same of a stock kernel, ready when its client's ``wait_for_ready`` says so; those with
+``floor_`` of IPython shells behind pipes, which nothing isolates. Those with ``_against`` are of another checkout, e.g.
+a worktree of an older commit. Speeds are medians of five runs, each in a process of its own, the checkouts by turns.
 
-    python -m benchmarks.sandbox [--quick] [--tier N]
+    python -m benchmarks.sandbox [--quick] [--tier N] [--against CHECKOUT]
 """
 
 from __future__ import annotations
@@ -22,11 +24,13 @@ if not __package__:  # run as a file: what is beside this one must not be taken 
 
 import argparse
 import asyncio
+import json
 import os
 import platform
 import resource
 import tempfile
 import time
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from importlib import metadata
 from statistics import mean, median
@@ -35,19 +39,21 @@ from typing import Any
 from rich.table import Table
 
 from benchmarks.report import Report, Target, new_parser, rounded, run, say
-from sandbox import Limits, Sandbox, Session
+from benchmarks.sandbox_speed import CELL, answer
+from sandbox import Limits, Sandbox, SandboxError
 
 TARGETS: dict[str, Target] = {
     "acquire_warm_ms_p50": ("<=", 5),
-    "first_reply_cold_ms_p50": ("<=", 50),
-    "sessions_per_s": (">=", 60),
-    "cell_ms_p50": ("<=", 3),
-    "cells_per_s_64": (">=", 1_000),
+    "first_reply_cold_ms_p50": ("<=", 15),
+    "sessions_per_s": (">=", 100),
+    "cell_ms_p50": ("<=", 0.4),
+    "cells_per_s_64": (">=", 2_000),
     "idle_pss_mb": ("<=", 20),
     "live_sessions": (">=", 256),
 }
+ROOT = Path(__file__).resolve().parents[1]
+_RUNS = 5
 _PACKAGES = ("start-agent", "ipykernel", "jupyter_client", "ipython", "numpy", "sympy")
-_CELL = "1+1"
 
 
 async def measure(arguments: argparse.Namespace) -> Report:
@@ -57,19 +63,14 @@ async def measure(arguments: argparse.Namespace) -> Report:
     quick = arguments.quick
     figures: dict[str, float] = {}
     began = time.perf_counter()
-    async with Sandbox(size=1, prestart=0, tier=arguments.tier) as box:
+    async with Sandbox(size=8, prestart=2, tier=arguments.tier) as box:
         figures["open_ms"] = 1000 * (time.perf_counter() - began)
         isolation, cgroups = box.isolation, box.cgroups
         say(f"isolation: {isolation}; cgroups: {cgroups}")
-        figures["first_reply_cold_ms_p50"] = await _first_replies(box, 20 if quick else 100)
-        figures["cell_ms_p50"] = await _cells(box, 100 if quick else 1_000)
-    async with Sandbox(size=8, prestart=2, tier=arguments.tier) as box:
         figures["acquire_warm_ms_p50"] = await _acquire(box, 20 if quick else 100)
-    cores = os.cpu_count() or 1
-    async with Sandbox(size=2 * cores, prestart=cores, tier=arguments.tier) as box:
-        figures["sessions_per_s"] = await _sessions(box, 2 * cores, 100 if quick else 1_000)
-    async with Sandbox(size=64, prestart=0, tier=arguments.tier) as box:
-        figures["cells_per_s_64"] = await _many_cells(box, 64, 10 if quick else 100)
+    checkouts = {"": ROOT} | ({"_against": arguments.against.resolve()} if arguments.against else {})
+    runs = await alternately(checkouts, 1 if quick and not arguments.against else _RUNS, quick, arguments.tier)
+    figures |= medians(runs)
     live = 64 if quick else 256
     async with Sandbox(Limits(start_seconds=120), size=live, prestart=0, tier=arguments.tier) as box:
         figures |= await _live(box, live)
@@ -82,40 +83,55 @@ async def measure(arguments: argparse.Namespace) -> Report:
         "isolation": isolation,
         "cgroups": cgroups,
         "user": "root" if os.geteuid() == 0 else "ordinary",
-        "cores": cores,
+        "cores": os.cpu_count(),
         "load_before": round(arguments.load, 2),
         "machine": platform.machine(),
         "linux": platform.release(),
         "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in _PACKAGES},
     }
+    if arguments.against:
+        settings["against"] = str(arguments.against)
     targets = {name: target for name, target in TARGETS.items() if not (quick and name == "live_sessions")}
-    return Report("sandbox", rounded(figures), targets, settings, [_table(figures)])
+    return Report("sandbox", rounded(figures), targets, settings, [_table(figures), *_beside(runs)])
 
 
-async def _first_replies(box: Sandbox, count: int) -> float:
-    times = []
-    for _ in range(count):
-        began = time.perf_counter()
-        async with box.session() as session:
-            await _answer(session)
-            times.append(time.perf_counter() - began)
-    return 1000 * median(times)
+async def alternately(
+    checkouts: Mapping[str, Path], runs: int, quick: bool, tier: int | None
+) -> dict[str, list[dict[str, float]]]:
+    """The speeds of each checkout, and of the floor, by turns: what the machine does meanwhile hits all of them.
+
+    Raises SandboxError where one cannot be measured.
+    """
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in (*checkouts, "floor")}
+    for number in range(runs):
+        for name in checkouts if number % 2 == 0 else reversed(checkouts):
+            found[name].append(await _speed(checkouts[name], quick, *(() if tier is None else (f"--tier={tier}",))))
+        found["floor"].append(await _speed(ROOT, quick, "--floor"))
+        last = {name or "this checkout": rounded(each[-1], 3) for name, each in found.items()}
+        say(f"run {number + 1} of {runs}: {last}")
+    return found
 
 
-async def _answer(session: Session) -> None:
-    result = await session.execute(_CELL)
-    if result.text != "2":
-        raise RuntimeError(f"a kernel answered {result.text!r}")
+async def _speed(checkout: Path, quick: bool, *options: str) -> dict[str, float]:
+    program = ROOT / "benchmarks" / "sandbox_speed.py"
+    command = [sys.executable, "-P", str(program), *options, *(["--quick"] if quick else [])]
+    environment = os.environ | {"PYTHONPATH": str(checkout)}
+    child = await asyncio.create_subprocess_exec(*command, env=environment, stdout=asyncio.subprocess.PIPE)
+    said, _ = await child.communicate()
+    if child.returncode != 0:
+        raise SandboxError(f"the speed of {checkout} could not be measured (exit status {child.returncode})")
+    figures: dict[str, float] = json.loads(said)
+    return figures
 
 
-async def _cells(box: Sandbox, count: int) -> float:
-    times = []
-    async with box.session() as session:
-        for _ in range(count):
-            began = time.perf_counter()
-            await _answer(session)
-            times.append(time.perf_counter() - began)
-    return 1000 * median(times)
+def medians(runs: Mapping[str, list[dict[str, float]]]) -> dict[str, float]:
+    """The median of each figure: of this checkout by its name, of others with theirs as an ending, of the floor."""
+    found = {}
+    for name, each in runs.items():
+        for figure in each[0]:
+            key = f"floor_{figure}" if name == "floor" else figure + name
+            found[key] = median(one[figure] for one in each)
+    return found
 
 
 async def _acquire(box: Sandbox, count: int) -> float:
@@ -129,39 +145,12 @@ async def _acquire(box: Sandbox, count: int) -> float:
     return 1000 * median(times)
 
 
-async def _sessions(box: Sandbox, tasks: int, count: int) -> float:
-    numbers = iter(range(count))
-
-    async def work() -> None:
-        for _ in numbers:
-            async with box.session() as session:
-                await _answer(session)
-
-    began = time.perf_counter()
-    await asyncio.gather(*(work() for _ in range(tasks)))
-    return count / (time.perf_counter() - began)
-
-
-async def _many_cells(box: Sandbox, sessions: int, cells: int) -> float:
-    async with AsyncExitStack() as stack:
-        opened = [await stack.enter_async_context(box.session()) for _ in range(sessions)]
-
-        async def work(session: Session) -> None:
-            for _ in range(cells):
-                await _answer(session)
-
-        await asyncio.gather(*map(work, opened))  # the first cells of each are not like the others
-        began = time.perf_counter()
-        await asyncio.gather(*map(work, opened))
-        return sessions * cells / (time.perf_counter() - began)
-
-
 async def _live(box: Sandbox, count: int) -> dict[str, float]:
     began = time.perf_counter()
     async with AsyncExitStack() as stack:
         opened = await asyncio.gather(*(stack.enter_async_context(box.session()) for _ in range(count)))
         burst = time.perf_counter() - began
-        await asyncio.gather(*map(_answer, opened))
+        await asyncio.gather(*map(answer, opened))
         idle = [_pss(_pid(kernel._child.pidfd)) for kernel in box._pool.kernels]  # type: ignore[union-attr]
         await asyncio.gather(*(session.execute("import sympy; sympy.factorint(2**67 - 1)") for session in opened))
         worked = [_pss(_pid(kernel._child.pidfd)) for kernel in box._pool.kernels]  # type: ignore[union-attr]
@@ -200,11 +189,11 @@ async def _stock(starts: int, cells: int) -> dict[str, float]:
         client.start_channels()
         try:
             await client.wait_for_ready(timeout=60)
-            await client.execute_interactive(_CELL, output_hook=lambda message: None)
+            await client.execute_interactive(CELL, output_hook=lambda message: None)
             first.append(time.perf_counter() - began)
             for _ in range(cells):
                 began = time.perf_counter()
-                await client.execute_interactive(_CELL, output_hook=lambda message: None)
+                await client.execute_interactive(CELL, output_hook=lambda message: None)
                 each.append(time.perf_counter() - began)
             memory.append(_pss(manager.provisioner.process.pid))
         finally:
@@ -216,6 +205,22 @@ async def _stock(starts: int, cells: int) -> dict[str, float]:
         "stock_cell_ms_p50": 1000 * median(each),
         "stock_idle_pss_mb": mean(memory),
     }
+
+
+def _beside(runs: Mapping[str, list[dict[str, float]]]) -> list[Table]:
+    """This checkout beside another; nothing where there is no other."""
+    if "_against" not in runs:
+        return []
+    found = medians(runs)
+    columns = ("this checkout", "the other", "IPython alone", "this / other")
+    table = Table(
+        f"medians of {len(runs[''])}", *columns, title="sandbox: beside another checkout", title_justify="left"
+    )
+    for name in runs[""][0]:
+        ours, other, least = found[name], found[name + "_against"], found.get(f"floor_{name}")
+        shown = "" if least is None else f"{least:.2f}"
+        table.add_row(name, f"{ours:.2f}", f"{other:.2f}", shown, f"{ours / other:.2f}")
+    return [table]
 
 
 def _table(figures: dict[str, float]) -> Table:
@@ -234,6 +239,7 @@ def main() -> int:
     """Run it: the exit code."""
     parser = new_parser("What the sandbox costs, against a stock ipykernel.")
     parser.add_argument("--tier", type=int, choices=(1, 2, 3), help="the isolation (default: the strongest here)")
+    parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="another checkout, to be measured by turns")
     parser.set_defaults(load=os.getloadavg()[0])
     return run(parser, measure)
 

@@ -96,7 +96,7 @@ async def measure(arguments: argparse.Namespace) -> Report:
 
 
 async def alternately(
-    checkouts: Mapping[str, Path], runs: int, quick: bool, tier: int | None
+    checkouts: dict[str, Path], runs: int, quick: bool, tier: int | None
 ) -> dict[str, list[dict[str, float]]]:
     """The speeds of each checkout, and of the floor, by turns: what the machine does meanwhile hits all of them.
 

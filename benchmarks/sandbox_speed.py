@@ -21,6 +21,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
+from importlib import import_module
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 CELL = "1+1"
 _MANY = 64  # sessions at once
 _SIZE_BYTES = 4
+_SHELL = "IPython.core.interactiveshell"
 
 Answer = Callable[[], Awaitable[None]]
 
@@ -144,12 +146,10 @@ class _Shell:
 
 def _serve(requests: int, replies: int) -> None:
     """Run cells until the other side is gone."""
-    from IPython.core.interactiveshell import InteractiveShell
     from traitlets.config import Config
 
-    shell = InteractiveShell(
-        config=Config({"HistoryManager": {"enabled": False}, "InteractiveShell": {"cache_size": 0}})
-    )
+    config = Config({"HistoryManager": {"enabled": False}, "InteractiveShell": {"cache_size": 0}})
+    shell = import_module(_SHELL).InteractiveShell(config=config)
     while head := os.read(requests, _SIZE_BYTES):
         code = os.read(requests, int.from_bytes(head, "little")).decode()
         sys.stdout = printed = io.StringIO()
@@ -161,8 +161,7 @@ def _serve(requests: int, replies: int) -> None:
 
 def floor(quick: bool) -> dict[str, float]:
     """The figures of IPython shells that nothing isolates."""
-    import IPython.core.interactiveshell  # noqa: F401 - before the forks, for all of them
-
+    import_module(_SHELL)  # before the forks, for all of them
     shells = [_Shell() for _ in range(_MANY)]
 
     async def measured() -> dict[str, float]:

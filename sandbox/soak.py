@@ -11,7 +11,7 @@ import asyncio
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
@@ -117,14 +117,14 @@ class Soak:
         self._hostile = sessions - self._siblings
         self._others: int | None = None  # processes that are no kernels, when nothing runs
 
-    async def run(self, enough: Callable[[Tally], bool], after: Callable[[Tally], None]) -> None:
+    async def run(self, enough: Callable[[Tally], bool], after: Callable[[Tally], Awaitable[None]]) -> None:
         """Rounds, until it is enough; each is over when `after` is called."""
         async with AsyncExitStack() as stack:
             siblings = [await self._new_sibling(stack) for _ in range(self._siblings)]
             while not enough(self.tally):
                 await self._round(siblings, stack)
                 self.tally.rounds += 1
-                after(self.tally)
+                await after(self.tally)
 
     async def _new_sibling(self, stack: AsyncExitStack) -> _Sibling:
         sibling = _Sibling(await stack.enter_async_context(self._box.session()))
@@ -193,7 +193,8 @@ class Soak:
         end = time.monotonic() + _SETTLE_SECONDS
         while True:
             stats = self._box.stats
-            kernels, others = stats.kernels_live, len(descendants()) - stats.kernels_live
+            processes = len(await asyncio.to_thread(descendants))  # /proc is slow, and stalls are what we look for
+            kernels, others = stats.kernels_live, processes - stats.kernels_live
             if kernels == stats.kernels_ready + self._siblings and others == (self._others or others):
                 self._others = others
                 return
@@ -262,9 +263,9 @@ async def soak(
             work = Soak(box, sessions, seed)
             before: list[Vitals] = []
 
-            def after(tally: Tally) -> None:
+            async def after(tally: Tally) -> None:
                 nonlocal found
-                found |= Remains.of(box._require_open())
+                found |= await asyncio.to_thread(Remains.of, box._require_open())
                 if not before:  # what is loaded once is no leak
                     watch.reset()
                     before.append(watch.began)

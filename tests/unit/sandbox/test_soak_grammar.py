@@ -41,7 +41,7 @@ async def soaked(siblings: Siblings, box: FakeSandbox | None = None) -> Soak:
     async with box or FakeSandbox(siblings) as opened:
         opened.stats.kernels_live = 1  # one sibling
         soak = Soak(opened, 3, seed=5)
-        await soak.run(lambda tally: tally.rounds == 2, lambda tally: None)
+        await soak.run(lambda tally: tally.rounds == 2, lambda tally: asyncio.sleep(0))
     return soak
 
 

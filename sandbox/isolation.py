@@ -154,6 +154,7 @@ def bubblewrap_command() -> list[str]:
         *user,
         *("--cap-drop", "ALL", *(word for name in kept for word in ("--cap-add", f"CAP_{name}"))),
         *("--hostname", "sandbox", "--proc", "/proc", "--dev", "/dev"),
+        *("--dev-bind", "/dev/full", "/dev/zero"),  # see `sandbox.inside.root`
         *arguments,
         *(word for path in _covers() for word in ("--remount-ro", str(path))),
         *("--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/", "--"),

@@ -47,8 +47,8 @@ def restrict(readable: list[str], writable: list[str]) -> None:
         for path, access in [
             *((path, _EXECUTE | _READ_FILE | _READ_DIR) for path in readable),
             *((path, may_write) for path in writable),
-            *((path, _READ_FILE | _WRITE_FILE) for path in ("/dev/null", "/dev/zero", "/dev/full")),
-            *((path, _READ_FILE) for path in ("/dev/random", "/dev/urandom")),
+            *((path, _READ_FILE | _WRITE_FILE) for path in ("/dev/null", "/dev/full")),
+            *((path, _READ_FILE) for path in ("/dev/zero", "/dev/random", "/dev/urandom")),
         ]:
             _allow(ruleset, path, access)
         system.syscall(_RESTRICT_SELF, ruleset, 0, what="landlock")

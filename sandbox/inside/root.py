@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import socket
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ from typing import Any
 from . import system
 
 _SAFE = system.MS_NOSUID | system.MS_NODEV
-_DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
+# What /dev/zero is for reads /dev/full, too; but that cannot be mapped, as memory that counts as nobody's.
+_DEVICES = {"null": "null", "zero": "full", "full": "full", "random": "random", "urandom": "urandom", "tty": "tty"}
 _LINKS = {"fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2", "ptmx": "pts/ptmx"}
 _KEPT = (system.CAP_SYS_ADMIN, system.CAP_SETUID, system.CAP_SETGID, system.CAP_SETPCAP, system.CAP_NET_ADMIN)
 
@@ -44,6 +46,8 @@ def change(control: socket.socket, world: dict[str, Any]) -> None:
         os.close(descriptor)
     os.setsid()
     socket.sethostname("sandbox")
+    if hasattr(platform, "_uname_cache"):  # the host's name, asked for by a module that was imported before
+        platform._uname_cache = None
     system.loopback_up()
     _build(world)
     system.pivot_root(world["new_root"])
@@ -64,9 +68,9 @@ def _build(world: dict[str, Any]) -> None:
     for folder in ("/proc", "/dev", "/dev/pts"):
         Path(base + folder).mkdir()
     system.mount("proc", f"{base}/proc", "proc", _SAFE | system.MS_NOEXEC)
-    for name in _DEVICES:
+    for name, device in _DEVICES.items():
         Path(f"{base}/dev/{name}").touch()
-        system.bind(f"/dev/{name}", f"{base}/dev/{name}", read_only=False, devices=True)
+        system.bind(f"/dev/{device}", f"{base}/dev/{name}", read_only=False, devices=True)
     for name, text in _LINKS.items():
         Path(f"{base}/dev/{name}").symlink_to(text)
     covers = []

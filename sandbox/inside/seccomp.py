@@ -1,8 +1,13 @@
 """The system calls that a kernel may not make, as a seccomp filter.
 
-What is refused is what ordinary programs never need and exploits of Linux begin with; see the table. It is a list
-of what is refused, not of what is allowed: Python and its libraries use too much of Linux for the other kind. A
-refused call fails with EPERM, so that a program that asks can go on.
+What is refused is what ordinary programs never need and exploits of Linux begin with, what uses up memory or quotas
+that no limit counts, and what reaches files and processes that are not the kernel's; see `sandbox.inside.calls`. That
+is a list of what is refused, not of what is allowed: Python and its libraries use too much of Linux for the other kind.
+Of calls that stand for many others (ioctl, prctl, setsockopt) there is a list of what is allowed. A refused call fails
+with an error that programs know, so that they can go on.
+
+Linux runs the filter once for each number when it is installed, and no more for those that are always allowed: only
+calls whose arguments decide cost something, which is why these come first.
 """
 
 from __future__ import annotations
@@ -12,88 +17,12 @@ import errno
 import os
 import platform
 import struct
+from functools import cache
 
-from . import system
+from . import calls, system
 
-# asm/unistd_64.h (x86_64) and asm-generic/unistd.h (aarch64); None where the architecture has no such call.
-_NUMBERS: dict[str, tuple[int | None, int | None]] = {
-    # other processes' memory and descriptors
-    "ptrace": (101, 117),
-    "process_vm_readv": (310, 270),
-    "process_vm_writev": (311, 271),
-    "process_madvise": (440, 440),
-    "kcmp": (312, 272),
-    "pidfd_getfd": (438, 438),
-    # namespaces and mounts
-    "unshare": (272, 97),
-    "setns": (308, 268),
-    "mount": (165, 40),
-    "umount2": (166, 39),
-    "pivot_root": (155, 41),
-    "chroot": (161, 51),
-    "open_tree": (428, 428),
-    "move_mount": (429, 429),
-    "fsopen": (430, 430),
-    "fsconfig": (431, 431),
-    "fsmount": (432, 432),
-    "fspick": (433, 433),
-    "mount_setattr": (442, 442),
-    "name_to_handle_at": (303, 264),
-    "open_by_handle_at": (304, 265),
-    # wide doors into the kernel
-    "bpf": (321, 280),
-    "perf_event_open": (298, 241),
-    "userfaultfd": (323, 282),
-    "io_uring_setup": (425, 425),
-    "io_uring_enter": (426, 426),
-    "io_uring_register": (427, 427),
-    "add_key": (248, 217),
-    "request_key": (249, 218),
-    "keyctl": (250, 219),
-    "vmsplice": (278, 75),
-    "modify_ldt": (154, None),
-    "personality": (135, 92),
-    "seccomp": (317, 277),
-    # memory that no limit counts
-    "memfd_create": (319, 279),
-    "memfd_secret": (447, 447),
-    "shmget": (29, 194),
-    "msgget": (68, 186),
-    "semget": (64, 190),
-    "mq_open": (240, 180),
-    # the machine
-    "init_module": (175, 105),
-    "finit_module": (313, 273),
-    "delete_module": (176, 106),
-    "kexec_load": (246, 104),
-    "kexec_file_load": (320, 294),
-    "reboot": (169, 142),
-    "swapon": (167, 224),
-    "swapoff": (168, 225),
-    "acct": (163, 89),
-    "quotactl": (179, 60),
-    "quotactl_fd": (443, 443),
-    "syslog": (103, 116),
-    "settimeofday": (164, 170),
-    "clock_settime": (227, 112),
-    "clock_adjtime": (305, 266),
-    "adjtimex": (159, 171),
-    "sethostname": (170, 161),
-    "setdomainname": (171, 162),
-    "iopl": (172, None),
-    "ioperm": (173, None),
-    "fanotify_init": (300, 262),
-    "lookup_dcookie": (212, 18),
-}
-_COLUMN = {"x86_64": 0, "aarch64": 1}
 _AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}  # linux/audit.h
-_CLONE = {"x86_64": 56, "aarch64": 220}
-_CLONE3 = 435
-_FORKS = {"x86_64": (57, 58), "aarch64": ()}  # fork, vfork
-_SOCKET = {"x86_64": (41, 53), "aarch64": (198, 199)}  # socket, socketpair
-_IOCTL = {"x86_64": 16, "aarch64": 29}
-_MMAP = {"x86_64": 9, "aarch64": 222}
-_SECCOMP = {"x86_64": 317, "aarch64": 277}
+_SECCOMP: calls.Numbers = (317, 277)
 
 _NEW_NAMESPACE = (
     system.CLONE_NEWNS
@@ -105,77 +34,205 @@ _NEW_NAMESPACE = (
     | system.CLONE_NEWNET
 )
 _CLONE_THREAD = 0x00010000
-_MAP_SHARED_ANONYMOUS = 0x01 | 0x20
-_MAP_TYPE = 0x0F
-_TIOCSTI, _TIOCLINUX = 0x5412, 0x541C  # asm-generic/ioctls.h: typing into a terminal
-_FAMILIES = (1, 2, 10)  # AF_UNIX, AF_INET, AF_INET6: not vsock, netlink, packet, alg, ...
+
+# linux/mman.h, asm-generic/mman-common.h, asm-generic/mman.h. Shared memory without a file counts as nobody's, what
+# grows downwards as stack, and huge pages are the machine's, set aside for somebody.
+_MAP_SHARED_ANONYMOUS, _MAP_TYPE, _MAP_ANONYMOUS = 0x01 | 0x20, 0x0F, 0x20
+_MAP_GROWSDOWN, _MAP_HUGETLB = 0x0100, 0x40000
+
+# linux/fcntl.h. With leases and notifications code makes others wait for files and learns what they do with them; the
+# size of pipes counts for all processes of a user, and the host's end of a pipe is of the same size.
+_FCNTL_REFUSED = (1024, 1026, 1031)  # F_SETLEASE, F_NOTIFY, F_SETPIPE_SZ
+
+# asm-generic/ioctls.h: terminals, files' descriptors; linux/sockios.h; linux/random.h. Others are of devices, which
+# kernels do not have, and of file systems, where some change attributes of files opened for reading.
+_IOCTL_KINDS = (ord("T"), 0x89, ord("R"))
+_IOCTL_REFUSED = (0x5412, 0x541C, 0x5423)  # TIOCSTI and TIOCLINUX type into a terminal, TIOCSETD loads modules
+
+# bits/socket.h, linux/in.h. Other families (vsock, netlink, packet, alg, ...), types and protocols (MPTCP, UDP-Lite,
+# SCTP, DCCP, raw, ...) are seldom used and often broken.
+_UNIX, _INTERNET = 1, (2, 10)
+_STREAM, _DATAGRAM, _PACKETS = 1, 2, 5
+_TYPE_MASK = 0x0F
+_PROTOCOLS = (0, 6, 17)  # the type's own, TCP, UDP
+
+# asm-generic/socket.h, linux/tcp.h, linux/in.h, linux/in6.h. Not: filters (SO_ATTACH_FILTER, SO_ATTACH_BPF, ...), whose
+# memory is the machine's; flow labels of IPv6, of which the machine has 4096; TCP_ULP, which loads modules; ...
+_OPTIONS: dict[int, tuple[int, ...]] = {
+    1: (2, 5, 6, 9, 10, 12, 13, 15, 16, 18, 20, 21, 29, 35, 66, 67),  # REUSEADDR ... KEEPALIVE, LINGER, timeouts
+    6: (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 18, 23, 25, 26, 30),  # NODELAY, CORK, KEEPIDLE, ..., FASTOPEN
+    0: (1, 2, 6, 8, 10, 11, 12, 13, 14, 15, 24, 32, 33, 34, 35, 36, 49),  # TOS, TTL, ..., multicast
+    41: (16, 17, 18, 19, 20, 21, 23, 24, 25, 26, 29, 49, 66, 67),  # V6ONLY, hops, multicast, ...
+}
+# A socket buffer is memory that often nobody counts: SO_SNDBUF and SO_RCVBUF seem to work, as where the limit is low.
+_SIZES = (7, 8)
+
+# linux/prctl.h: names, times, what is asked for; of SVE and tagged addresses on aarch64. Not: PR_SET_SECCOMP (filters
+# of its own use up the machine's memory for them), PR_SET_MM, PR_SCHED_CORE, ...
+_PRCTL = (2, 3, 7, 15, 16, 21, 23, 27, 29, 30, 36, 37, 38, 39, 40, 41, 42, 50, 51, 52, 54, 55, 56, 61, 63, 64)
+_PR_SET_VMA = 0x53564D41  # a name for memory, in debuggers
 
 # linux/bpf_common.h, linux/seccomp.h
-_LOAD, _JUMP_EQUAL, _JUMP_AT_LEAST, _JUMP_SET, _AND, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x54, 0x06
+_LOAD, _JUMP_EQUAL, _JUMP_AT_LEAST, _JUMP_SET = 0x20, 0x15, 0x35, 0x45
+_AND, _SHIFT_RIGHT, _RETURN = 0x54, 0x74, 0x06
 _ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 _NR, _ARCH, _ARGS = 0, 4, 16
-_X32_BIT = 0x40000000
 _TSYNC = 1
+_FAR = 255  # instructions that a jump can skip
 
 Instruction = tuple[int, int, int, int]
 
 
-def supported() -> bool:
-    """Whether the numbers of this machine's system calls are known here."""
-    return platform.machine() in _COLUMN
-
-
-def program(*, fork: bool, network: bool = True) -> bytes:
+@cache
+def program(*, namespaces: bool, own_files: bool = True) -> bytes:
     """The filter for this machine as an array of sock_filter.
 
     Args:
-        fork: whether processes may be started; threads always may.
-        network: whether sockets may be made at all (where a network namespace holds them); pairs always may.
+        namespaces: whether the kernel has its own, of the network and of processes. Without them it may start no
+            processes, make no sockets but pairs, and change nothing of a process but itself; threads always may be.
+        own_files: whether files that are the kernel's user's are none but the kernel's.
+
+    Raises OSError where the numbers of this machine's system calls are not known.
     """
-    machine = platform.machine()
-    column = _COLUMN[machine]
+    rules = _rules(namespaces)
     code: list[Instruction] = [
         (_LOAD, 0, 0, _ARCH),
-        (_JUMP_EQUAL, 1, 0, _AUDIT_ARCH[machine]),
+        (_JUMP_EQUAL, 1, 0, _AUDIT_ARCH.get(platform.machine(), 0)),
         (_RETURN, 0, 0, _KILL),  # another architecture's calls have other numbers
         (_LOAD, 0, 0, _NR),
     ]
-    if machine == "x86_64":
-        code += [(_JUMP_AT_LEAST, 0, 1, _X32_BIT), _refuse(errno.ENOSYS)]
-    # glibc asks for clone3 first, whose flags a filter cannot see, and then takes clone.
-    code += [*_on(_CLONE3, [_refuse(errno.ENOSYS)])]
-    code += _on(_CLONE[machine], _clone_rules(fork))
-    if not fork:
-        for number in _FORKS[machine]:
-            code += _on(number, [_refuse()])
-    for number, families in zip(_SOCKET[machine], (_FAMILIES if network else (), _FAMILIES[:1]), strict=True):
-        allowed = [(_JUMP_EQUAL, len(families) - n, 0, family) for n, family in enumerate(families)]
-        code += _on(number, [(_LOAD, 0, 0, _ARGS), *allowed, _refuse(errno.EAFNOSUPPORT), (_RETURN, 0, 0, _ALLOW)])
-    terminal = [(_JUMP_EQUAL, 1, 0, _TIOCSTI), (_JUMP_EQUAL, 0, 1, _TIOCLINUX), _refuse(), (_RETURN, 0, 0, _ALLOW)]
-    code += _on(_IOCTL[machine], [(_LOAD, 0, 0, _ARGS + 8), *terminal])
-    shared = [(_AND, 0, 0, 0x20 | _MAP_TYPE), (_JUMP_EQUAL, 0, 1, _MAP_SHARED_ANONYMOUS), _refuse(errno.ENOMEM)]
-    code += _on(_MMAP[machine], [(_LOAD, 0, 0, _ARGS + 24), *shared, (_RETURN, 0, 0, _ALLOW)])
-    for numbers in _NUMBERS.values():
-        if (number_here := numbers[column]) is not None:
-            code += _on(number_here, [_refuse()])
-    code.append((_RETURN, 0, 0, _ALLOW))
+    for name, numbers in calls.ARGUMENTS.items():
+        if name in rules and (number := calls.here(numbers)) is not None:
+            code += _on(number, rules[name])
+    endings: dict[int, int] = {}
+    groups = [*calls.REFUSED.items(), *(() if namespaces else calls.REFUSED_WITHOUT_NAMESPACES.items())]
+    for error, group in [*groups, *(() if own_files else [(0, calls.WITHOUT_EFFECT)])]:
+        endings |= {number: _ERRNO | error for numbers in group.values() if (number := calls.here(numbers)) is not None}
+    endings |= {number: _ALLOW for numbers in calls.LATER.values() if (number := calls.here(numbers)) is not None}
+    code += _search(sorted(endings.items()))
     return b"".join(struct.pack("HBBI", *instruction) for instruction in code)
 
 
-def _clone_rules(fork: bool) -> list[Instruction]:
-    flags: list[Instruction] = [(_LOAD, 0, 0, _ARGS), (_JUMP_SET, 0, 1, _NEW_NAMESPACE), _refuse()]
-    if not fork:
-        flags += [(_JUMP_SET, 1, 0, _CLONE_THREAD), _refuse()]
-    return [*flags, (_RETURN, 0, 0, _ALLOW)]
+def _rules(namespaces: bool) -> dict[str, list[Instruction]]:
+    """What is to be done on calls whose arguments decide, each ending in a return."""
+    not_a_name = [(_JUMP_EQUAL, 1, 0, _UNIX), _refuse(errno.EAFNOSUPPORT)]
+    pairs = (_STREAM, _DATAGRAM, _PACKETS) if namespaces else (_STREAM, _PACKETS)  # datagrams can go to any name
+    rules = {
+        "mmap": [
+            _argument(3),
+            (_JUMP_SET, 3, 0, _MAP_GROWSDOWN | _MAP_HUGETLB),
+            (_AND, 0, 0, _MAP_ANONYMOUS | _MAP_TYPE),
+            (_JUMP_EQUAL, 1, 0, _MAP_SHARED_ANONYMOUS),
+            (_RETURN, 0, 0, _ALLOW),
+            _refuse(errno.ENOMEM),
+        ],
+        "ioctl": [
+            _argument(1),
+            *(step for number in _IOCTL_REFUSED for step in _on(number, [_refuse()])),
+            (_SHIFT_RIGHT, 0, 0, 8),
+            (_AND, 0, 0, 0xFF),
+            *_only(_IOCTL_KINDS, errno.EOPNOTSUPP),
+        ],
+        "fcntl": [
+            _argument(1),
+            *(step for number in _FCNTL_REFUSED for step in _on(number, [_refuse()])),
+            (_RETURN, 0, 0, _ALLOW),
+        ],
+        "clone": [
+            _argument(0),
+            (_JUMP_SET, 0, 1, _NEW_NAMESPACE),
+            _refuse(),
+            *(() if namespaces else [(_JUMP_SET, 1, 0, _CLONE_THREAD), _refuse()]),
+            (_RETURN, 0, 0, _ALLOW),
+        ],
+        "socketpair": [
+            *(_argument(0), *not_a_name),
+            *(_argument(1), (_AND, 0, 0, _TYPE_MASK), *_only(pairs, errno.ESOCKTNOSUPPORT)),
+        ],
+        "socket": _socket_rules() if namespaces else [_refuse(errno.EAFNOSUPPORT)],
+        "setsockopt": [
+            _argument(1),
+            *(step for level in _OPTIONS for step in _on(level, _option_rules(level))),
+            _refuse(errno.ENOPROTOOPT),
+        ],
+        "prctl": [
+            _argument(0),
+            *_on(
+                system.PR_SET_DUMPABLE,  # 0 would hide its memory from the host, which counts it
+                [_argument(1), (_JUMP_EQUAL, 0, 1, 1), (_RETURN, 0, 0, _ALLOW), _refuse()],
+            ),
+            # In tier 3 that is how a kernel ends with the zygote.
+            *_on(system.PR_SET_PDEATHSIG, [(_RETURN, 0, 0, _ALLOW) if namespaces else _refuse()]),
+            *_only((*_PRCTL, _PR_SET_VMA), errno.EINVAL),
+        ],
+        # PRIO_PROCESS alone; without namespaces only the caller itself.
+        "setpriority": [
+            _argument(0),
+            (_JUMP_EQUAL, 1, 0, 0),
+            _refuse(),
+            *([(_RETURN, 0, 0, _ALLOW)] if namespaces else [_argument(1), *_only((0,), errno.EPERM)]),
+        ],
+    }
+    if not namespaces:
+        itself = [_argument(0), *_only((0,), errno.EPERM)]
+        for name in ("prlimit64", "sched_setparam", "sched_setscheduler", "sched_setaffinity", "sched_setattr"):
+            rules[name] = itself
+    return rules
 
 
-def _on(number: int, rules: list[Instruction]) -> list[Instruction]:
-    """These rules, which end in a return, for one system call; its number is loaded and stays so otherwise."""
-    return [(_JUMP_EQUAL, 0, len(rules), number), *rules]
+def _socket_rules() -> list[Instruction]:
+    of_internet = [
+        *(_argument(1), (_AND, 0, 0, _TYPE_MASK)),
+        *((_JUMP_EQUAL, 2, 0, _STREAM), (_JUMP_EQUAL, 1, 0, _DATAGRAM), _refuse(errno.ESOCKTNOSUPPORT)),
+        *(_argument(2), *_only(_PROTOCOLS, errno.EPROTONOSUPPORT)),
+    ]
+    return [
+        _argument(0),
+        *_on(_UNIX, [(_RETURN, 0, 0, _ALLOW)]),
+        *(step for family in _INTERNET for step in _on(family, of_internet)),
+        _refuse(errno.EAFNOSUPPORT),
+    ]
+
+
+def _option_rules(level: int) -> list[Instruction]:
+    sizes = [step for size in _SIZES for step in _on(size, [_refuse(0)])] if level == 1 else []
+    return [_argument(2), *sizes, *_only(_OPTIONS[level], errno.ENOPROTOOPT)]
+
+
+def _argument(number: int) -> Instruction:
+    """Load the lower half of an argument: all of what is looked at are ints to Linux, or end in an error otherwise."""
+    return (_LOAD, 0, 0, _ARGS + 8 * number)
+
+
+def _on(value: int, rules: list[Instruction]) -> list[Instruction]:
+    """These rules, which end in a return, for one value; it is loaded and stays so otherwise."""
+    assert len(rules) <= _FAR
+    return [(_JUMP_EQUAL, 0, len(rules), value), *rules]
+
+
+def _only(values: tuple[int, ...], error: int) -> list[Instruction]:
+    """Allow these values, and refuse all others."""
+    allowed = [(_JUMP_EQUAL, len(values) - n, 0, value) for n, value in enumerate(values)]
+    return [*allowed, _refuse(error), (_RETURN, 0, 0, _ALLOW)]
 
 
 def _refuse(error: int = errno.EPERM) -> Instruction:
     return (_RETURN, 0, 0, _ERRNO | error)
+
+
+def _search(endings: list[tuple[int, int]]) -> list[Instruction]:
+    """What each of these numbers, which are sorted, ends in; by halves, as Linux goes through it for each number."""
+    if len(endings) > 3:
+        middle = len(endings) // 2
+        lower, upper = _search(endings[:middle]), _search(endings[middle:])
+        assert len(lower) <= _FAR
+        return [(_JUMP_AT_LEAST, len(lower), 0, endings[middle][0]), *lower, *upper]
+    newest = [(_JUMP_AT_LEAST, 0, 1, calls.NEWEST), _refuse(errno.ENOSYS)]
+    return [
+        *(step for number, ending in endings for step in _on(number, [(_RETURN, 0, 0, ending)])),
+        *(newest if endings[-1][0] >= calls.NEWEST - 1 else ()),
+        (_RETURN, 0, 0, _ALLOW),
+    ]
 
 
 def install(filter_program: bytes) -> None:
@@ -184,6 +241,8 @@ def install(filter_program: bytes) -> None:
     buffer = ctypes.create_string_buffer(filter_program, len(filter_program))
     # struct sock_fprog: the count, padded, and a pointer.
     described = ctypes.create_string_buffer(struct.pack("HxxxxxxQ", count, ctypes.addressof(buffer)), 16)
-    thread = system.syscall(_SECCOMP[platform.machine()], 1, _TSYNC, described, what="seccomp")
+    number = calls.here(_SECCOMP)
+    assert number is not None
+    thread = system.syscall(number, 1, _TSYNC, described, what="seccomp")
     if thread:
         raise OSError(errno.ESRCH, os.strerror(errno.ESRCH))

@@ -22,7 +22,7 @@ import tempfile
 from typing import Any, NoReturn
 
 from . import seeds, system, warm, wire
-from .enter import enter
+from .enter import enter, filter_of
 from .server import Server
 from .shell import Shell, build
 
@@ -138,6 +138,8 @@ def run(control: socket.socket, world: dict[str, Any]) -> None:
         importlib.import_module(name)
     warm.up()
     shell = build()
+    if world["tier"] > 0:
+        filter_of(world)
     threads = len(os.listdir("/proc/self/task"))  # noqa: PTH208
     if threads != 1:
         raise RuntimeError(f"preloading {', '.join(world['preload'])} has started {threads - 1} threads")

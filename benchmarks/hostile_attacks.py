@@ -26,7 +26,6 @@ def endless(*datas):
             for fd, _ in poll.poll(100):
                 try: os.write(fd, data)
                 except OSError: pass
-def frame(kind, data=b''): return struct.pack('<BH', ord(kind), len(data)) + data
 def whole(text, kind='o'):
     data = text.encode()
     for fd, is_socket in ends():
@@ -35,6 +34,9 @@ def whole(text, kind='o'):
             try:
                 for start in range(0, len(data), 4000): os.write(fd, frame(kind, data[start:start + 4000]))
             except OSError: pass
+def result(ending=0, flags=0, serial=1):  # as of the first cell, if not said otherwise
+    pour(frame('.', struct.pack('<IBBiQ', serial, ending, flags, 0, 0)))
+    time.sleep(9)
 """
 )
 _HELD = "time.sleep(1.5)\n"  # so that a watch may look at it
@@ -99,7 +101,30 @@ WIRE = (
         "pour(frame('.', struct.pack('<IBBiQ', 1, 0, 0, 0, 0)))\npour(frame('.', bytes(18)))\ntime.sleep(9)",
         "1",
     ),
-    _wire("values and errors of the bound", "for kind in 'vxle': whole('\\x1b[1m' * ($chars // 4), kind)"),
+    _wire("largest frames, a byte at a time", "endless(*(bytes([b]) for b in frame('o', b'x' * 4093)))"),
+    _wire(
+        "largest frames, a byte at a time, by ten children",
+        "for _ in range(10):\n    if os.fork() == 0: break\nendless(*(bytes([b]) for b in frame('o', b'x' * 4093)))",
+    ),
+    _wire("a value of the bound, with its result", "whole('\x1b[1m' * ($chars // 4), 'v')\nresult(0, 1)"),
+    _wire("an error of the bound, with its result", "whole('\x1b]' * ($chars // 2), 'x')\nresult(1, 2)"),
+    _wire("late text of the bound, with its result", "whole('\x1b]' * ($chars // 2), 'l')\nresult()"),
+    _wire(
+        "backspaces of half a megabyte, with their result",
+        "for kind in 'oelvx': whole('ab\\b' * 32_000, kind)\nresult(1, 3)",
+    ),
+    _wire(
+        "rows of half a megabyte, with their result",
+        "for kind in 'oelvx': whole('\\n\x1b[A\\r' * 19_000, kind)\nresult(1, 3)",
+    ),
+    _wire(
+        "text that is no text of the bound, with its result",
+        "for _ in range($chars // 1000): pour(frame('o', b'\\xff\\x1b' * 500))\nresult()",
+    ),
+    _wire(
+        "a gap, then text of the bound",
+        "pour(frame('g', struct.pack('<QQ', 2**63, 0)))\nwhole('\u2028\x1b]' * ($chars // 3))\nresult()",
+    ),
     _wire("text of the bound, forged", "whole('\\x1b]0;x' * ($chars // 5))"),
     _wire(
         "text of the bound, forged, in frames of one byte",
@@ -107,7 +132,7 @@ WIRE = (
     ),
     _wire(
         "packets of one byte",
-        "import fcntl\nfor fd, _ in ends():\n    try: fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_DIRECT)\n    except OSError: pass\nendless(*(bytes([b]) for b in frame('o', b'abc')))",
+        "import fcntl\nfor fd, _ in ends():\n    try: fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_DIRECT)\n    except OSError: pass\nendless(*(bytes([b]) for b in frame('o', b'x' * 4093)))",
     ),
     _wire(
         "pipes made small, and output",

@@ -22,8 +22,10 @@ def pour(data, times=1, kinds=(True, False)):
         finally:
             try: os.set_blocking(fd, True)
             except OSError: pass
+def frame(kind, data=b''):
+    return kind.encode() + len(data).to_bytes(2, 'little') + data
 """
-"""Finds the kernel's own pipes and sockets, whichever they are, and writes to all of them."""
+"""Finds the kernel's own pipes and sockets, whichever they are, and writes to all of them; frames as `inside.wire` has."""
 
 _LIBC = "import ctypes, os, struct\nlibc = ctypes.CDLL(None, use_errno=True)\n"
 
@@ -152,6 +154,15 @@ FILES = (
 )
 
 FRAMES = (
+    ENDS + "for kind in 'oelvxgrf.': pour(frame(kind, os.urandom($few)))",
+    ENDS + "for kind in 'oelvx': pour(frame(kind, $odd.encode('utf-8', 'replace')[:4000]), $some)",
+    ENDS + "while True: pour(frame('o', b'x'))",
+    ENDS + "pour(frame('o', b'\\xff' * 4093), $some)\nos._exit($few)",
+    ENDS + "for b in frame('o', b'x' * 4093): pour(bytes([b]))",
+    ENDS + "for n in range($some): pour(frame('.', n.to_bytes(4, 'little') + bytes([$few % 5, 15]) + bytes(12)))",
+    ENDS + "pour(frame('g', os.urandom(16)), 2)",
+    ENDS
+    + "import fcntl\nfor fd, _ in ends(): fcntl.fcntl(fd, fcntl.F_SETFL, os.O_DIRECT)\nprint('x' * $many)",
     ENDS + "pour(os.urandom($bytes))",
     ENDS + "pour(bytes($bytes))",
     ENDS + "pour(b'\\xff' * $bytes)",
@@ -167,7 +178,7 @@ FRAMES = (
     ENDS + "import time\nfor fd, _ in ends():\n    try: os.close(fd)\n    except OSError: pass\ntime.sleep($short)",
     "import gc\nfor o in gc.get_objects():\n    if type(o).__module__.endswith(('server', 'wire', 'zmtp', 'streams')):\n"
     "        for name in dir(o):\n            if name in ('send', 'publish', 'write', 'flush', 'finish', 'begin', 'end'):\n"
-    "                for a in ((), ('x' * $bytes,), (b'x' * 9,), ('stream', {'text': $odd})):\n"
+    "                for a in ((), ('x' * $bytes,), (b'x' * 9,), ([b'x' * $bytes],), ('stdout', $odd)):\n"
     "                    try: getattr(o, name)(*a)\n                    except Exception: pass",
     "import gc\nfor o in gc.get_objects():\n    if type(o).__module__.endswith(('server', 'wire', 'zmtp', 'streams', 'shell')):\n"
     "        try: o.__dict__.clear()\n        except Exception: pass",

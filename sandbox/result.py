@@ -12,8 +12,8 @@ from sandbox.inside.terminal import shown
 
 __all__ = ["Outcome", "Result", "clean", "cut_middle", "was_cut"]
 
-# CSI, OSC and two-character escape sequences (ECMA-48).
-_ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
+# CSI, OSC, other strings and two-character escape sequences (ECMA-48). What has no end hides at most its line.
+_ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b\n]*(?:\x07|\x1b\\)?|[PX^_][^\x1b\n]*\x1b\\|[@-Z\\-_])")
 
 
 class Outcome(StrEnum):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from . import landlock, seccomp, system
+from .between import DESCRIPTORS
 
 # Linux enforces RLIMIT_DATA when memory is asked for; this much is kept back to report the MemoryError.
 MEMORY_RESERVE = 32 << 20
@@ -143,7 +144,7 @@ def _limit(settings: dict[str, Any], *, processes: bool) -> None:
         resource.RLIMIT_CORE: (1, 1),  # with 0, a program that core_pattern(5) names would be started all the same
         resource.RLIMIT_AS: (memory + _ADDRESS_ROOM,) * 2,
         resource.RLIMIT_FSIZE: (settings["disk_bytes"],) * 2,
-        resource.RLIMIT_NOFILE: (settings["open_files"],) * 2,
+        resource.RLIMIT_NOFILE: (settings["open_files"], settings["open_files"] + DESCRIPTORS),
         resource.RLIMIT_MEMLOCK: (0, 0),
         resource.RLIMIT_MSGQUEUE: (0, 0),
         resource.RLIMIT_SIGPENDING: (_QUEUED_SIGNALS,) * 2,
@@ -175,12 +176,6 @@ def limit_memory(most: int) -> int:
     memory = max(whole - MEMORY_RESERVE, 0)
     resource.setrlimit(resource.RLIMIT_DATA, (memory, whole))
     return memory
-
-
-def use_memory_reserve() -> None:
-    """Let this process have the reserve, too, until the next `limit_memory`."""
-    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
-    resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
 
 
 def leaks(world: dict[str, Any]) -> list[str]:

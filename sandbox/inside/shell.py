@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import ctypes
 import logging
-import os
 import sys
 import warnings
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from ipykernel.compiler import XCachingCompiler
@@ -21,10 +19,10 @@ from IPython.core.error import UsageError
 from traitlets.config import Config
 
 from . import loops, seeds, streams, wire
+from .between import Between
 from .cut import cut_middle, most_chars
-from .enter import limit_memory, use_memory_reserve
 from .shortcuts import TextFormatter, is_plain, may_await
-from .text import CellOutput, PrintedTooMuch, compact_traceback, overflow
+from .text import CellOutput, PrintedTooMuch, Tracebacks, overflow
 
 _libc = ctypes.CDLL(None)
 _LINE_BUFFERED = 1  # _IOLBF, in glibc and musl
@@ -76,6 +74,8 @@ class Shell(ZMQInteractiveShell):
     exits = False  # whether `sys.exit()` is a good end
     settings: dict[str, Any]
     output: CellOutput
+    between: Between
+    tracebacks: Tracebacks
     detail_level = 0  # of what `name?` shows
     displayhook: Any
     payload_manager: Any
@@ -84,6 +84,8 @@ class Shell(ZMQInteractiveShell):
     def open_output(self, settings: dict[str, Any]) -> CellOutput:
         """Make the place for what cells print. Once, in the forked process."""
         self.settings = settings
+        self.between = Between()
+        self.tracebacks = Tracebacks((settings["home"], settings["temporary"]))
         self.output = CellOutput(settings["output_chars"] // 2, settings["printed_chars"])
         streams.open_output(self.output)
         return self.output
@@ -106,34 +108,67 @@ class Shell(ZMQInteractiveShell):
         """
         Compiler.cell = cell
         self.failure = self.displayhook.value = None
-        streams.open_input(stdin)
-        own = streams.open_files(*files) if files else streams.open_output(self.output)
-        if seed is not None:
-            seeds.plant(seed)
-        _forget_folders()
-        loops.begin()
-        raised = self.run_cell(code, store_history=True).error_in_exec
-        if (
-            raised is not None and self.failure is None and not self._ends_well(raised)
-        ):  # IPython shows nothing of a debugger that was left
-            self.failure = ("error", compact_traceback(type(raised), raised, raised.__traceback__))
         try:
-            loops.turn()
-            _flush(own)
-        except BaseException:  # it is the code's: it has replaced a stream, or prints too much
-            self.showtraceback()
+            own = streams.open_files(*files) if files else streams.open_output(self.output)
+            streams.open_input(stdin)
+            if seed is not None:
+                seeds.plant(seed)
+            self._forget_folders()
+            loops.begin()
+        except Exception as failure:  # of what earlier cells have left: no thread can be started, say
+            self._fail(failure)
+        else:
+            self._run(code, own)
         outcome, error = self.failure or ("ok", None)
-        value = self.displayhook.value
         reply: dict[str, Any] = {"outcome": outcome, "cut": False}
-        for name, text in (("error", error), ("value", value)):
+        for name, text in (("error", error), ("value", self.displayhook.value)):
             reply[name], was_cut = (None, False) if text is None else self._shorten(text)
             reply["cut"] |= was_cut
         self.payload_manager.clear_payload()
         self.failure = self.last_execution_result = None
         if outcome == "memory":
             # With too little left for the next cell to live on, the host had better start afresh.
-            reply["exhausted"] = data_bytes() > limit_memory(self.settings["memory_bytes"]) * 0.9
+            reply["exhausted"] = self.between.is_exhausted(self.settings["memory_bytes"])
         return reply
+
+    def _run(self, code: str, own: list[Any]) -> None:
+        """Run the code, and find out in `failure` how it failed, if it did. Raises nothing that is the code's."""
+        try:
+            self.between.begin()
+            try:
+                result = self.run_cell(code, store_history=True)
+                raised = result.error_in_exec or result.error_before_exec
+                # IPython shows nothing of a debugger that was left, and nothing where showing failed.
+                if raised is not None and self.failure is None:
+                    self._fail(raised)
+                loops.turn()
+                _flush(own)
+            finally:
+                self.between.end()
+        except BaseException as error:  # out of IPython itself, as by code that nests too deeply; or as it was flushed
+            self.between.end()
+            if self.failure is None:
+                self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        """The cell has failed, whatever becomes of the words for it."""
+        kind = type(error)
+        if self.exits and issubclass(kind, SystemExit) and error.code in (None, 0):  # type: ignore[attr-defined]
+            return
+        outcome = "error"
+        if issubclass(kind, MemoryError):
+            outcome = "memory"
+            self.between.use_reserve()
+        elif issubclass(kind, PrintedTooMuch):
+            self.failure = ("output", overflow(self.settings["printed_chars"]))
+            return
+        self.failure = (outcome, _name(kind))
+        try:
+            text = f"UsageError: {error}" if kind is UsageError else self.tracebacks.compact(error)
+        except BaseException:
+            pass
+        else:
+            self.failure = (outcome, text)
 
     def init_display_formatter(self) -> None:
         """Text is all that values are shown as."""
@@ -152,22 +187,11 @@ class Shell(ZMQInteractiveShell):
 
     def showtraceback(self, exc_tuple: Any = None, *args: Any, **kwargs: Any) -> None:
         """Keep a compact traceback for the reply instead of printing one."""
-        kind, error, trace = exc_tuple or sys.exc_info()
-        if kind is None or error is None:  # `%tb`
+        error = (exc_tuple or sys.exc_info())[1]
+        if error is None:  # `%tb`
             self.failure = ("error", "UsageError: no traceback is kept")
-            return
-        if self._ends_well(error):
-            return
-        outcome = "error"
-        if issubclass(kind, MemoryError):
-            outcome = "memory"
-            use_memory_reserve()
-        if issubclass(kind, PrintedTooMuch):
-            self.failure = ("output", overflow(self.settings["printed_chars"]))
-        elif kind is UsageError:
-            self.failure = (outcome, f"UsageError: {error}")
-        else:
-            self.failure = (outcome, compact_traceback(kind, error, trace))
+        elif self.failure is None:
+            self._fail(error)
 
     def showsyntaxerror(self, *args: Any, **kwargs: Any) -> None:
         """As any other."""
@@ -195,8 +219,10 @@ class Shell(ZMQInteractiveShell):
     def _format_exception_for_storage(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         return {}
 
-    def _ends_well(self, error: BaseException) -> bool:
-        return self.exits and isinstance(error, SystemExit) and error.code in (None, 0)
+    def _forget_folders(self) -> None:
+        """Have the folders looked at again in which the code may have written a module since."""
+        for path in [path for path in sys.path_importer_cache if path.startswith(self.tracebacks.folders)]:
+            del sys.path_importer_cache[path]
 
     def _shorten(self, text: str) -> tuple[str, bool]:
         return cut_middle(text, "", most_chars(self.settings["output_chars"]))
@@ -239,6 +265,8 @@ def build() -> Shell:
         names.update(first)
     shell.user_ns["_oh"].clear()
     shell.history_manager.reset()
+    for name in ("_i", "_ii", "_iii", "_i00"):
+        setattr(shell.history_manager, name, "")
     shell.displayhook._ = shell.displayhook.__ = shell.displayhook.___ = ""
     shell.execution_count = 1
     shell.failure = shell.displayhook.value = shell.last_execution_result = None
@@ -256,19 +284,6 @@ def _flush(own: list[Any]) -> None:
     _libc.fflush(None)
 
 
-def _forget_folders() -> None:
-    """Have the folders looked at again in which the code may have written a module since."""
-    own = (os.environ["HOME"], os.environ["TMPDIR"])
-    for path in [path for path in sys.path_importer_cache if path.startswith(own)]:
-        del sys.path_importer_cache[path]
-
-
-def data_bytes() -> int:
-    """Private memory in use, as RLIMIT_DATA counts it; 0 where that cannot be read."""
-    try:
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmData:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return 0
+def _name(kind: type[BaseException]) -> str:
+    """An exception's name, without asking the code's metaclass."""
+    return str(type.__dict__["__name__"].__get__(kind))

@@ -11,7 +11,11 @@ import sys
 
 sys.modules["debugpy"] = None  # type: ignore[assignment]  # slow to load, and serves no one here
 
-from . import root, system, zygote  # noqa: E402 - after the line above
+from . import own  # noqa: E402 - after the line above
+
+own.install()
+
+from . import root, system, zygote  # noqa: E402
 
 _MESSAGE_BYTES = 128 << 10
 

@@ -8,6 +8,8 @@ import io
 import os
 import sys
 import tempfile
+import threading
+from contextlib import suppress
 from typing import Any
 
 from .text import CellOutput
@@ -77,14 +79,32 @@ def open_input(data: bytes | bytearray) -> None:
     sys.stdin = sys.__stdin__ = None  # type: ignore[misc]  # until the end of this function
     if data:
         gc.collect()
-        with tempfile.TemporaryFile() as file:
-            file.write(data)
-            file.seek(0)
-            handle = os.dup(file.fileno())  # the file may itself be 0, where the last cell has closed its input
-    else:  # needs no disk, which may be full
+        try:
+            with tempfile.TemporaryFile() as file:
+                file.write(data)
+                file.seek(0)
+                handle = os.dup(file.fileno())  # the file may itself be 0, where the last cell has closed its input
+        except OSError:  # the disk is full, or too small
+            handle = _pipe_of(data)
+    else:  # needs no disk
         handle = os.open("/dev/null", os.O_RDONLY)
     if handle != 0:
         os.dup2(handle, 0)
         os.close(handle)
     sys.stdin = open(0, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
     sys.__stdin__ = sys.stdin  # type: ignore[misc]  # held, or the wrapper of a wrapped stream would close it
+
+
+def _pipe_of(data: bytes | bytearray) -> int:
+    """The end of a pipe from which the data can be read once, as fast as the code does."""
+    reading, writing = os.pipe()
+
+    def feed() -> None:
+        rest = memoryview(data)
+        with suppress(OSError):  # nobody reads any more
+            while rest:
+                rest = rest[os.write(writing, rest) :]
+        os.close(writing)
+
+    threading.Thread(target=feed, daemon=True).start()
+    return reading

@@ -1,0 +1,91 @@
+"""What a cell may leave behind that would hurt the kernel between cells: timers, handlers, tracers, used up limits."""
+
+from __future__ import annotations
+
+import mmap
+import resource
+import signal
+import sys
+import threading
+from typing import Any
+
+DESCRIPTORS = 8
+"""Kept in reserve for the kernel, above what code may open."""
+
+_FEWEST_FRAMES = 500  # of recursion: IPython takes some forty
+_TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
+_SIGNALS = tuple(
+    number
+    for number in range(1, signal.NSIG)
+    if number in signal.valid_signals() and number not in (signal.SIGINT, signal.SIGKILL, signal.SIGSTOP)
+)
+_RESERVED = (resource.RLIMIT_DATA, resource.RLIMIT_NOFILE)
+_SPARE = 0.1  # of its memory that must be left for the next cell
+
+
+class Between:
+    """Keeps what belongs to the code away while no cell runs, and gives it back to the next.
+
+    Made in the kernel's process before any code has run.
+    """
+
+    def __init__(self) -> None:
+        self._handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+        self._codes: dict[int, Any] = {}
+        self._soft: dict[int, int] = {}
+        self.use_reserve()
+
+    def begin(self) -> None:
+        """A cell begins: handlers and limits are as the last one left them."""
+        self._return_reserve()
+        for number, handler in self._codes.items():
+            signal.signal(number, handler)
+        self._codes.clear()
+        if blocked := signal.pthread_sigmask(signal.SIG_SETMASK, ()):  # with SIGINT blocked, none could be interrupted
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked - {signal.SIGINT})
+
+    def end(self) -> None:
+        """A cell is over, whatever came of it."""
+        sys.settrace(None)
+        sys.setprofile(None)
+        threading.settrace(None)
+        threading.setprofile(None)
+        for timer in _TIMERS:
+            signal.setitimer(timer, 0)
+        for number, handler in self._handlers.items():
+            if (code := signal.getsignal(number)) is not handler and code is not None:
+                self._codes[number] = code
+                signal.signal(number, handler)
+        if sys.getrecursionlimit() < _FEWEST_FRAMES:
+            sys.setrecursionlimit(_FEWEST_FRAMES)
+        self.use_reserve()
+
+    def use_reserve(self) -> None:
+        """Let the process have the descriptors and the memory that are kept for the kernel."""
+        for name in _RESERVED:
+            soft, hard = resource.getrlimit(name)
+            if soft != hard:
+                self._soft[name] = soft
+                resource.setrlimit(name, (hard, hard))
+
+    def _return_reserve(self) -> None:
+        for name, soft in self._soft.items():
+            hard = resource.getrlimit(name)[1]  # which code may have lowered
+            resource.setrlimit(name, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
+        self._soft.clear()
+
+    def is_exhausted(self, memory: int) -> bool:
+        """Whether too little of the memory that code may have is left for another cell.
+
+        Args:
+            memory: how much it may have, in bytes.
+        """
+        self._return_reserve()
+        try:
+            # Private and writable, so that it counts; nothing is written.
+            mmap.mmap(-1, max(mmap.PAGESIZE, int(memory * _SPARE)), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
+        except (OSError, MemoryError, ValueError):
+            return True
+        finally:
+            self.use_reserve()
+        return False

@@ -161,8 +161,7 @@ FRAMES = (
     ENDS + "for b in frame('o', b'x' * 4093): pour(bytes([b]))",
     ENDS + "for n in range($some): pour(frame('.', n.to_bytes(4, 'little') + bytes([$few % 5, 15]) + bytes(12)))",
     ENDS + "pour(frame('g', os.urandom(16)), 2)",
-    ENDS
-    + "import fcntl\nfor fd, _ in ends(): fcntl.fcntl(fd, fcntl.F_SETFL, os.O_DIRECT)\nprint('x' * $many)",
+    ENDS + "import fcntl\nfor fd, _ in ends(): fcntl.fcntl(fd, fcntl.F_SETFL, os.O_DIRECT)\nprint('x' * $many)",
     ENDS + "pour(os.urandom($bytes))",
     ENDS + "pour(bytes($bytes))",
     ENDS + "pour(b'\\xff' * $bytes)",

@@ -96,7 +96,7 @@ def test_one_seed_gives_the_same_cells() -> None:
 @pytest.mark.parametrize("kind", sorted(ACTS))
 def test_each_act_is_python(kind: str) -> None:
     for act in ACTS[kind]:
-        names = dict.fromkeys(string.Template(act).get_identifiers(), "1")
+        names = dict.fromkeys(string.Template(act).get_identifiers(), "1") | {"odd": "'1'"}
         ast.parse(re.sub("^%.*", "", string.Template(act).substitute(names), flags=re.MULTILINE))
 
 

@@ -10,7 +10,8 @@ second for what only it knows. The figures are the worst of all attacks; the tab
 * ``resident_mb_more``, ``kernel_mb_more``: the most memory of the host, and of Linux in the whole machine, more than
   before. The latter means little while others work here.
 * ``quotas_exceeded``: attacks that got more of what is not theirs alone than they may.
-* ``siblings_lost``, ``faults``: must be none.
+* ``siblings_lost``: siblings that did not keep their state, and attacks that made the sandbox raise; ``faults``: those
+  of the infrastructure. Must be none.
 
     python -m benchmarks.hostile [--quick] [--only WORD] [--tier N]
 """
@@ -78,7 +79,7 @@ class Found:
         taken: what the attack says that it got; None where it says nothing.
         exceeded: whether that is more than it may.
         slowest: the longest that the sibling waited, in seconds.
-        lost: what was wrong with the sibling; empty where nothing was.
+        lost: what was wrong with the sibling, or what the sandbox raised; empty where nothing was.
     """
 
     name: str
@@ -120,14 +121,17 @@ async def attacked(box: Sandbox, attack: Attack, watch: Watch, seconds: float | 
         await asyncio.sleep(_PAUSE_SECONDS)
         watch.reset()
         before, began = watch.began, time.monotonic()
-        async with box.session() as session:
-            for cell in attack.cells:
-                code = string.Template(cell).substitute(chars=box.limits.output_chars - 200)
-                result = await session.execute(code, timeout=min(seconds or attack.timeout, attack.timeout))
-                found.outcomes.append(result.outcome)
-                if said := re.findall(r"^taken (\d+)$", result.stdout[-100:], re.MULTILINE):
-                    found.taken = int(said[-1])
-            await asyncio.sleep(attack.idle)
+        try:
+            async with box.session() as session:
+                for cell in attack.cells:
+                    code = string.Template(cell).substitute(chars=box.limits.output_chars - 200)
+                    result = await session.execute(code, timeout=min(seconds or attack.timeout, attack.timeout))
+                    found.outcomes.append(result.outcome)
+                    if said := re.findall(r"^taken (\d+)$", result.stdout[-100:], re.MULTILINE):
+                        found.taken = int(said[-1])
+                await asyncio.sleep(attack.idle)
+        except Exception as error:  # whatever code can make the sandbox raise is what is looked for
+            found.lost = f"{type(error).__name__}: {error}"
         end = time.monotonic() + _SETTLE_SECONDS
         while box.stats.kernels_ready < 1 and time.monotonic() < end:  # noqa: ASYNC110 - looked at, not told
             await asyncio.sleep(0.02)
@@ -151,7 +155,7 @@ async def _ask(sibling: Session, over: asyncio.Event, found: Found) -> None:
         result = await sibling.execute("secret", timeout=_QUESTION_SECONDS)
         found.slowest = max(found.slowest, time.monotonic() - began)
         if result.text != repr(secret):
-            found.lost = f"{result.outcome}: {result.text[-200:]}"
+            found.lost = found.lost or f"{result.outcome}: {result.text[-200:]}"
             return
         if last:
             return
@@ -182,7 +186,7 @@ async def measure(arguments: argparse.Namespace) -> Report:
                     one.name = word + one.name
                     found.append(one)
                     say(_line(one))
-                faults += box.stats.faults + box.stats.zygote_restarts
+            faults += box.stats.faults + box.stats.zygote_restarts
     settings = {
         "quick": arguments.quick,
         "seed": arguments.seed,

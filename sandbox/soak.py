@@ -16,7 +16,6 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
 from sandbox.base import BaseSandbox, Session
-from sandbox.errors import SandboxError
 from sandbox.limits import Limits
 from sandbox.remains import Remains, descendants
 from sandbox.result import Outcome, Result
@@ -150,7 +149,7 @@ class Soak:
             last, began = over.is_set(), time.monotonic()
             try:
                 wrong = await sibling.ask()
-            except SandboxError as error:
+            except Exception as error:  # as in `_attack`
                 return f"{type(error).__name__}: {error}"
             self.tally.answers += 1
             self.tally.slowest = max(self.tally.slowest, time.monotonic() - began)
@@ -168,10 +167,10 @@ class Soak:
                 for number, cell in enumerate(session_of(seed)):
                     result = await session.execute(cell.code, timeout=cell.timeout)
                     self._count(cell, result, f"cell {number} of {seed}")
-        except SandboxError as error:
-            self.tally.lost.append(f"{seed}: {type(error).__name__}: {error}")
         except TimeoutError:
             self.tally.lost.append(f"{seed}: the session hung for {_SESSION_SECONDS:g} s")
+        except Exception as error:  # whatever code can make the sandbox raise is what is looked for
+            self.tally.lost.append(f"{seed}: {type(error).__name__}: {error}")
         self.tally.sessions += 1
 
     def _count(self, cell: Cell, result: Result, name: str) -> None:

@@ -112,7 +112,8 @@ def summary(report: Report) -> str:
     lines = [f"{name:<28}{text}" for name, text in rows.items()]
     worst = sorted(watch.stalls, key=lambda stall: -stall.seconds)[:3]
     lines += [
-        f"stall of {1000 * stall.seconds:.0f} ms ({1000 * stall.waiting:.0f} ms for want of a core): {stall.where}"
+        f"stall of {1000 * stall.seconds:.0f} ms ({1000 * stall.waiting:.0f} ms for want of a core) "
+        f"{stall.at / 60:.1f} min after the first round: {stall.where}"
         for stall in worst
     ]
     lines += _some("overdue", tally.overdue) + _some("LOST", tally.lost)

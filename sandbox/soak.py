@@ -165,7 +165,7 @@ class Soak:
         try:
             async with asyncio.timeout(_SESSION_SECONDS), self._box.session() as session:
                 for number, cell in enumerate(session_of(seed)):
-                    result = await session.execute(cell.code, timeout=cell.timeout)
+                    result = await session.execute(cell.code, timeout=cell.timeout, fork=cell.fork and self._box.forks)
                     self._count(cell, result, f"cell {number} of {seed}")
         except TimeoutError:
             self.tally.lost.append(f"{seed}: the session hung for {_SESSION_SECONDS:g} s")

@@ -13,7 +13,7 @@ from __future__ import annotations
 import random
 import string
 import textwrap
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sandbox.soak_acts import ACTS
 
@@ -28,6 +28,7 @@ class Cell:
         timeout: seconds.
         text: what the result's text must be, in a session without hostile cells; None where nobody knows.
         fails: whether it ends with an exception, so that its outcome must not be OK.
+        fork: whether it runs in a fork of the kernel, where the sandbox has those.
     """
 
     code: str
@@ -35,6 +36,7 @@ class Cell:
     timeout: float
     text: str | None = None
     fails: bool = False
+    fork: bool = False
 
 
 _FAILURE = "raise ArithmeticError('this cell fails')"
@@ -71,11 +73,11 @@ def session_of(seed: str) -> list[Cell]:
     """The cells of one session: all ordinary in one of four, so that what they come to is known; else mixed."""
     draw = random.Random(seed)
     if draw.random() < 0.25:
-        return [_ordinary(draw) for _ in range(draw.randint(1, 4))]
-    cells = []
-    for _ in range(draw.randint(1, 4)):
-        cells.append(_hostile(draw) if draw.random() < 0.75 else _unsure(_ordinary(draw)))
-    return cells
+        cells = [_ordinary(draw) for _ in range(draw.randint(1, 4))]
+    else:
+        number = draw.randint(1, 4)
+        cells = [_hostile(draw) if draw.random() < 0.75 else _unsure(_ordinary(draw)) for _ in range(number)]
+    return [replace(cell, fork=draw.random() < 0.15) for cell in cells]
 
 
 def _unsure(cell: Cell) -> Cell:

@@ -137,9 +137,11 @@ async def _replay(seed: str, tier: Literal[1, 2, 3] | None) -> int:
         found = Remains.of(box._require_open())
         async with box.session() as session:
             for number, cell in enumerate(session_of(seed)):
-                print(f"--- cell {number} of {seed}, {', '.join(cell.kinds)}, {cell.timeout:g} s\n{cell.code}")
+                fork = cell.fork and box.forks
+                print(f"--- cell {number} of {seed}, {', '.join(cell.kinds)}, {cell.timeout:g} s{', forked' * fork}")
+                print(cell.code)
                 watch.reset()
-                result = await session.execute(cell.code, timeout=cell.timeout)
+                result = await session.execute(cell.code, timeout=cell.timeout, fork=fork)
                 stall = watch.longest
                 print(
                     f"--- {result.outcome} after {result.duration_s:.2f} s, state lost: {result.state_lost}, "

@@ -9,124 +9,19 @@ import secrets
 import socket
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sandbox import isolation
 from sandbox.base import Session
 from sandbox.errors import SandboxUnavailable
+from sandbox.inside import calls
 from sandbox.isolation import NAMES, Tier
+from sandbox.probes import PROBES, Probe
 from sandbox.result import Outcome, Result
 from sandbox.sandbox import Sandbox
 
 _HELD, _ESCAPED = "contained", "ESCAPED"
-
-
-@dataclass(frozen=True, slots=True)
-class Probe:
-    """An attempt.
-
-    Attributes:
-        name: what it is after.
-        code: prints "escaped" if it got that; names in braces are filled in from the host.
-        quick: whether it is tried at each opening.
-        tiers: those that stop it.
-    """
-
-    name: str
-    code: str
-    quick: bool = True
-    tiers: tuple[Tier, ...] = (1, 2, 3)
-
-
-_ROOTED: tuple[Tier, ...] = (1, 2)
-
-PROBES = (
-    Probe("read a file of the host", "open({file!r}).read()\nprint('escaped')"),
-    Probe(
-        "list the home directory",
-        "import os\nfor path in {hidden!r}:\n"
-        "    try:\n        os.listdir(path) if os.path.isdir(path) else open(path).close()\n"
-        "        print('escaped')\n    except OSError as error: last = error\nlast",
-    ),
-    Probe(
-        "read a secret of the environment",
-        "import os, glob\nseen = repr(os.environ)\n"
-        "for path in [*glob.glob('/proc/*/environ'), '/proc/{pid}/environ']:\n"
-        "    try: seen += open(path).read()\n    except OSError: pass\n"
-        "print('escaped' if {secret!r} in seen else 'not found')",
-    ),
-    Probe("connect to the host", "import socket\nsocket.create_connection(('127.0.0.1', {port}), 2)\nprint('escaped')"),
-    Probe(
-        "connect to an abstract socket",
-        "import socket\nsocket.socket(socket.AF_UNIX).connect({abstract!r})\nprint('escaped')",
-    ),
-    Probe("connect to the internet", "import socket\nsocket.create_connection(('1.1.1.1', 53), 2)\nprint('escaped')"),
-    Probe("write to the system", "open('/usr/probe', 'w')\nprint('escaped')"),
-    Probe("become root", "import os\nos.setuid(0)\nprint('escaped')"),
-    Probe("signal the host", "import os\nos.kill({pid}, 0)\nprint('escaped')"),
-    Probe(
-        "signal anyone",
-        "import os\nfound = 0\nfor pid in range(1, 5000):\n"
-        "    try: os.kill(pid, 0); found += pid != os.getpid()\n    except OSError: pass\n"
-        "print('escaped' if found else 'nobody there')",
-    ),
-    Probe(
-        "trace a process",
-        "import ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\n"
-        "print('escaped' if libc.ptrace(16, {pid}, 0, 0) == 0 or libc.ptrace(0, 0, 0, 0) == 0 else 'refused')",
-    ),
-    Probe(
-        "make a user namespace",
-        "import ctypes\nprint('escaped' if ctypes.CDLL(None).unshare(0x10000000) == 0 else 'refused')",
-    ),
-    Probe(
-        "mount a file system",
-        "import ctypes\nfailed = ctypes.CDLL(None).mount(b'x', b'/tmp', b'tmpfs', 0, None)\n"
-        "print('refused' if failed else 'escaped')",
-    ),
-    Probe(
-        "use the kernel's keyring",
-        "import ctypes, platform\nnumber = dict(x86_64=250, aarch64=219)[platform.machine()]\n"
-        "print('escaped' if ctypes.CDLL(None).syscall(number, 0, -3, 1, 0, 0) >= 0 else 'refused')",
-    ),
-    Probe(
-        "talk to the machine's hypervisor (vsock)", "import socket\nsocket.socket(socket.AF_VSOCK)\nprint('escaped')"
-    ),
-    Probe("start a process", "import os\nif os.fork() == 0: os._exit(0)\nprint('escaped')", tiers=(3,)),
-    Probe(
-        "start processes without end",
-        "import os, time\nfor n in range(300):\n    if os.fork() == 0:\n        time.sleep(60)\nprint('escaped')",
-        quick=False,
-    ),
-    Probe(
-        "use memory without end",
-        "x = []\nfor n in range(4096): x.append(bytearray(1 << 20))\nprint('escaped')",
-        quick=False,
-    ),
-    Probe(
-        "use shared memory without end",
-        "import mmap\nx = []\nfor n in range(64):\n    x.append(mmap.mmap(-1, 256 << 20))\n"
-        "    x[-1].write(bytes(1 << 20))\nprint('escaped')",
-        quick=False,
-    ),
-    Probe(
-        "fill the disk",
-        "import tempfile, os\nfolder = tempfile.gettempdir()\nfor n in range(64):\n"
-        "    with open(f'{{folder}}/{{n}}', 'wb') as f: f.write(bytes(8 << 20))\nprint('escaped')",
-        quick=False,
-        tiers=_ROOTED,
-    ),
-    Probe(
-        "use up inodes",
-        "import tempfile\nfolder = tempfile.gettempdir()\nfor n in range(100_000):\n"
-        "    open(f'{{folder}}/{{n}}', 'w').close()\nprint('escaped')",
-        quick=False,
-        tiers=_ROOTED,
-    ),
-    Probe("take a file that is too large", "open('x', 'wb').truncate(1 << 40)\nprint('escaped')", quick=False),
-)
 
 
 _READ_PYTHON = """
@@ -155,9 +50,12 @@ def bait(folder: Path) -> Iterator[dict[str, Any]]:
         tempfile.NamedTemporaryFile(dir=folder) as file,
         socket.create_server(("127.0.0.1", 0)) as server,
         socket.socket(socket.AF_UNIX) as local,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as letters,
     ):
         local.bind(abstract)
         local.listen()
+        letters.bind(f"{folder}/letters")
+        Path(folder, "letters").chmod(0o777)
         try:
             hidden = [] if home is None else [str(path) for path in home.iterdir() if isolation.hides(path)]
         except OSError:
@@ -171,9 +69,13 @@ def bait(folder: Path) -> Iterator[dict[str, Any]]:
                 "port": server.getsockname()[1],
                 "abstract": abstract,
                 "pid": os.getpid(),
+                "host": socket.gethostname(),
+                "letters": letters.getsockname(),
+                **{name: calls.here(numbers) for group in calls.REFUSED.values() for name, numbers in group.items()},
             }
         finally:
             del os.environ["SANDBOX_SELFTEST"]
+            Path(folder, "letters").unlink(missing_ok=True)
 
 
 async def attempt(session: Session, probe: Probe, filled: dict[str, Any]) -> tuple[bool, str]:

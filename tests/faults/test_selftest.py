@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.selftest import PROBES
+from sandbox.probes import PROBES
 
 ROOT = Path(__file__).parents[2]
 

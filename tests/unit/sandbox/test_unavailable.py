@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from sandbox import KernelStartError, Sandbox, SandboxClosed, SandboxUnavailable, isolation, selftest
+from sandbox.probes import Probe
 from sandbox.zygote import Zygote
 
 
@@ -64,7 +65,7 @@ async def test_without_bubblewrap_the_next_tier_is_taken(monkeypatch: pytest.Mon
 
 
 async def test_a_probe_that_gets_out_closes_the_tier(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(selftest, "PROBES", (selftest.Probe("escape", "print('escaped')"),))
+    monkeypatch.setattr(selftest, "PROBES", (Probe("escape", "print('escaped')"),))
     with pytest.raises(SandboxUnavailable, match="code could escape"):
         async with Sandbox(prestart=0, tier=1):
             pass

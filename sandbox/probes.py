@@ -254,4 +254,9 @@ PROBES = (
         "print('escaped')",
         quick=False,
     ),
+    Probe(
+        "attach memory of others (System V)",
+        _CALL + "for number in range(64): call({shmat}, number, 0, 0o10000)",
+        quick=False,
+    ),
 )

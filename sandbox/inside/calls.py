@@ -119,6 +119,16 @@ _FORBIDDEN: dict[str, Numbers] = {
     "set_mempolicy_home_node": (450, 450),
     "migrate_pages": (256, 238),
     "move_pages": (279, 239),
+    # ... and what others have made of that kind, where there is no namespace for it
+    "shmat": (30, 196),
+    "shmctl": (31, 195),
+    "msgsnd": (69, 189),
+    "msgrcv": (70, 188),
+    "msgctl": (71, 187),
+    "semop": (65, 193),
+    "semtimedop": (220, 192),
+    "semctl": (66, 191),
+    "mq_unlink": (241, 181),
     # what others do with files that all share, and quotas that all share
     "inotify_init": (253, None),
     "inotify_init1": (294, 26),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import resource
 import socket
@@ -133,3 +134,21 @@ for how in hows:
         assert await told(attack, code) == ""
         with pytest.raises(BlockingIOError):
             server.recv(1)
+
+
+@pytest.mark.parametrize("action", [0, 1, 2])
+async def test_shared_memory_of_the_user_stays_as_it_is(attack: Attack, action: int) -> None:
+    """System V's memory has no name in the file system, and a number that can be guessed."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    number = libc.shmget(0, 4096, 0o1666)  # IPC_PRIVATE, IPC_CREAT
+    assert number >= 0
+    try:
+        attempts = (
+            f"call('shmat', {number}, 0, 0)",
+            f"call('shmctl', {number}, 0, 0)",
+            f"libc.shmat({number}, None, 0)",
+        )
+        assert await told(attack, attempts[action]) in ("EPERM", "-1")
+        assert libc.shmctl(number, 0, None) == 0
+    finally:
+        libc.shmctl(number, 0, None)  # IPC_RMID

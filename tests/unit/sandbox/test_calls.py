@@ -13,7 +13,9 @@ from sandbox.inside import calls, seccomp
 # Name, number on x86_64, number on aarch64, as made from the headers of Linux 6.1, and scripts/syscall.tbl of 6.17 for
 # the newer ones; "-" where there is none.
 TABLE = """
-acct 163 89, add_key 248 217, adjtimex 159 171, bind 49 200, bpf 321 280, cachestat 451 451, chmod 90 -
+acct 163 89, shmat 30 196, shmctl 31 195, msgsnd 69 189, msgrcv 70 188, msgctl 71 187, semop 65 193
+semtimedop 220 192, semctl 66 191, mq_unlink 241 181
+add_key 248 217, adjtimex 159 171, bind 49 200, bpf 321 280, cachestat 451 451, chmod 90 -
 chown 92 -, chroot 161 51, clock_adjtime 305 266, clock_settime 227 112, clone 56 220, clone3 435 435
 connect 42 203, delete_module 176 106, fanotify_init 300 262, fanotify_mark 301 263, fchmod 91 52
 fchmodat 268 53, fchmodat2 452 452, fchown 93 55, fchownat 260 54, fcntl 72 25, fgetxattr 193 10

@@ -59,9 +59,11 @@ class Session(ABC):
             stdin: what `input()` and `sys.stdin` read; empty when None.
             fork: whether to run it as a program that begins with the session's variables, in a fork of the kernel. What
                 it does to variables, descriptors, threads and limits is gone afterwards, and what it has started ends
-                with it. Its standard streams are files: what it has not flushed before `os._exit` is lost, as in
-                any program, and what it wrote to stderr comes last in `printed`. `sys.exit()` and `sys.exit(0)`
-                are good ends. One that dies costs the session nothing; see `Result.exit_status`.
+                with it. Its standard streams are files, whose content is given as it is: what it has not flushed
+                before `os._exit` is lost, as in any program, and what it wrote to stderr comes last in `printed`.
+                `sys.exit()` and `sys.exit(0)` are good ends. One that dies costs the session nothing; see
+                `Result.exit_status`. Where there are no forks (see `BaseSandbox.forks`) the kernel itself ends as that
+                program, and `state_lost` is set.
 
         Returns:
             The result, whatever the code did: raised, hung, crashed, flooded. When `state_lost` is set, the
@@ -71,7 +73,7 @@ class Session(ABC):
             SandboxClosed: the session or its sandbox is closed.
             SandboxError: the infrastructure failed (after one retry where nothing is lost by it). The session
                 may be used again; it then has no variables.
-            ValueError: the timeout is not positive, or this sandbox cannot fork.
+            ValueError: the timeout is not positive.
 
         Cancelling it kills the kernel and leaves nothing running; the session may be used again, without its
         variables.
@@ -96,7 +98,7 @@ class BaseSandbox(ABC):
 
     @property
     def forks(self) -> bool:
-        """Whether cells can run in forks of their session (``execute(fork=True)``)."""
+        """Whether a session is as before after ``execute(fork=True)``: not where code may start no processes."""
         return True
 
     @abstractmethod

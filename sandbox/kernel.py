@@ -99,6 +99,7 @@ class Kernel:
             home = str(self._folder)
             self._folder.mkdir(mode=0o700)
         settings = {
+            "forks": tier != 3,
             "uid": isolation.own_uid(),
             "home": home,
             "temporary": "/tmp" if tier in (1, 2) else home,

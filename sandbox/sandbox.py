@@ -106,7 +106,7 @@ class Sandbox(BaseSandbox):
 
     @property
     def forks(self) -> bool:
-        """Whether cells can run in forks; see `BaseSandbox.forks`."""
+        """Whether there are forks, as in all tiers but the third; see `BaseSandbox.forks`."""
         return self.tier != 3
 
     @property

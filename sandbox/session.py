@@ -7,6 +7,7 @@ import hashlib
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from sandbox.base import Session
 from sandbox.errors import SandboxClosed
@@ -61,8 +62,6 @@ class KernelSession(Session):
     ) -> Result:
         """Run one cell. See `Session.execute`."""
         limits = self._limits
-        if fork and not self._pool.forks:
-            raise ValueError("this sandbox's code may start no processes: there are no forks (`BaseSandbox.forks`)")
         timeout = limits.seconds if timeout is None else timeout
         if not timeout > 0:
             raise ValueError(f"timeout must be positive, got {timeout}")
@@ -81,7 +80,9 @@ class KernelSession(Session):
                 texts = [text.encode("utf-8", "replace") for text in (code, stdin or "")]
                 seed = self._next_seed() if kernel.cells == 0 else None
                 reply = await kernel.run(texts[0], self._cells, texts[1], timeout, seed, forked=fork)
-                result = result_of(reply, limits, timeout, time.monotonic() - began)
+                result = result_of(reply, limits, timeout, time.monotonic() - began, raw=fork)
+                if fork and not self._pool.forks:
+                    result = replace(result, state_lost=True)
                 whole = not result.state_lost
             finally:
                 if not whole:
@@ -127,8 +128,16 @@ class KernelSession(Session):
         await self._drop()
 
 
-def result_of(reply: Reply, limits: Limits, timeout: float, duration: float) -> Result:
-    """What the model is told of a reply. Believes nothing in it but its form."""
+def result_of(reply: Reply, limits: Limits, timeout: float, duration: float, *, raw: bool = False) -> Result:
+    """What the model is told of a reply. Believes nothing in it but its form.
+
+    Args:
+        reply: it.
+        limits: of the session.
+        timeout: of the cell, in seconds.
+        duration: how long it took, in seconds.
+        raw: whether what it printed stays as it is; else it is made what a terminal shows.
+    """
     outcome, error, value, exit_status = Outcome.OK, None, None, None
     lost, cut = reply.ending != "result", False
     told = reply.outcome
@@ -160,9 +169,9 @@ def result_of(reply: Reply, limits: Limits, timeout: float, duration: float) -> 
     value, value_cut = (None, False) if value is None else _shortened(value, most_chars)
     error, error_cut = (None, False) if error is None else _shortened(error, most_chars)
     rest = max(1, limits.output_chars - len(value or "") - len(error or ""))
-    stdout, stdout_cut = printed, printed_cut = _joined(reply.printed, rest)
+    stdout, stdout_cut = printed, printed_cut = _joined(reply.printed, rest, raw)
     if reply.stdout != reply.printed:
-        stdout, stdout_cut = _joined(reply.stdout, rest)
+        stdout, stdout_cut = _joined(reply.stdout, rest, raw)
     return Result(
         outcome,
         stdout,
@@ -177,11 +186,13 @@ def result_of(reply: Reply, limits: Limits, timeout: float, duration: float) -> 
     )
 
 
-def _joined(text: Text, limit: int) -> tuple[str, bool]:
+def _joined(text: Text, limit: int, raw: bool) -> tuple[str, bool]:
     head, tail = "".join(text.head), "".join(text.tail)
     if not text.omitted:
-        return cut_middle(clean(head + tail), "", limit)
-    return cut_middle(clean(head), clean(tail), limit, text.omitted)
+        head, tail = head + tail, ""
+    if not raw:
+        head, tail = clean(head), clean(tail)
+    return cut_middle(head, tail, limit, text.omitted)
 
 
 def _shortened(text: str, limit: int) -> tuple[str, bool]:

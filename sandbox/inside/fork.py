@@ -2,7 +2,8 @@
 
 Its standard streams are files, its exit is one (`sys.exit(0)` ends it well, functions of `atexit` are called, threads
 waited for), and nothing that it does to variables, descriptors, threads or limits is there afterwards. A fork that dies
-costs the session nothing.
+costs the session nothing. Where no process may be started (tier 3), the kernel itself runs the cell like this, and is
+used up by it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import threading
 import time
 from contextlib import suppress
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from . import wire
 from .shell import Shell
@@ -41,46 +42,69 @@ class Fork:
 
     Args:
         shell: what runs them.
-        ends: descriptors that are the kernel's alone.
-        grace_seconds: how soon after an interrupt the host gives the kernel up.
+        settings: of the kernel.
+        ends: descriptors that are the kernel's alone, the last of them for what it says to the host.
     """
 
-    def __init__(self, shell: Shell, ends: tuple[int, ...], grace_seconds: float) -> None:
+    def __init__(self, shell: Shell, settings: dict[str, Any], ends: tuple[int, ...]) -> None:
         self._shell = shell
+        self._forks = settings["forks"]
         self._ends = ends
-        self._grace = grace_seconds / 2
+        self._grace = settings["grace_seconds"] / 2  # the host gives the kernel up after twice that
         self._waiting = self._interrupted = False
 
     def run(self, request: Request) -> list[bytes]:
         """Run one. Returns the frames that the host is sent of it."""
+        with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
+            files = (stdout.fileno(), stderr.fileno())
+            return self._run(request, files) if self._forks else self._run_here(request, files)
+
+    def _run(self, request: Request, files: tuple[int, int]) -> list[bytes]:
         self._interrupted = False
         signal.signal(signal.SIGINT, self._interrupt)
-        output = self._shell.output
         before = _others()
-        with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
-            told, tell = os.pipe()
-            began = time.monotonic_ns()
-            process = os.fork()
-            if process == 0:
-                os.close(told)
-                self._be(request, (stdout.fileno(), stderr.fileno()), tell, began)
-            os.close(tell)
-            try:
-                said = self._wait(process, told)
-            finally:
-                os.close(told)
-                status = _end(process, before)
-            output.take_file(stdout.fileno(), "stdout")
-            output.take_file(stderr.fileno(), "stderr")
-        outcome, frames = _read(said)
+        told, tell = os.pipe()
+        began = time.monotonic_ns()
+        process = os.fork()
+        if process == 0:
+            os.close(told)
+            self._be(request, files, tell, began)
+        os.close(tell)
+        try:
+            said = self._wait(process, told)
+        finally:
+            os.close(told)
+            status = _end(process, before)
+        return self._frames(request, files, _read(said), status, began)
+
+    def _run_here(self, request: Request, files: tuple[int, int]) -> list[bytes]:
+        began, leave = time.monotonic_ns(), os._exit
+
+        def leave_early(status: int) -> NoReturn:
+            wire.write(self._ends[-1], self._frames(request, files, [], status, began))
+            leave(status)
+
+        os._exit = leave_early
+        self._shell.exits = True
+        reply = self._shell.run(request.code.decode(), request.cell, request.stdin, request.seed, files)
         took = time.monotonic_ns() - began
+        _finalize()
+        return self._frames(request, files, wire.result_frames(reply, "", request.serial, took), 0, began)
+
+    def _frames(
+        self, request: Request, files: tuple[int, int], told: list[bytes], status: int, began: int
+    ) -> list[bytes]:
+        """All that the host is sent of a cell: what is in its files, and what it told, which is nothing if it died."""
+        output, took = self._shell.output, time.monotonic_ns() - began
+        for file, name in zip(files, ("stdout", "stderr"), strict=True):
+            output.take_file(file, name)
         if output.printed > output.limit:
             reply = {"outcome": "output", "error": overflow(output.limit)}
-            return [*output.finish(), *wire.result_frames(reply, "", request.serial, took)]
-        if outcome is None:
+            told = wire.result_frames(reply, "", request.serial, took)
+        elif not told:
             died = Outcome(request.serial, wire.ENDINGS.index("died"), status=status, nanoseconds=took)
-            frames = [wire.frame(wire.RESULT, died.pack())]
-        return [*output.finish(), *frames]
+            told = [wire.frame(wire.RESULT, died.pack())]
+        return [*output.finish(), *told]
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         self._interrupted = True
@@ -149,15 +173,14 @@ def _finalize() -> None:
     _libc.fflush(None)
 
 
-def _read(said: bytes) -> tuple[Outcome | None, list[bytes]]:
-    """What a fork has told of its cell, and its frames; None where it did not come to the end."""
+def _read(said: bytes) -> list[bytes]:
+    """The frames that a fork has told of its cell; none where it did not come to the end."""
     try:
         frames = wire.Decoder(_TOLD_BYTES, _TOLD_BYTES).feed(said)
-        if frames and frames[-1][0] == wire.RESULT:
-            return Outcome.unpack(frames[-1][1]), [wire.frame(kind, data) for kind, data in frames]
     except (wire.GarbageError, wire.FloodError):
-        pass
-    return None, []
+        return []
+    ended = bool(frames) and frames[-1][0] == wire.RESULT
+    return [wire.frame(kind, data) for kind, data in frames] if ended else []
 
 
 def _others() -> set[int]:

@@ -36,7 +36,7 @@ class Server:
         self.process = os.getpid()
         self._requests = requests
         self._replies = replies
-        self._fork = Fork(shell, (requests, replies), settings["grace_seconds"])
+        self._fork = Fork(shell, settings, (requests, replies))
 
     def send(self, frames: list[bytes]) -> None:
         """Send frames to the host."""

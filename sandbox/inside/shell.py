@@ -9,7 +9,7 @@ import ctypes
 import logging
 import sys
 import warnings
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any
 
 from ipykernel.compiler import XCachingCompiler
@@ -69,6 +69,7 @@ class Shell(ZMQInteractiveShell):
     """One session's shell. `settings` and `open_output` are set after the fork."""
 
     displayhook_class = DisplayHook
+    _tee: Any = staticmethod(lambda channel: nullcontext())  # of what is printed, no history is kept
     system = ZMQInteractiveShell.system_raw  # `!command` without a terminal, whose lines end otherwise
     failure: tuple[str, str] | None = None
     exits = False  # whether `sys.exit()` is a good end
@@ -277,9 +278,9 @@ def build() -> Shell:
 
 def _flush(own: list[Any]) -> None:
     """Have what the cell printed in its output: streams that it has put in the place of its own, and C's."""
-    for stream in (sys.stdout, sys.stderr):
-        if stream not in own:
-            with suppress(Exception):  # whatever the code has put there
+    for name in ("stdout", "stderr"):
+        with suppress(Exception):  # whatever the code has put there
+            if (stream := getattr(sys, name)) not in own:
                 stream.flush()
     _libc.fflush(None)
 

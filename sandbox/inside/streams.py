@@ -66,8 +66,11 @@ def open_files(stdout: int, stderr: int) -> list[io.TextIOWrapper]:
     opened: list[io.TextIOWrapper] = []
     for number, handle in ((1, stdout), (2, stderr)):
         os.dup2(handle, number)
-        raw = open(number, "wb", closefd=False)  # noqa: SIM115
-        opened.append(io.TextIOWrapper(raw, encoding="utf-8", errors="surrogateescape", line_buffering=number == 2))
+        raw: Any = open(number, "wb", closefd=False)  # noqa: SIM115
+        raw.raw.name = f"<{'stdout' if number == 1 else 'stderr'}>"
+        stream: Any = io.TextIOWrapper(raw, encoding="utf-8", errors="surrogateescape", line_buffering=number == 2)
+        stream.mode = "w"  # which Python's have, and programs ask for
+        opened.append(stream)
     sys.stdout, sys.stderr = opened
     sys.__stdout__, sys.__stderr__ = opened  # type: ignore[misc]  # final to a reader of typeshed only
     return opened
@@ -92,6 +95,7 @@ def open_input(data: bytes | bytearray) -> None:
         os.dup2(handle, 0)
         os.close(handle)
     sys.stdin = open(0, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
+    sys.stdin.mode = "r"  # type: ignore[misc]  # as Python's own
     sys.__stdin__ = sys.stdin  # type: ignore[misc]  # held, or the wrapper of a wrapped stream would close it
 
 

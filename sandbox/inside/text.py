@@ -138,13 +138,21 @@ class CellOutput:
 
     def collect(self) -> None:
         """Pick up what was written to the descriptors, not more than its beginning and end."""
-        self.read = self.take_file(self.file, "stdout", self.read)
+        self.read, text = self._read_file(self.file, "stdout", self.read)
+        if text:
+            self._add("stdout", text)
 
-    def take_file(self, file: int, name: str, start: int = 0) -> int:
-        """Take what was written to a file since `start` as printed to `name`. Returns the place of its end."""
+    def take_file(self, file: int, name: str) -> None:
+        """Take what a program has written to a file as printed to `name`, as it stands there."""
+        _, text = self._read_file(file, name, 0)
+        self.printed += len(text)
+        self._pass_on(name, text)
+
+    def _read_file(self, file: int, name: str, start: int) -> tuple[int, str]:
+        """The place of a file's end, and what was written to it since `start`: of much, the beginning and the end."""
         size = os.fstat(file).st_size
         if size <= start:
-            return start
+            return start, ""
         new, most = size - start, 4 * self.keep
         if new <= 2 * most:
             data = os.pread(file, new, start)
@@ -153,8 +161,7 @@ class CellOutput:
             self.printed += new - len(data)
             self.total += new - len(data)
             self.total_plain += (new - len(data)) * (name == "stdout")
-        self._add(name, data.decode("utf-8", "replace"))
-        return size
+        return size, data.decode("utf-8", "replace")
 
     def flush(self) -> None:
         """Send what is pending."""

@@ -1,4 +1,4 @@
-"""Programs: each test is a cell in the sandbox, and what it prints is compared out here.
+"""Programs: each test is a run in the sandbox, and what it prints is compared out here.
 
 The expected outputs never enter the sandbox, so that a program cannot look them up or claim to have passed.
 """
@@ -34,54 +34,58 @@ _RECURSION = 50_000
 _ROUNDING = 1e-9  # relative or absolute, of numbers returned: doubles have 15 digits, and sums of them lose a few
 _STACK_BYTES = 512 << 20  # what so many calls through C take at most: nested sorts take 5 KB each
 
-# The cell. Everything is in one function, and what it needs in a fresh module: tests share a kernel, not variables.
-_CELL = """\
-def _run_test():
-    import builtins, io, json, os, resource, sys, threading, types
-    sys.stderr = io.StringIO()
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    os.close(nowhere)
+# The first cell: everything is there and compiled when a test begins. What it needs is in a fresh module, not in the
+# session's variables, and no name of its own is in the program's way.
+_PREPARE = """\
+def _prepare():
+    import resource, sys, types
     _, most = resource.getrlimit(resource.RLIMIT_STACK)
     stack = {stack} if most == resource.RLIM_INFINITY else min(most, {stack})
     resource.setrlimit(resource.RLIMIT_STACK, (stack, most))
     sys.setrecursionlimit({recursion})
-    source, function = {source!r}, {function!r}
-    stdout, main = sys.stdout, sys.modules["__main__"]
     module = types.ModuleType({name!r})
-    sys.modules[module.__name__] = module
     exec({prelude!r}, module.__dict__)
     module.exit = module.quit = sys.exit
-    if function:
-        arguments = [json.loads(line) for line in sys.stdin.read().split("\\n") if line.strip()]
-        sys.stdout = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
-    def plain(value):  # numpy's numbers count as Python's
-        return value.tolist() if getattr(value, "size", 0) == 1 and hasattr(value, "tolist") else repr(value)
-    before, names = set(threading.enumerate()), dict(vars(builtins))
+    return module, compile({source!r}, "<string>", "exec", dont_inherit=True)
+_module, _code = _prepare()
+"""
+
+# A test, which is run as a program in a fork of the session.
+_PROGRAM = """\
+def _run(module, code):
+    import os, sys, tempfile, threading
+    os.chdir(tempfile.mkdtemp())
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     threading.stack_size(0)
+    sys.modules[module.__name__] = module
+    exec(code, module.__dict__)
+    sys.stdout = getattr(sys, "stdout", None)  # a cell looks at it, and a program may have deleted it
+_run(_module, _code)
+"""
+_FUNCTION = """\
+def _run(module, code):
+    import json, os, sys, tempfile, threading
+    os.chdir(tempfile.mkdtemp())
+    said = os.dup(1)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+    threading.stack_size(0)
+    arguments = [json.loads(line) for line in sys.stdin.read().split("\\n") if line.strip()]
+    sys.modules[module.__name__] = module
     result = None
     try:
-        exec(compile(source, "<string>", "exec", dont_inherit=True), module.__dict__)
-        if function:
-            owner = module.Solution() if hasattr(module, "Solution") else module
-            result = getattr(owner, function)(*arguments)
+        exec(code, module.__dict__)
+        owner = module.Solution() if hasattr(module, "Solution") else module
+        result = getattr(owner, {function!r})(*arguments)
     except SystemExit as end:
         if end.code not in (None, 0):
             raise
-    finally:
-        for thread in threading.enumerate():
-            if thread not in before and not thread.daemon:
-                thread.join()
-        try:
-            sys.stdout.flush()
-        except (AttributeError, ValueError):
-            pass
-        sys.stdout = stdout
-        sys.modules["__main__"] = main
-        vars(builtins).update(names)
-    if function:
-        print({marker!r} + json.dumps(result, default=plain))
-_run_test()
+    def plain(value):  # numpy's numbers count as Python's
+        return value.tolist() if getattr(value, "size", 0) == 1 and hasattr(value, "tolist") else repr(value)
+    with open(said, "w", encoding="utf-8") as file:
+        file.write({marker!r} + json.dumps(result, default=plain) + "\\n")
+_run(_module, _code)
 """
 _MARKER = "returned: "
 
@@ -95,9 +99,10 @@ async def grade_code(program: str | None, tests: CodeTests, sandbox: BaseSandbox
     that it returns. ``tests.tolerance`` allows for rounding; where none is stated printed numbers are equal or they
     are not, and numbers returned may differ by the rounding of doubles (1e-9).
 
-    The conditions are LiveCodeBench's: names that are there without an import, and calls 50,000 deep. Different here:
-    each test begins afresh, a list that is returned may hold tuples, and the official comparison of returned decimals
-    leaves no room for rounding. See docs/tasks.md.
+    Each test runs in a fork of a session that has compiled the program, with the standard streams and the end of any
+    program: none sees what another has done. The conditions are LiveCodeBench's: names that are there without an
+    import, and calls 50,000 deep. Different here: each test begins afresh, a list that is returned may hold tuples, and
+    the official comparison of returned decimals leaves no room for rounding. See docs/tasks.md.
 
     Args:
         program: Python; None where the answer has none.
@@ -112,35 +117,33 @@ async def grade_code(program: str | None, tests: CodeTests, sandbox: BaseSandbox
     if program is None or not program.strip():
         return Verdict(False, None, Reason.NO_ANSWER, None, "no block of code after thinking")
     cases = read_cases(tests)
-    cell = _cell(program, tests.function)
-    async with sandbox.session(seed=0) as session:  # the same verdict each time, where a program draws lots
-        for number, case in enumerate(cases, start=1):
-            result = await session.execute(cell, timeout=tests.time_limit, stdin=case.input)
-            fault = _fault(result, case, tests, sandbox.limits)
-            if fault is not None:
-                reason, words = fault
-                where = f"test {number} of {len(cases)}: {words}; input {_clip(case.input)}"
-                return Verdict(False, program, reason, case.output[:_SHOWN], where)
+    name = "solution" if tests.function else "__main__"  # what a module does when it is run is not wanted there
+    prepare = _PREPARE.format(name=name, prelude=_PRELUDE, source=program, recursion=_RECURSION, stack=_STACK_BYTES)
+    test = _FUNCTION.format(function=tests.function, marker=_MARKER) if tests.function else _PROGRAM
+    number = 0
+    while number < len(cases):
+        async with sandbox.session(seed=0) as session:  # the same verdict each time, where a program draws lots
+            ready = await session.execute(prepare, timeout=tests.time_limit)
+            while number < len(cases):
+                case, result = cases[number], ready
+                if ready.outcome is Outcome.OK:
+                    result = await session.execute(test, timeout=tests.time_limit, stdin=case.input, fork=True)
+                number += 1
+                if (fault := _fault(result, case, tests, sandbox.limits)) is not None:
+                    reason, words = fault
+                    where = f"test {number} of {len(cases)}: {words}; input {_clip(case.input)}"
+                    return Verdict(False, program, reason, case.output[:_SHOWN], where)
+                if result.state_lost:
+                    break
     return Verdict(True, program, Reason.PASSED, None, f"{len(cases)} tests")
-
-
-def _cell(program: str, function: str) -> str:
-    name = "solution" if function else "__main__"  # what a module does when it is run is not wanted where it is called
-    return _CELL.format(
-        name=name,
-        prelude=_PRELUDE,
-        source=program,
-        function=function,
-        marker=_MARKER,
-        recursion=_RECURSION,
-        stack=_STACK_BYTES,
-    )
 
 
 def _fault(result: Result, case: Case, tests: CodeTests, limits: Limits) -> tuple[Reason, str] | None:
     """What is wrong with a test's result; None where it is passed. Raises GradingError."""
     match result.outcome:
         case Outcome.OK:
+            pass
+        case Outcome.DIED if result.exit_status == 0:  # as by `os._exit(0)`, which is an end like any other
             pass
         case Outcome.TIMEOUT:
             return Reason.TIMEOUT, f"not done within {tests.time_limit:g} s"

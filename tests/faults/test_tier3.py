@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from sandbox import Outcome, Result, Sandbox
+from sandbox.testing import PythonContract
 
 Attack = Callable[..., Awaitable[Result]]
 
@@ -86,3 +87,9 @@ async def test_ordinary_work(box: Sandbox) -> None:
         }
         for code, text in cells.items():
             assert (await session.execute(code, stdin="41")).text == text
+
+
+async def test_a_program_uses_the_session_up(box: Sandbox) -> None:
+    contract = PythonContract()
+    await contract.test_a_fork_leaves_the_session_as_it_was(box)
+    await contract.test_a_fork_ends_as_a_program_does(box)

@@ -179,13 +179,19 @@ async def measure(arguments: argparse.Namespace) -> Report:
             attacks = [attack for attack in chosen if not word or attack.graded]
             if not attacks:
                 continue
-            async with Sandbox(limits, size=3, prestart=1, tier=arguments.tier) as box:
-                isolation, cgroups = box.isolation, box.cgroups
-                for attack in attacks:
-                    one = await attacked(box, attack, watch, _QUICK_SECONDS if arguments.quick else None)
-                    one.name = word + one.name
-                    found.append(one)
-                    say(_line(one))
+            box, before = Sandbox(limits, size=3, prestart=1, tier=arguments.tier), len(found)
+            try:
+                async with box:
+                    isolation, cgroups = box.isolation, box.cgroups
+                    for attack in attacks:
+                        one = await attacked(box, attack, watch, _QUICK_SECONDS if arguments.quick else None)
+                        one.name = word + one.name
+                        found.append(one)
+                        say(_line(one))
+            except Exception as error:  # of its end: what an attack has left may be what it fails at
+                if len(found) < before + len(attacks):
+                    raise
+                found.append(Found(f"{word}the sandbox's end", lost=f"{type(error).__name__}: {error}"))
             faults += box.stats.faults + box.stats.zygote_restarts
     settings = {
         "quick": arguments.quick,

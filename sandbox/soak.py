@@ -256,29 +256,36 @@ async def soak(
     """
     began = time.monotonic()
     box = Sandbox(LIMITS, size=size or sessions) if box is None else box
+    before: list[Vitals] = []
+    last: Vitals | None = None
+    found, tally = Remains(), Tally()
     async with Watch() as watch:
-        async with box:
-            found = Remains.of(box._require_open())
-            work = Soak(box, sessions, seed)
-            before: list[Vitals] = []
+        try:
+            async with box:
+                found |= Remains.of(box._require_open())
+                work = Soak(box, sessions, seed)
+                tally = work.tally
 
-            async def after(tally: Tally) -> None:
-                nonlocal found
-                found |= await asyncio.to_thread(Remains.of, box._require_open())
-                if not before:  # what is loaded once is no leak
-                    watch.reset()
-                    before.append(watch.began)
-                progress(tally, watch)
+                async def after(tally: Tally) -> None:
+                    nonlocal found
+                    found |= await asyncio.to_thread(Remains.of, box._require_open())
+                    if not before:  # what is loaded once is no leak
+                        watch.reset()
+                        before.append(watch.began)
+                    progress(tally, watch)
 
-            def enough(tally: Tally) -> bool:
-                return tally.rounds > 1 and (stopped() or time.monotonic() - began > 60 * minutes)
+                def enough(tally: Tally) -> bool:
+                    return tally.rounds > 1 and (stopped() or time.monotonic() - began > 60 * minutes)
 
-            await work.run(enough, after)
-            last = watch.look()
-        tally = work.tally
-        tally.lost += [f"left at the end: {what}" for what in found.left()]
-        if faults := box.stats.faults:
-            tally.lost.append(f"{faults} infrastructure faults, those that a retry repaired among them")
-        if restarts := box.stats.zygote_restarts:
-            tally.lost.append(f"the zygote died {restarts} times")
+                await work.run(enough, after)
+                last = watch.look()
+        except Exception as error:  # of its end: what code has left may be what it fails at
+            if last is None:
+                raise
+            tally.lost.append(f"the sandbox's end: {type(error).__name__}: {error}")
+    tally.lost += [f"left at the end: {what}" for what in found.left()]
+    if faults := box.stats.faults:
+        tally.lost.append(f"{faults} infrastructure faults, those that a retry repaired among them")
+    if restarts := box.stats.zygote_restarts:
+        tally.lost.append(f"the zygote died {restarts} times")
     return Report(tally, box.isolation, time.monotonic() - began, sessions, before[0], last, watch)

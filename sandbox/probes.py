@@ -259,4 +259,19 @@ PROBES = (
         _CALL + "for number in range(64): call({shmat}, number, 0, 0o10000)",
         quick=False,
     ),
+    Probe(
+        "keep locks without end",
+        "import fcntl, struct\nopen('f', 'w').close()\none, other = open('f', 'r+b'), open('f', 'r+b')\n"
+        "lock = struct.pack('hhqqi', fcntl.F_WRLCK, 0, 0, 1, 0)\nfcntl.fcntl(one, fcntl.F_OFD_SETLK, lock)\n"
+        "found, *_ = struct.unpack('hhqqi', fcntl.fcntl(other, fcntl.F_OFD_GETLK, lock))\n"
+        "print('no lock' if found == fcntl.F_UNLCK else 'escaped')",
+        quick=False,
+    ),
+    Probe(
+        "keep connections without descriptors",
+        "import socket\nserver, made = socket.create_server(('127.0.0.1', 0), backlog=1000), 0\ntry:\n"
+        "    for made in range(200): socket.create_connection(server.getsockname(), 0.05).close()\n"
+        "    print('escaped')\nexcept OSError: print(made)",
+        quick=False,
+    ),
 )

@@ -145,7 +145,7 @@ def result_of(reply: Reply, limits: Limits, timeout: float, duration: float, *, 
         outcome = Outcome.TIMEOUT
         error = f"TimeoutError: the code ran longer than {timeout:g} s and was stopped."
     elif reply.ending == "died":
-        # Process 1 of a namespace cannot be ended by SIGABRT: abort() goes on to an instruction that no process may use.
+        # Process 1 of a namespace is not ended by SIGABRT: abort() goes on to an instruction that no process may use.
         how = " (SIGSEGV, or SIGABRT)" if reply.status == -signal.SIGSEGV else _status(reply.status)
         outcome, error = Outcome.DIED, f"ProcessDiedError: the Python process died{how}."
     elif reply.ending == "garbage":

@@ -26,8 +26,14 @@ _TERMINALS = 16
 _QUEUED_SIGNALS = 256
 # The stack of the first thread, which is not counted as data, and how far it may be raised.
 _STACK, _MOST_STACK = 8 << 20, 512 << 20
-# Least, first and most bytes of a connection's buffers, see tcp(7): all that a kernel connects to is itself.
-_NETWORK = {"ipv4/tcp_rmem": "4096 32768 65536", "ipv4/tcp_wmem": "4096 16384 65536"}
+# Of a kernel's own network, see tcp(7) and listen(2): least, first and most bytes of a connection's buffers; connections
+# that have ended, and those that wait to be accepted, which hold memory without a descriptor that would be counted.
+_NETWORK = {
+    "ipv4/tcp_rmem": "4096 16384 16384",
+    "ipv4/tcp_wmem": "4096 16384 16384",
+    "ipv4/tcp_max_tw_buckets": "1024",
+    "core/somaxconn": "64",
+}
 
 
 def enter(world: dict[str, Any], settings: dict[str, Any]) -> list[str]:

@@ -43,6 +43,10 @@ _MAP_GROWSDOWN, _MAP_HUGETLB = 0x0100, 0x40000
 # linux/fcntl.h. With leases and notifications code makes others wait for files and learns what they do with them; the
 # size of pipes counts for all processes of a user, and the host's end of a pipe is of the same size.
 _FCNTL_REFUSED = (1024, 1026, 1031)  # F_SETLEASE, F_NOTIFY, F_SETPIPE_SZ
+# Locks on parts of a file can be any number, in memory that not even cgroups count (200,000 a second, which are 38 MB),
+# and on files that all share others wait for them. They seem to work, as on a file system mounted with nolock: SQLite
+# cannot do without. (F_SETLK, F_SETLKW, F_OFD_SETLK, F_OFD_SETLKW.)
+_FCNTL_WITHOUT_EFFECT = (6, 7, 37, 38)
 
 # asm-generic/ioctls.h: terminals, files' descriptors; linux/sockios.h; linux/random.h. Others are of devices, which
 # kernels do not have, and of file systems, where some change attributes of files opened for reading.
@@ -70,7 +74,6 @@ _SIZES = (7, 8)
 # linux/prctl.h: names, times, what is asked for; of SVE and tagged addresses on aarch64. Not: PR_SET_SECCOMP (filters
 # of its own use up the machine's memory for them), PR_SET_MM, PR_SCHED_CORE, ...
 _PRCTL = (2, 3, 7, 15, 16, 21, 23, 27, 29, 30, 36, 37, 38, 39, 40, 41, 42, 50, 51, 52, 54, 55, 56, 61, 63, 64)
-_PR_SET_VMA = 0x53564D41  # a name for memory, in debuggers
 
 # linux/bpf_common.h, linux/seccomp.h
 _LOAD, _JUMP_EQUAL, _JUMP_AT_LEAST, _JUMP_SET = 0x20, 0x15, 0x35, 0x45
@@ -136,6 +139,7 @@ def _rules(namespaces: bool) -> dict[str, list[Instruction]]:
         "fcntl": [
             _argument(1),
             *(step for number in _FCNTL_REFUSED for step in _on(number, [_refuse()])),
+            *(step for number in _FCNTL_WITHOUT_EFFECT for step in _on(number, [_refuse(0)])),
             (_RETURN, 0, 0, _ALLOW),
         ],
         "clone": [
@@ -163,7 +167,7 @@ def _rules(namespaces: bool) -> dict[str, list[Instruction]]:
             ),
             # In tier 3 that is how a kernel ends with the zygote.
             *_on(system.PR_SET_PDEATHSIG, [(_RETURN, 0, 0, _ALLOW) if namespaces else _refuse()]),
-            *_only((*_PRCTL, _PR_SET_VMA), errno.EINVAL),
+            *_only(_PRCTL, errno.EINVAL),
         ],
         # PRIO_PROCESS alone; without namespaces only the caller itself.
         "setpriority": [

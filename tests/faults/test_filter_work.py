@@ -29,7 +29,8 @@ sorted(os.listdir())
     "libraries": """
 import numpy as np, sqlite3, threading, asyncio, decimal, queue, concurrent.futures
 np.save("x.npy", np.arange(9)); np.load("x.npy", mmap_mode="r+")[0] = 5
-sqlite3.connect("x.db").execute("create table t (a)").connection.commit()
+with sqlite3.connect("x.db") as db: db.execute("pragma journal_mode=wal"); db.execute("create table t (a)")
+with sqlite3.connect("x.db") as db: db.execute("insert into t values (1)")
 with concurrent.futures.ThreadPoolExecutor(4) as pool: assert list(pool.map(abs, [-1, 2])) == [1, 2]
 await asyncio.to_thread(abs, -1)
 with open("x.db") as f: fcntl.flock(f, fcntl.LOCK_EX)

@@ -26,7 +26,7 @@ _TERMINALS = 16
 _QUEUED_SIGNALS = 256
 # The stack of the first thread, which is not counted as data, and how far it may be raised.
 _STACK, _MOST_STACK = 8 << 20, 512 << 20
-# Of a kernel's own network, see tcp(7) and listen(2): least, first and most bytes of a connection's buffers; connections
+# Of a kernel's own network, see tcp(7), listen(2): least, first and most bytes of a connection's buffers; connections
 # that have ended, and those that wait to be accepted, which hold memory without a descriptor that would be counted.
 _NETWORK = {
     "ipv4/tcp_rmem": "4096 16384 16384",

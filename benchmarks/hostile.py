@@ -36,7 +36,8 @@ from dataclasses import dataclass, field
 
 from rich.table import Table
 
-from benchmarks.hostile_attacks import ATTACKS, Attack
+from benchmarks.hostile_attacks import ATTACKS
+from benchmarks.hostile_wire import Attack
 from benchmarks.report import Report, Target, met, new_parser, rounded, run, say
 from sandbox import Limits, Sandbox, Session
 from sandbox.vitals import Stall, Watch

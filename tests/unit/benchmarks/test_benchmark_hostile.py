@@ -10,7 +10,8 @@ import pytest
 from rich.console import Console
 
 from benchmarks.hostile import MODEL, TARGETS, Found, attacked, figures_of, table_of
-from benchmarks.hostile_attacks import ATTACKS, NOTHING, Attack
+from benchmarks.hostile_attacks import ATTACKS, NOTHING
+from benchmarks.hostile_wire import Attack
 from sandbox import Sandbox
 from sandbox.vitals import Stall, Watch
 

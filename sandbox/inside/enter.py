@@ -90,8 +90,10 @@ def _own_namespaces(world: dict[str, Any], settings: dict[str, Any]) -> None:
     system.unshare(system.CLONE_NEWNS | system.CLONE_NEWNET | system.CLONE_NEWIPC | system.CLONE_NEWUTS)
     system.mount("none", "/", None, system.MS_REC | system.MS_PRIVATE)
     for name, value in _NETWORK.items():
-        with suppress(OSError), open(f"/proc/sys/net/{name}", "w") as file:  # noqa: PTH123 - half of the time
-            file.write(value)
+        with suppress(OSError):
+            handle = os.open(f"/proc/sys/net/{name}", os.O_WRONLY)
+            os.write(handle, value.encode())
+            os.close(handle)
     # Read-only: a write to /proc/self/mem makes private copies that count as no memory of the process.
     flags = system.MS_NOSUID | system.MS_NODEV | system.MS_NOEXEC | system.MS_RDONLY
     try:

@@ -116,7 +116,7 @@ def test_interrupts_that_the_host_blocks() -> None:
 
 @pytest.mark.parametrize("limit", ["-n 200", "-v 3000000", "-d 600000", "-f 20000", "-u 40"])
 def test_limits_that_are_lower_than_ours(limit: str) -> None:
-    look = "import resource as r\nsorted(r.getrlimit(n)[1] for n in (r.RLIMIT_NOFILE, r.RLIMIT_NPROC))"
+    look = "import resource as r\nsorted(r.getrlimit(n)[0] for n in (r.RLIMIT_NOFILE, r.RLIMIT_NPROC))"
     told = opened(sys.executable, 1, WORK, look, within=["bash", "-c", f'ulimit {limit}; exec "$@"', "sh"])
     assert told[0] == NAMES[1] and told[1].startswith("scipy")
     assert told[2] == {"-n 200": "[64, 200]", "-u 40": "[40, 256]"}.get(limit, "[64, 256]")

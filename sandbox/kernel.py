@@ -13,7 +13,7 @@ import shutil
 import signal
 from pathlib import Path
 
-from sandbox import isolation, memory
+from sandbox import isolation
 from sandbox.cgroups import Group, Groups
 from sandbox.channel import Channel
 from sandbox.errors import KernelProtocolError, KernelStartError
@@ -21,10 +21,10 @@ from sandbox.inside import wire
 from sandbox.inside.wire import FloodError, GarbageError, Request
 from sandbox.limits import Limits
 from sandbox.reply import Reply
+from sandbox.watch import Watch, process_id
 from sandbox.zygote import Child, Zygote, kill, readable
 
 _STATUS_SECONDS = 1.0  # how long the zygote may take to tell how a process ended that is known to have ended
-_WATCH_SECONDS = 0.25  # between two looks at the memory of a cell's processes
 _OUR_LIMITS = (
     *("grace_seconds", "memory_bytes", "processes", "disk_bytes", "inodes", "open_files"),
     *("output_chars", "printed_chars"),
@@ -40,9 +40,10 @@ class Kernel:
         limits: what it may use.
         zygote: what it is forked from.
         groups: where it gets cgroups of its own, if there are any.
+        watch: looks at its memory while a cell runs.
     """
 
-    def __init__(self, folder: Path, limits: Limits, zygote: Zygote, groups: Groups) -> None:
+    def __init__(self, folder: Path, limits: Limits, zygote: Zygote, groups: Groups, watch: Watch) -> None:
         self._folder = folder
         self._limits = limits
         self._zygote = zygote
@@ -58,7 +59,8 @@ class Kernel:
         self._serial = 0
         self._over: asyncio.Future[None] | None = None  # of the cell that runs
         self._timer: asyncio.TimerHandle | None = None
-        self._watcher: asyncio.TimerHandle | None = None
+        self._watch = watch
+        self._process: int | None = None  # the host's number of it
         self._killing: asyncio.Task[None] | None = None
         self.dead = False
         self.grouped = False  # in cgroups of its own
@@ -124,6 +126,7 @@ class Kernel:
         finally:
             for descriptor in given:
                 os.close(descriptor)
+        self._process = process_id(self._child.pidfd)
         asyncio.get_running_loop().add_reader(self._child.pidfd, self._ended)
 
     def _ended(self) -> None:
@@ -204,7 +207,7 @@ class Kernel:
         over = self._over = loop.create_future()
         self._timer = loop.call_later(timeout, self._time_is_up)
         self._decoder.allow()
-        self._watch(reply)
+        watched = self._watch_memory()
         try:
             if self.dead or self._killing is not None:
                 self._end_cell("died")
@@ -217,7 +220,8 @@ class Kernel:
             self._channel.rest()
             self._timer.cancel()
             self._timer = None
-            self._watch(None)
+            if watched is not None:
+                self._watch.remove(watched)
         if reply.ending in ("result", "died") and self._has_overflowed():
             reply.ending = "memory"
         if reply.ending == "died":
@@ -242,21 +246,18 @@ class Kernel:
         self._timer = asyncio.get_running_loop().call_later(self._limits.grace_seconds, self._time_is_up)
         self.interrupt()
 
-    def _watch(self, reply: Reply | None) -> None:
-        """Look at the memory of the cell's processes every now and then; no more when given None."""
-        if self._watcher is not None:
-            self._watcher.cancel()
-            self._watcher = None
-        if reply is not None:
-            self._watcher = asyncio.get_running_loop().call_later(_WATCH_SECONDS, self._look, reply)
-
-    def _look(self, reply: Reply) -> None:
-        process = None if self._child is None or self.dead else memory.process_id(self._child.pidfd)
-        too_much = process is not None and memory.used_in_sum(process) > self._limits.memory_in_sum_bytes
-        if too_much or self._has_overflowed():
-            self._end_cell("memory")
-        else:
-            self._watch(reply)
+    def _watch_memory(self) -> int | None:
+        if self._process is None:
+            return None
+        limits = self._limits
+        return self._watch.add(
+            self._process,
+            limits.memory_bytes,
+            limits.memory_in_sum_bytes,
+            group=self._group if self.grouped else None,
+            own_network=self._zygote.tier in (1, 2),
+            overrun=lambda: self._end_cell("memory"),
+        )
 
     def _has_overflowed(self) -> bool:
         return self._group is not None and self._group.has_overflowed()

@@ -15,6 +15,7 @@ from sandbox.errors import KernelProtocolError, KernelStartError, SandboxClosed,
 from sandbox.isolation import Tier
 from sandbox.kernel import Kernel
 from sandbox.limits import Limits
+from sandbox.watch import Watch
 from sandbox.zygote import Zygote
 
 _log = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ class Pool:
         self._preload = preload
         self._prestart = prestart
         self._groups = groups
+        self._watch = Watch()
         self._stats = stats
         self._fault_rate = fault_rate
         self._starts: deque[str | None] = deque(maxlen=_STARTS_WATCHED)
@@ -145,7 +147,7 @@ class Pool:
         if self.closed:
             raise SandboxClosed("the sandbox was closed")
         self._made += 1
-        kernel = Kernel(self._folder / str(self._made), self._limits, zygote, self._groups)
+        kernel = Kernel(self._folder / str(self._made), self._limits, zygote, self._groups, self._watch)
         self.kernels.add(kernel)
         try:
             await kernel.start()
@@ -197,6 +199,7 @@ class Pool:
             spare.cancel()
         await asyncio.gather(*spares, return_exceptions=True)
         await asyncio.gather(*(self.drop(kernel) for kernel in list(self.kernels)))
+        await asyncio.to_thread(self._watch.close)  # it may be in the middle of a look
         async with self._zygote_turn:
             if self._zygote is not None:
                 await self._zygote.close()

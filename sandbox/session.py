@@ -46,6 +46,7 @@ class KernelSession(Session):
         self._limits = limits
         self._count = count
         self._kernel: Kernel | None = None
+        self._leaving: asyncio.Task[None] | None = None
         self._closed = False
         self._cells = 0
         self._turn = asyncio.Lock()
@@ -74,7 +75,6 @@ class KernelSession(Session):
             self._cells += 1
             kernel = await self._usable_kernel()
             began = time.monotonic()
-            whole = False
             try:
                 # A lone surrogate cannot travel; Python would not compile it either.
                 texts = [text.encode("utf-8", "replace") for text in (code, stdin or "")]
@@ -84,9 +84,11 @@ class KernelSession(Session):
                 if fork and not self._pool.forks:
                     result = replace(result, state_lost=True)
                 whole = not result.state_lost
-            finally:
-                if not whole:
-                    await self._drop()
+            except BaseException:
+                await self._drop()
+                raise
+            if not whole:  # the result need not wait until Linux is done with what the code has left
+                self._leave()
             self._require_open()
             self._count(result)
             return result
@@ -100,6 +102,7 @@ class KernelSession(Session):
         if self._kernel is not None and self._kernel.dead and not self._kernel.cells:
             await self._drop()  # it died before it was used: nothing is lost by taking another
         if self._kernel is None:
+            await self._drop()
             self._kernel = await self._pool.take()
         return self._kernel
 
@@ -111,10 +114,17 @@ class KernelSession(Session):
         digest = hashlib.sha256(f"{self._seed}:{self._kernels}".encode()).digest()
         return int.from_bytes(digest[:4], "big")
 
-    async def _drop(self) -> None:
+    def _leave(self) -> None:
+        """Have the kernel killed; the next one is taken when it is gone."""
         if self._kernel is not None:
             kernel, self._kernel = self._kernel, None
-            await self._pool.drop(kernel)
+            self._leaving = asyncio.create_task(self._pool.drop(kernel))
+
+    async def _drop(self) -> None:
+        self._leave()
+        if self._leaving is not None:
+            await asyncio.shield(self._leaving)
+            self._leaving = None
 
     def _require_open(self) -> None:
         if self._closed:

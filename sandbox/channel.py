@@ -8,6 +8,11 @@ from collections.abc import Callable
 
 _READ_BYTES = 64 << 10  # at a time: what a pipe holds, and what takes the host well under a millisecond
 
+# A kernel may write a byte at a time. After so many reads there is a pause after each, and what comes in it is read at
+# once.
+_FREE_READS = 64
+_PAUSE_SECONDS = 0.001
+
 
 class Channel:
     """The host's ends of a kernel's two pipes.
@@ -24,6 +29,8 @@ class Channel:
         self._call = call
         self._unsent = memoryview(b"")
         self._listening = self._closed = False
+        self._reads = 0
+        self._pause: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         os.set_blocking(requests, False)
         os.set_blocking(replies, False)
@@ -31,6 +38,7 @@ class Channel:
     def listen(self) -> None:
         """Read from now on. At other times what the kernel says waits in the pipe, and then the kernel does."""
         self._listening = True
+        self._reads = 0
         self._loop.add_reader(self._replies, self.read)
 
     def rest(self) -> None:
@@ -38,6 +46,13 @@ class Channel:
         if self._listening:
             self._listening = False
             self._loop.remove_reader(self._replies)
+            if self._pause is not None:
+                self._pause.cancel()
+                self._pause = None
+
+    def _go_on(self) -> None:
+        self._pause = None
+        self._loop.add_reader(self._replies, self.read)
 
     def read(self) -> bool:
         """Pass on what has come, at most 64 KiB. Returns whether there was something."""
@@ -47,8 +62,12 @@ class Channel:
             return False
         except OSError:
             data = b""
+        self._reads += 1
         if not data:  # closed: the loop would call for ever
             self.rest()
+        elif self._listening and self._reads > _FREE_READS and self._pause is None:
+            self._loop.remove_reader(self._replies)
+            self._pause = self._loop.call_later(_PAUSE_SECONDS, self._go_on)
         self._call(data)
         return bool(data)
 

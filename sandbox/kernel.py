@@ -55,7 +55,7 @@ class Kernel:
         most_bytes = _OTHER_BYTES + 4 * limits.output_chars
         self._decoder = wire.Decoder(most_bytes, _OTHER_FRAMES + limits.output_chars // 256)
         self._ready: asyncio.Future[None] | None = None
-        self._reply = Reply()
+        self._reply = Reply(limits.output_chars)
         self._serial = 0
         self._over: asyncio.Future[None] | None = None  # of the cell that runs
         self._timer: asyncio.TimerHandle | None = None
@@ -202,7 +202,7 @@ class Kernel:
         assert self._channel is not None
         self.cells += 1
         self._serial += 1
-        reply = self._reply = Reply()
+        reply = self._reply = Reply(self._limits.output_chars)
         loop = asyncio.get_running_loop()
         over = self._over = loop.create_future()
         self._timer = loop.call_later(timeout, self._time_is_up)

@@ -10,11 +10,29 @@ from sandbox.inside.wire import GarbageError
 
 @dataclass(slots=True)
 class Text:
-    """A long text's beginning and end, and the number of characters missing in between."""
+    """A long text's beginning and end, and the number of characters missing in between.
 
+    Attributes:
+        most: characters of each that are kept; the real kernel sends half of that.
+    """
+
+    most: int
     head: list[str] = field(default_factory=list)
     tail: list[str] = field(default_factory=list)
     omitted: int = 0
+    _chars: int = 0
+
+    def add(self, text: str) -> None:
+        """Add to the beginning."""
+        if self._chars <= self.most:
+            self._chars += len(text)
+            self.head.append(text)
+
+    def add_end(self, text: str) -> None:
+        """Add to the end."""
+        if self._chars <= 2 * self.most:
+            self._chars += len(text)
+            self.tail.append(text)
 
 
 @dataclass(slots=True)
@@ -22,6 +40,7 @@ class Reply:
     """What the host heard of one cell.
 
     Attributes:
+        most: characters of what was printed that are kept, at its beginning and at its end.
         ending: "result" when the kernel answered, else "timeout", "died", "flood", "memory" or "garbage"; empty until
             then.
         interrupted: whether its time was up and it was interrupted.
@@ -32,16 +51,20 @@ class Reply:
         status: how the process ended (negative: by which signal); None unless it died.
     """
 
+    most: int
     ending: str = ""
     interrupted: bool = False
-    printed: Text = field(default_factory=Text)
-    stdout: Text = field(default_factory=Text)
+    printed: Text = field(init=False)
+    stdout: Text = field(init=False)
     value: list[str] = field(default_factory=list)
     error: list[str] = field(default_factory=list)
     late: list[str] = field(default_factory=list)
     outcome: wire.Outcome | None = None
     status: int | None = None
     _ends: bool = False
+
+    def __post_init__(self) -> None:
+        self.printed, self.stdout = Text(self.most), Text(self.most)
 
     def hear(self, kind: int, data: bytes, serial: int) -> None:
         """Take in one frame.
@@ -52,7 +75,7 @@ class Reply:
             text = data.decode("utf-8", "replace")
             if kind in (wire.STDOUT, wire.STDERR):
                 for stream in (self.printed, self.stdout) if kind == wire.STDOUT else (self.printed,):
-                    (stream.tail if self._ends else stream.head).append(text)
+                    stream.add_end(text) if self._ends else stream.add(text)
             else:
                 {wire.VALUE: self.value, wire.ERROR: self.error, wire.LATE: self.late}[kind].append(text)
         elif kind == wire.GAP and not self._ends:

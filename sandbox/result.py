@@ -81,9 +81,22 @@ class Result:
         return "\n".join(part for part in parts if part).rstrip("\n")
 
 
+_CONTROLS = "\x1b\r\b"
+_MOST_CONTROLS = 4_000  # in a text that is made what a terminal shows; of more, nobody reads anything
+_MOST_CHARS = 64 << 10
+
+
 def clean(text: str) -> str:
     """As a terminal shows it at last, and encodable.
 
-    Lines that were written over are as they ended, ANSI sequences are left out, lone surrogates are question marks.
+    Lines that were written over are as they ended (not in a text of more than 64 K characters), ANSI sequences are left
+    out (of thousands, only their first characters are), lone surrogates are question marks. Whatever the text is made
+    of, this takes the host some milliseconds.
     """
-    return _ANSI.sub("", shown(text)).encode("utf-8", "replace").decode("utf-8")
+    controls = sum(map(text.count, _CONTROLS))
+    if controls > _MOST_CONTROLS:
+        for control in _CONTROLS:
+            text = text.replace(control, "")
+    elif controls:
+        text = _ANSI.sub("", shown(text) if len(text) <= _MOST_CHARS else text)
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")

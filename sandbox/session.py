@@ -193,7 +193,7 @@ def result_of(reply: Reply, limits: Limits, timeout: float, duration: float, *, 
         truncated=printed_cut or stdout_cut or value_cut or error_cut or cut,
         state_lost=lost,
         printed=None if printed == stdout else printed,
-        late=clean("".join(reply.late))[: limits.output_chars],
+        late=clean("".join(reply.late)[: limits.output_chars]),
         exit_status=exit_status,
     )
 
@@ -209,8 +209,9 @@ def _joined(text: Text, limit: int, raw: bool) -> tuple[str, bool]:
 
 def _shortened(text: str, limit: int) -> tuple[str, bool]:
     """A text that the real kernel has cut already."""
-    text = clean(text)
-    return (text, False) if len(text) <= limit + cutting.LINE_CHARS else cut_middle(text, "", limit)
+    if len(text) > limit + cutting.LINE_CHARS:
+        return clean(cut_middle(text, "", limit)[0]), True
+    return clean(text), False
 
 
 def _status(status: int | None) -> str:

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import re
 
-_LONGEST = 200_000
 _HELD = 4096  # characters of a line's states that are kept before they are made one
 _PIECE = re.compile(r"\x1b\[([0-?]*)[ -/]*([@-~])|[^\r\b\n\x1b]+|.", re.DOTALL)
 _UP_OR_DOWN = re.compile(r"\x1b\[[0-9]*[AB]")
 
 
 def shown(text: str) -> str:
-    """The text as it stands after all of it was written, without spaces at the end of lines that were written over.
-
-    A text of more than 200,000 characters is left as it is: whatever it is made of, this takes the host no time.
-    """
-    if len(text) > _LONGEST:
-        return text
+    """The text as it stands after all of it was written, without spaces at the end of lines that were written over."""
     if _UP_OR_DOWN.search(text):
         return "\n".join(line.rstrip(" ") for line in settled(text).split("\n"))
     if "\r" not in text and "\b" not in text:

@@ -274,4 +274,9 @@ PROBES = (
         "    print('escaped')\nexcept OSError: print(made)",
         quick=False,
     ),
+    Probe(
+        "have the host's disk write",
+        "import os\ntry: os.fsync(999); print('not asked')\nexcept OSError: print('escaped')",
+        quick=False,
+    ),
 )

@@ -186,6 +186,16 @@ REFUSED_WITHOUT_NAMESPACES: dict[int, dict[str, Numbers]] = {
 """In tier 3, besides: Landlock knows nothing of them."""
 
 WITHOUT_EFFECT: dict[str, Numbers] = {
+    "sync": (162, 81),
+    "syncfs": (306, 267),
+    "fsync": (74, 82),
+    "fdatasync": (75, 83),
+    "sync_file_range": (277, 84),
+}
+"""These seem to work and do nothing, as is right for files in memory: of a file that is only readable, they would have
+the host's disk write out all that it holds back, as often as code likes (10,000 times a second)."""
+
+METADATA: dict[str, Numbers] = {
     "chmod": (90, None),
     "fchmod": (91, 52),
     "fchmodat": (268, 53),
@@ -195,7 +205,7 @@ WITHOUT_EFFECT: dict[str, Numbers] = {
     "futimesat": (261, None),
     "utimensat": (280, 88),
 }
-"""Where a kernel runs as the user whose files are to be kept (tier 3, not as root), these seem to work and do nothing.
+"""Where a kernel runs as the user whose files are to be kept (tier 3, not as root), these, too, seem to work.
 A filter does not see which file is meant, Landlock does not know them; with an error, copying a file would fail."""
 
 

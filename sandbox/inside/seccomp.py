@@ -61,10 +61,11 @@ _TYPE_MASK = 0x0F
 _PROTOCOLS = (0, 6, 17)  # the type's own, TCP, UDP
 
 # asm-generic/socket.h, linux/tcp.h, linux/in.h, linux/in6.h. Not: filters (SO_ATTACH_FILTER, SO_ATTACH_BPF, ...), whose
-# memory is the machine's; flow labels of IPv6, of which the machine has 4096; TCP_ULP, which loads modules; ...
+# memory is the machine's; flow labels of IPv6, of which the machine has 4096; times of arrival, which then all packets
+# of the machine get; TCP_ULP, which loads modules; ...
 _OPTIONS: dict[int, tuple[int, ...]] = {
-    1: (2, 5, 6, 9, 10, 12, 13, 15, 16, 18, 20, 21, 29, 35, 66, 67),  # REUSEADDR ... KEEPALIVE, LINGER, timeouts
-    6: (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 18, 23, 25, 26, 30),  # NODELAY, CORK, KEEPIDLE, ..., FASTOPEN
+    1: (2, 5, 6, 9, 10, 12, 13, 15, 16, 18, 20, 21, 66, 67),  # REUSEADDR ... KEEPALIVE, LINGER, timeouts
+    6: (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 18, 23, 25, 30),  # NODELAY, CORK, KEEPIDLE, ..., FASTOPEN
     0: (1, 2, 6, 8, 10, 11, 12, 13, 14, 15, 24, 32, 33, 34, 35, 36, 49),  # TOS, TTL, ..., multicast
     41: (16, 17, 18, 19, 20, 21, 23, 24, 25, 26, 29, 49, 66, 67),  # V6ONLY, hops, multicast, ...
 }
@@ -101,7 +102,7 @@ def program(*, namespaces: bool, own_files: bool = True) -> bytes:
     code: list[Instruction] = [
         (_LOAD, 0, 0, _ARCH),
         (_JUMP_EQUAL, 1, 0, _AUDIT_ARCH.get(platform.machine(), 0)),
-        (_RETURN, 0, 0, _KILL),  # another architecture's calls have other numbers
+        _ended(_KILL),  # another architecture's calls have other numbers
         (_LOAD, 0, 0, _NR),
     ]
     for name, numbers in calls.ARGUMENTS.items():
@@ -109,10 +110,13 @@ def program(*, namespaces: bool, own_files: bool = True) -> bytes:
             code += _on(number, rules[name])
     endings: dict[int, int] = {}
     groups = [*calls.REFUSED.items(), *(() if namespaces else calls.REFUSED_WITHOUT_NAMESPACES.items())]
-    for error, group in [*groups, *(() if own_files else [(0, calls.WITHOUT_EFFECT)])]:
+    groups += [(0, calls.WITHOUT_EFFECT), *(() if own_files else [(0, calls.METADATA)])]
+    for error, group in groups:
         endings |= {number: _ERRNO | error for numbers in group.values() if (number := calls.here(numbers)) is not None}
     endings |= {number: _ALLOW for numbers in calls.LATER.values() if (number := calls.here(numbers)) is not None}
-    code += _search(sorted(endings.items()))
+    newer = [step for number in endings if number >= calls.NEWEST for step in _on(number, [_ended(endings[number])])]
+    code += [(_JUMP_AT_LEAST, 0, len(newer) + 1, calls.NEWEST), *newer, _refuse(errno.ENOSYS)]
+    code += _search(sorted((number, ending) for number, ending in endings.items() if number < calls.NEWEST))
     return b"".join(struct.pack("HBBI", *instruction) for instruction in code)
 
 
@@ -126,7 +130,7 @@ def _rules(namespaces: bool) -> dict[str, list[Instruction]]:
             (_JUMP_SET, 3, 0, _MAP_GROWSDOWN | _MAP_HUGETLB),
             (_AND, 0, 0, _MAP_ANONYMOUS | _MAP_TYPE),
             (_JUMP_EQUAL, 1, 0, _MAP_SHARED_ANONYMOUS),
-            (_RETURN, 0, 0, _ALLOW),
+            _ended(_ALLOW),
             _refuse(errno.ENOMEM),
         ],
         "ioctl": [
@@ -140,14 +144,14 @@ def _rules(namespaces: bool) -> dict[str, list[Instruction]]:
             _argument(1),
             *(step for number in _FCNTL_REFUSED for step in _on(number, [_refuse()])),
             *(step for number in _FCNTL_WITHOUT_EFFECT for step in _on(number, [_refuse(0)])),
-            (_RETURN, 0, 0, _ALLOW),
+            _ended(_ALLOW),
         ],
         "clone": [
             _argument(0),
             (_JUMP_SET, 0, 1, _NEW_NAMESPACE),
             _refuse(),
             *(() if namespaces else [(_JUMP_SET, 1, 0, _CLONE_THREAD), _refuse()]),
-            (_RETURN, 0, 0, _ALLOW),
+            _ended(_ALLOW),
         ],
         "socketpair": [
             *(_argument(0), *not_a_name),
@@ -163,10 +167,10 @@ def _rules(namespaces: bool) -> dict[str, list[Instruction]]:
             _argument(0),
             *_on(
                 system.PR_SET_DUMPABLE,  # 0 would hide its memory from the host, which counts it
-                [_argument(1), (_JUMP_EQUAL, 0, 1, 1), (_RETURN, 0, 0, _ALLOW), _refuse()],
+                [_argument(1), (_JUMP_EQUAL, 0, 1, 1), _ended(_ALLOW), _refuse()],
             ),
             # In tier 3 that is how a kernel ends with the zygote.
-            *_on(system.PR_SET_PDEATHSIG, [(_RETURN, 0, 0, _ALLOW) if namespaces else _refuse()]),
+            *_on(system.PR_SET_PDEATHSIG, [_ended(_ALLOW) if namespaces else _refuse()]),
             *_only(_PRCTL, errno.EINVAL),
         ],
         # PRIO_PROCESS alone; without namespaces only the caller itself.
@@ -174,7 +178,7 @@ def _rules(namespaces: bool) -> dict[str, list[Instruction]]:
             _argument(0),
             (_JUMP_EQUAL, 1, 0, 0),
             _refuse(),
-            *([(_RETURN, 0, 0, _ALLOW)] if namespaces else [_argument(1), *_only((0,), errno.EPERM)]),
+            *([_ended(_ALLOW)] if namespaces else [_argument(1), *_only((0,), errno.EPERM)]),
         ],
     }
     if not namespaces:
@@ -192,7 +196,7 @@ def _socket_rules() -> list[Instruction]:
     ]
     return [
         _argument(0),
-        *_on(_UNIX, [(_RETURN, 0, 0, _ALLOW)]),
+        *_on(_UNIX, [_ended(_ALLOW)]),
         *(step for family in _INTERNET for step in _on(family, of_internet)),
         _refuse(errno.EAFNOSUPPORT),
     ]
@@ -217,11 +221,15 @@ def _on(value: int, rules: list[Instruction]) -> list[Instruction]:
 def _only(values: tuple[int, ...], error: int) -> list[Instruction]:
     """Allow these values, and refuse all others."""
     allowed = [(_JUMP_EQUAL, len(values) - n, 0, value) for n, value in enumerate(values)]
-    return [*allowed, _refuse(error), (_RETURN, 0, 0, _ALLOW)]
+    return [*allowed, _refuse(error), _ended(_ALLOW)]
 
 
 def _refuse(error: int = errno.EPERM) -> Instruction:
-    return (_RETURN, 0, 0, _ERRNO | error)
+    return _ended(_ERRNO | error)
+
+
+def _ended(ending: int) -> Instruction:
+    return (_RETURN, 0, 0, ending)
 
 
 def _search(endings: list[tuple[int, int]]) -> list[Instruction]:
@@ -231,12 +239,7 @@ def _search(endings: list[tuple[int, int]]) -> list[Instruction]:
         lower, upper = _search(endings[:middle]), _search(endings[middle:])
         assert len(lower) <= _FAR
         return [(_JUMP_AT_LEAST, len(lower), 0, endings[middle][0]), *lower, *upper]
-    newest = [(_JUMP_AT_LEAST, 0, 1, calls.NEWEST), _refuse(errno.ENOSYS)]
-    return [
-        *(step for number, ending in endings for step in _on(number, [(_RETURN, 0, 0, ending)])),
-        *(newest if endings[-1][0] >= calls.NEWEST - 1 else ()),
-        (_RETURN, 0, 0, _ALLOW),
-    ]
+    return [*(step for number, ending in endings for step in _on(number, [_ended(ending)])), _ended(_ALLOW)]
 
 
 def install(filter_program: bytes) -> None:

@@ -43,6 +43,7 @@ async def test_attributes_that_are_memory_which_nothing_counts(attack: Attack, c
         ("tried(pair.setsockopt, socket.SOL_SOCKET, 50, 0)", "ENOPROTOOPT"),  # SO_ATTACH_BPF
         ("tried(pair.setsockopt, socket.SOL_SOCKET, 52, 0)", "ENOPROTOOPT"),  # SO_ATTACH_REUSEPORT_EBPF
         ("tried(pair.setsockopt, socket.SOL_SOCKET, 44, 1)", "ENOPROTOOPT"),  # SO_LOCK_FILTER
+        ("tried(pair.setsockopt, socket.SOL_SOCKET, 29, 1)", "ENOPROTOOPT"),  # SO_TIMESTAMP
         ("tried(pair.setsockopt, socket.SOL_SOCKET, 32, 1 << 30)", "ENOPROTOOPT"),  # SO_SNDBUFFORCE
         ("tried(pair.setsockopt, 41, 32, bytes(32))", "ENOPROTOOPT"),  # IPV6_FLOWLABEL_MGR
         ("prctl(22, 2, ctypes.addressof(described))", "EINVAL"),  # PR_SET_SECCOMP
@@ -163,3 +164,13 @@ except TimeoutError: pass
 made <= 65, total < 4 << 20
 """
     assert await told(attack, code) == "(True, True)"
+
+
+@pytest.mark.parametrize("call", ["os.fsync", "os.fdatasync", "syncfs", "sync_file_range"])
+async def test_the_disk_is_not_made_to_write(attack: Attack, call: str) -> None:
+    """A cell had the host's disk write out its cache 10,000 times a second, by a file that it may only read.
+
+    Of a descriptor that there is not Linux would say so, had it been asked.
+    """
+    code = f"{call}(999)" if call.startswith("os.") else f"call({call!r}, 999, 0, 9, 7)"
+    assert await told(attack, code) in ("", "0")

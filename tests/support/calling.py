@@ -11,7 +11,12 @@ Attack = Callable[..., Awaitable[Result]]
 
 NUMBER = {
     name: number
-    for table in (*calls.REFUSED.values(), *calls.REFUSED_WITHOUT_NAMESPACES.values(), calls.WITHOUT_EFFECT)
+    for table in (
+        *calls.REFUSED.values(),
+        *calls.REFUSED_WITHOUT_NAMESPACES.values(),
+        calls.WITHOUT_EFFECT,
+        calls.METADATA,
+    )
     for name, numbers in table.items()
     if (number := calls.here(numbers)) is not None
 }

@@ -191,9 +191,11 @@ WITHOUT_EFFECT: dict[str, Numbers] = {
     "fsync": (74, 82),
     "fdatasync": (75, 83),
     "sync_file_range": (277, 84),
+    "fadvise64": (221, 223),
 }
 """These seem to work and do nothing, as is right for files in memory: of a file that is only readable, they would have
-the host's disk write out all that it holds back, as often as code likes (10,000 times a second)."""
+the host's disk write out all that it holds back, as often as code likes (10,000 times a second), and forget what it
+knows of files that others read."""
 
 METADATA: dict[str, Numbers] = {
     "chmod": (90, None),

@@ -166,7 +166,7 @@ made <= 65, total < 4 << 20
     assert await told(attack, code) == "(True, True)"
 
 
-@pytest.mark.parametrize("call", ["os.fsync", "os.fdatasync", "syncfs", "sync_file_range"])
+@pytest.mark.parametrize("call", ["os.fsync", "os.fdatasync", "syncfs", "sync_file_range", "fadvise64"])
 async def test_the_disk_is_not_made_to_write(attack: Attack, call: str) -> None:
     """A cell had the host's disk write out its cache 10,000 times a second, by a file that it may only read.
 

@@ -13,7 +13,7 @@ from sandbox.inside import calls, seccomp
 # Name, number on x86_64, number on aarch64, as made from the headers of Linux 6.1, and scripts/syscall.tbl of 6.17 for
 # the newer ones; "-" where there is none.
 TABLE = """
-sync 162 81, syncfs 306 267, fsync 74 82, fdatasync 75 83, sync_file_range 277 84
+fadvise64 221 223, sync 162 81, syncfs 306 267, fsync 74 82, fdatasync 75 83, sync_file_range 277 84
 acct 163 89, shmat 30 196, shmctl 31 195, msgsnd 69 189, msgrcv 70 188, msgctl 71 187, semop 65 193
 semtimedop 220 192, semctl 66 191, mq_unlink 241 181
 add_key 248 217, adjtimex 159 171, bind 49 200, bpf 321 280, cachestat 451 451, chmod 90 -

@@ -7,32 +7,42 @@ from dataclasses import dataclass, field
 from sandbox.inside import wire
 from sandbox.inside.wire import GarbageError
 
+_TEXTS = {wire.VALUE: "value", wire.ERROR: "error", wire.LATE: "late"}
+
 
 @dataclass(slots=True)
 class Text:
-    """A long text's beginning and end, and the number of characters missing in between.
+    """What was printed, or its beginning or end.
 
     Attributes:
-        most: characters of each that are kept; the real kernel sends half of that.
+        most: characters that are kept; the real kernel sends half of that.
     """
 
     most: int
-    head: list[str] = field(default_factory=list)
-    tail: list[str] = field(default_factory=list)
-    omitted: int = 0
+    _data: bytearray = field(default_factory=bytearray)  # one block, which goes back to Linux as one
+    _errors: list[tuple[int, int]] = field(default_factory=list)  # what of it was printed to stderr
     _chars: int = 0
 
-    def add(self, text: str) -> None:
-        """Add to the beginning."""
+    def add(self, data: bytes, *, to_stderr: bool) -> None:
+        """Add what was printed next. Raises UnicodeDecodeError."""
+        chars = len(data.decode())
         if self._chars <= self.most:
-            self._chars += len(text)
-            self.head.append(text)
+            self._chars += chars
+            if to_stderr:
+                self._errors.append((len(self._data), len(self._data) + len(data)))
+            self._data += data
 
-    def add_end(self, text: str) -> None:
-        """Add to the end."""
-        if self._chars <= 2 * self.most:
-            self._chars += len(text)
-            self.tail.append(text)
+    def printed(self) -> str:
+        """All of it."""
+        return self._data.decode()
+
+    def stdout(self) -> str | None:
+        """What was not printed to stderr; None where that is all."""
+        if not self._errors:
+            return None
+        starts = [0, *(end for _, end in self._errors)]
+        ends = [*(start for start, _ in self._errors), len(self._data)]
+        return b"".join(self._data[start:end] for start, end in zip(starts, ends, strict=True)).decode()
 
 
 @dataclass(slots=True)
@@ -44,8 +54,8 @@ class Reply:
         ending: "result" when the kernel answered, else "timeout", "died", "flood", "memory" or "garbage"; empty until
             then.
         interrupted: whether its time was up and it was interrupted.
-        printed: all that was printed, in the order of printing.
-        stdout: what of it was not printed to stderr.
+        head, tail: the beginning of what was printed, and the end of it where something is missing in between.
+        gap: how many characters are missing there, of all and of stdout; None where nothing is.
         value, error, late: texts, of which `outcome` says whether they are meant.
         outcome: what the kernel answered.
         status: how the process ended (negative: by which signal); None unless it died.
@@ -54,37 +64,37 @@ class Reply:
     most: int
     ending: str = ""
     interrupted: bool = False
-    printed: Text = field(init=False)
-    stdout: Text = field(init=False)
+    head: Text = field(init=False)
+    tail: Text = field(init=False)
+    gap: tuple[int, int] | None = None
     value: list[str] = field(default_factory=list)
     error: list[str] = field(default_factory=list)
     late: list[str] = field(default_factory=list)
     outcome: wire.Outcome | None = None
     status: int | None = None
-    _ends: bool = False
 
     def __post_init__(self) -> None:
-        self.printed, self.stdout = Text(self.most), Text(self.most)
+        self.head, self.tail = Text(self.most), Text(self.most)
 
     def hear(self, kind: int, data: bytes, serial: int) -> None:
         """Take in one frame.
 
         Raises GarbageError for one that the real kernel would not send.
         """
-        if kind in wire.TEXTS:
-            text = data.decode("utf-8", "replace")
+        try:
             if kind in (wire.STDOUT, wire.STDERR):
-                for stream in (self.printed, self.stdout) if kind == wire.STDOUT else (self.printed,):
-                    stream.add_end(text) if self._ends else stream.add(text)
+                (self.head if self.gap is None else self.tail).add(data, to_stderr=kind == wire.STDERR)
+            elif kind in _TEXTS:
+                texts: list[str] = getattr(self, _TEXTS[kind])
+                texts.append(data.decode())
+            elif kind == wire.GAP and self.gap is None:
+                self.gap = wire.read_gap(data)
+            elif kind == wire.RESULT:
+                self.outcome = wire.Outcome.unpack(data)
+                if self.outcome.serial != serial:
+                    raise GarbageError("the result of another cell")
+                self.ending = "result"
             else:
-                {wire.VALUE: self.value, wire.ERROR: self.error, wire.LATE: self.late}[kind].append(text)
-        elif kind == wire.GAP and not self._ends:
-            self._ends = True
-            self.printed.omitted, self.stdout.omitted = wire.read_gap(data)
-        elif kind == wire.RESULT:
-            self.outcome = wire.Outcome.unpack(data)
-            if self.outcome.serial != serial:
-                raise GarbageError("the result of another cell")
-            self.ending = "result"
-        else:
-            raise GarbageError("a frame of a strange kind")
+                raise GarbageError("a frame of a strange kind")
+        except UnicodeDecodeError as error:
+            raise GarbageError("a text that is none") from error

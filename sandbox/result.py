@@ -87,11 +87,11 @@ _MOST_CHARS = 64 << 10
 
 
 def clean(text: str) -> str:
-    """As a terminal shows it at last, and encodable.
+    """As a terminal shows it at last.
 
     Lines that were written over are as they ended (not in a text of more than 64 K characters), ANSI sequences are left
-    out (of thousands, only their first characters are), lone surrogates are question marks. Whatever the text is made
-    of, this takes the host some milliseconds.
+    out; of thousands, only their first characters are. Whatever the text is made of, this takes the host some
+    milliseconds.
     """
     controls = sum(map(text.count, _CONTROLS))
     if controls > _MOST_CONTROLS:
@@ -99,4 +99,4 @@ def clean(text: str) -> str:
             text = text.replace(control, "")
     elif controls:
         text = _ANSI.sub("", shown(text) if len(text) <= _MOST_CHARS else text)
-    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
+    return text

@@ -17,7 +17,7 @@ from sandbox.inside.wire import ENDINGS
 from sandbox.kernel import Kernel
 from sandbox.limits import Limits
 from sandbox.pool import Pool
-from sandbox.reply import Reply, Text
+from sandbox.reply import Reply
 from sandbox.result import Outcome, Result, clean
 
 _LOST = " All variables are lost."
@@ -181,9 +181,13 @@ def result_of(reply: Reply, limits: Limits, timeout: float, duration: float, *, 
     value, value_cut = (None, False) if value is None else _shortened(value, most_chars)
     error, error_cut = (None, False) if error is None else _shortened(error, most_chars)
     rest = max(1, limits.output_chars - len(value or "") - len(error or ""))
-    stdout, stdout_cut = printed, printed_cut = _joined(reply.printed, rest, raw)
-    if reply.stdout != reply.printed:
-        stdout, stdout_cut = _joined(reply.stdout, rest, raw)
+    head, tail = reply.head, reply.tail
+    omitted, of_stdout = reply.gap or (0, 0)
+    stdout, stdout_cut = printed, printed_cut = _joined(head.printed(), tail.printed(), rest, omitted, raw)
+    plain = head.stdout(), tail.stdout()
+    if plain != (None, None):
+        texts = [text.printed() if out is None else out for text, out in zip((head, tail), plain, strict=True)]
+        stdout, stdout_cut = _joined(texts[0], texts[1], rest, of_stdout, raw)
     return Result(
         outcome,
         stdout,
@@ -198,13 +202,12 @@ def result_of(reply: Reply, limits: Limits, timeout: float, duration: float, *, 
     )
 
 
-def _joined(text: Text, limit: int, raw: bool) -> tuple[str, bool]:
-    head, tail = "".join(text.head), "".join(text.tail)
-    if not text.omitted:
+def _joined(head: str, tail: str, limit: int, omitted: int, raw: bool) -> tuple[str, bool]:
+    if not omitted and tail:
         head, tail = head + tail, ""
     if not raw:
         head, tail = clean(head), clean(tail)
-    return cut_middle(head, tail, limit, text.omitted)
+    return cut_middle(head, tail, limit, omitted)
 
 
 def _shortened(text: str, limit: int) -> tuple[str, bool]:

@@ -50,10 +50,6 @@ _GAP = struct.Struct("<QQ")
 _OUTCOME = struct.Struct("<IBBiQ")
 _HAS_VALUE, _HAS_ERROR, _EXHAUSTED, _CUT = 1, 2, 4, 8
 
-TEXTS = frozenset((STDOUT, STDERR, VALUE, ERROR, LATE))
-"""Kinds whose frames hold text."""
-
-
 Data = bytes | bytearray
 
 

@@ -36,6 +36,8 @@ def result(serial, ending=0, flags=0): return frame(b'.', struct.pack('<IBBiQ', 
         "b'GET / HTTP/1.1' * 9",
         "frame(b'?', b'')",
         "b'o\\xff\\xff' + bytes(1 << 16)",
+        "frame(b'o', b'\\xff')",
+        "frame(b'x', b'\\xed\\xa0\\x80')",
         "frame(b'g', b'short')",
         "frame(b'g', bytes(16)) * 2",
         "frame(b'.', b'short')",
@@ -46,7 +48,17 @@ def result(serial, ending=0, flags=0): return frame(b'.', struct.pack('<IBBiQ', 
         "bytes(100)",
     ],
     ids=[
-        *("no-frame", "a-strange-kind", "too-long", "a-short-gap", "two-gaps", "a-short-result", "a-strange-ending"),
+        *(
+            "no-frame",
+            "a-strange-kind",
+            "too-long",
+            "no-text",
+            "a-surrogate",
+            "a-short-gap",
+            "two-gaps",
+            "a-short-result",
+            "a-strange-ending",
+        ),
         *("a-result-of-another-cell", "ready-again", "failed", "zeros"),
     ],
 )
@@ -57,7 +69,7 @@ async def test_nonsense_ends_the_kernel(attack: Attack, data: str) -> None:
 
 @pytest.mark.parametrize(
     "data",
-    ["frame(b'o', b'x')", "frame(b'v', b'')", "frame(b'o', b'\\xff' * 4000)", "frame(b'l', b'\\x1b[A' * 1000)"],
+    ["frame(b'o', b'x')", "frame(b'v', b'')", "frame(b'o', b'\\xc3\\xa9' * 2000)", "frame(b'l', b'\\x1b[A' * 1000)"],
     ids=["small", "empty", "large", "escapes"],
 )
 async def test_frames_without_end(attack: Attack, data: str) -> None:

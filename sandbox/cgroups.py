@@ -32,6 +32,7 @@ _log = logging.getLogger(__name__)
 
 _CONTROLLERS = ("memory", "pids")
 _MARGIN_BYTES = 4 << 20  # Linux kills for want of a few pages, when it has found no more to give back
+_CONNECTION_BYTES = 64 << 20
 _TURNS, _TURN_SECONDS = 1_000, 0.001  # for Linux to be done with a group's processes
 
 
@@ -150,6 +151,8 @@ class Groups:
             group.folders.append(folder)
         values = {
             **dict.fromkeys(("memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "memory.max"), group.memory),
+            # In version 1 what the buffers of connections hold is counted by itself.
+            "memory.kmem.tcp.limit_in_bytes": min(group.memory, _CONNECTION_BYTES),
             "memory.swap.max": 0,
             "memory.oom.group": 1,
             "pids.max": limits.processes,

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import mmap
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from sandbox.memory import Family, UncountableError
 
 LOOK_SECONDS = 0.25
 """Between two looks at a kernel."""
@@ -22,22 +22,16 @@ LOOK_SECONDS = 0.25
 MOST_SOCKETS = 512
 """Of a session. Linux lets each hold some 200 KB (net.core.wmem_default), and for none of it counts a process."""
 
-_LOOK_CPU_SECONDS = 0.1  # of processor time for one look; code that makes it take longer is after something
 _FAILED_LOOKS = 2  # in a row, and the kernel is taken to use too much
-_MOST_PROCESSES = 4_096
 
 if TYPE_CHECKING:
     from sandbox.cgroups import Group
 
 
-class _FailedError(Exception):
-    """A look has taken too long."""
-
-
 @dataclass(slots=True)
 class _Watched:
     process: int
-    memory_each: int
+    family: Family
     memory_in_sum: int
     group: Group | None
     own_network: bool
@@ -54,6 +48,7 @@ class Watch:
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._idle = False  # the thread waits until there is something to look at
         self._closed = False
 
     def add(
@@ -73,7 +68,7 @@ class Watch:
             each: bytes that each of its processes may have.
             in_sum: bytes that they may have together.
             group: its cgroups, if it is in some.
-            own_network: whether the sockets of its network are its own.
+            own_network: whether it has a network, and a process namespace, of its own.
             overrun: called once, in the event loop, when it uses more.
 
         Returns:
@@ -84,9 +79,11 @@ class Watch:
             self._thread = threading.Thread(target=self._run, name="sandbox-watch", daemon=True)
             self._thread.start()
         self._names += 1
+        family = Family(process, namespaced=own_network, unknown=each)
         with self._changed:
-            self._watched[self._names] = _Watched(process, each, in_sum, group, own_network, overrun)
-            if len(self._watched) == 1:
+            self._watched[self._names] = _Watched(process, family, in_sum, group, own_network, overrun)
+            if self._idle:  # for else it would be woken up by each cell
+                self._idle = False
                 self._changed.notify()
         return self._names
 
@@ -110,7 +107,8 @@ class Watch:
             with self._changed:
                 # First a pause, so that short cells are not looked at.
                 self._changed.wait_for(lambda: self._closed, LOOK_SECONDS)
-                self._changed.wait_for(lambda: self._closed or self._watched)
+                self._idle = not self._watched
+                self._changed.wait_for(lambda: self._closed or not self._idle)
                 if self._closed:
                     return
                 watched = list(self._watched.items())
@@ -124,12 +122,13 @@ class Watch:
         if kernel.group is not None:
             return kernel.group.has_overflowed()
         try:
-            used = used_in_sum(kernel.process, kernel.memory_each, enough=kernel.memory_in_sum)
-        except _FailedError:
+            # A process that is about to start another program counts as two, but not for long.
+            over = all(kernel.family.exceeds(kernel.memory_in_sum) for _ in range(2))
+        except (UncountableError, OSError):
             kernel.failed += 1
             return kernel.failed >= _FAILED_LOOKS
         kernel.failed = 0
-        return used > kernel.memory_in_sum
+        return over
 
     def _tell(self, name: int, kernel: _Watched) -> None:
         def tell() -> None:
@@ -148,71 +147,6 @@ def process_id(pidfd: int) -> int | None:
             number = int(line.split()[1])
             return number if number > 0 else None
     return None
-
-
-def used_in_sum(process: int, each: int, enough: int) -> int:
-    """Bytes of memory of a process and of all that it has started, what they share counted once where it matters.
-
-    What is there of each is read first, quickly. Only where that comes to more than `enough`, Linux is asked how much
-    of it is shared. What then cannot be read counts as all that a process may have; of a process that has ended
-    meanwhile counts what it had more than the first, since its like are there when the next look comes.
-
-    Args:
-        process: the first.
-        each: bytes that each may have.
-        enough: bytes from which on it matters.
-
-    Raises _FailedError where it takes too long.
-    """
-    deadline = time.thread_time() + _LOOK_CPU_SECONDS
-    family, anonymous = [process], {process: _anonymous(process)}
-    for member in family:  # which grows meanwhile
-        if time.thread_time() > deadline or len(family) > _MOST_PROCESSES:
-            raise _FailedError
-        for child in _children(member):
-            family.append(child)
-            anonymous[child] = _anonymous(child)  # at once: it may be gone soon
-    if sum(anonymous.values()) <= enough:
-        return sum(anonymous.values())
-    used = 0
-    for member in family:
-        used += _share(member, each, max(0, anonymous[member] - anonymous[process]))
-        if used > enough:
-            break
-        if time.thread_time() > deadline:
-            raise _FailedError
-    return used
-
-
-def _children(process: int) -> list[int]:
-    found: list[int] = []
-    with contextlib.suppress(OSError):
-        for thread in Path(f"/proc/{process}/task").iterdir():
-            with contextlib.suppress(OSError):
-                found += map(int, (thread / "children").read_text().split())
-    return found
-
-
-def _anonymous(process: int) -> int:
-    """Resident bytes that are no file's, see statm in proc(5); 0 where it has ended."""
-    try:
-        _, resident, shared = map(int, Path(f"/proc/{process}/statm").read_text().split()[:3])
-    except (OSError, ValueError):
-        return 0
-    return max(0, resident - shared) * mmap.PAGESIZE
-
-
-def _share(process: int, each: int, gone: int) -> int:
-    """What a process has, a part of what it shares counted for each that shares it."""
-    try:
-        for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) * 1024
-    except (FileNotFoundError, ProcessLookupError):
-        return gone
-    except OSError:
-        return each
-    return gone
 
 
 def _sockets(process: int) -> int:

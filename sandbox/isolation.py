@@ -122,8 +122,27 @@ def python_command(folder: str) -> list[str]:
     return [str(interpreter.executable()), "-sP", "-c", program]
 
 
-def bubblewrap_command() -> list[str]:
+def names(changes_users: bool, uid: int) -> dict[str, str]:
+    """Files of /etc, by name: who there is, and what `localhost` is. Nothing of the host's.
+
+    Args:
+        changes_users: whether each kernel has a user id of its own.
+        uid: this process's.
+    """
+    uids = range(_FIRST_UID, _LAST_UID + 1) if changes_users else sorted({1000, uid} - {0})
+    return {
+        "passwd": "root:x:0:0:root:/:\n" + "".join(f"sandbox:x:{uid}:{uid}::{HOME}:/bin/sh\n" for uid in uids),
+        "group": "root:x:0:\n" + "".join(f"sandbox:x:{uid}:\n" for uid in uids),
+        "hosts": "127.0.0.1 localhost sandbox\n",
+        "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
+    }
+
+
+def bubblewrap_command(etc: Path) -> list[str]:
     """The whole command line of a zygote in a root of its own.
+
+    Args:
+        etc: a folder with files that are to be in /etc.
 
     Raises SandboxUnavailable without bubblewrap, or where Python shares its folder with a home.
     """
@@ -139,7 +158,7 @@ def bubblewrap_command() -> list[str]:
         kept.append("SETFCAP")  # without it, Linux lets no user namespace have a name for this one's user 0
     options = {"bind": "--ro-bind", "link": "--symlink"}
     arguments: list[str] = []
-    for kind, source, target in mounts():
+    for kind, source, target in mounts(etc):
         if kind == "memory":
             arguments += ["--perms", "1777", "--tmpfs", target]
         elif kind == "folder":
@@ -162,8 +181,11 @@ def bubblewrap_command() -> list[str]:
     ]
 
 
-def mounts() -> list[Mount]:
+def mounts(etc: Path) -> list[Mount]:
     """What the root is made of, besides /proc and /dev, in the order of making.
+
+    Args:
+        etc: a folder with files that are to be in /etc.
 
     Raises SandboxUnavailable where Python shares its folder with a home.
     """
@@ -171,6 +193,7 @@ def mounts() -> list[Mount]:
     for path in _system():
         found.append(("link", str(path.readlink()), str(path)) if path.is_symlink() else ("bind", str(path), str(path)))
     found += [("bind", path, path) for path in _ALSO if Path(path).exists()]
+    found += [("bind", str(path), f"/etc/{path.name}") for path in sorted(etc.iterdir())]
     found += [("memory", "", path) for path in WRITABLE]
     # After /tmp: an interpreter may live there, and these would be hidden behind it.
     found += _interpreter_mounts()

@@ -92,8 +92,13 @@ class Zygote:
     def _launch(self) -> None:
         (self._folder / "root").mkdir(mode=0o700, parents=True)
         (self._folder / "home").mkdir(mode=0o711)
+        etc = self._folder / "etc"
+        etc.mkdir(mode=0o711)
+        for name, text in isolation.names(isolation.changes_users(), os.geteuid()).items():
+            (etc / name).write_text(text)
+            (etc / name).chmod(0o644)  # whatever this process's umask is
         inside = isolation.python_command(str(isolation.inside))
-        program = isolation.bubblewrap_command() if self.tier == 1 else inside
+        program = isolation.bubblewrap_command(etc) if self.tier == 1 else inside
         home = isolation.HOME if self.tier in (1, 2) else str(self._folder / "home")
         mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control = mine
@@ -128,7 +133,7 @@ class Zygote:
             "tier": self.tier,
             "parent": parent,
             "preload": list(self._preload),
-            "mounts": isolation.mounts() if self.tier == 2 else [],
+            "mounts": isolation.mounts(self._folder / "etc") if self.tier == 2 else [],
             "new_root": str(self._folder / "root"),
             "writable": isolation.WRITABLE,
             "python": isolation.hidden_python() if rooted else [],
@@ -137,7 +142,7 @@ class Zygote:
             "changes_users": isolation.changes_users(),
             # No isolation, and a Python of root's alone: kernels, which are other users, may read what root may.
             "reads_all": self.tier == 0 and isolation.hidden_from_others() is not None,
-            "canaries": [str(self._whole / folders.CANARY), "/etc/passwd"],
+            "canaries": [str(self._whole / folders.CANARY), "/etc/shadow"],
         }
 
     def _hear(self) -> None:

@@ -18,7 +18,7 @@ from ipykernel.zmqshell import ZMQInteractiveShell
 from IPython.core.error import UsageError
 from traitlets.config import Config
 
-from . import loops, seeds, streams, wire
+from . import loops, machine, seeds, streams, wire
 from .between import Between
 from .cut import cut_middle, most_chars
 from .shortcuts import TextFormatter, is_plain, may_await
@@ -240,6 +240,7 @@ def build() -> Shell:
     shell.display_pub.clear_output = lambda *args, **kwargs: None
     shell.loop_runner = loops.run
     loops.install()
+    machine.install()
     shell.set_hook("show_in_pager", Shell.show_page, 0)
     sys.set_int_max_str_digits(0)  # what it guards against, the time of a cell bounds
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it tells of its cache at the first use

@@ -139,3 +139,37 @@ async def test_libraries_for_notebooks_say_nothing_of_themselves(box: Sandbox) -
         "for i in trange(3, bar_format='{n} of 3'):\n    for j in trange(2, bar_format='{n} of 2', leave=False): pass"
     )
     assert await run(box, bars) == ["3 of 3"]
+
+
+async def test_the_machine_is_as_programs_expect_it(box: Sandbox) -> None:
+    """A user with a name, a name for oneself in the network, memory and processors."""
+    who = "import getpass, grp, os, pwd\n"
+    who += "pwd.getpwuid(os.getuid()).pw_name, grp.getgrgid(os.getgid()).gr_name, getpass.getuser()"
+    assert await run(box, who, "pwd.getpwuid(os.getuid()).pw_dir == os.path.expanduser('~')") == [
+        "('sandbox', 'sandbox', 'sandbox')",
+        "True",
+    ]
+    assert await run(box, "import socket\nsocket.gethostbyname('localhost')") == ["'127.0.0.1'"]
+    serve = """
+import http.server, threading, urllib.request
+server = http.server.HTTPServer(("localhost", 0), http.server.SimpleHTTPRequestHandler)
+server.RequestHandlerClass.log_message = lambda *a: None
+threading.Thread(target=server.serve_forever, daemon=True).start()
+print(urllib.request.urlopen(f"http://localhost:{server.server_port}/").status)
+server.shutdown()
+"""
+    assert await run(box, serve) == ["200"]
+    memory = (
+        "import psutil\nm = psutil.virtual_memory()\n0 < m.available <= m.total, psutil.cpu_percent(), psutil.pids()"
+    )
+    assert await run(box, memory, "psutil.swap_memory().total >= 0, psutil.cpu_count() > 0") == [
+        "(True, 0.0, [1])",
+        "(True, True)",
+    ]
+
+
+async def test_nothing_of_the_hosts_names_is_there(box: Sandbox) -> None:
+    """The lists of users and hosts are the sandbox's own."""
+    names = "import grp, pwd\n{u.pw_name for u in pwd.getpwall()}, {g.gr_name for g in grp.getgrall()}"
+    assert await run(box, names) == ["({'root', 'sandbox'}, {'root', 'sandbox'})"]
+    assert await run(box, "print(open('/etc/hosts').read())") == ["127.0.0.1 localhost sandbox"]

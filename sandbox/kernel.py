@@ -21,7 +21,7 @@ from sandbox.inside import wire
 from sandbox.inside.wire import FloodError, GarbageError, Request
 from sandbox.limits import Limits
 from sandbox.reply import Reply
-from sandbox.watch import Watch, process_id
+from sandbox.watch import Watch, Watched, process_id
 from sandbox.zygote import Child, Zygote, kill, readable
 
 _STATUS_SECONDS = 1.0  # how long the zygote may take to tell how a process ended that is known to have ended
@@ -60,6 +60,8 @@ class Kernel:
         self._over: asyncio.Future[None] | None = None  # of the cell that runs
         self._timer: asyncio.TimerHandle | None = None
         self._watch = watch
+        self._watched: Watched | None = None
+        self._overran = False
         self._process: int | None = None  # the host's number of it
         self._killing: asyncio.Task[None] | None = None
         self.dead = False
@@ -132,6 +134,8 @@ class Kernel:
     def _ended(self) -> None:
         """The process is gone. What it said last may still be in the pipe."""
         self.dead = True
+        if self._watched is not None:  # before its number is another's
+            self._watch.remove(self._watched)
         if self._child is not None:
             asyncio.get_running_loop().remove_reader(self._child.pidfd)
         self._hear_the_rest()
@@ -207,10 +211,10 @@ class Kernel:
         over = self._over = loop.create_future()
         self._timer = loop.call_later(timeout, self._time_is_up)
         self._decoder.allow()
-        watched = self._watch_memory()
+        self._watch_memory()
         try:
-            if self.dead or self._killing is not None:
-                self._end_cell("died")
+            if self.dead or self._overran or self._killing is not None:
+                self._end_cell("memory" if self._overran else "died")
             else:
                 self._channel.send(wire.request_frame(Request(self._serial, cell, seed, forked, code, stdin)))
                 self._channel.listen()
@@ -220,8 +224,8 @@ class Kernel:
             self._channel.rest()
             self._timer.cancel()
             self._timer = None
-            if watched is not None:
-                self._watch.remove(watched)
+            if self._watched is not None:
+                self._watched.running = False
         if reply.ending in ("result", "died") and self._has_overflowed():
             reply.ending = "memory"
         if reply.ending == "died":
@@ -246,18 +250,26 @@ class Kernel:
         self._timer = asyncio.get_running_loop().call_later(self._limits.grace_seconds, self._time_is_up)
         self.interrupt()
 
-    def _watch_memory(self) -> int | None:
-        if self._process is None:
-            return None
-        limits = self._limits
-        return self._watch.add(
-            self._process,
-            limits.memory_bytes,
-            limits.memory_in_sum_bytes,
-            group=self._group if self.grouped else None,
-            own_network=self._zygote.tier in (1, 2),
-            overrun=lambda: self._end_cell("memory"),
-        )
+    def _watch_memory(self) -> None:
+        """From the first cell on, also between cells: what they have left may go on."""
+        if self._watched is not None:
+            self._watched.running = True
+        elif self._process is not None:
+            limits = self._limits
+            self._watched = self._watch.add(
+                self._process,
+                limits.memory_bytes,
+                limits.memory_in_sum_bytes,
+                group=self._group if self.grouped else None,
+                own_network=self._zygote.tier in (1, 2),
+                overrun=self._use_too_much,
+            )
+
+    def _use_too_much(self) -> None:
+        self._overran = True
+        self._end_cell("memory")
+        if self._child is not None:
+            kill(self._child.pidfd)
 
     def _has_overflowed(self) -> bool:
         return self._group is not None and self._group.has_overflowed()
@@ -277,6 +289,8 @@ class Kernel:
         await asyncio.shield(self._killing)
 
     async def _end(self) -> None:
+        if self._watched is not None:
+            self._watch.remove(self._watched)
         if self._child is not None:
             pidfd = self._child.pidfd
             if self._zygote.tier == 0 and not self.dead:

@@ -14,9 +14,9 @@ class Limits:
         grace_seconds: how long a cell may take to obey the interrupt after its time is up, before it is killed.
         start_seconds: how long one kernel may take to start before the attempt counts as failed.
         memory_bytes: private memory of each process (RLIMIT_DATA; an idle kernel has about 100 MB of it).
-        memory_in_sum_bytes: memory of a session's processes together, looked at a few times a second while a cell
-            runs that has started some: a bound on what stays in use, not on a short peak. Where there are cgroups,
-            Linux itself bounds the peak, too.
+        memory_in_sum_bytes: memory of a session's processes together, looked at four times a second while a cell runs
+            and once a second between cells: a bound on what stays in use, not on a short peak. Where there are
+            cgroups, Linux itself bounds the peak, too.
         processes: processes and threads together (an idle kernel has one).
         disk_bytes: size of each of the writable file systems (working directory, /tmp, /dev/shm); they are
             in memory. Also the largest single file.

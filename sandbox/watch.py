@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,14 +23,21 @@ LOOK_SECONDS = 0.25
 MOST_SOCKETS = 512
 """Of a session. Linux lets each hold some 200 KB (net.core.wmem_default), and for none of it counts a process."""
 
+_SELDOM = 4  # every so many looks, at kernels in which no cell runs
 _FAILED_LOOKS = 2  # in a row, and the kernel is taken to use too much
 
 if TYPE_CHECKING:
     from sandbox.cgroups import Group
 
 
-@dataclass(slots=True)
-class _Watched:
+@dataclass(slots=True, eq=False)
+class Watched:
+    """A kernel that is watched.
+
+    Attributes:
+        running: whether a cell runs in it; else it is looked at seldom, for the sake of what that has left running.
+    """
+
     process: int
     family: Family
     memory_in_sum: int
@@ -37,14 +45,14 @@ class _Watched:
     own_network: bool
     overrun: Callable[[], None]
     failed: int = 0
+    running: bool = True
 
 
 class Watch:
-    """Watches the kernels in which a cell runs. Used from one event loop; `close` ends its thread."""
+    """Watches kernels that have run code. Used from one event loop; `close` ends its thread."""
 
     def __init__(self) -> None:
-        self._watched: dict[int, _Watched] = {}
-        self._names = 0
+        self._watched: set[Watched] = set()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -60,8 +68,8 @@ class Watch:
         group: Group | None,
         own_network: bool,
         overrun: Callable[[], None],
-    ) -> int:
-        """Watch a kernel.
+    ) -> Watched:
+        """Watch a kernel in which a cell begins.
 
         Args:
             process: the host's number of it.
@@ -72,25 +80,25 @@ class Watch:
             overrun: called once, in the event loop, when it uses more.
 
         Returns:
-            A name for `remove`.
+            What is known of it, for `remove`.
         """
         if self._thread is None:
             self._loop = asyncio.get_running_loop()
             self._thread = threading.Thread(target=self._run, name="sandbox-watch", daemon=True)
             self._thread.start()
-        self._names += 1
         family = Family(process, namespaced=own_network, unknown=each)
         with self._changed:
-            self._watched[self._names] = _Watched(process, family, in_sum, group, own_network, overrun)
-            if self._idle:  # for else it would be woken up by each cell
+            watched = Watched(process, family, in_sum, group, own_network, overrun)
+            self._watched.add(watched)
+            if self._idle:
                 self._idle = False
                 self._changed.notify()
-        return self._names
+        return watched
 
-    def remove(self, name: int) -> None:
+    def remove(self, watched: Watched) -> None:
         """Watch it no more."""
         with self._changed:
-            self._watched.pop(name, None)
+            self._watched.discard(watched)
 
     def close(self) -> None:
         """End the thread. Safe to call again."""
@@ -103,7 +111,7 @@ class Watch:
             self._thread = None
 
     def _run(self) -> None:
-        while True:
+        for turn in itertools.count():
             with self._changed:
                 # First a pause, so that short cells are not looked at.
                 self._changed.wait_for(lambda: self._closed, LOOK_SECONDS)
@@ -111,12 +119,13 @@ class Watch:
                 self._changed.wait_for(lambda: self._closed or not self._idle)
                 if self._closed:
                     return
-                watched = list(self._watched.items())
-            for name, kernel in watched:
-                if name in self._watched and self._is_over(kernel):
-                    self._tell(name, kernel)
+                watched = list(self._watched)
+            for kernel in watched:
+                due = kernel.running or turn % _SELDOM == 0
+                if due and kernel in self._watched and self._is_over(kernel):
+                    self._tell(kernel)
 
-    def _is_over(self, kernel: _Watched) -> bool:
+    def _is_over(self, kernel: Watched) -> bool:
         if kernel.own_network and _sockets(kernel.process) > MOST_SOCKETS:
             return True
         if kernel.group is not None:
@@ -130,9 +139,10 @@ class Watch:
         kernel.failed = 0
         return over
 
-    def _tell(self, name: int, kernel: _Watched) -> None:
+    def _tell(self, kernel: Watched) -> None:
         def tell() -> None:
-            if self._watched.pop(name, None) is not None:
+            if kernel in self._watched:
+                self.remove(kernel)
                 kernel.overrun()
 
         assert self._loop is not None

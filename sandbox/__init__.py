@@ -11,7 +11,9 @@ What code does wrong is a `Result` with an `Outcome`; what the infrastructure do
 """
 
 from sandbox.base import BaseSandbox, Session, Stats
+from sandbox.capacity import most_kernels
 from sandbox.errors import (
+    HostFull,
     KernelProtocolError,
     KernelStartError,
     SandboxClosed,
@@ -20,7 +22,6 @@ from sandbox.errors import (
     SandboxUnavailable,
 )
 from sandbox.fake import FakeSandbox
-from sandbox.folders import most_kernels
 from sandbox.limits import Limits
 from sandbox.result import Outcome, Result
 from sandbox.sandbox import Sandbox
@@ -28,6 +29,7 @@ from sandbox.sandbox import Sandbox
 __all__ = [
     "BaseSandbox",
     "FakeSandbox",
+    "HostFull",
     "KernelProtocolError",
     "KernelStartError",
     "Limits",

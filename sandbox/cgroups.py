@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import signal
@@ -133,18 +134,31 @@ class Groups:
             folder.rmdir()
 
     def make(self, limits: Limits) -> Group | None:
-        """Groups for one kernel; None where there are none."""
+        """Groups for one kernel; None where there are none. Raises OSError where no descriptor is left."""
         if self._why_not:
             return None
         try:
             return self._make(limits)
         except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                raise
             self.give_up(str(error))
             return None
 
     def _make(self, limits: Limits) -> Group:
         self._made += 1
         group = Group(self._version, limits.memory_in_sum_bytes + len(WRITABLE) * limits.disk_bytes)
+        try:
+            self._fill(group, limits)
+        except OSError:
+            for descriptor in group.entries:
+                os.close(descriptor)
+            for folder in group.folders:
+                folder.rmdir()
+            raise
+        return group
+
+    def _fill(self, group: Group, limits: Limits) -> None:
         for home in self._homes:
             folder = home / str(self._made)
             folder.mkdir()
@@ -167,14 +181,8 @@ class Groups:
             finally:
                 os.close(handle)
         entry = "tasks" if self._version == 1 else "cgroup.procs"
-        try:
-            for folder in group.folders:
-                group.entries.append(os.open(folder / entry, os.O_WRONLY))
-        except OSError:
-            for descriptor in group.entries:
-                os.close(descriptor)
-            raise
-        return group
+        for folder in group.folders:
+            group.entries.append(os.open(folder / entry, os.O_WRONLY))
 
     def give_up(self, reason: str) -> None:
         """Make no more. The first reason is kept."""

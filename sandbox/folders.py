@@ -1,11 +1,10 @@
-"""The sandbox's private folder on the host, and how many kernels the host has room for."""
+"""The sandbox's private folder on the host."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
 import os
-import resource
 import tempfile
 import time
 from dataclasses import dataclass
@@ -21,9 +20,6 @@ _PREFIX = "kernels-"  # of folders with a lock: whoever has no lock on one may b
 _UNNAMED_SECONDS = 3_600  # how old a folder without a lock or its final name has to be to have been forgotten
 _PARENTS = ("/tmp", "/var/tmp", "/dev/shm")  # of the folder, where the one for temporary files will not do
 _UNIX_PATH_BYTES = 107  # sun_path of a socket's address, less its final zero; see unix(7)
-_KERNEL_BYTES = 48 << 20  # of an idle kernel, and a little work; what its cells may add is theirs to limit
-_KERNEL_DESCRIPTORS = 4  # at the host: two connections, the process, and one while it starts
-_OTHER_DESCRIPTORS = 64
 
 
 @dataclass(slots=True)
@@ -102,15 +98,3 @@ def _remove_orphans(parent: Path) -> None:
                 guardian.clear(path)
             finally:
                 os.close(descriptor)
-
-
-def most_kernels() -> int:
-    """How many kernels may live at once here, by the memory available and the descriptors that we may have."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    by_descriptors = (soft - _OTHER_DESCRIPTORS) // _KERNEL_DESCRIPTORS
-    by_memory = by_descriptors
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                by_memory = int(line.split()[1]) * 1024 // _KERNEL_BYTES
-    return max(1, min(by_descriptors, by_memory))

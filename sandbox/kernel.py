@@ -16,7 +16,7 @@ from pathlib import Path
 from sandbox import isolation
 from sandbox.cgroups import Group, Groups
 from sandbox.channel import Channel
-from sandbox.errors import KernelProtocolError, KernelStartError
+from sandbox.errors import KernelProtocolError, KernelStartError, start_error
 from sandbox.inside import wire
 from sandbox.inside.wire import FloodError, GarbageError, Request
 from sandbox.limits import Limits
@@ -78,7 +78,7 @@ class Kernel:
 
         Raises:
             KernelStartError: it did not come up in `Limits.start_seconds`, or is not as isolated as it should
-                be; the message has the reason.
+                be; the message has the reason. HostFull where there is no descriptor or process left for it.
             KernelProtocolError: it came up and said something else.
 
         However it fails, and when cancelled, nothing is left.
@@ -92,6 +92,9 @@ class Kernel:
         except TimeoutError:
             await self.kill()
             raise KernelStartError(f"the kernel was not ready after {seconds:g} s") from None
+        except OSError as error:
+            await self.kill()
+            raise start_error(error) from error
         except BaseException:
             await self.kill()
             raise
@@ -111,13 +114,15 @@ class Kernel:
         }
         given: list[int] = []
         try:
-            for ours in (1, 0):  # of the pipe to the kernel the writing end, of the other the reading end
-                ends = os.pipe()
-                given.append(ends[1 - ours])
-                if ours:
-                    requests = ends[1]
-                else:
-                    self._channel = Channel(requests, ends[0], self._heard)
+            theirs, requests = os.pipe()
+            given.append(theirs)
+            try:
+                replies, theirs = os.pipe()
+            except OSError:
+                os.close(requests)
+                raise
+            given.append(theirs)
+            self._channel = Channel(requests, replies, self._heard)
             if (group := self._groups.make(self._limits)) is not None:
                 self._group = group
                 given += group.entries

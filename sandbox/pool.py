@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sandbox.base import Stats
 from sandbox.cgroups import Groups
-from sandbox.errors import KernelProtocolError, KernelStartError, SandboxClosed, SandboxFaulty
+from sandbox.errors import HostFull, KernelProtocolError, KernelStartError, SandboxClosed, SandboxFaulty
 from sandbox.isolation import Tier
 from sandbox.kernel import Kernel
 from sandbox.limits import Limits
@@ -36,6 +36,7 @@ class Pool:
         groups: where kernels get their cgroups.
         stats: where to count.
         fault_rate: the share of starts that may fail.
+        starts: kernels that may be starting at once; the others have no descriptor yet.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Pool:
         groups: Groups,
         stats: Stats,
         fault_rate: float,
+        starts: int,
     ) -> None:
         self.tier = tier
         self.kernels: set[Kernel] = set()
@@ -59,6 +61,7 @@ class Pool:
         self._watch = Watch()
         self._stats = stats
         self._fault_rate = fault_rate
+        self._turns = asyncio.Semaphore(starts)
         self._starts: deque[str | None] = deque(maxlen=_STARTS_WATCHED)
         self._spares: deque[asyncio.Task[Kernel]] = deque()
         self._zygote: Zygote | None = None
@@ -99,6 +102,8 @@ class Pool:
         failed = False
         while True:
             self._require_health()
+            while self._spares and _has_failed(self._spares[0]):  # some time ago, and for nobody
+                self._spares.popleft()
             spare = self._spares.popleft() if self._spares else self._start_spare()
             try:
                 kernel = await asyncio.shield(spare)
@@ -143,6 +148,10 @@ class Pool:
         return task
 
     async def _start(self) -> Kernel:
+        async with self._turns:
+            return await self._start_now()
+
+    async def _start_now(self) -> Kernel:
         zygote = await self._living_zygote()
         if self.closed:
             raise SandboxClosed("the sandbox was closed")
@@ -154,20 +163,23 @@ class Pool:
         except BaseException as error:
             self.kernels.discard(kernel)
             if isinstance(error, Exception):
-                self._fault(str(error))
+                self._fault(error)
             raise
         self._starts.append(None)
         self._stats.kernels_started += 1
         self._stats.kernels_grouped += kernel.grouped
         return kernel
 
-    def _fault(self, reason: str) -> None:
-        self._starts.append(reason)
+    def _fault(self, error: Exception) -> None:
+        if not isinstance(error, HostFull):  # which says nothing of the next start
+            self._starts.append(str(error))
         self._stats.faults += 1
 
     async def _living_zygote(self) -> Zygote:
-        """The zygote; another one where it has died. Raises KernelStartError, SandboxUnavailable."""
+        """The zygote; another one where it has died. Raises KernelStartError, SandboxUnavailable, SandboxClosed."""
         async with self._zygote_turn:
+            if self.closed:
+                raise SandboxClosed("the sandbox was closed")
             if self._zygote is not None and not self._zygote.dead:
                 return self._zygote
             if self._zygote is not None:
@@ -180,7 +192,7 @@ class Pool:
             try:
                 await zygote.start(self._limits.start_seconds)
             except KernelStartError as error:
-                self._fault(str(error))
+                self._fault(error)
                 raise
             self._zygote = zygote
             return zygote
@@ -204,6 +216,10 @@ class Pool:
             if self._zygote is not None:
                 await self._zygote.close()
                 self._zygote = None
+
+
+def _has_failed(spare: asyncio.Task[Kernel]) -> bool:
+    return spare.done() and not spare.cancelled() and spare.exception() is not None
 
 
 def _look_at_exception(task: asyncio.Task[Kernel]) -> None:

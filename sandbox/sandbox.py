@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
-from sandbox import folders, isolation, obstacles
+from sandbox import capacity, folders, isolation, obstacles
 from sandbox.base import BaseSandbox, Session, Stats
 from sandbox.errors import KernelProtocolError, KernelStartError, SandboxClosed, SandboxUnavailable
 from sandbox.isolation import Tier
@@ -37,7 +37,8 @@ class Sandbox(BaseSandbox):
     Args:
         limits: what each session may use.
         size: sessions open at once; kernels alive at once, idle ones among them, are never more. Opening lowers
-            it, with a warning, to what the memory and the file descriptors here allow.
+            it, with a warning, to what the memory here and the hard limit of file descriptors allow, and raises the
+            soft limit where that is too low.
         cells: cells that run at once, over all sessions; the others wait for their turn, which costs them none of
             their time. None for four on each CPU core: sessions are mostly idle, a cell is not.
         prestart: kernels kept ready for the next sessions, as far as `size` has room.
@@ -88,6 +89,7 @@ class Sandbox(BaseSandbox):
         self._taken = 0
         self._folder: Path | None = None
         self._lock: folders.Held | None = None
+        self._claim: capacity.Claim | None = None
         self._groups: Groups | None = None
         self._pool: Pool | None = None
 
@@ -134,8 +136,9 @@ class Sandbox(BaseSandbox):
             raise SandboxUnavailable(f"Code cannot be run here: {', '.join(hopeless)}.")
         self._lock = folders.make()
         self._folder = self._lock.path
-        most = folders.most_kernels()
-        if self.size > most:
+        self._claim = capacity.claim(self.size)
+        if self.size > self._claim.kernels:
+            most = self._claim.kernels
             _log.warning("The memory and descriptors here are enough for %d sessions, not %d.", most, self.size)
             self.size = most
         self._places = asyncio.Semaphore(self.size)
@@ -173,11 +176,20 @@ class Sandbox(BaseSandbox):
             )
         folder = self._require_open() / f"tier-{tier}"
         folder.mkdir(mode=0o711)
-        assert self._groups is not None
+        assert self._groups is not None and self._claim is not None
         self._stats = Stats()
-        self._pool = Pool(
-            tier, self.limits, folder, self._preload, self._prestart, self._groups, self._stats, self._fault_rate
+        self._pool = pool = Pool(
+            tier,
+            self.limits,
+            folder,
+            self._preload,
+            self._prestart,
+            self._groups,
+            self._stats,
+            self._fault_rate,
+            self._claim.starts,
         )
+        self._claim.live = lambda: len(pool.kernels)
         enough = replace(self.limits, cells=1_000_000)  # the probes are not the user's cells: all of them must run
         canary = KernelSession(self._pool, enough, lambda result: None, self._turns)
         try:
@@ -200,6 +212,9 @@ class Sandbox(BaseSandbox):
         # Each waiter that this wakes finds the sandbox closed and, on leaving, wakes the next.
         self._places.release()
         await self._close_pool()
+        if self._claim is not None:
+            self._claim.release()
+            self._claim = None
         if self._lock is not None:
             self._lock.remove()
             self._lock = None

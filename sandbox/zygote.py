@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -21,10 +22,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from sandbox import folders, guardian, isolation
-from sandbox.errors import KernelStartError
+from sandbox.errors import KernelStartError, start_error
 
 _MESSAGE_BYTES = 8 << 10
-_FORKS_AT_ONCE = 16  # asked for and not yet answered: more would wait in the socket's buffer, or overflow it
 
 
 @dataclass(slots=True)
@@ -63,7 +63,6 @@ class Zygote:
         self._ready: asyncio.Future[None] | None = None
         self._forking: dict[int, asyncio.Future[Child]] = {}
         self._running: dict[int, asyncio.Future[int | None]] = {}
-        self._turns = asyncio.Semaphore(_FORKS_AT_ONCE)
         self._names = 0
         self._error = ""
         self._errors: IO[bytes] | None = None
@@ -85,6 +84,9 @@ class Zygote:
         except TimeoutError:
             await self.close()
             raise KernelStartError(f"the zygote was not ready after {seconds:g} s") from None
+        except OSError as error:
+            await self.close()
+            raise start_error(error) from error
         except BaseException:
             await self.close()
             raise
@@ -100,15 +102,20 @@ class Zygote:
         inside = isolation.python_command(str(isolation.inside))
         program = isolation.bubblewrap_command(etc) if self.tier == 1 else inside
         home = isolation.HOME if self.tier in (1, 2) else str(self._folder / "home")
-        mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._control = mine
-        self._errors = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - closed in `close`
-        leash, self._leash = os.pipe()
-        host = os.pidfd_open(os.getpid())
-        try:
+        with contextlib.ExitStack() as theirs:
+            mine, end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            theirs.enter_context(end)
+            self._control = mine
+            mine.setblocking(False)
+            asyncio.get_running_loop().add_reader(mine.fileno(), self._hear)
+            self._errors = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - closed in `close`
+            leash, self._leash = os.pipe()
+            theirs.callback(os.close, leash)
+            host = os.pidfd_open(os.getpid())
+            theirs.callback(os.close, host)
             self._guardian = subprocess.Popen(
                 guardian.command(host, leash, self._whole, program),
-                stdin=theirs.fileno(),
+                stdin=end.fileno(),
                 stdout=self._errors,
                 stderr=self._errors,
                 env=isolation.environment(home),
@@ -116,14 +123,6 @@ class Zygote:
                 pass_fds=(host, leash),
                 start_new_session=True,  # Ctrl-C is for us to handle, and what kills us and our group is not to kill it
             )
-        except OSError as error:
-            raise KernelStartError(f"the zygote cannot be started: {error}") from error
-        finally:
-            theirs.close()
-            os.close(leash)
-            os.close(host)
-        mine.setblocking(False)
-        asyncio.get_running_loop().add_reader(mine.fileno(), self._hear)
         with contextlib.suppress(BrokenPipeError):  # it has ended already, which `_hear` finds out
             mine.send(json.dumps(self._world(self._guardian.pid)).encode())
 
@@ -160,14 +159,9 @@ class Zygote:
                 return
             message = json.loads(data)
             if "forked" in message:
-                name = message["forked"]
-                status = self._running[name] = asyncio.get_running_loop().create_future()
-                waiting = self._forking.pop(name)
-                child = Child(descriptors[0], message["pid"], status)
-                if waiting.cancelled():
-                    _end(child)
-                else:
-                    waiting.set_result(child)
+                self._take(message["forked"], message["pid"], descriptors)
+            elif "failed" in message:
+                self._fail(message["failed"], start_error(OSError(message["errno"], message["reason"])))
             elif "ended" in message:
                 if (ended := self._running.pop(message["ended"], None)) is not None and not ended.done():
                     ended.set_result(message["status"])
@@ -179,6 +173,28 @@ class Zygote:
                 else:
                     other = KernelStartError(f"code would run in another Python, {message['ready']}, not {sys.version}")
                     self._ready.set_exception(other)
+
+    def _take(self, name: int, pid: int, descriptors: list[int]) -> None:
+        """A process was forked. Linux leaves its descriptor out if there is no room: then the zygote ends it."""
+        status = self._running[name] = asyncio.get_running_loop().create_future()
+        if not descriptors:
+            error = start_error(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
+            status.add_done_callback(lambda _: self._fail(name, error))
+            assert self._control is not None
+            with contextlib.suppress(OSError):  # the zygote is dead, and its children with it
+                self._control.send(f"-{name}".encode())
+            return
+        waiting = self._forking.pop(name)
+        child = Child(descriptors[0], pid, status)
+        if waiting.cancelled():
+            _end(child)
+        else:
+            waiting.set_result(child)
+
+    def _fail(self, name: int, error: KernelStartError) -> None:
+        waiting = self._forking.pop(name, None)
+        if waiting is not None and not waiting.done():
+            waiting.set_exception(error)
 
     def _die(self) -> None:
         self.dead = True
@@ -206,25 +222,28 @@ class Zygote:
     async def fork(self, descriptors: Sequence[int]) -> Child:
         """A new kernel process with these descriptors: its ends of the wire, and the ways into its cgroups.
 
-        Raises KernelStartError where the zygote has died. When cancelled, the process is killed as it comes up.
+        Few at once (`sandbox.capacity`): requests wait in a socket's buffer. When cancelled, the process is killed as
+        it comes up.
+
+        Raises:
+            KernelStartError: the zygote has died, or cannot fork; HostFull where that is for want of room.
         """
-        async with self._turns:
-            if self.dead or self._control is None:
-                raise KernelStartError("the zygote is dead")
-            self._names += 1
-            waiting: asyncio.Future[Child] = asyncio.get_running_loop().create_future()
-            self._forking[self._names] = waiting
-            try:
-                socket.send_fds(self._control, [str(self._names).encode()], list(descriptors))
-            except OSError as error:
-                self._forking.pop(self._names, None)
-                raise KernelStartError(f"the zygote cannot be reached: {error.strerror}") from error
-            try:
-                return await waiting
-            except asyncio.CancelledError:
-                if not waiting.cancelled() and waiting.exception() is None:  # it came up in the same turn
-                    _end(waiting.result())
-                raise
+        if self.dead or self._control is None:
+            raise KernelStartError("the zygote is dead")
+        self._names += 1
+        waiting: asyncio.Future[Child] = asyncio.get_running_loop().create_future()
+        self._forking[self._names] = waiting
+        try:
+            socket.send_fds(self._control, [str(self._names).encode()], list(descriptors))
+        except OSError as error:
+            self._forking.pop(self._names, None)
+            raise start_error(error) from error
+        try:
+            return await waiting
+        except asyncio.CancelledError:
+            if not waiting.cancelled() and waiting.exception() is None:  # it came up in the same turn
+                _end(waiting.result())
+            raise
 
     async def close(self) -> None:
         """End it and all that it has forked, and wait until they are gone. Safe to call again."""
@@ -241,13 +260,23 @@ class Zygote:
             os.close(leash)
         guard, self._guardian = self._guardian, None
         if guard is not None:
-            pidfd = os.pidfd_open(guard.pid)
-            await readable(pidfd)
-            os.close(pidfd)
-            guard.wait()
+            await _ended(guard)
         if self._errors is not None:
             self._errors.close()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+async def _ended(process: subprocess.Popen[bytes]) -> None:
+    try:
+        pidfd = os.pidfd_open(process.pid)
+    except OSError:  # no descriptor is left
+        await asyncio.to_thread(process.wait)
+        return
+    try:
+        await readable(pidfd)
+    finally:
+        os.close(pidfd)
+    process.wait()
 
 
 def _end(child: Child) -> None:

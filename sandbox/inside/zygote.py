@@ -2,14 +2,16 @@
 
 It runs no model's code and reads nothing that a kernel wrote. It has one connection, to the host, which no kernel
 inherits; over it come a request and a few descriptors per kernel: its ends of the two pipes of its wire, by which it is
-sent its settings, and the ways into its cgroups. Back go a
-descriptor of the process, by which the host watches and kills it, and later its exit status.
+sent its settings, and the ways into its cgroups. Back go a descriptor of the process, by which the host watches and
+kills it, and later its exit status; or why there is none. Where the host has no room for that descriptor, it asks for
+the process to be killed here.
 
 It must stay single-threaded: Linux gives a user namespace to no other process.
 """
 
 from __future__ import annotations
 
+import errno
 import gc
 import importlib
 import json
@@ -26,6 +28,7 @@ from .enter import enter, filter_of
 from .server import Server
 from .shell import Shell, build
 
+_MESSAGE_BYTES = 64
 _DESCRIPTORS = 4
 
 
@@ -54,25 +57,55 @@ class Zygote:
                 if descriptor != self._control.fileno():
                     self._bury(descriptor)
                     continue
-                message, descriptors, _, _ = socket.recv_fds(self._control, 64, _DESCRIPTORS)
+                message, descriptors, flags, _ = socket.recv_fds(self._control, _MESSAGE_BYTES, _DESCRIPTORS)
                 if not message:
                     return
-                self._fork(int(message), descriptors)
+                if message.startswith(b"-"):
+                    self._kill(int(message[1:]))
+                else:
+                    self._answer(int(message), descriptors, whole=not flags & socket.MSG_CTRUNC)
+
+    def _answer(self, name: int, descriptors: list[int], *, whole: bool) -> None:
+        """Fork one, or tell the host why not, which costs nobody else anything."""
+        try:
+            if not whole:  # there was no room for the descriptors
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            self._fork(name, descriptors)
+        except OSError as error:
+            failed = {"failed": name, "errno": error.errno, "reason": error.strerror}
+            self._control.send(json.dumps(failed).encode())
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
 
     def _fork(self, name: int, descriptors: list[int]) -> None:
-        if self._namespace is not None:
-            system.unshare(system.CLONE_NEWPID)  # for the next child
-        pid = os.fork()
-        if pid == 0:
-            become_kernel(self._world, self._shell, descriptors)
-        if self._namespace is not None:
-            system.setns(self._namespace, system.CLONE_NEWPID)
-        process = os.pidfd_open(pid)
+        """Fork one and send the host a descriptor of it. Raises OSError: then there is no process."""
+        try:
+            if self._namespace is not None:
+                system.unshare(system.CLONE_NEWPID)  # for the next child
+            pid = os.fork()
+            if pid == 0:
+                become_kernel(self._world, self._shell, descriptors)
+        finally:  # or the next would be made within this one
+            if self._namespace is not None:
+                system.setns(self._namespace, system.CLONE_NEWPID)
+        process = None
+        try:
+            process = os.pidfd_open(pid)
+            socket.send_fds(self._control, [json.dumps({"forked": name, "pid": pid}).encode()], [process])
+        except OSError:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            if process is not None:
+                os.close(process)
+            raise
         self._children[process] = (name, pid)
         self._poll.register(process, select.POLLIN)
-        socket.send_fds(self._control, [json.dumps({"forked": name, "pid": pid}).encode()], [process])
-        for descriptor in descriptors:
-            os.close(descriptor)
+
+    def _kill(self, name: int) -> None:
+        for process, (other, _) in self._children.items():
+            if other == name:
+                signal.pidfd_send_signal(process, signal.SIGKILL)
 
     def _bury(self, process: int) -> None:
         self._poll.unregister(process)

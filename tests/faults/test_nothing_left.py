@@ -23,6 +23,7 @@ from sandbox import (
     SandboxClosed,
     SandboxError,
     SandboxFaulty,
+    capacity,
     folders,
 )
 from sandbox.kernel import Kernel
@@ -283,7 +284,7 @@ async def test_limits_reach_the_kernel() -> None:
 
 
 async def test_the_places_are_bounded_by_what_the_machine_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folders, "most_kernels", lambda: 2)
+    monkeypatch.setattr(capacity, "most_kernels", lambda: 2)
     async with Sandbox(size=100, prestart=0) as box:
         assert box.size == 2
         async with box.session(), box.session():

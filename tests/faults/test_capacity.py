@@ -1,0 +1,88 @@
+"""As many sessions as a sandbox says it has room for can be opened at once; a full table is a typed error."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+_PROGRAM = """
+import asyncio, os, resource, sys
+from contextlib import AsyncExitStack
+from sandbox import HostFull, Limits, Sandbox
+
+size, soft, hard, held, tier = map(int, sys.argv[1:])
+resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+kept = [os.dup(0) for _ in range(held)]
+
+async def main():
+    async with Sandbox(size=size, prestart=0, tier=tier) as box, AsyncExitStack() as stack:
+        sessions = await asyncio.gather(*(stack.enter_async_context(box.session()) for _ in range(box.size)))
+        results = await asyncio.gather(*(session.execute(f"{n} + 1") for n, session in enumerate(sessions)))
+        assert [result.text for result in results] == [str(n + 1) for n in range(box.size)]
+        assert box.stats.faults == 0 and box.stats.kernels_live == box.size
+        print(box.size, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+
+asyncio.run(main())
+"""
+
+_FULL = """
+import asyncio, os, resource, sys
+from sandbox import HostFull, Sandbox
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200))
+
+async def main():
+    async with Sandbox(size=8, prestart=0, tier=int(sys.argv[1])) as box:
+        async with box.session() as session:
+            await session.execute("x = 5")
+            kept = []
+            try:
+                while True: kept.append(os.dup(0))
+            except OSError: pass
+            for _ in range(12):
+                try:
+                    async with box.session(): raise AssertionError
+                except HostFull: pass
+            assert (await session.execute("x")).text == "5"
+            for descriptor in kept[:64]: os.close(descriptor)
+            async with box.session() as other:
+                assert (await other.execute("6 * 7")).text == "42"
+            assert (await session.execute("x")).text == "5"
+        print("went on")
+
+asyncio.run(main())
+"""
+
+
+def _run(program: str, *arguments: int) -> str:
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr[-3_000:]
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize("tier", [1, 2])
+@pytest.mark.parametrize(
+    ("size", "soft", "hard", "held", "least"),
+    [
+        (100, 1024, 1024, 0, 100),
+        (100, 128, 1024, 0, 100),
+        (64, 200, 200, 0, 20),
+        (40, 256, 256, 100, 10),
+        (8, 90, 90, 0, 4),
+    ],
+    ids=["defaults", "low-soft-limit", "low-limits", "much-held", "very-low"],
+)
+def test_all_places_can_be_taken_at_once(size: int, soft: int, hard: int, held: int, least: int, tier: int) -> None:
+    opened, _ = map(int, _run(_PROGRAM, size, soft, hard, held, tier).split()[-2:])
+    assert least <= opened <= size
+
+
+@pytest.mark.parametrize("tier", [1, 2])
+def test_a_full_table_is_a_typed_error_and_passes(tier: int) -> None:
+    assert _run(_FULL, tier) == "went on"

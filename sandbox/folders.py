@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import tempfile
 import time
@@ -22,6 +23,9 @@ _PARENTS = ("/tmp", "/var/tmp", "/dev/shm")  # of the folder, where the one for 
 _UNIX_PATH_BYTES = 107  # sun_path of a socket's address, less its final zero; see unix(7)
 
 
+_log = logging.getLogger(__name__)
+
+
 @dataclass(slots=True)
 class Held:
     """A folder, and the lock that says that its owner lives."""
@@ -31,7 +35,8 @@ class Held:
 
     def remove(self) -> None:
         """Remove the folder and all in it."""
-        guardian.clear(self.path)
+        if not guardian.clear(self.path):
+            _log.warning("The folder %s could not be removed altogether.", self.path)
         os.close(self.descriptor)
 
 
@@ -63,7 +68,7 @@ def _made() -> Path:
     for parent in dict.fromkeys((_temporary(), *map(Path, _PARENTS))):
         if parent is None:
             reasons.append("no folder for temporary files can be written to")
-        elif len(os.fsencode(parent)) >= _UNIX_PATH_BYTES - len("/kernels-12345678/tier-1/1000000/shell"):
+        elif len(os.fsencode(parent)) >= _UNIX_PATH_BYTES - len("/kernels-12345678/channel-1"):
             reasons.append(f"the name of {parent} is too long")
         elif isolation.shows(parent):
             reasons.append(f"code can see {parent}")
@@ -95,6 +100,7 @@ def _remove_orphans(parent: Path) -> None:
             descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                guardian.clear(path)
+                if not guardian.clear(path):
+                    _log.warning("What is left of an earlier sandbox in %s could not be removed altogether.", path)
             finally:
                 os.close(descriptor)

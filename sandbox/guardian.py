@@ -13,16 +13,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import select
-import shutil
 import signal
+import stat
 import sys
 import threading
+from collections import deque
 from pathlib import Path
 
 GROUPS = "groups"
 """The file in a sandbox's folder that names, one in a line, the cgroups in which it makes those of its kernels."""
 
+_MOVED = "moved-"  # how the names of folders begin that were moved to be removed
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 _NOT_IGNORED = (signal.SIGPIPE, signal.SIGXFSZ)  # as Python does in itself
 
@@ -41,10 +44,77 @@ def command(host: int, leash: int, folder: Path, program: list[str]) -> list[str
     return [str(interpreter.executable()), "-ISB", __file__, str(host), str(leash), str(folder), *program]
 
 
-def clear(folder: Path) -> None:
-    """Remove a sandbox's folder, and the cgroups that it names, as far as no process is in them."""
+def clear(folder: Path) -> bool:
+    """Remove a sandbox's folder, and the cgroups that it names, as far as no process is in them.
+
+    Returns whether the folder is gone.
+    """
     remove_groups(folder / GROUPS)
-    shutil.rmtree(folder, ignore_errors=True)
+    return remove(folder)
+
+
+def remove(folder: Path) -> bool:
+    """Remove a folder with all that is in it, however deep, whatever its modes are. Returns whether it is gone.
+
+    Folders are moved up to the topmost before they are looked into: so there is no recursion, no long path, and no more
+    than three descriptors. No link is followed, no other file system entered; what cannot be removed is left.
+    """
+    try:
+        top = _open(str(folder), None)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    try:
+        device = os.fstat(top).st_dev
+        names = deque(os.listdir(top))  # noqa: PTH208 - of a descriptor
+        while names:
+            with contextlib.suppress(OSError):
+                names += _empty(names.popleft(), top, device)
+    finally:
+        os.close(top)
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+    return not folder.exists()
+
+
+def _open(name: str, parent: int | None) -> int:
+    """A folder, readable, after it was made so; see open(2) for O_PATH."""
+    place = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
+    try:
+        with contextlib.suppress(OSError):
+            os.chmod(f"/proc/self/fd/{place}", 0o700)  # noqa: PTH101 - of a descriptor
+        return os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=place)
+    finally:
+        os.close(place)
+
+
+def _empty(name: str, top: int, device: int) -> list[str]:
+    """Remove an entry of the topmost folder. Returns the names that folders in it have there now."""
+    if not stat.S_ISDIR(os.stat(name, dir_fd=top, follow_symlinks=False).st_mode):
+        os.unlink(name, dir_fd=top)
+        return []
+    moved: list[str] = []
+    inner = _open(name, top)
+    try:
+        if os.fstat(inner).st_dev != device:
+            return []
+        with os.scandir(inner) as entries:
+            found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+        for entry, is_folder in found:
+            with contextlib.suppress(OSError):
+                if not is_folder:
+                    os.unlink(entry, dir_fd=inner)
+                    continue
+                os.close(_open(entry, inner))  # a folder can only be moved by who may write to it
+                new = f"{_MOVED}{secrets.token_hex(8)}"
+                os.rename(entry, new, src_dir_fd=inner, dst_dir_fd=top)
+                moved.append(new)
+    finally:
+        os.close(inner)
+    with contextlib.suppress(OSError):
+        os.rmdir(name, dir_fd=top)
+    return moved
 
 
 def remove_groups(note: Path) -> None:

@@ -9,11 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
 import signal
 from pathlib import Path
 
-from sandbox import isolation
+from sandbox import guardian, isolation
 from sandbox.cgroups import Group, Groups
 from sandbox.channel import Channel
 from sandbox.errors import KernelProtocolError, KernelStartError, start_error
@@ -313,4 +312,4 @@ class Kernel:
             self._channel.close()
             self._channel = None
         if self._zygote.tier in (0, 3):
-            shutil.rmtree(self._folder, ignore_errors=True)
+            await asyncio.to_thread(guardian.remove, self._folder)  # there may be much in it

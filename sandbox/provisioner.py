@@ -71,7 +71,7 @@ class SandboxProvisioner(KernelProvisionerBase):
         if not isinstance(manager, AsyncKernelManager):
             raise TypeError(f"isolated kernels need an AsyncKernelManager, not {type(manager).__name__}")
         if self._folder is None:
-            self._folder = folders.make(mode=0o700)
+            self._folder = await asyncio.to_thread(folders.make, 0o700)
         if manager.connection_file in ("", self._connection_file):
             manager.connection_file = self._connection_file = str(self._folder.path / "connection.json")
         key, scheme = manager.session.key, manager.session.signature_scheme
@@ -159,8 +159,8 @@ class SandboxProvisioner(KernelProvisionerBase):
     async def cleanup(self, restart: bool = False) -> None:
         """Remove the sockets' folder, unless clients are to find the next kernel there."""
         if not restart and self._folder is not None:
-            self._folder.remove()
-            self._folder = None
+            folder, self._folder = self._folder, None
+            await asyncio.to_thread(folder.remove)
 
 
 def kernel_manager(sandbox: Sandbox, **traits: Any) -> AsyncKernelManager:

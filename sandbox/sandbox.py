@@ -134,7 +134,7 @@ class Sandbox(BaseSandbox):
             _log.warning("The sandbox runs code WITHOUT ISOLATION, as this user: unsafe_no_isolation is set.")
         if hopeless := obstacles.hopeless_limits():
             raise SandboxUnavailable(f"Code cannot be run here: {', '.join(hopeless)}.")
-        self._lock = folders.make()
+        self._lock = await asyncio.to_thread(folders.make)  # which removes what others have left
         self._folder = self._lock.path
         self._claim = capacity.claim(self.size)
         if self.size > self._claim.kernels:
@@ -216,8 +216,8 @@ class Sandbox(BaseSandbox):
             self._claim.release()
             self._claim = None
         if self._lock is not None:
-            self._lock.remove()
-            self._lock = None
+            lock, self._lock = self._lock, None
+            await asyncio.to_thread(lock.remove)
 
     async def _close_pool(self) -> None:
         if self._pool is not None:

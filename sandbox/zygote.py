@@ -10,7 +10,6 @@ import contextlib
 import errno
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -263,7 +262,7 @@ class Zygote:
             await _ended(guard)
         if self._errors is not None:
             self._errors.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        guardian.remove(self._folder)
 
 
 async def _ended(process: subprocess.Popen[bytes]) -> None:

@@ -51,15 +51,23 @@ def make(mode: int = 0o711) -> Held:
     Raises:
         SandboxUnavailable: no folder for temporary files will do.
     """
-    made = _made()
-    descriptor = os.open(made, os.O_RDONLY | os.O_DIRECTORY)
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
-    # It has its name only once it is locked, or another who cleans up would take it for an orphan.
-    path = made.with_name(made.name[1:])
-    made.rename(path)
-    path.chmod(mode)
-    (path / CANARY).touch()
-    (path / CANARY).chmod(0o644)
+    made = path = _made()
+    descriptor = None
+    try:
+        descriptor = os.open(made, os.O_RDONLY | os.O_DIRECTORY)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        # It has its name only once it is locked, or another who cleans up would take it for an orphan.
+        path = made.with_name(made.name[1:])
+        made.rename(path)
+        path.chmod(mode)
+        (path / CANARY).touch()
+        (path / CANARY).chmod(0o644)
+    except OSError as error:
+        if descriptor is not None:
+            os.close(descriptor)
+        for place in (made, path):
+            guardian.clear(place)
+        raise SandboxUnavailable(f"The sandbox's folder {path} cannot be made: {error.strerror}.") from error
     return Held(path, descriptor)
 
 
@@ -91,16 +99,28 @@ def _temporary() -> Path | None:
 
 
 def _remove_orphans(parent: Path) -> None:
-    for path in (*parent.glob(f"{_PREFIX}*"), *parent.glob(f".{_PREFIX}*")):
-        with contextlib.suppress(OSError):
-            if path.name.startswith(".") and time.time() - path.stat().st_mtime < _UNNAMED_SECONDS:
-                continue
-            if path.is_symlink() or path.stat().st_uid != os.geteuid():
-                continue
-            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if not guardian.clear(path):
-                    _log.warning("What is left of an earlier sandbox in %s could not be removed altogether.", path)
-            finally:
-                os.close(descriptor)
+    """Remove what sandboxes of this user have left who are dead. Raises nothing: they keep nobody from opening."""
+    try:
+        names = [name for name in os.listdir(parent) if name.startswith((_PREFIX, f".{_PREFIX}"))]  # noqa: PTH208
+    except OSError:
+        return
+    for name in names:
+        try:
+            _remove_orphan(parent / name)
+        except Exception as error:  # whatever it is, it is not this sandbox's
+            _log.warning("What is left of an earlier sandbox in %s cannot be removed: %s", parent / name, error)
+
+
+def _remove_orphan(path: Path) -> None:
+    with contextlib.suppress(FileNotFoundError, BlockingIOError, NotADirectoryError):  # gone, alive, or none of ours
+        if path.name.startswith(".") and time.time() - path.stat().st_mtime < _UNNAMED_SECONDS:
+            return
+        if path.is_symlink() or path.stat().st_uid != os.geteuid():
+            return
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not guardian.clear(path):
+                _log.warning("What is left of an earlier sandbox in %s could not be removed altogether.", path)
+        finally:
+            os.close(descriptor)

@@ -56,8 +56,8 @@ def clear(folder: Path) -> bool:
 def remove(folder: Path) -> bool:
     """Remove a folder with all that is in it, however deep, whatever its modes are. Returns whether it is gone.
 
-    Folders are moved up to the topmost before they are looked into: so there is no recursion, no long path, and no more
-    than three descriptors. No link is followed, no other file system entered; what cannot be removed is left.
+    Folders are moved up to the topmost before they are looked into: so there is no recursion, no long path, and never
+    more than four descriptors. No link is followed, no other file system entered; what cannot be removed is left.
     """
     try:
         top = _open(str(folder), None)
@@ -65,17 +65,17 @@ def remove(folder: Path) -> bool:
         return True
     except OSError:
         return False
-    try:
+    with contextlib.suppress(OSError):
         device = os.fstat(top).st_dev
         names = deque(os.listdir(top))  # noqa: PTH208 - of a descriptor
         while names:
             with contextlib.suppress(OSError):
                 names += _empty(names.popleft(), top, device)
-    finally:
-        os.close(top)
+    os.close(top)
     with contextlib.suppress(OSError):
         folder.rmdir()
-    return not folder.exists()
+        return True
+    return False
 
 
 def _open(name: str, parent: int | None) -> int:

@@ -128,6 +128,14 @@ class Sandbox(BaseSandbox):
         """Open it: warm up, and see whether the isolation holds."""
         if self._folder is not None:
             raise SandboxClosed("the sandbox is already open")
+        try:
+            await self._start()
+        except OSError as error:  # no descriptor is left, say
+            await self._close()
+            raise SandboxUnavailable(f"Code cannot be run here: {error.strerror or error}.") from error
+        return self
+
+    async def _start(self) -> None:
         from sandbox.cgroups import Groups
 
         if self._tiers == (0,):
@@ -162,7 +170,6 @@ class Sandbox(BaseSandbox):
         except BaseException:
             await self._close()
             raise
-        return self
 
     async def _open(self, tier: Tier) -> None:
         from sandbox import selftest

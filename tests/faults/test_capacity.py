@@ -86,3 +86,37 @@ def test_all_places_can_be_taken_at_once(size: int, soft: int, hard: int, held: 
 @pytest.mark.parametrize("tier", [1, 2])
 def test_a_full_table_is_a_typed_error_and_passes(tier: int) -> None:
     assert _run(_FULL, tier) == "went on"
+
+
+_NOTHING_LEFT = """
+import asyncio, os, resource, sys
+from sandbox import Sandbox, SandboxUnavailable
+
+async def main():
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200))
+    await asyncio.to_thread(os.getpid)
+    kept = []
+    try:
+        while True: kept.append(os.dup(0))
+    except OSError: pass
+    for spare in (0, 1, 2, 4, 8):
+        for descriptor in kept[len(kept) - spare:]: os.close(descriptor)
+        before = len(kept) - spare
+        try:
+            async with Sandbox(size=1, tier=int(sys.argv[1])): pass
+        except SandboxUnavailable: pass
+        free = []
+        try:
+            while True: free.append(os.dup(0))
+        except OSError: pass
+        assert len(free) == spare, (spare, len(free))
+        kept = kept[:before] + free
+    print("refused")
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("tier", [1, 2])
+def test_opening_without_descriptors_is_refused_and_keeps_none(tier: int) -> None:
+    assert _run(_NOTHING_LEFT, tier) == "refused"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # what `signal` wraps in enums, which takes ten times as long
 import mmap
 import resource
 import signal
@@ -30,7 +31,7 @@ class Between:
     """
 
     def __init__(self) -> None:
-        self._handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+        self._handlers = {number: _signal.getsignal(number) for number in _SIGNALS}
         self._codes: dict[int, Any] = {}
         self._soft: dict[int, int] = {}
         self.use_reserve()
@@ -53,7 +54,7 @@ class Between:
         for timer in _TIMERS:
             signal.setitimer(timer, 0)
         for number, handler in self._handlers.items():
-            if (code := signal.getsignal(number)) is not handler and code is not None:
+            if (code := _signal.getsignal(number)) is not handler and code is not None:
                 self._codes[number] = code
                 signal.signal(number, handler)
         if sys.getrecursionlimit() < _FEWEST_FRAMES:

@@ -16,6 +16,8 @@ from typing import Any
 from . import landlock, seccomp, system
 from .between import DESCRIPTORS
 
+_libc = ctypes.CDLL(None)
+
 # Linux enforces RLIMIT_DATA when memory is asked for; this much is kept back to report the MemoryError.
 MEMORY_RESERVE = 32 << 20
 # Address space beyond RLIMIT_DATA: libraries, thread stacks' guards, shared files.
@@ -205,7 +207,7 @@ def leaks(world: dict[str, Any]) -> list[str]:
     with suppress(OSError):
         system.unshare(system.CLONE_NEWUSER)
         found.append("it can make user namespaces")
-    if ctypes.CDLL(None).ptrace(0, 0, 0, 0) == 0:
+    if _libc.ptrace(0, 0, 0, 0) == 0:
         found.append("it can be traced")
     if world["tier"] < 3:
         for name, host in world["namespaces"].items():

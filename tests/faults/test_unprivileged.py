@@ -16,7 +16,7 @@ _SUITE = ("tests/faults", "tests/contract/test_sandbox_contract.py", "tests/unit
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="this run is an ordinary user's already")
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(2_400)
 def test_the_suite_as_an_ordinary_user() -> None:
     pytest_here = [sys.executable, "-m", "pytest", "-rs", *(f"--ignore=tests/faults/{name}.py" for name in _LEFT_OUT)]
     command = [sys.executable, "tests/support/unprivileged.py", *pytest_here, *_SUITE]

@@ -101,6 +101,9 @@ class Zygote:
         inside = isolation.python_command(str(isolation.inside))
         program = isolation.bubblewrap_command(etc) if self.tier == 1 else inside
         home = isolation.HOME if self.tier in (1, 2) else str(self._folder / "home")
+        environment = isolation.environment(home)
+        if self.tier == 3:
+            environment["JOBLIB_MULTIPROCESSING"] = "0"  # no child processes, of which joblib would warn
         with contextlib.ExitStack() as theirs:
             mine, end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             theirs.enter_context(end)
@@ -117,7 +120,7 @@ class Zygote:
                 stdin=end.fileno(),
                 stdout=self._errors,
                 stderr=self._errors,
-                env=isolation.environment(home),
+                env=environment,
                 cwd="/",
                 pass_fds=(host, leash),
                 start_new_session=True,  # Ctrl-C is for us to handle, and what kills us and our group is not to kill it

@@ -6,9 +6,7 @@ import ctypes
 import io
 import os
 import struct
-import sys
 from collections.abc import Callable
-from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from types import ModuleType
 from typing import Any
 
@@ -53,12 +51,11 @@ _FILES: dict[str, Callable[[], str]] = {
 }
 
 
-class _Loader(SourceFileLoader):
-    def exec_module(self, module: ModuleType) -> None:
-        super().exec_module(module)
-        for name in ("open_binary", "open_text"):
-            if (opener := getattr(module, name, None)) is not None:
-                setattr(module, name, _answering(opener))
+def answer(module: ModuleType) -> None:
+    """Have psutil's module that opens files find these."""
+    for name in ("open_binary", "open_text"):
+        if (opener := getattr(module, name, None)) is not None:
+            setattr(module, name, _answering(opener))
 
 
 def _answering(opener: Any) -> Any:
@@ -72,19 +69,3 @@ def _answering(opener: Any) -> Any:
             return io.StringIO(text) if opener.__name__ == "open_text" else io.BytesIO(text.encode())
 
     return open_file
-
-
-class _Finder:
-    @staticmethod
-    def find_spec(name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        if name != "psutil._common":
-            return None
-        spec = PathFinder.find_spec(name, path, target)
-        if spec is not None and isinstance(spec.loader, SourceFileLoader):
-            spec.loader = _Loader(spec.loader.name, spec.loader.path)
-        return spec
-
-
-def install() -> None:
-    """Be there when psutil is imported."""
-    sys.meta_path.insert(0, _Finder)

@@ -18,7 +18,7 @@ from ipykernel.zmqshell import ZMQInteractiveShell
 from IPython.core.error import UsageError
 from traitlets.config import Config
 
-from . import loops, machine, seeds, streams, wire
+from . import libraries, loops, seeds, streams, wire
 from .between import Between
 from .cut import cut_middle, most_chars
 from .shortcuts import TextFormatter, is_plain, may_await
@@ -143,6 +143,7 @@ class Shell(ZMQInteractiveShell):
                 if raised is not None and self.failure is None:
                     self._fail(raised)
                 loops.turn()
+                libraries.close_figures()
                 _flush(own)
             finally:
                 self.between.end()
@@ -240,7 +241,6 @@ def build() -> Shell:
     shell.display_pub.clear_output = lambda *args, **kwargs: None
     shell.loop_runner = loops.run
     loops.install()
-    machine.install()
     shell.set_hook("show_in_pager", Shell.show_page, 0)
     sys.set_int_max_str_digits(0)  # what it guards against, the time of a cell bounds
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it tells of its cache at the first use
@@ -250,8 +250,9 @@ def build() -> Shell:
     for name in ("exit", "quit"):
         shell.user_ns[name] = shell.user_ns_hidden[name] = sys.exit
     shell.user_ns.pop("open", None)  # IPython's refuses open(0), which programs that read stdin use
-    # The second is of tqdm.auto, which takes this for a notebook, the third of `!pip`.
-    for message in ("To exit: use", "IProgress not found", "You executed the system command"):
+    # The second is of tqdm.auto, which takes this for a notebook, the third of `!pip`, the last of numba in tier 3.
+    locks = r"\s*Could not obtain multiprocessing lock"
+    for message in ("To exit: use", "IProgress not found", "You executed the system command", locks):
         warnings.filterwarnings("ignore", message=message)
     begun, hidden = dict(shell.user_ns), dict(shell.user_ns_hidden)
     for code in (

@@ -23,7 +23,7 @@ import sys
 import tempfile
 from typing import Any, NoReturn
 
-from . import seeds, system, warm, wire
+from . import libraries, seeds, system, warm, wire
 from .enter import enter, filter_of
 from .server import Server
 from .shell import Shell, build
@@ -131,7 +131,7 @@ def become_kernel(world: dict[str, Any], shell: Shell, descriptors: list[int]) -
         settings = wire.read_settings(requests)
         try:
             found = enter(world, settings)
-            _own_state(settings)
+            _own_state(world, settings)
             server = Server(shell, settings, requests, replies)
             failure = f"the isolation does not hold here: {'; '.join(found)}" if found else ""
         except Exception as error:
@@ -155,10 +155,13 @@ def _close_others(keep: list[int]) -> None:
         os.closerange(lower + 1, higher)
 
 
-def _own_state(settings: dict[str, Any]) -> None:
+def _own_state(world: dict[str, Any], settings: dict[str, Any]) -> None:
     """What must not be alike in all forks."""
     os.environ["HOME"] = settings["home"]
     os.environ["TMPDIR"] = settings["temporary"]
+    if world["tier"] in (0, 3):  # elsewhere all homes have one name
+        os.environ["IPYTHONDIR"] = f"{settings['home']}/.ipython"
+        os.environ["MPLCONFIGDIR"] = f"{settings['home']}/.matplotlib"
     tempfile.tempdir = None
     seeds.plant(None)
 
@@ -167,6 +170,7 @@ def run(control: socket.socket, world: dict[str, Any]) -> None:
     """Load everything, then fork until the host is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     world["zygote"] = os.getpid()
+    libraries.install()
     for name in world["preload"]:
         importlib.import_module(name)
     warm.up()

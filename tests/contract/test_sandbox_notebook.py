@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
-from sandbox import Sandbox
+from sandbox import Limits, Sandbox
+from sandbox.errors import SandboxUnavailable
+
+FLAGS = set(Path("/proc/cpuinfo").read_text().split())
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -173,3 +179,54 @@ async def test_nothing_of_the_hosts_names_is_there(box: Sandbox) -> None:
     names = "import grp, pwd\n{u.pw_name for u in pwd.getpwall()}, {g.gr_name for g in grp.getgrall()}"
     assert await run(box, names) == ["({'root', 'sandbox'}, {'root', 'sandbox'})"]
     assert await run(box, "print(open('/etc/hosts').read())") == ["127.0.0.1 localhost sandbox"]
+
+
+async def test_each_cell_draws_on_figures_of_its_own(box: Sandbox) -> None:
+    """Nothing of a cell's plot is in the next one's, and no warning comes of many; a figure that has a name stays."""
+    pytest.importorskip("matplotlib")
+    draw = "import matplotlib.pyplot as plt\nfig, ax = plt.subplots()\nax.plot([1, 2]);"
+    count = "len(plt.get_fignums()), len(plt.gca().lines), len(ax.lines)"
+    assert await run(box, *[draw] * 25, count) == [""] * 25 + ["(0, 0, 1)"]
+    fake = "import sys, types\nsys.modules['matplotlib.pyplot'] = types.ModuleType('matplotlib.pyplot')\n1"
+    assert await run(box, fake) == ["1"]
+
+
+async def test_numba_can_cache_what_a_cell_defines(box: Sandbox) -> None:
+    """Or of a module that a cell has written."""
+    pytest.importorskip("numba")
+    function = "import numba\n@numba.njit(cache=True)\ndef f(x): return x + 1\n"
+    write = f"open('compiled.py', 'w').write({function!r});"
+    stored = "sum(f.stats.cache_misses.values())"
+    assert await run(box, f"{function}f(1), {stored}", write, "from compiled import f\nf(2)", stored) == [
+        "(2, 1)",
+        "",
+        "3",
+        "1",
+    ]
+
+
+async def test_torch_says_nothing_of_the_machine() -> None:
+    """It cannot read /proc/cpuinfo, which is neither to be seen in what it prints nor in how fast it is."""
+    pytest.importorskip("torch")
+    async with Sandbox(Limits(seconds=60, memory_bytes=4 << 30, memory_in_sum_bytes=4 << 30), size=1) as box:
+        first = "import torch\nprint((torch.ones(2) + 1).tolist())"
+        conv = "torch.nn.Conv2d(1, 1, 3)(torch.ones(1, 1, 9, 9)).shape"
+        *texts, capability = await run(box, first, conv, "torch.backends.cpu.get_cpu_capability()")
+    assert texts == ["[2.0, 2.0]", "torch.Size([1, 1, 7, 7])"]
+    assert capability != "'DEFAULT'" or not {"avx2", "fma"} <= FLAGS
+
+
+async def test_libraries_are_quiet_without_isolation_of_processes() -> None:
+    """In tier 3: of folders for settings that are another's, of locks between processes that cannot be."""
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            box = await stack.enter_async_context(Sandbox(size=1, tier=3))
+        except SandboxUnavailable as reason:
+            pytest.skip(str(reason))
+        for name in ("matplotlib.pyplot", "joblib", "IPython.paths"):
+            if importlib.util.find_spec(name.partition(".")[0]):
+                assert await run(box, f"import {name}") == [""]
+        if importlib.util.find_spec("threadpoolctl"):
+            assert await run(box, "import numpy, threadpoolctl\nlen(threadpoolctl.threadpool_info()) > 0") == ["True"]
+        homes = "import os\nall(os.environ[n].startswith(os.environ['HOME']) for n in ('MPLCONFIGDIR', 'IPYTHONDIR'))"
+        assert await run(box, homes) == ["True"]

@@ -1,4 +1,4 @@
-"""Run a model's Python in isolated Jupyter kernels.
+"""Run a model's Python as a notebook does, in isolated processes (kernels).
 
 ::
 

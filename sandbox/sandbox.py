@@ -32,7 +32,7 @@ _CELLS_A_CORE = 4
 
 
 class Sandbox(BaseSandbox):
-    """Runs cells in Jupyter kernels, forked from a warm process and kept from the host by Linux.
+    """Runs cells in IPython kernels, forked from a warm process and kept from the host by Linux.
 
     Args:
         limits: what each session may use.
@@ -139,7 +139,7 @@ class Sandbox(BaseSandbox):
         from sandbox.cgroups import Groups
 
         if self._tiers == (0,):
-            _log.warning("The sandbox runs code WITHOUT ISOLATION, as this user: unsafe_no_isolation is set.")
+            _log.warning("The sandbox runs code WITHOUT ISOLATION: unsafe_no_isolation is set.")
         if hopeless := obstacles.hopeless_limits():
             raise SandboxUnavailable(f"Code cannot be run here: {', '.join(hopeless)}.")
         self._lock = await asyncio.to_thread(folders.make)  # which removes what others have left
@@ -165,8 +165,9 @@ class Sandbox(BaseSandbox):
                     _log.info("%s: %s", isolation.NAMES[tier], error)
                     reasons.append(f"{isolation.NAMES[tier]}: {error}")
             else:
-                remedies = [*obstacles.found(), "or pass the explicit Sandbox(unsafe_no_isolation=True)"]
-                raise SandboxUnavailable(f"Code cannot be isolated here ({'; '.join(reasons)}): {', '.join(remedies)}.")
+                remedies = [*obstacles.found(), "pass the explicit Sandbox(unsafe_no_isolation=True)"]
+                told = ", or ".join(filter(None, (", ".join(remedies[:-1]), remedies[-1])))
+                raise SandboxUnavailable(f"Code cannot be isolated here ({'; '.join(reasons)}): {told}.")
         except BaseException:
             await self._close()
             raise

@@ -22,6 +22,7 @@ from sandbox.result import Outcome, Result
 from sandbox.sandbox import Sandbox
 
 _HELD, _ESCAPED = "contained", "ESCAPED"
+_COLUMN = max(len(probe.name) for probe in PROBES)  # of their names
 
 
 _READ_PYTHON = """
@@ -122,15 +123,15 @@ async def full(expected: int | None, tier: Tier | None) -> int:
         with bait(box._require_open()) as filled:
             for probe in PROBES:
                 if box.tier not in probe.tiers:
-                    print(f"{'-':>9}  {probe.name:<42} not defended in this tier")
+                    print(f"{'-':>9}  {probe.name:<{_COLUMN}} not defended in this tier")
                     continue
                 async with box.session() as session:
                     contained, last = await attempt(session, probe, filled)
                 escaped += not contained
-                print(f"{_HELD if contained else _ESCAPED:>9}  {probe.name:<42} {last}")
+                print(f"{_HELD if contained else _ESCAPED:>9}  {probe.name:<{_COLUMN}} {last}")
             contained, last = await _sibling(box)
             escaped += not contained
-            print(f"{_HELD if contained else _ESCAPED:>9}  {'reach a sibling session':<42} {last}")
+            print(f"{_HELD if contained else _ESCAPED:>9}  {'reach a sibling session':<{_COLUMN}} {last}")
         print("all probes contained" if not escaped else f"{escaped} probes NOT contained")
         if expected is not None and box.tier > expected:
             print(f"tier {expected} was expected, this is {NAMES[box.tier]}")

@@ -175,11 +175,11 @@ FRAMES = (
     ENDS + "for kind in range(256): pour(bytes([kind]) + (5).to_bytes(4, 'little') + b'hello')",
     ENDS + "for kind in range(256): pour((5).to_bytes(4, 'little') + bytes([kind]) + b'hell')",
     ENDS + "import time\nfor fd, _ in ends():\n    try: os.close(fd)\n    except OSError: pass\ntime.sleep($short)",
-    "import gc\nfor o in gc.get_objects():\n    if type(o).__module__.endswith(('server', 'wire', 'zmtp', 'streams')):\n"
-    "        for name in dir(o):\n            if name in ('send', 'publish', 'write', 'flush', 'finish', 'begin', 'end'):\n"
+    "import gc\nfor o in gc.get_objects():\n    if type(o).__module__.endswith(('server', 'wire', 'fork', 'streams', 'text')):\n"
+    "        for name in dir(o):\n            if name in ('send', 'run', 'write', 'flush', 'finish', 'begin', 'end'):\n"
     "                for a in ((), ('x' * $bytes,), (b'x' * 9,), ([b'x' * $bytes],), ('stdout', $odd)):\n"
     "                    try: getattr(o, name)(*a)\n                    except Exception: pass",
-    "import gc\nfor o in gc.get_objects():\n    if type(o).__module__.endswith(('server', 'wire', 'zmtp', 'streams', 'shell')):\n"
+    "import gc\nfor o in gc.get_objects():\n    if type(o).__module__.endswith(('server', 'wire', 'fork', 'streams', 'text', 'shell')):\n"
     "        try: o.__dict__.clear()\n        except Exception: pass",
 )
 

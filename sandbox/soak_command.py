@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 import signal
 import sys
 import time
@@ -23,7 +24,7 @@ _SHOWN = 20  # losses, and the like
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of ``soak``."""
-    parser.add_argument("--minutes", type=float, default=1.0, metavar="N", help="how long (default: 1)")
+    parser.add_argument("--minutes", type=_duration, default=1.0, metavar="N", help="how long (default: 1)")
     parser.add_argument(
         "--sessions", type=_two_or_more, default=32, metavar="N", help="at once, siblings included (default: 32)"
     )
@@ -41,10 +42,25 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _two_or_more(text: str) -> int:
-    number = int(text)
+    """A number of sessions, of which one is a sibling."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
     if number < 2:
-        raise ValueError  # argparse says which option, and shows the text
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 2, not {text!r}")
     return number
+
+
+def _duration(text: str) -> float:
+    """Minutes; 0 for the fewest rounds."""
+    try:
+        minutes = float(text)
+    except ValueError:
+        minutes = math.nan
+    if not 0 <= minutes < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number of minutes, not {text!r}")
+    return minutes
 
 
 async def command(arguments: argparse.Namespace) -> int:

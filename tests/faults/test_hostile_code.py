@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from sandbox import Outcome, Result, Sandbox
+from sandbox import Outcome, Result, Sandbox, isolation
 from sandbox.session import KernelSession
 
 Attack = Callable[..., Awaitable[Result]]
@@ -138,7 +138,7 @@ async def test_disk_is_bounded(attack: Attack, folder: str) -> None:
     assert result.outcome is Outcome.ERROR and "No space left" in result.text
 
 
-@pytest.mark.parametrize("path", ["/", "/usr", "/etc", "/run", "/dev", "/proc", "/run/inside"])
+@pytest.mark.parametrize("path", ["/", "/usr", "/etc", "/run", "/dev", "/proc", isolation.INSIDE])
 async def test_the_system_is_read_only(attack: Attack, path: str) -> None:
     result = await attack(f"open('{path}/probe', 'w')")
     assert result.outcome is Outcome.ERROR and "Error" in result.text

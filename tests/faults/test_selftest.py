@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -35,3 +36,13 @@ def test_a_lesser_tier_than_expected_fails() -> None:
 @pytest.mark.parametrize("argument", ["--expect-tier=4", "--tier=0"])
 def test_tiers_that_are_none(argument: str) -> None:
     assert _selftest(argument)[0] == 2
+
+
+def test_an_interrupt_ends_it_in_one_line() -> None:
+    command = [sys.executable, "-u", "-m", "sandbox", "selftest"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        running.stdout.readline()  # it has opened
+        running.send_signal(signal.SIGINT)
+        _, errors = running.communicate(timeout=60)
+    assert (running.returncode, errors) == (130, "sandbox: interrupted\n")

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -26,3 +28,10 @@ def test_one_session_again() -> None:
     status, text = _soak("--replay", "11.0.1")
     assert status == 0, text
     assert text.startswith("--- cell 0 of 11.0.1, ") and text.endswith("--- 0 faults; left: nothing\n")
+
+
+@pytest.mark.parametrize("options", ["--minutes nan", "--minutes -1", "--minutes x", "--sessions 1", "--size 1"])
+def test_options_that_are_wrong_are_named(options: str) -> None:
+    status, text = _soak(*options.split())
+    assert status == 2 and f"argument {options.split()[0]}: must be a " in text and text.endswith("\n")
+    assert f"not {options.split()[1]!r}" in text

@@ -66,6 +66,8 @@ class KernelSession(Session):
         timeout = limits.seconds if timeout is None else timeout
         if not timeout > 0:
             raise ValueError(f"timeout must be positive, got {timeout}")
+        # A lone surrogate cannot travel; Python would not compile it either.
+        texts = [text.encode("utf-8", "replace") for text in (code, stdin or "")]
         async with self._turn, self._turns:
             self._require_open()
             if self._cells >= limits.cells:
@@ -76,8 +78,6 @@ class KernelSession(Session):
             kernel = await self._usable_kernel()
             began = time.monotonic()
             try:
-                # A lone surrogate cannot travel; Python would not compile it either.
-                texts = [text.encode("utf-8", "replace") for text in (code, stdin or "")]
                 seed = self._next_seed() if kernel.cells == 0 else None
                 reply = await kernel.run(texts[0], self._cells, texts[1], timeout, seed, forked=fork)
                 result = result_of(reply, limits, timeout, time.monotonic() - began, raw=fork)

@@ -55,9 +55,14 @@ class Fork:
 
     def run(self, request: Request) -> list[bytes]:
         """Run one. Returns the frames that the host is sent of it."""
-        with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
-            files = (stdout.fileno(), stderr.fileno())
-            return self._run(request, files) if self._forks else self._run_here(request, files)
+        try:
+            with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
+                files = (stdout.fileno(), stderr.fileno())
+                return self._run(request, files) if self._forks else self._run_here(request, files)
+        except Exception as error:  # no process, descriptor or disk is left, or whatever else earlier cells have done
+            reason = getattr(error, "strerror", None) or type(error).__name__
+            reply = {"outcome": "error", "error": f"RuntimeError: the code cannot be run in a fork: {reason}"}
+            return [*self._shell.output.finish(), *wire.result_frames(reply, "", request.serial, 0)]
 
     def _run(self, request: Request, files: tuple[int, int]) -> list[bytes]:
         self._interrupted = False
@@ -65,7 +70,12 @@ class Fork:
         before = _others()
         told, tell = os.pipe()
         began = time.monotonic_ns()
-        process = os.fork()
+        try:
+            process = os.fork()
+        except OSError:
+            os.close(told)
+            os.close(tell)
+            raise
         if process == 0:
             os.close(told)
             self._be(request, files, tell, began)

@@ -126,6 +126,29 @@ async def test_mistakes_cost_no_variables(box: Sandbox, mistake: str) -> None:
         assert (await session.execute("x")).text == "5"
 
 
+_USED_UP = {
+    "processes": "import os, time\nwhile True:\n    if os.fork() == 0: time.sleep(60)",
+    "threads": "import threading\nwhile True: threading.Thread(target=threading.Event().wait, daemon=True).start()",
+    "descriptors": "import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (8, 8))",
+    "inodes": "n = 0\nwhile True:\n    open(f'/tmp/{n}', 'w').close()\n    n += 1",
+    "names": "import tempfile\ntempfile.TemporaryFile = tempfile.tempdir = None",
+    "folder": "import tempfile\ntempfile.tempdir = '/nowhere'",
+}
+
+
+@pytest.mark.parametrize("use", list(_USED_UP.values()), ids=list(_USED_UP))
+async def test_a_fork_for_which_nothing_is_left_costs_no_variables(box: Sandbox, use: str) -> None:
+    if not box.forks:
+        return
+    async with box.session() as session:
+        await session.execute("x = 5")
+        await session.execute(use)
+        result = await session.execute("print(x)", fork=True)
+        assert (result.outcome, result.state_lost) in ((Outcome.ERROR, False), (Outcome.OK, False))
+        assert result.text == "5" or "cannot be run in a fork: " in result.text
+        assert (await session.execute("x")).text == "5"
+
+
 @pytest.mark.parametrize(
     "hook",
     [

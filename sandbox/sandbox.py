@@ -29,13 +29,14 @@ _log = logging.getLogger(__name__)
 PRELOAD = ("numpy", "sympy")
 
 _CELLS_A_CORE = 4
+_LEAST_CHARS = 200  # with fewer, what a probe says of its escape could be cut
 
 
 class Sandbox(BaseSandbox):
     """Runs cells in IPython kernels, forked from a warm process and kept from the host by Linux.
 
     Args:
-        limits: what each session may use.
+        limits: what each session may use; at least 200 characters of output.
         size: sessions open at once; kernels alive at once, idle ones among them, are never more. Opening lowers
             it, with a warning, to what the memory here and the hard limit of file descriptors allow, and raises the
             soft limit where that is too low.
@@ -78,6 +79,9 @@ class Sandbox(BaseSandbox):
         if unsafe_no_isolation and tier is not None:
             raise ValueError("unsafe_no_isolation and tier exclude each other")
         self.limits = limits or Limits()
+        for name in ("output_chars", "printed_chars"):
+            if (chars := getattr(self.limits, name)) < _LEAST_CHARS:
+                raise ValueError(f"Limits.{name} must be at least {_LEAST_CHARS} here, got {chars}")
         self.size = size
         self._prestart = prestart
         self._tiers: tuple[Tier, ...] = (0,) if unsafe_no_isolation else (tier,) if tier else (1, 2, 3)

@@ -82,8 +82,11 @@ def bait(folder: Path) -> Iterator[dict[str, Any]]:
 async def attempt(session: Session, probe: Probe, filled: dict[str, Any]) -> tuple[bool, str]:
     """Whether a probe was contained, and what it came to."""
     result: Result = await session.execute(probe.code.format(**filled), timeout=10)
-    last = result.text.splitlines()[-1] if result.text else str(result.outcome)
-    return "escaped" not in result.stdout, last
+    return "escaped" not in result.stdout, _last_line(result)
+
+
+def _last_line(result: Result) -> str:
+    return result.text.splitlines()[-1] if result.text else str(result.outcome)
 
 
 async def quick(session: Session, tier: Tier, folder: Path) -> list[str]:
@@ -93,10 +96,10 @@ async def quick(session: Session, tier: Tier, folder: Path) -> list[str]:
     """
     canary = await session.execute("x = 6\nprint(x * 7)")
     if canary.outcome is not Outcome.OK or canary.text != "42":
-        raise SandboxUnavailable(f"a first cell did not work: {canary.text}")
+        raise SandboxUnavailable(f"a first cell did not work: {_last_line(canary)}")
     whole = await session.execute(_READ_PYTHON)
     if whole.outcome is not Outcome.OK or whole.text:
-        raise SandboxUnavailable(f"Python is not whole for the code: {whole.text}")
+        raise SandboxUnavailable(f"Python is not whole for the code: {_last_line(whole)}")
     if tier == 0:
         return []
     escaped = []

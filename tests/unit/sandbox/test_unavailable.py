@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sandbox import KernelStartError, Sandbox, SandboxClosed, SandboxUnavailable, isolation, selftest
+from sandbox import KernelStartError, Limits, Sandbox, SandboxClosed, SandboxUnavailable, isolation, selftest
 from sandbox.probes import Probe
 from sandbox.zygote import Zygote
 
@@ -136,6 +136,21 @@ async def test_a_python_of_roots_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(isolation, "hidden_from_others", lambda: "/private")
     with pytest.raises(SandboxUnavailable, match=r"cannot reach Python in /private: run this as an ordinary user"):
         async with Sandbox(tier=3):
+            pass
+
+
+@pytest.mark.parametrize("name", ["output_chars", "printed_chars"])
+def test_so_little_output_that_probes_would_not_be_understood(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"Limits\.{name} must be at least 200 here, got 199"):
+        Sandbox(Limits(**{name: 199}))
+
+
+@pytest.mark.parametrize("name", ["output_chars", "printed_chars"])
+async def test_a_probe_is_understood_where_there_is_little_output(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    escaping = Probe("get out", "print('escaped')\nraise OSError('x' * 1000)")
+    monkeypatch.setattr(selftest, "PROBES", (escaping,))
+    with pytest.raises(SandboxUnavailable, match="code could get out"):
+        async with Sandbox(Limits(**{name: 200}), tier=2):
             pass
 
 

@@ -24,6 +24,7 @@ from sandbox.watch import Watch, Watched, process_id
 from sandbox.zygote import Child, Zygote, kill, readable
 
 _STATUS_SECONDS = 1.0  # how long the zygote may take to tell how a process ended that is known to have ended
+_INTERRUPTS = 2  # of a cell whose time is up: it may not have begun when the first one comes
 _OUR_LIMITS = (
     *("grace_seconds", "memory_bytes", "processes", "disk_bytes", "inodes", "open_files"),
     *("output_chars", "printed_chars"),
@@ -246,12 +247,13 @@ class Kernel:
         if self._over is not None and self._child is not None and not self.dead:
             kill(self._child.pidfd, signal.SIGINT)
 
-    def _time_is_up(self) -> None:
-        if self._reply.interrupted:
+    def _time_is_up(self, interrupts: int = 0) -> None:
+        if interrupts == _INTERRUPTS:
             self._end_cell("timeout")
             return
         self._reply.interrupted = True
-        self._timer = asyncio.get_running_loop().call_later(self._limits.grace_seconds, self._time_is_up)
+        pause = self._limits.grace_seconds / _INTERRUPTS
+        self._timer = asyncio.get_running_loop().call_later(pause, self._time_is_up, interrupts + 1)
         self.interrupt()
 
     def _watch_memory(self) -> None:

@@ -203,3 +203,12 @@ async def test_history_begins_with_the_first_cell(box: Sandbox) -> None:
         assert (await session.execute("In, _i, _ii, Out")).text == "(['', 'In, _i, _ii, Out'], '', '', {})"
         assert (await session.execute("%history")).text == "In, _i, _ii, Out\n%history"
         assert (await session.execute("x = '\\u2028'; x")).text == "'\\u2028'"
+
+
+async def test_a_time_that_is_up_before_the_cell_begins_costs_no_variables(box: Sandbox) -> None:
+    async with box.session() as session:
+        await session.execute("x = 5")
+        for _ in range(5):
+            result = await session.execute("while True: pass", timeout=1e-6)
+            assert (result.outcome, result.state_lost) == (Outcome.TIMEOUT, False)
+        assert (await session.execute("x")).text == "5"

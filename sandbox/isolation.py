@@ -153,7 +153,7 @@ def bubblewrap_command(etc: Path) -> list[str]:
     # processes. Each kernel gets a number other than 0 with a user namespace of its own.
     user = [] if changes_users() else ["--unshare-user", "--uid", "0", "--gid", "0"]
     # With these the zygote makes the kernels' namespaces; they lose them all.
-    kept = ["SYS_ADMIN", "SETUID", "SETGID", "SETPCAP", "NET_ADMIN"]
+    kept = ["SYS_ADMIN", "SETUID", "SETGID", "SETPCAP", "NET_ADMIN", "KILL"]
     if user:
         kept.append("SETFCAP")  # without it, Linux lets no user namespace have a name for this one's user 0
     options = {"bind": "--ro-bind", "link": "--symlink"}

@@ -9,6 +9,7 @@ pages.
 from __future__ import annotations
 
 import contextlib
+import errno
 import mmap
 import os
 import random
@@ -32,6 +33,10 @@ _MAPPING_BYTES, _MANY_MAPPINGS, _MOST_MAPPINGS, _MANY_PROCESSES = 300, 16_384, 6
 
 class UncountableError(Exception):
     """A look took too long, or the processes cannot be seen."""
+
+
+class TableFullError(Exception):
+    """This process, or the machine, can open no file now: the host's doing, which says nothing of the kernel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +73,7 @@ class Family:
         self._all_ours = False  # what the latest look has seen of /proc
 
     def exceeds(self, most: int) -> bool:
-        """Whether it has more than so many bytes. Raises UncountableError.
+        """Whether it has more than so many bytes. Raises UncountableError, TableFullError.
 
         Of processes that come and go all the time, those that have gone before they were looked at count like the
         others.
@@ -107,7 +112,7 @@ class Family:
         """A /proc that has all of its processes: its own, in which there are no others, if we may look at that."""
         for path in (f"/proc/{self._process}/root/proc", "/proc") if self._namespaced else ("/proc",):
             with contextlib.suppress(OSError):
-                folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+                folder = _open(path, os.O_RDONLY | os.O_DIRECTORY)
                 stack.callback(os.close, folder)
                 self._all_ours = path != "/proc"
                 return folder
@@ -170,8 +175,17 @@ class Family:
         return total
 
 
+def _open(name: str, flags: int, folder: int | None = None) -> int:
+    try:
+        return os.open(name, flags, dir_fd=folder)
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise TableFullError from error
+        raise
+
+
 def _read(folder: int, name: str) -> bytes:
-    handle = os.open(name, os.O_RDONLY, dir_fd=folder)
+    handle = _open(name, os.O_RDONLY, folder)
     try:
         return os.read(handle, _FILE_BYTES)
     finally:
@@ -191,7 +205,7 @@ def _fields(text: bytes) -> dict[bytes, int]:
 def _mappings(folder: int, number: int) -> int:
     lines = 0
     with contextlib.suppress(OSError):
-        handle = os.open(f"{number}/maps", os.O_RDONLY, dir_fd=folder)
+        handle = _open(f"{number}/maps", os.O_RDONLY, folder)
         try:
             while lines < _MANY_MAPPINGS and (piece := os.read(handle, 1 << 16)):
                 lines += piece.count(b"\n")

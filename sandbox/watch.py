@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sandbox.memory import Family, UncountableError
+from sandbox.memory import Family, TableFullError, UncountableError
 
 LOOK_SECONDS = 0.25
 """Between two looks at a kernel."""
@@ -133,6 +133,8 @@ class Watch:
         try:
             # A process that is about to start another program counts as two, but not for long.
             over = all(kernel.family.exceeds(kernel.memory_in_sum) for _ in range(2))
+        except TableFullError:
+            return False
         except (UncountableError, OSError):
             kernel.failed += 1
             return kernel.failed >= _FAILED_LOOKS

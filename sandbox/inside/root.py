@@ -14,7 +14,10 @@ _SAFE = system.MS_NOSUID | system.MS_NODEV
 # What /dev/zero is for reads /dev/full, too; but that cannot be mapped, as memory that counts as nobody's.
 _DEVICES = {"null": "null", "zero": "full", "full": "full", "random": "random", "urandom": "urandom", "tty": "tty"}
 _LINKS = {"fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2", "ptmx": "pts/ptmx"}
-_KEPT = (system.CAP_SYS_ADMIN, system.CAP_SETUID, system.CAP_SETGID, system.CAP_SETPCAP, system.CAP_NET_ADMIN)
+_KEPT = (
+    *(system.CAP_SYS_ADMIN, system.CAP_SETUID, system.CAP_SETGID, system.CAP_SETPCAP, system.CAP_NET_ADMIN),
+    system.CAP_KILL,  # of kernels, where they are other users
+)
 
 
 def change(control: socket.socket, world: dict[str, Any]) -> None:

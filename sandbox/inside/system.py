@@ -47,6 +47,7 @@ PR_CAP_AMBIENT_CLEAR_ALL = 4
 
 # linux/capability.h: what the zygote needs to make a kernel's world, and a kernel then loses.
 CAP_DAC_READ_SEARCH = 2
+CAP_KILL = 5
 CAP_SETGID = 6
 CAP_SETUID = 7
 CAP_SETPCAP = 8

@@ -104,7 +104,7 @@ class Zygote:
 
     def _kill(self, name: int) -> None:
         for process, (other, _) in self._children.items():
-            if other == name:
+            if other == name:  # not waited for yet, so there
                 signal.pidfd_send_signal(process, signal.SIGKILL)
 
     def _bury(self, process: int) -> None:

@@ -11,7 +11,7 @@ _READ_BYTES = 64 << 10  # at a time: what a pipe holds, and what takes the host 
 # A kernel may write a byte at a time. After so many reads there is a pause after each, and what comes in it is read at
 # once.
 _FREE_READS = 64
-_PAUSE_SECONDS = 0.001
+_PAUSE_SECONDS = 0.002
 
 
 class Channel:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 _HELD = 4096  # characters of a line's states that are kept before they are made one
-_PIECE = re.compile(r"\x1b\[([0-?]*)[ -/]*([@-~])|[^\r\b\n\x1b]+|.", re.DOTALL)
-_UP_OR_DOWN = re.compile(r"\x1b\[[0-9]*[AB]")
+_PIECE = re.compile(r"\x1b\[([0-?]*+)[ -/]*+([@-~])|[^\r\b\n\x1b]+|.", re.DOTALL)
+_UP_OR_DOWN = re.compile(r"\x1b\[[0-9]*+[AB]")
 
 
 def shown(text: str) -> str:

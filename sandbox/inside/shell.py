@@ -138,7 +138,9 @@ class Shell(ZMQInteractiveShell):
             self.between.begin()
             try:
                 result = self.run_cell(code, store_history=True)
-                raised = result.error_in_exec or result.error_before_exec
+                raised = result.error_in_exec
+                if raised is None:  # an exception may call itself false
+                    raised = result.error_before_exec
                 # IPython shows nothing of a debugger that was left, and nothing where showing failed.
                 if raised is not None and self.failure is None:
                     self._fail(raised)

@@ -12,8 +12,12 @@ from sandbox.inside.terminal import shown
 
 __all__ = ["Outcome", "Result", "clean", "cut_middle", "was_cut"]
 
-# CSI, OSC, other strings and two-character escape sequences (ECMA-48). What has no end hides at most its line.
-_ANSI = re.compile(r"\x1b(?:\[[0-?]*+[ -/]*+[@-~]|\][^\x07\x1b\n]*+(?:\x07|\x1b\\)?|[PX^_][^\x1b\n]*+\x1b\\|[@-Z\\-_])")
+# CSI, OSC, other strings, character sets and two-character escape sequences (ECMA-48, ECMA-35). What has no end hides
+# at most its line.
+_ANSI = re.compile(
+    r"\x1b(?:\[[0-?]*+[ -/]*+[@-~]|\][^\x07\x1b\n]*+(?:\x07|\x1b\\)?|[PX^_][^\x1b\n]*+\x1b\\"
+    r"|[()*+][0-9A-Z]|[@-Z\\-_7-9=>])"
+)
 
 
 class Outcome(StrEnum):

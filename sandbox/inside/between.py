@@ -1,13 +1,19 @@
-"""What a cell may leave behind that would hurt the kernel between cells: timers, handlers, tracers, used up limits."""
+"""What a cell may leave behind that would hurt the kernel between cells: timers, handlers, tracers, used up limits.
+
+And builtins that it has replaced, which IPython needs to run the next cell.
+"""
 
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # what `signal` wraps in enums, which takes ten times as long
+import builtins
+import faulthandler
 import mmap
 import resource
 import signal
 import sys
 import threading
+from sys import getrecursionlimit, setprofile, setrecursionlimit, settrace
 from typing import Any
 
 DESCRIPTORS = 8
@@ -22,6 +28,12 @@ _SIGNALS = tuple(
 )
 _RESERVED = (resource.RLIMIT_DATA, resource.RLIMIT_NOFILE)
 _SPARE = 0.1  # of its memory that must be left for the next cell
+
+# Held, since code may put others in their places.
+_stop_watchdog = faulthandler.cancel_dump_traceback_later
+_monitoring: Any = getattr(sys, "monitoring", None)
+_TOOLS = range(6) if _monitoring else ()  # that may watch what runs, from Python 3.12 on
+_MISSING = object()
 
 
 class Between:
@@ -47,18 +59,22 @@ class Between:
 
     def end(self) -> None:
         """A cell is over, whatever came of it."""
-        sys.settrace(None)
-        sys.setprofile(None)
+        settrace(None)
+        setprofile(None)
         threading.settrace(None)
         threading.setprofile(None)
+        for tool in _TOOLS:
+            if _monitoring.get_tool(tool) is not None:
+                _monitoring.set_events(tool, 0)
+        _stop_watchdog()
         for timer in _TIMERS:
             signal.setitimer(timer, 0)
         for number, handler in self._handlers.items():
             if (code := _signal.getsignal(number)) is not handler and code is not None:
                 self._codes[number] = code
                 signal.signal(number, handler)
-        if sys.getrecursionlimit() < _FEWEST_FRAMES:
-            sys.setrecursionlimit(_FEWEST_FRAMES)
+        if getrecursionlimit() < _FEWEST_FRAMES:
+            setrecursionlimit(_FEWEST_FRAMES)
         self.use_reserve()
 
     def use_reserve(self) -> None:
@@ -90,3 +106,51 @@ class Between:
         finally:
             self.use_reserve()
         return False
+
+
+class Builtins:
+    """Keeps builtins that the code has replaced for the code, while what runs it has Python's own.
+
+    To look at all of them takes too long for every cell: it is done for those that name them or fail.
+    """
+
+    def __init__(self) -> None:
+        self._there = vars(builtins)
+        self._first: dict[str, Any] = {}
+        self._codes: dict[str, Any] = {}
+        self._given = False
+        self.within = 0  # code that code has run
+        self.named = False  # by the cell that runs
+
+    def hold(self) -> None:
+        """Those there are, are what is to run the code."""
+        self._first = dict(self._there)
+
+    def give(self) -> None:
+        """The code begins: they are as the last cell left them."""
+        self.within += 1
+        if self.within == 1:
+            self._given = True
+            for name, value in self._codes.items():
+                if value is _MISSING:
+                    self._there.pop(name, None)
+                else:
+                    self._there[name] = value
+
+    def end(self) -> None:
+        """The code that was begun last is over."""
+        self.within -= 1
+        if not self.within and (self.named or self._codes):
+            self.take()
+
+    def take(self) -> None:
+        """No code runs any more."""
+        changed = {}
+        for name, value in self._first.items():
+            if (now := self._there.get(name, _MISSING)) is not value:
+                changed[name] = now
+                self._there[name] = value
+        if self._given:
+            self._codes.clear()
+        self._codes.update(changed)
+        self._given, self.within = False, 0

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Coroutine
 from typing import Any
 
+_set_running_loop = asyncio._set_running_loop
 _loops: list[asyncio.AbstractEventLoop] = []
 
 
@@ -25,6 +26,7 @@ def session_loop() -> asyncio.AbstractEventLoop:
 
 def begin() -> None:
     """A cell begins: the loop is what asyncio finds where none runs, though ``asyncio.run`` leaves none behind."""
+    _set_running_loop(None)  # none does, whatever the code has said
     if _loops:
         asyncio.set_event_loop(session_loop())
 

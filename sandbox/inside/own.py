@@ -1,7 +1,7 @@
-"""Builtins of the kernel's own: what code puts in the place of Python's is not what runs its cells.
+"""Builtins and modules of the kernel's own: what code puts in the place of Python's is not what runs its cells.
 
 A function looks names up in the `__builtins__` that its module had when the function was made. So the modules of this
-package get a copy before they are run.
+package get a copy before they are run. Of the modules that they import, they get copies once they have been run.
 """
 
 from __future__ import annotations
@@ -13,12 +13,32 @@ from types import ModuleType
 from typing import Any
 
 _BUILTINS = dict(vars(builtins))
+_HELD = ("_signal", "codecs", "gc", "io", "mmap", "os", "resource", "select", "signal", "struct", "threading", "time")
+
+
+class _Held(ModuleType):
+    """A module as it was. What is set is set in the module itself."""
+
+    def __init__(self, module: ModuleType) -> None:
+        self.__dict__.update(vars(module))
+        self.__dict__["_module"] = module
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self.__dict__["_module"], name, value)
+
+
+_held: dict[str, _Held] = {}
 
 
 class _Loader(SourceFileLoader):
     def exec_module(self, module: ModuleType) -> None:
         module.__dict__["__builtins__"] = _BUILTINS
         super().exec_module(module)
+        for name, value in vars(module).items():
+            if isinstance(value, ModuleType) and value.__name__ in _HELD:
+                if value.__name__ not in _held:
+                    _held[value.__name__] = _Held(value)
+                module.__dict__[name] = _held[value.__name__]
 
 
 class _Finder:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 import signal
 import time
+from contextlib import suppress
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from . import wire
 from .fork import Fork
 from .shell import Shell
+from .tracebacks import name_of
 from .wire import Outcome, Request
 
 
@@ -33,6 +35,7 @@ class Server:
         self.output = shell.open_output(settings)
         self.output.send = self.send
         self.running = False
+        self.broken = False  # whether the last cell could not be run
         self.process = os.getpid()
         self._requests = requests
         self._replies = replies
@@ -58,26 +61,48 @@ class Server:
             self.send(self._execute(request))
 
     def _execute(self, request: Request) -> list[bytes]:
-        """Run a cell. Returns the frames that end it."""
-        self.output.begin()
-        signal.signal(signal.SIGINT, self._interrupt)  # the last cell may have set another
-        reply: dict[str, Any] = {"outcome": "error", "error": "KeyboardInterrupt"}
+        """Run a cell. Returns the frames that end it.
+
+        Raises only where the code has made of this process one that cannot run two cells in a row: another is better.
+        """
+        reply: dict[str, Any] = {"outcome": "error", "error": "KeyboardInterrupt", "status": 1, "exits": False}
         began = time.monotonic_ns()
         try:
+            self.output.begin()
             self.running = True
             try:
                 if request.forked:
                     return self._fork.run(request)
                 reply = self.shell.run(request.code.decode(), request.cell, request.stdin, request.seed)
+                self.broken = False
             finally:
                 self.running = False
+                signal.signal(signal.SIGINT, self._interrupt)  # the code, or the wait for a fork, may have set another
         except KeyboardInterrupt:  # it came when the cell itself was just over
-            pass
+            self.shell.end()
+        except BaseException as error:
+            if self.broken:
+                raise
+            self.broken = True
+            reply["error"] = name_of(type(error))
+        if os.getpid() != self.process:
+            _end_fork(reply)
         took = time.monotonic_ns() - began
-        if os.getpid() != self.process:  # a child that the cell has forked, and that has come to its end
-            os._exit(0)
-        return [*self.output.finish(), *wire.result_frames(reply, self.output.take_late(), request.serial, took)]
+        try:
+            late = self.output.take_late()
+            return [*self.output.finish(), *wire.result_frames(reply, late, request.serial, took)]
+        except BaseException as error:
+            reply = {"outcome": "error", "error": name_of(type(error))}
+            return wire.result_frames(reply, "", request.serial, took)
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         if self.running:
             raise KeyboardInterrupt
+
+
+def _end_fork(reply: dict[str, Any]) -> NoReturn:
+    """End a process that the cell has forked, and that has come to its end in the kernel's own code."""
+    if reply["error"] is not None and not reply["exits"]:
+        with suppress(OSError):
+            os.write(2, f"{reply['error']}\n".encode("utf-8", "replace"))
+    os._exit(reply["status"])

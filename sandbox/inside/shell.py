@@ -10,22 +10,28 @@ import logging
 import sys
 import warnings
 from contextlib import nullcontext, suppress
+from types import CodeType
 from typing import Any
 
 from ipykernel.compiler import XCachingCompiler
 from ipykernel.displayhook import ZMQShellDisplayHook
 from ipykernel.zmqshell import ZMQInteractiveShell
+from IPython.core import interactiveshell
 from IPython.core.error import UsageError
+from IPython.core.interactiveshell import ExecutionResult
 from traitlets.config import Config
 
 from . import libraries, loops, seeds, streams, wire
-from .between import Between
+from .between import Between, Builtins
 from .cut import cut_middle, most_chars
 from .shortcuts import TextFormatter, is_plain, may_await
-from .text import CellOutput, PrintedTooMuch, Tracebacks, overflow
+from .text import CellOutput, PrintedTooMuch, overflow
+from .tracebacks import Tracebacks, exit_status, name_of
 
 _libc = ctypes.CDLL(None)
 _LINE_BUFFERED = 1  # _IOLBF, in glibc and musl
+_NO_RESULT: Any = ExecutionResult(None)  # type: ignore[no-untyped-call]  # IPython's
+_builtins = Builtins()
 
 
 class Compiler(XCachingCompiler):
@@ -48,8 +54,9 @@ class DisplayHook(ZMQShellDisplayHook):
         """Nothing: there is no prompt."""
 
     def write_format_data(self, format_dict: dict[str, Any], md_dict: Any = None) -> None:
-        """Keep the text."""
-        self.value = format_dict.get("text/plain")
+        """Keep the text, if it is one: the code's classes may make something else of themselves."""
+        value = format_dict.get("text/plain")
+        self.value = str.__str__(value) if isinstance(value, str) else None
 
     def log_output(self, format_dict: dict[str, Any]) -> None:
         """Nothing: there is no log."""
@@ -72,6 +79,7 @@ class Shell(ZMQInteractiveShell):
     _tee: Any = staticmethod(lambda channel: nullcontext())  # of what is printed, no history is kept
     system = ZMQInteractiveShell.system_raw  # `!command` without a terminal, whose lines end otherwise
     failure: tuple[str, str] | None = None
+    failed: BaseException | None = None  # that of which `failure` tells
     exits = False  # whether `sys.exit()` is a good end
     settings: dict[str, Any]
     output: CellOutput
@@ -87,7 +95,10 @@ class Shell(ZMQInteractiveShell):
         self.settings = settings
         self.between = Between()
         self.tracebacks = Tracebacks((settings["home"], settings["temporary"]))
+        self.home_dir = settings["home"]
+        self.user_ns["_dh"][:] = [settings["home"]]
         self.output = CellOutput(settings["output_chars"] // 2, settings["printed_chars"])
+        self.output.earlier.follow()
         streams.open_output(self.output)
         return self.output
 
@@ -105,10 +116,11 @@ class Shell(ZMQInteractiveShell):
 
         Returns:
             How it ended: `outcome`, a name of `wire.ENDINGS`; `error` and `value`, texts or None; `cut`, whether
-            anything is missing from these; `exhausted`, whether too little memory is left for another cell.
+            anything is missing from these; `exhausted`, whether too little memory is left for another cell; `status`,
+            with which a process ends that ends like this, and `exits`, whether that is without a word.
         """
         Compiler.cell = cell
-        self.failure = self.displayhook.value = None
+        self.failure = self.failed = self.displayhook.value = None
         try:
             own = streams.open_files(*files) if files else streams.open_output(self.output)
             streams.open_input(stdin)
@@ -121,12 +133,14 @@ class Shell(ZMQInteractiveShell):
         else:
             self._run(code, own)
         outcome, error = self.failure or ("ok", None)
-        reply: dict[str, Any] = {"outcome": outcome, "cut": False}
+        exits = isinstance(self.failed, SystemExit)
+        reply: dict[str, Any] = {"outcome": outcome, "cut": False, "status": exit_status(self.failed), "exits": exits}
         for name, text in (("error", error), ("value", self.displayhook.value)):
             reply[name], was_cut = (None, False) if text is None else self._shorten(text)
             reply["cut"] |= was_cut
         self.payload_manager.clear_payload()
-        self.failure = self.last_execution_result = None
+        self.failure = self.failed = None
+        self.last_execution_result = _NO_RESULT
         if outcome == "memory":
             # With too little left for the next cell to live on, the host had better start afresh.
             reply["exhausted"] = self.between.is_exhausted(self.settings["memory_bytes"])
@@ -134,31 +148,40 @@ class Shell(ZMQInteractiveShell):
 
     def _run(self, code: str, own: list[Any]) -> None:
         """Run the code, and find out in `failure` how it failed, if it did. Raises nothing that is the code's."""
+        _builtins.named = "builtins" in code
         try:
             self.between.begin()
             try:
                 result = self.run_cell(code, store_history=True)
                 raised = result.error_in_exec
-                if raised is None:  # an exception may call itself false
+                if raised is None:  # `or` would ask the exception, which is the code's, whether it is true
                     raised = result.error_before_exec
                 # IPython shows nothing of a debugger that was left, and nothing where showing failed.
-                if raised is not None and self.failure is None:
+                if raised is not None and raised is not self.failed:
                     self._fail(raised)
                 loops.turn()
                 libraries.close_figures()
                 _flush(own)
             finally:
-                self.between.end()
+                self.end()
         except BaseException as error:  # out of IPython itself, as by code that nests too deeply; or as it was flushed
-            self.between.end()
+            _builtins.take()
+            self.end()
             if self.failure is None:
                 self._fail(error)
+
+    def end(self) -> None:
+        """A cell is over, whatever came of it. Safe to call again."""
+        if self.failed is not None or _builtins.within or _builtins.named:
+            _builtins.take()
+        self.between.end()
 
     def _fail(self, error: BaseException) -> None:
         """The cell has failed, whatever becomes of the words for it."""
         kind = type(error)
-        if self.exits and issubclass(kind, SystemExit) and error.code in (None, 0):  # type: ignore[attr-defined]
+        if self.exits and issubclass(kind, SystemExit) and exit_status(error) == 0:
             return
+        self.failed = error
         outcome = "error"
         if issubclass(kind, MemoryError):
             outcome = "memory"
@@ -166,7 +189,7 @@ class Shell(ZMQInteractiveShell):
         elif issubclass(kind, PrintedTooMuch):
             self.failure = ("output", overflow(self.settings["printed_chars"]))
             return
-        self.failure = (outcome, _name(kind))
+        self.failure = (outcome, name_of(kind))
         try:
             text = f"UsageError: {error}" if kind is UsageError else self.tracebacks.compact(error)
         except BaseException:
@@ -194,7 +217,7 @@ class Shell(ZMQInteractiveShell):
         error = (exc_tuple or sys.exc_info())[1]
         if error is None:  # `%tb`
             self.failure = ("error", "UsageError: no traceback is kept")
-        elif self.failure is None:
+        else:
             self._fail(error)
 
     def showsyntaxerror(self, *args: Any, **kwargs: Any) -> None:
@@ -225,8 +248,9 @@ class Shell(ZMQInteractiveShell):
 
     def _forget_folders(self) -> None:
         """Have the folders looked at again in which the code may have written a module since."""
-        for path in [path for path in sys.path_importer_cache if path.startswith(self.tracebacks.folders)]:
-            del sys.path_importer_cache[path]
+        with suppress(Exception):  # the code may have put anything there
+            for path in [path for path in sys.path_importer_cache if path.startswith(self.tracebacks.folders)]:
+                del sys.path_importer_cache[path]
 
     def _shorten(self, text: str) -> tuple[str, bool]:
         return cut_middle(text, "", most_chars(self.settings["output_chars"]))
@@ -239,9 +263,11 @@ def build() -> Shell:
     config.InteractiveShell.colors = "nocolor"
     shell: Any = Shell.instance(config=config, compiler_class=Compiler)
     shell.builtin_trap.__enter__()  # for good: IPython would put them in and out for each cell
+    _builtins.hold()
     shell.display_pub.publish = lambda data, *args, **kwargs: sys.stdout.write(data.get("text/plain", "") + "\n")
     shell.display_pub.clear_output = lambda *args, **kwargs: None
     shell.loop_runner = loops.run
+    interactiveshell.exec, interactiveshell.eval = _exec, _eval  # type: ignore[attr-defined]  # its module's own names
     loops.install()
     shell.set_hook("show_in_pager", Shell.show_page, 0)
     sys.set_int_max_str_digits(0)  # what it guards against, the time of a cell bounds
@@ -274,10 +300,27 @@ def build() -> Shell:
         setattr(shell.history_manager, name, "")
     shell.displayhook._ = shell.displayhook.__ = shell.displayhook.___ = ""
     shell.execution_count = 1
-    shell.failure = shell.displayhook.value = shell.last_execution_result = None
+    shell.failure = shell.failed = shell.displayhook.value = None
+    shell.last_execution_result = _NO_RESULT
     loops.forget()
     result: Shell = shell
     return result
+
+
+def _exec(*args: Any) -> None:
+    """What IPython calls as `exec` to run a part of a cell, with the builtins that are the code's."""
+    _builtins.give()
+    try:
+        exec(*args)
+    finally:
+        _builtins.end()
+
+
+def _eval(*args: Any) -> Any:
+    """As `eval`, for a part that awaits: it begins here and ends with the cell."""
+    if isinstance(args[0], CodeType):
+        _builtins.give()
+    return eval(*args)
 
 
 def _flush(own: list[Any]) -> None:
@@ -287,8 +330,3 @@ def _flush(own: list[Any]) -> None:
             if (stream := getattr(sys, name)) not in own:
                 stream.flush()
     _libc.fflush(None)
-
-
-def _name(kind: type[BaseException]) -> str:
-    """An exception's name, without asking the code's metaclass."""
-    return str(type.__dict__["__name__"].__get__(kind))

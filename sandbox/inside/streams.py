@@ -87,7 +87,7 @@ def open_input(data: bytes | bytearray) -> None:
                 file.write(data)
                 file.seek(0)
                 handle = os.dup(file.fileno())  # the file may itself be 0, where the last cell has closed its input
-        except OSError:  # the disk is full, or too small
+        except Exception:  # the disk is full, or too small, or the code has changed `tempfile`
             handle = _pipe_of(data)
     else:  # needs no disk
         handle = os.open("/dev/null", os.O_RDONLY)

@@ -1,32 +1,23 @@
-"""What a cell printed and how it failed, as bounded text. Runs inside the sandbox."""
+"""What a cell printed, as bounded text. Runs inside the sandbox."""
 
 from __future__ import annotations
 
-import linecache
 import os
-import sys
 import tempfile
-import textwrap
 import threading
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from types import TracebackType
 
 from . import wire
+from .earlier import EarlierThreads
 from .terminal import Rewriting
 
 FLUSH_SECONDS = 0.05
 FLUSH_CHARS = 4096
 
 _MOST_RUNS = 2_048  # that are sent of a cell, before the two streams are told apart more coarsely
-
-# Held, since code may put others in their places.
-_getline, _format_only = linecache.getline, traceback.format_exception_only
-
-_MOST_LINKS, _MOST_PARTS = 3, 5  # of a chain of errors and of a group that are shown
 
 
 class PrintedTooMuch(BaseException):
@@ -54,6 +45,7 @@ class CellOutput:
         self.send: Callable[[list[bytes]], None]
         self.pid = os.getpid()
         self.lock = threading.RLock()
+        self.earlier = EarlierThreads()
         handle, path = tempfile.mkstemp()
         os.close(handle)
         self.file = os.open(path, os.O_RDWR | os.O_APPEND)
@@ -75,7 +67,7 @@ class CellOutput:
                 self._add_late(data.decode("utf-8", "replace"))
                 os.ftruncate(self.file, 0)
             self.read = 0
-            self.earlier = _threads()
+            self.earlier.begin()
             self.idle = False
             self.printed = 0
             self.total = self.total_plain = 0
@@ -94,7 +86,7 @@ class CellOutput:
             os.write(1, text.encode("utf-8", "replace"))
             return
         with self.lock:
-            if self.idle or (self.earlier and threading.current_thread() in self.earlier):
+            if self.idle or self.earlier.has_current():
                 self.printed += len(text)
                 self._add_late(text)
             else:
@@ -210,75 +202,3 @@ class CellOutput:
         with self.lock:
             late, self.late = self.late, ""
         return late
-
-
-def _threads() -> set[threading.Thread]:
-    """The threads that run, but for those that wait for work of whoever has some: a pool's."""
-    pools = sys.modules.get("concurrent.futures.thread")
-    workers = set(pools._threads_queues) if pools is not None else set()
-    others = {thread for thread in threading.enumerate() if thread is not threading.main_thread()}
-    return {thread for thread in others - workers if type(thread).__name__ != "DummyProcess"}
-
-
-class Tracebacks:
-    """Exceptions as text, with only the frames of the model's own code.
-
-    Args:
-        folders: where the model writes its files.
-    """
-
-    def __init__(self, folders: tuple[str, ...]) -> None:
-        self.folders = tuple(f"{folder.rstrip('/')}/" for folder in folders)
-        self._own = ("<cell ", "<string>", *self.folders)
-        self._installed = (f"{sys.prefix}/", f"{sys.base_prefix}/")  # which may be below /tmp
-
-    def compact(self, error: BaseException, *, depth: int = 0) -> str:
-        """The traceback as Python prints it.
-
-        An error that it was raised from, or while another was handled, comes before it if it has such frames; the
-        errors of a group follow. Raises whatever the code has its exceptions raise.
-        """
-        kind, frames = type(error), self._frames(error.__traceback__)
-        if issubclass(kind, SyntaxError) and not frames:
-            return _last_lines(error)
-        lines = []
-        shown = frames if len(frames) <= 15 else [*frames[:5], None, *frames[-10:]]
-        for frame in shown:
-            if frame is None:
-                lines.append(f"  [... {len(frames) - 15} more frames ...]")
-                continue
-            name, line, function = frame
-            where = "" if function == "<module>" else f", in {function}"
-            lines.append(f'  File "{name}", line {line}{where}')
-            if source := _getline(name, line).strip():
-                lines.append(f"    {source}")
-        if lines:
-            lines.insert(0, "Traceback (most recent call last):")
-        lines.append(_last_lines(error))
-        if depth == _MOST_LINKS:
-            return "\n".join(lines)
-        if isinstance(error, BaseExceptionGroup):
-            for number, part in enumerate(error.exceptions[:_MOST_PARTS], start=1):
-                text = self.compact(part, depth=depth + 1)
-                lines += [f"  +---------------- {number} ----------------", textwrap.indent(text, "  | ")]
-        before = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-        if before is not None and self._frames(before.__traceback__):
-            link = "The above exception was the direct cause of the following exception:"
-            if error.__cause__ is None:
-                link = "During handling of the above exception, another exception occurred:"
-            lines[:0] = [self.compact(before, depth=depth + 1), "", link, ""]
-        return "\n".join(lines)
-
-    def _frames(self, trace: TracebackType | None) -> list[tuple[str, int, str] | None]:
-        """File name, line and function of the frames in cells, in `exec`, and in files that the model wrote."""
-        frames: list[tuple[str, int, str] | None] = []
-        while trace is not None:
-            code = trace.tb_frame.f_code
-            if code.co_filename.startswith(self._own) and not code.co_filename.startswith(self._installed):
-                frames.append((code.co_filename, trace.tb_lineno, code.co_name))
-            trace = trace.tb_next
-        return frames
-
-
-def _last_lines(error: BaseException) -> str:
-    return "".join(_format_only(type(error), error)).rstrip()

@@ -31,6 +31,14 @@ _BLINDED = {
     "recursion": "import sys\nsys.setrecursionlimit(120)",
     "descriptors": "import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))",
     "files": "kept = []\ntry:\n    while True: kept.append(open('/dev/null'))\nexcept OSError: pass",
+    "no-builtins": "import builtins\nbuiltins.__dict__.clear()",
+    "no-imports": "import builtins\nbuiltins.__import__ = builtins.exec = builtins.compile = None",
+    "no-modules": "import sys\nsys.modules.clear()",
+    "empty-traceback": "import traceback, linecache\ntraceback.__dict__.clear()\nlinecache.__dict__.clear()",
+    "path": "import sys\nsys.path_importer_cache = sys.path = sys.meta_path = None",
+    "event": "get_ipython().events.register('post_execute', lambda: 1 / 0)",
+    "parts": "shell = get_ipython()\nshell.tracebacks = shell.payload_manager = shell.between = None",
+    "audit": "import sys\ndef hook(*a): raise RuntimeError\nsys.addaudithook(hook)",
 }
 
 
@@ -40,6 +48,46 @@ async def test_an_exception_is_never_ok(box: Sandbox, blinded: str) -> None:
         async with box.session() as session:
             results = [await session.execute(cell) for cell in cells]
         assert results[-1].outcome is not Outcome.OK and results[-1].error
+
+
+@pytest.mark.parametrize(
+    "exception",
+    [
+        "class E(Exception):\n    def __bool__(self): return False",
+        "class E(Exception):\n    def __len__(self): return 0",
+        "class E(Exception):\n    def __bool__(self): raise SystemExit(0)",
+        "class E(Exception):\n    def __eq__(self, other): return True",
+    ],
+)
+@pytest.mark.parametrize(
+    "silenced",
+    [
+        "get_ipython().showtraceback = lambda *a, **k: None",
+        "get_ipython().set_custom_exc((Exception,), lambda *a, **k: None)",
+    ],
+)
+async def test_an_exception_that_is_false_is_an_error(box: Sandbox, exception: str, silenced: str) -> None:
+    async with box.session() as session:
+        result = await session.execute(f"{silenced}\n{exception}\nraise E")
+    assert result.outcome is Outcome.ERROR and result.error
+
+
+async def test_the_error_is_the_one_that_ran_out(box: Sandbox) -> None:
+    async with box.session() as session:
+        for shown in ("get_ipython().run_cell('1 / 0')", "try: 1 / 0\nexcept Exception: get_ipython().showtraceback()"):
+            result = await session.execute(f"{shown}\nraise KeyError('own')")
+            assert result.error and result.error.splitlines()[-1] == "KeyError: 'own'"
+
+
+@pytest.mark.parametrize("ending", ["raise ValueError('inner')", "import sys\nsys.exit(3)", "1 +", "f(", "x = [][1]"])
+async def test_a_fork_that_fails_says_so(box: Sandbox, ending: str) -> None:
+    code = f"import os\npid = os.fork()\nif pid == 0:\n    exec({ending!r})\nos.waitpid(pid, 0)[1] >> 8"
+    async with box.session() as session:
+        if "tier 3" in box.isolation:
+            pytest.skip("no process can be forked")
+        result = await session.execute(code)
+        assert result.outcome is Outcome.OK and result.value == ("3" if "exit" in ending else "1")
+        assert ("Error" in result.stdout) is ("exit" not in ending)
 
 
 _EXCEPTIONS = {
@@ -63,6 +111,12 @@ _EXCEPTIONS = {
     "memory": "E = MemoryError",
     "own-memory": "class E(MemoryError):\n    def __str__(self): return 'x' * (1 << 40)",
     "limits": "import resource\nresource.setrlimit(resource.RLIMIT_DATA, (1 << 28, 1 << 28))\nE = MemoryError",
+    "no-traceback": "class E(Exception):\n    @property\n    def __traceback__(self): return 5",
+    "chain": "E, error = ValueError, None\nfor _ in range(20_000):\n    later = E()\n    later.__cause__ = error\n"
+    "    error = later\nraise error",
+    "group": "E = lambda word: ExceptionGroup(word, [E(word)] if len(word) > 500 else [ValueError()] * 1_000)",
+    "deep": "import sys\nsys.setrecursionlimit(10**6)\ndef E(word, n=100_000):\n    if not n: raise KeyError(word)\n"
+    "    E(word, n - 1)",
 }
 
 
@@ -109,6 +163,24 @@ _MISTAKES = {
     "inodes": "import os, tempfile\ntry:\n    for n in range(5_000): tempfile.mkdtemp()\nexcept OSError: pass",
     "loop": "import asyncio\nasyncio.get_event_loop_policy().new_event_loop().close()\nasyncio.set_event_loop(None)",
     "umask": "import os\nos.umask(0o777)",
+    "all-of-os": "import os\nfor name, value in vars(os).copy().items():\n"
+    "    if name.islower() and callable(value): setattr(os, name, None)",
+    "clock": "import time\ntime.time = time.monotonic = time.monotonic_ns = time.perf_counter = lambda: 0.0",
+    "signals": "import signal\nsignal.signal = signal.setitimer = signal.getsignal = signal.pthread_sigmask = None",
+    "threads": "import threading\nthreading.enumerate = threading.current_thread = threading.main_thread = None",
+    "limits": "import resource\nresource.getrlimit = resource.setrlimit = None",
+    "io": "import io, gc, tempfile\nio.TextIOWrapper = io.RawIOBase = gc.collect = tempfile.TemporaryFile = None",
+    "sys": "import sys\nsys.settrace = sys.setprofile = sys.setrecursionlimit = sys.getrecursionlimit = None",
+    "mocks": "from unittest import mock\n"
+    "for name in ('os.write', 'os.dup2', 'time.monotonic', 'os.getpid'): mock.patch(name).start()",
+    "imports": "import builtins\nbuiltins.__import__ = builtins.exec = builtins.eval = builtins.compile = None",
+    "running-loop": "import asyncio\nasyncio._set_running_loop(asyncio.new_event_loop())",
+    "watchdog": "import faulthandler\nfaulthandler.dump_traceback_later(0.05, exit=True)",
+    "value": "class A:\n    def _repr_mimebundle_(self, **k): return {'text/plain': 5}\nA()",
+    "text": "class S(str):\n    def __len__(self): return 5 / 0\n"
+    "class A:\n    def _repr_mimebundle_(self, **k): return {'text/plain': S()}\nA()",
+    "monitor": "import sys\nif hasattr(sys, 'monitoring'):\n    m = sys.monitoring\n    m.use_tool_id(3, 'a')\n"
+    "    m.register_callback(3, m.events.PY_START, lambda *a: 1 / 0)\n    m.set_events(3, m.events.PY_START)",
 }
 
 
@@ -152,6 +224,7 @@ async def test_a_fork_for_which_nothing_is_left_costs_no_variables(box: Sandbox,
 @pytest.mark.parametrize(
     "hook",
     [
+        "get_ipython().user_ns = {}",
         "import gc\ngc.callbacks.append(lambda *a: 1 / 0)\ngc.set_threshold(1)",
         "get_ipython().events.register('post_execute', lambda: 1 / 0)",
         "get_ipython().events.register('pre_run_cell', lambda info: exit())",
@@ -166,6 +239,24 @@ async def test_hooks_that_fail_cost_no_variables(box: Sandbox, hook: str) -> Non
         await session.execute("x = 5")
         await session.execute(hook)
         assert not (await session.execute("x")).state_lost
+
+
+@pytest.mark.parametrize("part", ["displayhook", "payload_manager", "between"])
+async def test_a_kernel_that_can_run_nothing_is_replaced(box: Sandbox, part: str) -> None:
+    async with box.session() as session:
+        outcomes = [(await session.execute(f"get_ipython().{part} = None")).outcome]
+        outcomes += [(await session.execute("1")).outcome for _ in range(2)]
+        assert outcomes == [Outcome.ERROR, Outcome.DIED, Outcome.OK]
+
+
+async def test_builtins_stay_as_the_code_has_made_them(box: Sandbox) -> None:
+    async with box.session() as session:
+        await session.execute("import builtins\nbuiltins.max = lambda *things: -1\nbuiltins.own = 7\ndel builtins.sum")
+        assert (await session.execute("max('ab'), own, hasattr(builtins, 'sum')")).text == "(-1, 7, False)"
+        assert (await session.execute("import asyncio\nawait asyncio.sleep(0)\nmax('ab'), own")).text == "(-1, 7)"
+        await session.execute("builtins.__import__ = None")
+        assert (await session.execute("import os")).outcome is Outcome.ERROR
+        assert (await session.execute("own")).text == "7"
 
 
 async def test_handlers_and_limits_of_the_codes_are_there_in_the_next_cell(box: Sandbox) -> None:
@@ -203,6 +294,8 @@ async def test_history_begins_with_the_first_cell(box: Sandbox) -> None:
         assert (await session.execute("In, _i, _ii, Out")).text == "(['', 'In, _i, _ii, Out'], '', '', {})"
         assert (await session.execute("%history")).text == "In, _i, _ii, Out\n%history"
         assert (await session.execute("x = '\\u2028'; x")).text == "'\\u2028'"
+        folders = "import os\n_dh == [os.getcwd()], get_ipython().home_dir == os.getcwd()"
+        assert (await session.execute(folders)).text == "(True, True)"
 
 
 async def test_a_time_that_is_up_before_the_cell_begins_costs_no_variables(box: Sandbox) -> None:

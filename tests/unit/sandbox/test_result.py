@@ -21,6 +21,8 @@ def test_text_is_output_then_value_then_error() -> None:
 def test_escape_sequences_go() -> None:
     assert clean("\x1b[1;31mred\x1b[0m \x1b]0;title\x07x") == "red x"
     assert clean("\x1b]0;no end\nvisible") == "\nvisible"
+    assert clean("\x1b(Bplain\x1b[m \x1b7\x1b8\x1b=\x1b>x") == "plain x"
+    assert clean("\x1bP1\x1b\\a\x1bPno end\n\x1b[\x1b") == "ano end\n\x1b[\x1b"
     assert "\x1b" not in clean("\x1b[A" * 5_000) + clean("\x1b" * 70_000)
 
 

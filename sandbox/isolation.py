@@ -12,7 +12,6 @@ root.
 from __future__ import annotations
 
 import os
-import random
 import shutil
 import stat
 import sys
@@ -20,7 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from sandbox import interpreter
+from sandbox import interpreter, users
 from sandbox.errors import SandboxUnavailable
 
 Tier = Literal[0, 1, 2, 3]
@@ -40,43 +39,12 @@ _PYTHON = "/run/python"
 _SYSTEM = ("usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32")
 _ALSO = ("/etc/alternatives", "/etc/fonts", "/etc/ld.so.cache", "/etc/localtime")
 
-# Systemd's range for users that exist only while their service runs; below 65536, so that containers have it.
-_FIRST_UID, _LAST_UID = 61184, 65519
-_next_uid = random.randrange(_FIRST_UID, _LAST_UID)
-
 NAMESPACES = ("mnt", "net", "pid", "ipc", "uts")
 
 inside = Path(__file__).with_name("inside")
 
 Mount = tuple[Literal["bind", "folder", "link", "memory", "cover"], str, str]
 """Kind, source (of a link: its text), target. A cover is an empty folder in front of what is not to be seen."""
-
-
-@cache
-def changes_users() -> bool:
-    """Whether this is root and can make each kernel another user.
-
-    Root of a user namespace may have no ids but its own (``unshare -r``, fakeroot, some containers): it then goes the
-    ordinary user's way, which it is outside.
-    """
-    if os.geteuid() != 0 or Path("/proc/self/setgroups").read_text().strip() == "deny":
-        return False
-    return all(_has_our_ids(Path(f"/proc/self/{kind}_map").read_text()) for kind in ("uid", "gid"))
-
-
-def _has_our_ids(ids: str) -> bool:
-    """Whether a map of user ids, see user_namespaces(7), has all those that kernels get."""
-    ranges = [(int(first), int(first) + int(count)) for first, _, count in map(str.split, ids.splitlines())]
-    return any(first <= _FIRST_UID <= _LAST_UID < end for first, end in ranges)
-
-
-def own_uid() -> int | None:
-    """A user id for one kernel where this process can change users; None where it cannot."""
-    global _next_uid
-    if not changes_users():
-        return None
-    _next_uid = _next_uid + 1 if _next_uid < _LAST_UID else _FIRST_UID
-    return _next_uid
 
 
 def environment(home: str) -> dict[str, str]:
@@ -129,7 +97,7 @@ def names(changes_users: bool, uid: int) -> dict[str, str]:
         changes_users: whether each kernel has a user id of its own.
         uid: this process's.
     """
-    uids = range(_FIRST_UID, _LAST_UID + 1) if changes_users else sorted({1000, uid} - {0})
+    uids = range(users.FIRST, users.LAST + 1) if changes_users else sorted({1000, uid} - {0})
     return {
         "passwd": "root:x:0:0:root:/:\n" + "".join(f"sandbox:x:{uid}:{uid}::{HOME}:/bin/sh\n" for uid in uids),
         "group": "root:x:0:\n" + "".join(f"sandbox:x:{uid}:\n" for uid in uids),
@@ -151,7 +119,7 @@ def bubblewrap_command(etc: Path) -> list[str]:
         raise SandboxUnavailable("bwrap is not on the path")
     # With another number, bubblewrap would make two user namespaces, of which only the outer one has rights over the
     # processes. Each kernel gets a number other than 0 with a user namespace of its own.
-    user = [] if changes_users() else ["--unshare-user", "--uid", "0", "--gid", "0"]
+    user = [] if users.changes_users() else ["--unshare-user", "--uid", "0", "--gid", "0"]
     # With these the zygote makes the kernels' namespaces; they lose them all.
     kept = ["SYS_ADMIN", "SETUID", "SETGID", "SETPCAP", "NET_ADMIN", "KILL"]
     if user:
@@ -258,7 +226,7 @@ def hidden_from_others() -> str | None:
 
     Without a root of their own (tiers 0 and 3) kernels that run as other users need all of them.
     """
-    if not changes_users():
+    if not users.changes_users():
         return None
     for folder in {path.resolve() for path in (*interpreter.files(), inside)}:
         for path in (folder, *folder.parents):

@@ -12,7 +12,7 @@ import os
 import signal
 from pathlib import Path
 
-from sandbox import guardian, isolation
+from sandbox import guardian, isolation, users
 from sandbox.cgroups import Group, Groups
 from sandbox.channel import Channel
 from sandbox.errors import KernelProtocolError, KernelStartError, start_error
@@ -50,6 +50,7 @@ class Kernel:
         self._groups = groups
         self._group: Group | None = None
         self._child: Child | None = None
+        self._user: int | None = None  # its id, where it has one of its own
         self._channel: Channel | None = None
         # What the real kernel says of a cell is less than this: four bytes a character, and most frames full.
         most_bytes = _OTHER_BYTES + 4 * limits.output_chars
@@ -105,9 +106,10 @@ class Kernel:
         if tier in (0, 3):
             home = str(self._folder)
             self._folder.mkdir(mode=0o700)
+        self._user = users.claim()
         settings = {
             "forks": tier != 3,
-            "uid": isolation.own_uid(),
+            "uid": self._user,
             "home": home,
             "temporary": "/tmp" if tier in (1, 2) else home,
             **{name: getattr(self._limits, name) for name in _OUR_LIMITS},
@@ -315,3 +317,6 @@ class Kernel:
             self._channel = None
         if self._zygote.tier in (0, 3):
             await asyncio.to_thread(guardian.remove, self._folder)  # there may be much in it
+        if self._user is not None:
+            users.release(self._user)
+            self._user = None

@@ -7,7 +7,7 @@ import resource
 import shutil
 from pathlib import Path
 
-from sandbox import isolation
+from sandbox import users
 
 _LIMITS = {
     resource.RLIMIT_AS: ("-v", 384 << 10, 4 << 20, 1024),
@@ -31,7 +31,7 @@ _SWITCHES = {
 def found() -> list[str]:
     """Everything that is known to be in the way, each as what to do."""
     remedies = [] if shutil.which("bwrap") else ["install bubblewrap"]
-    if not isolation.changes_users():
+    if not users.changes_users():
         remedies += [f"allow user namespaces (sysctl {name})" for name in _closed_switches()]
     if masked := masked_proc(Path("/proc/self/mountinfo").read_text()):
         remedies.append(

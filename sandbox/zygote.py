@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from sandbox import folders, guardian, isolation
+from sandbox import folders, guardian, isolation, users
 from sandbox.errors import KernelStartError, start_error
 
 _MESSAGE_BYTES = 8 << 10
@@ -95,7 +95,7 @@ class Zygote:
         (self._folder / "home").mkdir(mode=0o711)
         etc = self._folder / "etc"
         etc.mkdir(mode=0o711)
-        for name, text in isolation.names(isolation.changes_users(), os.geteuid()).items():
+        for name, text in isolation.names(users.changes_users(), os.geteuid()).items():
             (etc / name).write_text(text)
             (etc / name).chmod(0o644)  # whatever this process's umask is
         inside = isolation.python_command(str(isolation.inside))
@@ -140,7 +140,7 @@ class Zygote:
             "python": isolation.hidden_python() if rooted else [],
             "readable": isolation.readable() if self.tier == 3 else [],
             "namespaces": isolation.namespaces(),
-            "changes_users": isolation.changes_users(),
+            "changes_users": users.changes_users(),
             # No isolation, and a Python of root's alone: kernels, which are other users, may read what root may.
             "reads_all": self.tier == 0 and isolation.hidden_from_others() is not None,
             "canaries": [str(self._whole / folders.CANARY), "/etc/shadow"],

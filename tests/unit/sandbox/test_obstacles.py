@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sandbox import isolation, obstacles
+from sandbox import obstacles, users
 
 MOUNTS = """\
 22 27 0:21 / /proc rw,relatime - proc proc rw
@@ -42,7 +42,7 @@ def test_parts_of_proc_that_are_masked(more: str, masked: list[str] | None) -> N
     ],
 )
 def test_whether_root_has_users_to_give(ids: str, enough: bool) -> None:
-    assert isolation._has_our_ids(ids) is enough
+    assert users._has_our_ids(ids) is enough
 
 
 @pytest.mark.parametrize(("letter", "number", "value"), [("-n", "RLIMIT_NOFILE", 70), ("-u", "RLIMIT_NPROC", 20)])

@@ -57,7 +57,7 @@ class Bridge:
             self._iopub = self._bind("iopub", zmq.PUB, address)
             self._stdin = self._bind("stdin", zmq.ROUTER, address)  # where nothing is ever asked
             self._control = self._bind("control", zmq.ROUTER, address)
-            self._heart = self._bind("hb", zmq.ROUTER, address)
+            self._heartbeat = self._bind("hb", zmq.ROUTER, address)
         except BaseException:
             self.close()
             raise
@@ -85,7 +85,7 @@ class Bridge:
 
     async def _beat(self) -> None:
         while True:
-            self._heart.send_multipart(await self._heart.recv_multipart())
+            self._heartbeat.send_multipart(await self._heartbeat.recv_multipart())
 
     async def _receive(self, channel: zmq.asyncio.Socket) -> tuple[list[bytes], _Request] | None:
         """The next message, or None if that is not one of ours."""

@@ -27,7 +27,7 @@ class Claim:
     Attributes:
         kernels: that may live at once.
         starts: that may be under way at once, before any of their descriptors is made.
-        live: tells how many of the kernels there are.
+        live: returns how many of the kernels there are.
     """
 
     kernels: int

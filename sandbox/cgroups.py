@@ -117,7 +117,7 @@ class Groups:
                 for home in self._homes:
                     home.mkdir()
                     if self._version == 2:
-                        _hand_down(home)
+                        _delegate(home)
                 self._try()
                 return
             except OSError as error:
@@ -233,8 +233,8 @@ def _from_here_up(own: Path) -> Iterator[Path]:
                 return
 
 
-def _hand_down(home: Path) -> None:
-    """Have groups in this one limit memory and processes. Raises OSError where it has not been handed down itself."""
+def _delegate(home: Path) -> None:
+    """Have groups in this one limit memory and processes. Raises OSError where it has not been delegated itself."""
     for folder in (home.parent, home):
         control = folder / "cgroup.subtree_control"
         if not set(_CONTROLLERS) <= set(control.read_text().split()):

@@ -28,23 +28,23 @@ class Channel:
         self._replies = replies
         self._call = call
         self._unsent = memoryview(b"")
-        self._listening = self._closed = False
+        self._reading = self._closed = False
         self._reads = 0
         self._pause: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         os.set_blocking(requests, False)
         os.set_blocking(replies, False)
 
-    def listen(self) -> None:
+    def start_reading(self) -> None:
         """Read from now on. At other times what the kernel says waits in the pipe, and then the kernel does."""
-        self._listening = True
+        self._reading = True
         self._reads = 0
         self._loop.add_reader(self._replies, self.read)
 
-    def rest(self) -> None:
+    def stop_reading(self) -> None:
         """Read no more."""
-        if self._listening:
-            self._listening = False
+        if self._reading:
+            self._reading = False
             self._loop.remove_reader(self._replies)
             if self._pause is not None:
                 self._pause.cancel()
@@ -64,8 +64,8 @@ class Channel:
             data = b""
         self._reads += 1
         if not data:  # closed: the loop would call for ever
-            self.rest()
-        elif self._listening and self._reads > _FREE_READS and self._pause is None:
+            self.stop_reading()
+        elif self._reading and self._reads > _FREE_READS and self._pause is None:
             self._loop.remove_reader(self._replies)
             self._pause = self._loop.call_later(_PAUSE_SECONDS, self._go_on)
         self._call(data)
@@ -94,7 +94,7 @@ class Channel:
         """Close both ends. Safe to call again."""
         if not self._closed:
             self._closed = True
-            self.rest()
+            self.stop_reading()
             self._loop.remove_writer(self._requests)
             os.close(self._requests)
             os.close(self._replies)

@@ -30,18 +30,18 @@ _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 _NOT_IGNORED = (signal.SIGPIPE, signal.SIGXFSZ)  # as Python does in itself
 
 
-def command(host: int, leash: int, folder: Path, program: list[str]) -> list[str]:
+def command(host: int, stop: int, folder: Path, program: list[str]) -> list[str]:
     """The command line of a guardian.
 
     Args:
         host: descriptor of the host's process (a pidfd).
-        leash: descriptor of a pipe's end; the host writes to the other end, or closes it, when all is to end.
+        stop: descriptor of a pipe's end; the host writes to the other end, or closes it, when all is to end.
         folder: the sandbox's, to be removed where the host has died.
         program: what to run and to guard.
     """
     from sandbox import interpreter  # not above: as a program, this file is without its package
 
-    return [str(interpreter.executable()), "-ISB", __file__, str(host), str(leash), str(folder), *program]
+    return [str(interpreter.executable()), "-ISB", __file__, str(host), str(stop), str(folder), *program]
 
 
 def clear(folder: Path) -> bool:
@@ -131,9 +131,9 @@ def main() -> None:
     """Run the program and guard it. Standard input is the zygote's, for it alone."""
     import ctypes
 
-    host, leash = int(sys.argv[1]), int(sys.argv[2])
+    host, stop = int(sys.argv[1]), int(sys.argv[2])
     folder, program = Path(sys.argv[3]), sys.argv[4:]
-    for descriptor in (host, leash):
+    for descriptor in (host, stop):
         os.set_inheritable(descriptor, False)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())  # the host may have blocked what wakes this
     ended, end = os.pipe()
@@ -145,7 +145,7 @@ def main() -> None:
     zygote = os.pidfd_open(os.posix_spawn(program[0], program, os.environ, setsigdef=_NOT_IGNORED))
     os.close(0)
     watched = select.poll()
-    for descriptor in (host, leash, zygote, ended):
+    for descriptor in (host, stop, zygote, ended):
         watched.register(descriptor, select.POLLIN)
     while {descriptor for descriptor, _ in watched.poll()} == {ended}:
         os.read(ended, 4096)

@@ -23,7 +23,7 @@ from sandbox.reply import Reply
 from sandbox.watch import Watch, Watched, process_id
 from sandbox.zygote import Child, Zygote, kill, readable
 
-_STATUS_SECONDS = 1.0  # how long the zygote may take to tell how a process ended that is known to have ended
+_STATUS_SECONDS = 1.0  # for the zygote to report the exit status of a process that has ended
 _INTERRUPTS = 2  # of a cell whose time is up: it may not have begun when the first one comes
 _OUR_LIMITS = (
     *("grace_seconds", "memory_bytes", "processes", "disk_bytes", "inodes", "open_files"),
@@ -58,7 +58,7 @@ class Kernel:
         self._ready: asyncio.Future[None] | None = None
         self._reply = Reply(limits.output_chars)
         self._serial = 0
-        self._over: asyncio.Future[None] | None = None  # of the cell that runs
+        self._done: asyncio.Future[None] | None = None  # of the cell that runs
         self._timer: asyncio.TimerHandle | None = None
         self._watch = watch
         self._watched: Watched | None = None
@@ -71,7 +71,7 @@ class Kernel:
 
     @property
     def doomed(self) -> bool:
-        """Whether its zygote has died, which takes it along: its own end may be heard of a moment later."""
+        """Whether its zygote has died, which ends it, too: its own end may be seen a moment later."""
         return self._zygote.dead
 
     async def start(self) -> None:
@@ -124,49 +124,49 @@ class Kernel:
                 os.close(requests)
                 raise
             given.append(theirs)
-            self._channel = Channel(requests, replies, self._heard)
+            self._channel = Channel(requests, replies, self._on_data)
             if (group := self._groups.make(self._limits)) is not None:
                 self._group = group
                 given += group.entries
             assert self._channel is not None
             self._channel.send(wire.settings_frame(settings))
-            self._channel.listen()
+            self._channel.start_reading()
             self._child = await self._zygote.fork(given)
         finally:
             for descriptor in given:
                 os.close(descriptor)
         self._process = process_id(self._child.pidfd)
-        asyncio.get_running_loop().add_reader(self._child.pidfd, self._ended)
+        asyncio.get_running_loop().add_reader(self._child.pidfd, self._on_exit)
 
-    def _ended(self) -> None:
+    def _on_exit(self) -> None:
         """The process is gone. What it said last may still be in the pipe."""
         self.dead = True
         if self._watched is not None:  # before its number is another's
             self._watch.remove(self._watched)
         if self._child is not None:
             asyncio.get_running_loop().remove_reader(self._child.pidfd)
-        self._hear_the_rest()
+        self._drain()
 
-    def _hear_the_rest(self) -> None:
+    def _drain(self) -> None:
         if self._channel is not None and self._channel.read():
-            asyncio.get_running_loop().call_soon(self._hear_the_rest)
+            asyncio.get_running_loop().call_soon(self._drain)
         elif self._ready is not None:
             self._fail(KernelStartError("the kernel ended at its start"))
         else:
             self._end_cell("died")
 
-    def _heard(self, data: bytes) -> None:
-        """Take in what has come from the kernel."""
+    def _on_data(self, data: bytes) -> None:
+        """Take in bytes from the kernel."""
         try:
             frames = self._decoder.feed(data)
             if self._ready is not None:
                 for kind, content in frames:
-                    self._hear_start(kind, content.decode("utf-8", "replace"))
+                    self._on_start_frame(kind, content.decode("utf-8", "replace"))
                 return
             for kind, content in frames:
-                if self._over is None or self._over.done():
+                if self._done is None or self._done.done():
                     return
-                self._reply.hear(kind, content, self._serial)
+                self._reply.feed(kind, content, self._serial)
                 if self._reply.ending:
                     self._end_cell(self._reply.ending)
         except GarbageError as error:
@@ -176,7 +176,7 @@ class Kernel:
             self._fail(KernelProtocolError("the new kernel does not stop speaking"))
             self._end_cell("flood")
 
-    def _hear_start(self, kind: int, text: str) -> None:
+    def _on_start_frame(self, kind: int, text: str) -> None:
         if kind == wire.FAILED:
             self._fail(KernelStartError(text))
         elif kind != wire.READY:
@@ -188,7 +188,7 @@ class Kernel:
             self._ready.set_result(None)
             self._ready = None
             assert self._channel is not None
-            self._channel.rest()
+            self._channel.stop_reading()
 
     def _fail(self, error: Exception) -> None:
         if self._ready is not None and not self._ready.done():
@@ -215,8 +215,8 @@ class Kernel:
         self._serial += 1
         reply = self._reply = Reply(self._limits.output_chars)
         loop = asyncio.get_running_loop()
-        over = self._over = loop.create_future()
-        self._timer = loop.call_later(timeout, self._time_is_up)
+        done = self._done = loop.create_future()
+        self._timer = loop.call_later(timeout, self._on_timeout)
         self._decoder.allow()
         self._watch_memory()
         try:
@@ -224,11 +224,11 @@ class Kernel:
                 self._end_cell("memory" if self._overran else "died")
             else:
                 self._channel.send(wire.request_frame(Request(self._serial, cell, seed, forked, code, stdin)))
-                self._channel.listen()
-            await over
+                self._channel.start_reading()
+            await done
         finally:
-            self._over = None
-            self._channel.rest()
+            self._done = None
+            self._channel.stop_reading()
             self._timer.cancel()
             self._timer = None
             if self._watched is not None:
@@ -240,22 +240,22 @@ class Kernel:
         return reply
 
     def _end_cell(self, ending: str) -> None:
-        if self._over is not None and not self._over.done():
+        if self._done is not None and not self._done.done():
             self._reply.ending = ending
-            self._over.set_result(None)
+            self._done.set_result(None)
 
     def interrupt(self) -> None:
         """Interrupt the cell that runs, if one does, as Ctrl-C would. Code may catch it and go on."""
-        if self._over is not None and self._child is not None and not self.dead:
+        if self._done is not None and self._child is not None and not self.dead:
             kill(self._child.pidfd, signal.SIGINT)
 
-    def _time_is_up(self, interrupts: int = 0) -> None:
+    def _on_timeout(self, interrupts: int = 0) -> None:
         if interrupts == _INTERRUPTS:
             self._end_cell("timeout")
             return
         self._reply.interrupted = True
         pause = self._limits.grace_seconds / _INTERRUPTS
-        self._timer = asyncio.get_running_loop().call_later(pause, self._time_is_up, interrupts + 1)
+        self._timer = asyncio.get_running_loop().call_later(pause, self._on_timeout, interrupts + 1)
         self.interrupt()
 
     def _watch_memory(self) -> None:
@@ -270,10 +270,10 @@ class Kernel:
                 limits.memory_in_sum_bytes,
                 group=self._group if self.grouped else None,
                 own_network=self._zygote.tier in (1, 2),
-                overrun=self._use_too_much,
+                overrun=self._on_overrun,
             )
 
-    def _use_too_much(self) -> None:
+    def _on_overrun(self) -> None:
         self._overran = True
         self._end_cell("memory")
         if self._child is not None:

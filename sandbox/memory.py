@@ -1,4 +1,4 @@
-"""How much memory a kernel and its child processes have in sum, as far as Linux tells where there are no cgroups.
+"""How much memory a kernel and its child processes have in sum, as far as Linux shows it where there are no cgroups.
 
 Pages that are nobody's alone (the zygote's, after a fork those of the parent) are counted once, which takes a walk
 through all of a process's pages. What takes no walk comes first, and mostly is enough: all pages that processes have,
@@ -26,7 +26,7 @@ WAIT_SECONDS = 0.5
 _MOST_PROCESSES = 4_096
 _FILE_BYTES = 4_096  # status, stat and smaps_rollup are shorter
 _SHARE, _PAUSE_SECONDS = 10, 1.0  # a walk is followed by so many times its duration without one, and so much at most
-# Memory for each mapping, which no number tells (struct vm_area_struct and its place in a tree); they are counted in
+# Memory for each mapping, which no number counts (struct vm_area_struct and its place in a tree); they are counted in
 # one process for all, where there are many processes, up to a bound from which on it counts as full.
 _MAPPING_BYTES, _MANY_MAPPINGS, _MOST_MAPPINGS, _MANY_PROCESSES = 300, 16_384, 65_530, 8
 

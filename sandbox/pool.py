@@ -78,7 +78,7 @@ class Pool:
 
     @property
     def ready(self) -> int:
-        """Kernels that are ready and in nobody's hands."""
+        """Kernels that are ready and not in use."""
         return sum(spare.done() and not spare.cancelled() and spare.exception() is None for spare in self._spares)
 
     def refill(self, room: int | None = None) -> None:
@@ -144,7 +144,7 @@ class Pool:
 
     def _start_spare(self) -> asyncio.Task[Kernel]:
         task = asyncio.create_task(self._start())
-        task.add_done_callback(_look_at_exception)
+        task.add_done_callback(_mark_exception_retrieved)
         return task
 
     async def _start(self) -> Kernel:
@@ -222,7 +222,7 @@ def _has_failed(spare: asyncio.Task[Kernel]) -> bool:
     return spare.done() and not spare.cancelled() and spare.exception() is not None
 
 
-def _look_at_exception(task: asyncio.Task[Kernel]) -> None:
+def _mark_exception_retrieved(task: asyncio.Task[Kernel]) -> None:
     """A spare that fails while nobody waits is found out by the next who takes it; asyncio need not complain."""
     with contextlib.suppress(asyncio.CancelledError):
         task.exception()

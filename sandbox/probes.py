@@ -139,7 +139,7 @@ PROBES = (
     Probe("take a context for asynchronous I/O", _CALL + "call({io_setup}, 1, bytes(8))", quick=False),
     Probe("watch files", _CALL + "call({inotify_init1}, 0)", quick=False),
     Probe(
-        "be told of changes in a folder",
+        "watch for changes in a folder",
         "import fcntl, os\nfcntl.fcntl(os.open('.', 0), fcntl.F_NOTIFY, 1)\nprint('escaped')",
         quick=False,
     ),

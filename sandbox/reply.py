@@ -1,4 +1,4 @@
-"""What the host has heard of one cell."""
+"""What the host has received of one cell."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Text:
 
 @dataclass(slots=True)
 class Reply:
-    """What the host heard of one cell.
+    """What the host has received of one cell.
 
     Attributes:
         most: characters of what was printed that are kept, at its beginning and at its end.
@@ -76,8 +76,8 @@ class Reply:
     def __post_init__(self) -> None:
         self.head, self.tail = Text(self.most), Text(self.most)
 
-    def hear(self, kind: int, data: bytes, serial: int) -> None:
-        """Take in one frame.
+    def feed(self, kind: int, data: bytes, serial: int) -> None:
+        """Add one frame.
 
         Raises GarbageError for one that the real kernel would not send.
         """

@@ -164,14 +164,14 @@ class Sandbox(BaseSandbox):
                 except (KernelStartError, KernelProtocolError, SandboxUnavailable) as error:
                     await self._close_pool()
                     if tier == 0:
-                        told = ", ".join([str(error), *obstacles.limits()])
-                        raise SandboxUnavailable(f"Code cannot be run here: {told}.") from error
+                        reason = ", ".join([str(error), *obstacles.limits()])
+                        raise SandboxUnavailable(f"Code cannot be run here: {reason}.") from error
                     _log.info("%s: %s", isolation.NAMES[tier], error)
                     reasons.append(f"{isolation.NAMES[tier]}: {error}")
             else:
                 remedies = [*obstacles.found(), "pass the explicit Sandbox(unsafe_no_isolation=True)"]
-                told = ", or ".join(filter(None, (", ".join(remedies[:-1]), remedies[-1])))
-                raise SandboxUnavailable(f"Code cannot be isolated here ({'; '.join(reasons)}): {told}.")
+                remedy = ", or ".join(filter(None, (", ".join(remedies[:-1]), remedies[-1])))
+                raise SandboxUnavailable(f"Code cannot be isolated here ({'; '.join(reasons)}): {remedy}.")
         except BaseException:
             await self._close()
             raise

@@ -97,9 +97,9 @@ async def quick(session: Session, tier: Tier, folder: Path) -> list[str]:
     canary = await session.execute("x = 6\nprint(x * 7)")
     if canary.outcome is not Outcome.OK or canary.text != "42":
         raise SandboxUnavailable(f"a first cell did not work: {_last_line(canary)}")
-    whole = await session.execute(_READ_PYTHON)
-    if whole.outcome is not Outcome.OK or whole.text:
-        raise SandboxUnavailable(f"Python is not whole for the code: {_last_line(whole)}")
+    result = await session.execute(_READ_PYTHON)
+    if result.outcome is not Outcome.OK or result.text:
+        raise SandboxUnavailable(f"Python is not complete for the code: {_last_line(result)}")
     if tier == 0:
         return []
     escaped = []

@@ -1,4 +1,4 @@
-"""A session of the real sandbox, and what the model is told of a kernel's reply."""
+"""A session of the real sandbox, and a kernel's reply as a `Result`."""
 
 from __future__ import annotations
 
@@ -83,11 +83,11 @@ class KernelSession(Session):
                 result = result_of(reply, limits, timeout, time.monotonic() - began, raw=fork)
                 if fork and not self._pool.forks:
                     result = replace(result, state_lost=True)
-                whole = not result.state_lost
+                usable = not result.state_lost
             except BaseException:
                 await self._drop()
                 raise
-            if not whole:  # the result need not wait until Linux is done with what the code has left
+            if not usable:  # the result need not wait until Linux is done with what the code has left
                 self._leave()
             self._require_open()
             self._count(result)
@@ -139,7 +139,7 @@ class KernelSession(Session):
 
 
 def result_of(reply: Reply, limits: Limits, timeout: float, duration: float, *, raw: bool = False) -> Result:
-    """What the model is told of a reply. Believes nothing in it but its form.
+    """A reply as a `Result`. Nothing in it is trusted but its form.
 
     Args:
         reply: it.
@@ -150,7 +150,7 @@ def result_of(reply: Reply, limits: Limits, timeout: float, duration: float, *, 
     """
     outcome, error, value, exit_status = Outcome.OK, None, None, None
     lost, cut = reply.ending != "result", False
-    told = reply.outcome
+    reported = reply.outcome
     if reply.interrupted and reply.ending in ("result", "timeout"):
         outcome = Outcome.TIMEOUT
         error = f"TimeoutError: the code ran longer than {timeout:g} s and was stopped."
@@ -165,16 +165,16 @@ def result_of(reply: Reply, limits: Limits, timeout: float, duration: float, *, 
         outcome, error = Outcome.MEMORY, f"MemoryError: the code's processes used more than {most:,} MB together."
     elif reply.ending == "flood":
         outcome, error = Outcome.OUTPUT, "OutputLimitError: the code printed too much and was stopped."
-    elif told is not None:
-        outcome = Outcome(ENDINGS[told.ending])
-        value = "".join(reply.value) if told.has_value else None
+    elif reported is not None:
+        outcome = Outcome(ENDINGS[reported.ending])
+        value = "".join(reply.value) if reported.has_value else None
         if outcome is Outcome.DIED:
-            exit_status = told.status
+            exit_status = reported.status
             error = f"ProcessDiedError: the Python process died{_status(exit_status)}."
         elif outcome is not Outcome.OK:
             error = "".join(reply.error) or "Error: the code failed."
-            lost = told.exhausted
-        cut, duration = told.cut, min(duration, told.nanoseconds / 1e9)
+            lost = reported.exhausted
+        cut, duration = reported.cut, min(duration, reported.nanoseconds / 1e9)
     if lost and error is not None:
         error += _LOST if error.endswith(".") else "\nNo memory is left." + _LOST
     most_chars = cutting.most_chars(limits.output_chars)

@@ -1,7 +1,7 @@
 """``python -m sandbox soak``: random hostile cells for minutes or hours, beside siblings that must not notice.
 
 In each round every hostile session runs its cells, drawn from a grammar (`sandbox.soak_cells`), while siblings are
-asked for what only they know; when the round is over each sibling's state is checked whole, and that no process of the
+asked for what only they know; when the round is over all of each sibling's state is checked, and that no process of the
 others is left. The seed of a session decides its cells, so that what went wrong can be run again.
 """
 
@@ -181,7 +181,7 @@ class Soak:
         if cell.text is not None and (result.outcome, result.text) != (Outcome.OK, cell.text):
             tally.lost.append(f"{name}: an ordinary cell came to {result.outcome}: {result.text[-300:]!r}")
         if cell.fails and result.outcome is Outcome.OK:
-            tally.lost.append(f"{name}: an exception was told as OK: {result.text[-300:]!r}")
+            tally.lost.append(f"{name}: an exception was reported as OK: {result.text[-300:]!r}")
         if len(result.text) > 2 * limits.output_chars + 1_000:
             tally.lost.append(f"{name}: a text of {len(result.text):,} characters")
         if result.duration_s > cell.timeout + limits.grace_seconds + _OVERDUE_SECONDS:

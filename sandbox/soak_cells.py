@@ -5,7 +5,7 @@ filled in, and wrapped or not: in a thread, a child process, a signal handler, a
 ordinary cell has an answer that is known.
 
 No act takes much of what belongs to the machine or to its user, beyond what a session's limits bound: that would harm
-others more than it tells.
+others more than it reports.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def _hostile(draw: random.Random) -> Cell:
         lines.append(f"def {name}():\n{textwrap.indent(act, '    ')}")
         lines.append(_filled(draw, _WRAPPED[how], act=name))
     timeout = round(draw.uniform(0.2, 1.0), 2)
-    # Whatever it has done to tracebacks, an exception that nothing catches is told. Not so of what may speak for it.
+    # Whatever it has done to tracebacks, an exception that nothing catches is reported. Not so its text.
     if kinds == ["tracebacks"] and how in ("plainly", "guarded"):
         return Cell("\n".join([*lines, _FAILURE]), tuple(kinds), timeout, fails=True)
     return Cell("\n".join(lines), tuple(kinds), timeout)

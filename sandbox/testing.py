@@ -161,7 +161,7 @@ class PythonContract:
         expected = '  File "<cell 1>", line 1\n    x = = 3\n        ^\nSyntaxError: invalid syntax'
         assert result.text == expected
 
-    async def test_endless_recursion_is_told_briefly(self, box: BaseSandbox) -> None:
+    async def test_endless_recursion_is_reported_briefly(self, box: BaseSandbox) -> None:
         """A thousand frames are not shown."""
         (text,) = await self._run(box, "def f(n):\n    return f(n + 1)\nf(0)")
         assert "more frames" in text and text.splitlines()[-1].startswith("RecursionError")
@@ -288,12 +288,12 @@ class PythonContract:
         """Head and tail are kept and the cut is counted."""
         async with box.session() as session:
             result = await session.execute("for i in range(30_000):\n    print(i)")
-        whole = "".join(f"{i}\n" for i in range(30_000))
+        printed = "".join(f"{i}\n" for i in range(30_000))
         head, _, tail = result.stdout.partition("\n[... ")
         count, _, tail = tail.partition(" characters cut ...]\n")
         assert result.truncated and result.outcome is Outcome.OK
-        assert whole.startswith(head) and whole.endswith(tail)
-        assert len(head) + len(tail) + int(count.replace(",", "")) == len(whole)
+        assert printed.startswith(head) and printed.endswith(tail)
+        assert len(head) + len(tail) + int(count.replace(",", "")) == len(printed)
         assert len(result.text) <= box.limits.output_chars + 60
 
     async def test_a_huge_value_is_cut(self, box: BaseSandbox) -> None:

@@ -1,4 +1,4 @@
-"""How the process that opens a sandbox fares, and its machine: for ``python -m sandbox soak`` and benchmarks."""
+"""The state of the process that opens a sandbox, and of its machine: for ``python -m sandbox soak`` and benchmarks."""
 
 from __future__ import annotations
 

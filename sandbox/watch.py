@@ -123,7 +123,7 @@ class Watch:
             for kernel in watched:
                 due = kernel.running or turn % _SELDOM == 0
                 if due and kernel in self._watched and self._is_over(kernel):
-                    self._tell(kernel)
+                    self._report(kernel)
 
     def _is_over(self, kernel: Watched) -> bool:
         if kernel.own_network and _sockets(kernel.process) > MOST_SOCKETS:
@@ -141,15 +141,15 @@ class Watch:
         kernel.failed = 0
         return over
 
-    def _tell(self, kernel: Watched) -> None:
-        def tell() -> None:
+    def _report(self, kernel: Watched) -> None:
+        def report() -> None:
             if kernel in self._watched:
                 self.remove(kernel)
                 kernel.overrun()
 
         assert self._loop is not None
         with contextlib.suppress(RuntimeError):  # the loop has ended
-            self._loop.call_soon_threadsafe(tell)
+            self._loop.call_soon_threadsafe(report)
 
 
 def process_id(pidfd: int) -> int | None:

@@ -1,4 +1,4 @@
-"""The host's side of the zygote: start it, have it fork, hear of its children's ends, end it.
+"""The host's side of the zygote: start it, have it fork, receive its children's exit statuses, end it.
 
 What runs on the other side is `sandbox.inside.zygote`.
 """
@@ -46,18 +46,18 @@ class Zygote:
 
     Args:
         tier: how it and its kernels are isolated.
-        whole: the sandbox's folder, for its guardian to remove should the host be killed.
+        sandbox_folder: the sandbox's folder, for its guardian to remove should the host be killed.
         folder: a place in it for the zygote; made and removed here.
         preload: modules for it to import.
     """
 
-    def __init__(self, tier: isolation.Tier, whole: Path, folder: Path, preload: Sequence[str]) -> None:
+    def __init__(self, tier: isolation.Tier, sandbox_folder: Path, folder: Path, preload: Sequence[str]) -> None:
         self.tier = tier
-        self._whole = whole
+        self._sandbox_folder = sandbox_folder
         self._folder = folder
         self._preload = preload
         self._guardian: subprocess.Popen[bytes] | None = None
-        self._leash: int | None = None
+        self._stop: int | None = None
         self._control: socket.socket | None = None
         self._ready: asyncio.Future[None] | None = None
         self._forking: dict[int, asyncio.Future[Child]] = {}
@@ -109,23 +109,23 @@ class Zygote:
             theirs.enter_context(end)
             self._control = mine
             mine.setblocking(False)
-            asyncio.get_running_loop().add_reader(mine.fileno(), self._hear)
+            asyncio.get_running_loop().add_reader(mine.fileno(), self._on_readable)
             self._errors = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - closed in `close`
-            leash, self._leash = os.pipe()
-            theirs.callback(os.close, leash)
+            stop, self._stop = os.pipe()
+            theirs.callback(os.close, stop)
             host = os.pidfd_open(os.getpid())
             theirs.callback(os.close, host)
             self._guardian = subprocess.Popen(
-                guardian.command(host, leash, self._whole, program),
+                guardian.command(host, stop, self._sandbox_folder, program),
                 stdin=end.fileno(),
                 stdout=self._errors,
                 stderr=self._errors,
                 env=environment,
                 cwd="/",
-                pass_fds=(host, leash),
+                pass_fds=(host, stop),
                 start_new_session=True,  # Ctrl-C is for us to handle, and what kills us and our group is not to kill it
             )
-        with contextlib.suppress(BrokenPipeError):  # it has ended already, which `_hear` finds out
+        with contextlib.suppress(BrokenPipeError):  # it has ended already, which `_on_readable` finds out
             mine.send(json.dumps(self._world(self._guardian.pid)).encode())
 
     def _world(self, parent: int) -> dict[str, Any]:
@@ -143,11 +143,11 @@ class Zygote:
             "changes_users": users.changes_users(),
             # No isolation, and a Python of root's alone: kernels, which are other users, may read what root may.
             "reads_all": self.tier == 0 and isolation.hidden_from_others() is not None,
-            "canaries": [str(self._whole / folders.CANARY), "/etc/shadow"],
+            "canaries": [str(self._sandbox_folder / folders.CANARY), "/etc/shadow"],
         }
 
-    def _hear(self) -> None:
-        """Take what the zygote has sent. It is trusted: no kernel has this connection."""
+    def _on_readable(self) -> None:
+        """Receive what the zygote has sent. It is trusted: no kernel has this connection."""
         assert self._control is not None and self._ready is not None
         while not self.dead:
             try:
@@ -157,11 +157,11 @@ class Zygote:
             except OSError:
                 data, descriptors = b"", []
             if not data:
-                self._die()
+                self._on_end()
                 return
             message = json.loads(data)
             if "forked" in message:
-                self._take(message["forked"], message["pid"], descriptors)
+                self._on_forked(message["forked"], message["pid"], descriptors)
             elif "failed" in message:
                 self._fail(message["failed"], start_error(OSError(message["errno"], message["reason"])))
             elif "ended" in message:
@@ -176,7 +176,7 @@ class Zygote:
                     other = KernelStartError(f"code would run in another Python, {message['ready']}, not {sys.version}")
                     self._ready.set_exception(other)
 
-    def _take(self, name: int, pid: int, descriptors: list[int]) -> None:
+    def _on_forked(self, name: int, pid: int, descriptors: list[int]) -> None:
         """A process was forked. Linux leaves its descriptor out if there is no room: then the zygote ends it."""
         status = self._running[name] = asyncio.get_running_loop().create_future()
         if not descriptors:
@@ -198,11 +198,11 @@ class Zygote:
         if waiting is not None and not waiting.done():
             waiting.set_exception(error)
 
-    def _die(self) -> None:
+    def _on_end(self) -> None:
         self.dead = True
         assert self._control is not None and self._ready is not None
         asyncio.get_running_loop().remove_reader(self._control.fileno())
-        error = KernelStartError(f"the zygote ended: {self._last_words()}")
+        error = KernelStartError(f"the zygote ended: {self._last_message()}")
         every: list[asyncio.Future[Any]] = [self._ready, *self._forking.values()]
         for waiting in every:
             if not waiting.done():
@@ -214,12 +214,12 @@ class Zygote:
         self._forking.clear()
         self._running.clear()
 
-    def _last_words(self) -> str:
+    def _last_message(self) -> str:
         if self._error or self._errors is None:
-            return self._error or "no word"
+            return self._error or "no message"
         self._errors.seek(0)
-        words = self._errors.read(64 << 10).decode("utf-8", "replace").strip().splitlines()
-        return str(words[-1]) if words else "no word"
+        lines = self._errors.read(64 << 10).decode("utf-8", "replace").strip().splitlines()
+        return str(lines[-1]) if lines else "no message"
 
     async def fork(self, descriptors: Sequence[int]) -> Child:
         """A new kernel process with these descriptors: its ends of the wire, and the ways into its cgroups.
@@ -251,15 +251,15 @@ class Zygote:
         """End it and all that it has forked, and wait until they are gone. Safe to call again."""
         if self._control is not None:
             if not self.dead:
-                self._die()
+                self._on_end()
             self._control.close()
             self._control = None
-        leash, self._leash = self._leash, None
-        if leash is not None:
-            # A word, for the end of the pipe may be open in a process that this one has forked.
+        stop, self._stop = self._stop, None
+        if stop is not None:
+            # Not only closed: the end of the pipe may be open in a process that this one has forked.
             with contextlib.suppress(BrokenPipeError):
-                os.write(leash, b"x")
-            os.close(leash)
+                os.write(stop, b"x")
+            os.close(stop)
         guard, self._guardian = self._guardian, None
         if guard is not None:
             await _ended(guard)

@@ -60,7 +60,7 @@ _ATTRIBUTES: dict[str, Numbers] = {
 # Linux has them not here, as on a machine without the feature: programs then do without.
 _MISSING: dict[str, Numbers] = {
     "clone3": (435, 435),  # glibc asks for it first, whose flags a filter cannot see, and then takes clone
-    "cachestat": (451, 451),  # tells which parts of shared files others have read
+    "cachestat": (451, 451),  # shows which parts of shared files others have read
     # A ruleset of Landlock's has as many rules as code likes, in memory that only cgroups count.
     "landlock_create_ruleset": (444, 444),
     "landlock_add_rule": (445, 445),
@@ -157,7 +157,7 @@ _FORBIDDEN: dict[str, Numbers] = {
     "iopl": (172, None),
     "ioperm": (173, None),
     "lookup_dcookie": (212, 18),
-    "ioprio_set": (251, 30),  # may be told a user: all of whose processes are then changed
+    "ioprio_set": (251, 30),  # may name a user, all of whose processes are then changed
 }
 REFUSED: dict[int, dict[str, Numbers]] = {
     errno.EOPNOTSUPP: _ATTRIBUTES,

@@ -32,13 +32,13 @@ def cut_middle(head: str, tail: str, limit: int, omitted: int = 0) -> tuple[str,
     Returns:
         The text, and whether anything is missing from it.
     """
-    whole = head + tail
-    if not omitted and len(whole) <= limit:
-        return whole, False
-    if len(whole) > limit:
+    text = head + tail
+    if not omitted and len(text) <= limit:
+        return text, False
+    if len(text) > limit:
         if not omitted:
-            head, tail = whole, whole
+            head, tail = text, text
         first, last = head[: (limit + 1) // 2], tail[-(limit // 2) :] if limit // 2 else ""
-        omitted += len(whole) - len(first) - len(last)
+        omitted += len(text) - len(first) - len(last)
         head, tail = first, last
     return f"{head}\n[... {omitted:,} characters cut ...]\n{tail}", True

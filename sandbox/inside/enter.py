@@ -180,11 +180,11 @@ def limit_memory(most: int) -> int:
     Returns how many it has become.
     """
     hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
-    whole = most + MEMORY_RESERVE
+    limit = most + MEMORY_RESERVE
     if hard != resource.RLIM_INFINITY:
-        whole = min(whole, hard)
-    memory = max(whole - MEMORY_RESERVE, 0)
-    resource.setrlimit(resource.RLIMIT_DATA, (memory, whole))
+        limit = min(limit, hard)
+    memory = max(limit - MEMORY_RESERVE, 0)
+    resource.setrlimit(resource.RLIMIT_DATA, (memory, limit))
     return memory
 
 

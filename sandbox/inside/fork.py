@@ -28,7 +28,7 @@ from .text import overflow
 from .wire import Outcome, Request
 
 _MOST_SWEEPS = 100  # of processes that go on starting others
-_TOLD_BYTES = 4 * wire.FRAME_BYTES * 16  # a value and an error at their longest
+_REPLY_BYTES = 4 * wire.FRAME_BYTES * 16  # a value and an error at their longest
 
 _libc = ctypes.CDLL(None)
 
@@ -68,24 +68,24 @@ class Fork:
         self._interrupted = False
         signal.signal(signal.SIGINT, self._interrupt)
         before = _others()
-        told, tell = os.pipe()
+        reading, writing = os.pipe()
         began = time.monotonic_ns()
         try:
             process = os.fork()
         except OSError:
-            os.close(told)
-            os.close(tell)
+            os.close(reading)
+            os.close(writing)
             raise
         if process == 0:
-            os.close(told)
-            self._be(request, files, tell, began)
-        os.close(tell)
+            os.close(reading)
+            self._run_in_fork(request, files, writing, began)
+        os.close(writing)
         try:
-            said = self._wait(process, told)
+            sent = self._wait(process, reading)
         finally:
-            os.close(told)
+            os.close(reading)
             status = _end(process, before)
-        return self._frames(request, files, _read(said), status, began)
+        return self._frames(request, files, _read(sent), status, began)
 
     def _run_here(self, request: Request, files: tuple[int, int]) -> list[bytes]:
         began, leave = time.monotonic_ns(), os._exit
@@ -102,33 +102,33 @@ class Fork:
         return self._frames(request, files, wire.result_frames(reply, "", request.serial, took), 0, began)
 
     def _frames(
-        self, request: Request, files: tuple[int, int], told: list[bytes], status: int, began: int
+        self, request: Request, files: tuple[int, int], reply: list[bytes], status: int, began: int
     ) -> list[bytes]:
-        """All that the host is sent of a cell: what is in its files, and what it told, which is nothing if it died."""
+        """All that the host is sent of a cell: what is in its files, and its reply, which is empty if it died."""
         output, took = self._shell.output, time.monotonic_ns() - began
         for file, name in zip(files, ("stdout", "stderr"), strict=True):
             output.take_file(file, name)
         if output.printed > output.limit:
-            reply = {"outcome": "output", "error": overflow(output.limit)}
-            told = wire.result_frames(reply, "", request.serial, took)
-        elif not told:
+            error = {"outcome": "output", "error": overflow(output.limit)}
+            reply = wire.result_frames(error, "", request.serial, took)
+        elif not reply:
             died = Outcome(request.serial, wire.ENDINGS.index("died"), status=status, nanoseconds=took)
-            told = [wire.frame(wire.RESULT, died.pack())]
-        return [*output.finish(), *told]
+            reply = [wire.frame(wire.RESULT, died.pack())]
+        return [*output.finish(), *reply]
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         self._interrupted = True
         if self._waiting:
             raise _HostInterruptError
 
-    def _wait(self, process: int, told: int) -> bytes:
-        """Wait for the fork's end. Returns what it told of its cell; passes an interrupt on, and kills it later."""
+    def _wait(self, process: int, reading: int) -> bytes:
+        """Wait for the fork's end. Returns what it has sent; passes an interrupt on, and kills it later."""
         ended = os.pidfd_open(process)
         poll = select.poll()
         poll.register(ended, select.POLLIN)
-        poll.register(told, select.POLLIN)
-        os.set_blocking(told, False)
-        said, deadline, closed = b"", 0.0, False
+        poll.register(reading, select.POLLIN)
+        os.set_blocking(reading, False)
+        sent, deadline, closed = b"", 0.0, False
         while True:
             try:
                 self._waiting = True
@@ -146,16 +146,16 @@ class Fork:
                 os.kill(process, signal.SIGKILL)
                 deadline += self._grace
             with suppress(BlockingIOError):
-                while piece := os.read(told, wire.PIPE_BUF):
-                    said = (said + piece)[:_TOLD_BYTES]
+                while piece := os.read(reading, wire.PIPE_BUF):
+                    sent = (sent + piece)[:_REPLY_BYTES]
                 if not closed:
                     closed = True
-                    poll.unregister(told)
+                    poll.unregister(reading)
             if any(descriptor == ended for descriptor, _ in ready):
                 os.close(ended)
-                return said
+                return sent
 
-    def _be(self, request: Request, files: tuple[int, int], tell: int, began: int) -> NoReturn:
+    def _run_in_fork(self, request: Request, files: tuple[int, int], writing: int, began: int) -> NoReturn:
         """In the fork: run the cell and end as a program does."""
         try:
             os.setsid()
@@ -166,7 +166,7 @@ class Fork:
             reply = self._shell.run(request.code.decode(), request.cell, request.stdin, request.seed, files)
             took = time.monotonic_ns() - began
             _finalize()
-            wire.write(tell, wire.result_frames(reply, "", request.serial, took))
+            wire.write(writing, wire.result_frames(reply, "", request.serial, took))
         except BaseException:  # whatever the cell has left: it is the end in any case
             os._exit(1)
         os._exit(0)
@@ -183,10 +183,10 @@ def _finalize() -> None:
     _libc.fflush(None)
 
 
-def _read(said: bytes) -> list[bytes]:
-    """The frames that a fork has told of its cell; none where it did not come to the end."""
+def _read(sent: bytes) -> list[bytes]:
+    """The frames that a fork has sent of its cell; none where it did not come to the end."""
     try:
-        frames = wire.Decoder(_TOLD_BYTES, _TOLD_BYTES).feed(said)
+        frames = wire.Decoder(_REPLY_BYTES, _REPLY_BYTES).feed(sent)
     except (wire.GarbageError, wire.FloodError):
         return []
     ended = bool(frames) and frames[-1][0] == wire.RESULT

@@ -9,7 +9,7 @@ import sys
 _SEEDED = ("random", "numpy.random", "sympy.core.random")  # each has random numbers of its own, and a function `seed`
 
 
-def plant(seed: int | None) -> None:
+def apply(seed: int | None) -> None:
     """Seed all generators that are loaded.
 
     Args:

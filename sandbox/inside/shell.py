@@ -79,7 +79,7 @@ class Shell(ZMQInteractiveShell):
     _tee: Any = staticmethod(lambda channel: nullcontext())  # of what is printed, no history is kept
     system = ZMQInteractiveShell.system_raw  # `!command` without a terminal, whose lines end otherwise
     failure: tuple[str, str] | None = None
-    failed: BaseException | None = None  # that of which `failure` tells
+    failed: BaseException | None = None  # the exception of `failure`
     exits = False  # whether `sys.exit()` is a good end
     settings: dict[str, Any]
     output: CellOutput
@@ -117,7 +117,7 @@ class Shell(ZMQInteractiveShell):
         Returns:
             How it ended: `outcome`, a name of `wire.ENDINGS`; `error` and `value`, texts or None; `cut`, whether
             anything is missing from these; `exhausted`, whether too little memory is left for another cell; `status`,
-            with which a process ends that ends like this, and `exits`, whether that is without a word.
+            with which a process ends that ends like this, and `exits`, whether nothing is printed then.
         """
         Compiler.cell = cell
         self.failure = self.failed = self.displayhook.value = None
@@ -125,8 +125,8 @@ class Shell(ZMQInteractiveShell):
             own = streams.open_files(*files) if files else streams.open_output(self.output)
             streams.open_input(stdin)
             if seed is not None:
-                seeds.plant(seed)
-            self._forget_folders()
+                seeds.apply(seed)
+            self._invalidate_import_caches()
             loops.begin()
         except Exception as failure:  # of what earlier cells have left: no thread can be started, say
             self._fail(failure)
@@ -177,7 +177,7 @@ class Shell(ZMQInteractiveShell):
         self.between.end()
 
     def _fail(self, error: BaseException) -> None:
-        """The cell has failed, whatever becomes of the words for it."""
+        """The cell has failed, even if no text can be made of it."""
         kind = type(error)
         if self.exits and issubclass(kind, SystemExit) and exit_status(error) == 0:
             return
@@ -246,7 +246,7 @@ class Shell(ZMQInteractiveShell):
     def _format_exception_for_storage(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         return {}
 
-    def _forget_folders(self) -> None:
+    def _invalidate_import_caches(self) -> None:
         """Have the folders looked at again in which the code may have written a module since."""
         with suppress(Exception):  # the code may have put anything there
             for path in [path for path in sys.path_importer_cache if path.startswith(self.tracebacks.folders)]:
@@ -271,7 +271,7 @@ def build() -> Shell:
     loops.install()
     shell.set_hook("show_in_pager", Shell.show_page, 0)
     sys.set_int_max_str_digits(0)  # what it guards against, the time of a cell bounds
-    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it tells of its cache at the first use
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it logs its cache at the first use
     sys.path.insert(0, "")  # modules that the code has written
     ctypes_stdout = ctypes.c_void_p.in_dll(_libc, "stdout")
     _libc.setvbuf(ctypes_stdout, None, _LINE_BUFFERED, 0)  # or what C prints would come after all that Python prints

@@ -1,4 +1,4 @@
-"""The first step of a zygote: hear from the host what the world is to be, make it where nobody else has, begin."""
+"""The first step of a zygote: receive from the host what the world is to be, make it where nothing else has, begin."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MESSAGE_BYTES = 128 << 10
 
 def main() -> None:
     """Become the zygote. The connection to the host is descriptor 0."""
-    _forget_the_host()
+    _reset_inherited()
     control = socket.socket(fileno=os.dup(0))
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
@@ -38,7 +38,7 @@ def main() -> None:
         control.send(json.dumps({"error": f"{type(error).__name__}: {error}"}).encode()[:4000])
 
 
-def _forget_the_host() -> None:
+def _reset_inherited() -> None:
     """Undo what of the process that opened the sandbox would pass to its kernels, and change what cells do."""
     os.umask(0o022)  # what is made here, other users have to be able to read
     signal.pthread_sigmask(signal.SIG_SETMASK, ())  # with SIGINT blocked, no cell could be interrupted

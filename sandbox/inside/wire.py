@@ -87,7 +87,7 @@ ENDINGS = ("ok", "error", "memory", "output", "died")
 
 @dataclass(slots=True)
 class Outcome:
-    """How a cell ended, as the kernel tells it.
+    """How a cell ended, as the kernel reports it.
 
     Attributes:
         serial: of the request.
@@ -156,7 +156,7 @@ def text_frames(kind: int, text: str) -> Iterator[bytes]:
 
 
 def result_frames(reply: dict[str, Any], late: str, serial: int, nanoseconds: int) -> list[bytes]:
-    """What the host is told of a cell besides what it printed."""
+    """What the host is sent of a cell besides what it printed."""
     value, error = reply.get("value"), reply.get("error")
     outcome = Outcome(
         serial,
@@ -232,7 +232,7 @@ class Decoder:
 
 
 def settings_frame(settings: dict[str, Any]) -> bytes:
-    """The host's first words to a kernel."""
+    """The first message to a kernel."""
     data = json.dumps(settings).encode()
     return _SETTINGS.pack(len(data)) + data
 
@@ -245,7 +245,7 @@ def read_settings(descriptor: int) -> dict[str, Any]:
 
 
 def request_frame(request: Request) -> bytes:
-    """The host's words for one cell."""
+    """The message to run one cell."""
     flags = _SEEDED * (request.seed is not None) | _FORKED * request.forked
     sizes = len(request.code), len(request.stdin)
     head = _REQUEST.pack(request.serial, request.cell, request.seed or 0, flags, *sizes)

@@ -55,7 +55,7 @@ class Zygote:
         while True:
             for descriptor, _ in self._poll.poll():
                 if descriptor != self._control.fileno():
-                    self._bury(descriptor)
+                    self._reap(descriptor)
                     continue
                 message, descriptors, flags, _ = socket.recv_fds(self._control, _MESSAGE_BYTES, _DESCRIPTORS)
                 if not message:
@@ -63,12 +63,12 @@ class Zygote:
                 if message.startswith(b"-"):
                     self._kill(int(message[1:]))
                 else:
-                    self._answer(int(message), descriptors, whole=not flags & socket.MSG_CTRUNC)
+                    self._serve_fork(int(message), descriptors, complete=not flags & socket.MSG_CTRUNC)
 
-    def _answer(self, name: int, descriptors: list[int], *, whole: bool) -> None:
-        """Fork one, or tell the host why not, which costs nobody else anything."""
+    def _serve_fork(self, name: int, descriptors: list[int], *, complete: bool) -> None:
+        """Fork one, or send the host the reason why not. No other kernel is affected."""
         try:
-            if not whole:  # there was no room for the descriptors
+            if not complete:  # there was no room for the descriptors
                 raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             self._fork(name, descriptors)
         except OSError as error:
@@ -107,7 +107,7 @@ class Zygote:
             if other == name:  # not waited for yet, so there
                 signal.pidfd_send_signal(process, signal.SIGKILL)
 
-    def _bury(self, process: int) -> None:
+    def _reap(self, process: int) -> None:
         self._poll.unregister(process)
         name, pid = self._children.pop(process)
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
@@ -163,7 +163,7 @@ def _own_state(world: dict[str, Any], settings: dict[str, Any]) -> None:
         os.environ["IPYTHONDIR"] = f"{settings['home']}/.ipython"
         os.environ["MPLCONFIGDIR"] = f"{settings['home']}/.matplotlib"
     tempfile.tempdir = None
-    seeds.plant(None)
+    seeds.apply(None)
 
 
 def run(control: socket.socket, world: dict[str, Any]) -> None:

@@ -76,12 +76,12 @@ async def test_a_fault_is_a_loss() -> None:
     assert found == [f"5.{round}.{slot}: KernelStartError: no kernel" for round in range(2) for slot in range(2)]
 
 
-async def test_an_exception_told_as_ok_is_a_loss() -> None:
+async def test_an_exception_reported_as_ok_is_a_loss() -> None:
     seed = next(seed for seed in map(str, range(1_000)) if any(cell.fails for cell in session_of(seed)))
     async with FakeSandbox(lambda code: Result(Outcome.OK)) as box:
         soak = Soak(box, 2, 0)
         await soak._attack(seed)
-    assert any("told as OK" in text for text in losses(soak))
+    assert any("reported as OK" in text for text in losses(soak))
 
 
 def test_a_soak_needs_a_sibling() -> None:

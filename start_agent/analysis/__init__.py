@@ -1,0 +1,1 @@
+"""Runs in numbers: summaries, comparisons, statistics. Reads run directories, writes none."""

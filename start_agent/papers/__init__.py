@@ -1,0 +1,1 @@
+"""The papers in miniature. Imported by their commands alone."""

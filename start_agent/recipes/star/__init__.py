@@ -1,0 +1,1 @@
+"""STaR: a model learns from its own right rationales."""

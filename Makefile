@@ -34,11 +34,13 @@ test-real: .venv/.test bubblewrap
 	$(BIN)/python -m tests.real.smollm2 .real
 	$(BIN)/pytest tests/real
 
-## Lint and type-check.
+## Lint, check the import contracts, type-check.
 check: .venv/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/lint-imports
 
 ## The tests of the vLLM engine on the oldest version that it takes, in an environment of its own: for every night.
 .PHONY: test-vllm-old

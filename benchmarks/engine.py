@@ -38,10 +38,10 @@ from benchmarks.report import Report, Target, common_settings, new_parser, posit
 from start_agent.engines.base import Sampling, TurnRequest
 from start_agent.engines.scripted import byte_tokenizer
 from start_agent.engines.transformers import TransformersEngine, TransformersOptions
-from start_agent.markers import Matcher, State
 from start_agent.models import resolve
 from start_agent.pocket import held_out, weights_path
-from start_agent.watch import NEVER, Watch
+from start_agent.tokens.markers import Matcher, State
+from start_agent.tokens.stopping import NEVER, Watch
 
 TARGETS: dict[str, Target] = {"ratio_generate_1": (">=", 0.9), "ratio_generate_64": (">=", 0.9)}
 

@@ -42,10 +42,10 @@ from benchmarks.report import Report, Target, common_settings, new_parser, posit
 from start_agent.engines.base import Sampling, TurnRequest
 from start_agent.engines.vllm import VLLMEngine, VLLMOptions
 from start_agent.errors import InputError
-from start_agent.markers import Matcher, State
 from start_agent.models import resolve
 from start_agent.pocket import held_out
-from start_agent.watch import NEVER, Watch
+from start_agent.tokens.markers import Matcher, State
+from start_agent.tokens.stopping import NEVER, Watch
 
 TARGETS: dict[str, Target] = {"reprefilled_minus_block": ("<=", 1), "overhead_6": ("<=", 1.15)}
 

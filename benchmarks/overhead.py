@@ -3,7 +3,7 @@
 Ours: pocket problems through the runner (solver, controller, hints, sandbox, records). Bare: the same prompts through
 the very same ``AsyncLLM`` in its cheapest form (no text, one output at the end), each for a number of tokens, one after
 the other in as many places. The prefix cache is emptied before each run. (vLLM's core tells of every step of a bare
-request, and of ours once, at the end of a turn: see ``start_agent/engines/vllm_core.py``.)
+request, and of ours once, at the end of a turn: see ``start_agent/engines/vllm/scheduler.py``.)
 
 * ``tokens_ratio``: with hints and tools; tokens per second as the runner counts them (all behind the prompts, inserted
   ones included), and bare decodes as many. Kernels run on the processor that the engine runs on, if it has no GPU.

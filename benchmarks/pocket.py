@@ -27,14 +27,14 @@ from rich.table import Table
 
 from benchmarks.report import Report, Target, common_settings, new_parser, positive, rounded, run, say
 from sandbox import Sandbox, SandboxError
+from start_agent.analysis.stats import mcnemar_p_value, share, wilson_interval
 from start_agent.decoding.settings import DecodingSettings
 from start_agent.decoding.solver import Solver
 from start_agent.engines.transformers import TransformersEngine, TransformersOptions
 from start_agent.models import resolve
 from start_agent.pocket import Problem, held_out
 from start_agent.seeds import derive_seed
-from start_agent.stats import mcnemar_p_value, share, wilson_interval
-from start_agent.tokenizer import Tokenizer
+from start_agent.tokens.tokenizer import Tokenizer
 from start_agent.trace import SpanKind, Trace, TraceOutcome
 
 CONDITIONS: dict[str, tuple[str, DecodingSettings]] = {

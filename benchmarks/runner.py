@@ -28,7 +28,8 @@ from rich.table import Table
 
 from benchmarks.report import Report, Target, new_parser, positive, rounded, run, say
 from sandbox import FakeSandbox
-from start_agent.batch import BatchOptions, RunDirectory, Tally, anything_owed, run_batch, summarize
+from start_agent.analysis.summary import summarize
+from start_agent.batch import BatchOptions, RunDirectory, Tally, anything_owed, run_batch
 from start_agent.decoding.settings import DecodingSettings
 from start_agent.decoding.solver import Solver
 from start_agent.engines.scripted import ScriptedEngine

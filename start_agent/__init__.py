@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from start_agent.engines.transformers import TransformersEngine, TransformersOptions
     from start_agent.engines.vllm import VLLMEngine, VLLMOptions
     from start_agent.errors import StartAgentError
-    from start_agent.tokenizer import Tokenizer
+    from start_agent.tokens.tokenizer import Tokenizer
     from start_agent.trace import Span, SpanKind, Trace, TraceOutcome
 
 names.check()
@@ -43,7 +43,7 @@ _HOMES = {
     "Span": "trace",
     "SpanKind": "trace",
     "StartAgentError": "errors",
-    "Tokenizer": "tokenizer",
+    "Tokenizer": "tokens.tokenizer",
     "Trace": "trace",
     "TraceOutcome": "trace",
     "TransformersEngine": "engines.transformers",

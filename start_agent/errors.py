@@ -12,6 +12,7 @@
     │   ├── TraceFormatError    a stored trace that cannot be read
     │   ├── RunDirectoryError   a run directory of another configuration, in use, or not to be read
     │   ├── DataError           a data set that cannot be read, or a column that it does not have
+    │   ├── FolderInUseError    a folder that another process writes; a RunDirectoryError and a DataError as well
     │   ├── RowError            a trace that makes no training row: nothing in it is learned, or it is too long
     │   ├── MissingExtraError   a package that is not installed; names the command that installs it
     │   └── NameTakenError      another project's package answers to the name of one of ours; an ImportError as well
@@ -73,6 +74,18 @@ class DataError(InputError):
     """A data set that cannot be found or read, or that lacks a column; the message lists the columns there are."""
 
 
+class FolderInUseError(RunDirectoryError, DataError):
+    """A run directory, data folder or folder of a recipe that another process is using.
+
+    Attributes:
+        process: its id, as far as the lock tells; 0 where it does not.
+    """
+
+    def __init__(self, folder: object, process: int) -> None:
+        super().__init__(f"another run (process {process or 'unknown'}) is using {folder}")
+        self.process = process
+
+
 class RowError(InputError):
     """A trace that makes no row of a training set. ``reason`` is ``nothing_trained`` or ``too_long``."""
 
@@ -120,3 +133,8 @@ class StageError(StartAgentError):
 
 class ReplayError(StartAgentError):
     """A controller took another action than the stored trace records."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, for one-line reports."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -5,18 +5,15 @@ The command line overrides the YAML file, which overrides the defaults. A key th
 
 from __future__ import annotations
 
-import argparse
 import difflib
 import json
 import types
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
-from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
-from pydantic.fields import FieldInfo
 
 from start_agent.errors import ConfigError
 
@@ -51,28 +48,6 @@ def _marked(mark: object, models: Sequence[type[BaseModel]]) -> frozenset[str]:
     return frozenset(
         name for model in models for name, field in model.model_fields.items() if any(m is mark for m in field.metadata)
     )
-
-
-def add_options(
-    parser: argparse.ArgumentParser, model: type[BaseModel], title: str, *, known: Collection[str] = ()
-) -> None:
-    """A flag for each field of the model, described as the field is; not for those that are ``known`` already."""
-    group = parser.add_argument_group(title)
-    for name, field in model.model_fields.items():
-        if name in known:
-            continue
-        flag = "--" + name.replace("_", "-")
-        help_text = (field.description or "").replace("%", "%%") + _default_text(field)
-        kind = _plain_type(field.annotation)
-        if kind is bool:
-            group.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=help_text)
-            continue
-        several = get_origin(kind) is tuple
-        action = "append" if several else "store"
-        more = "; may be given several times" if several else ""
-        group.add_argument(
-            flag, action=action, default=argparse.SUPPRESS, help=help_text + more, metavar=_metavar(kind)
-        )
 
 
 def read_yaml(path: Path | None) -> dict[str, Any]:
@@ -168,7 +143,7 @@ def build(model: type[Model], *layers: Mapping[str, Any]) -> Model:
     values = {name: layer[name] for layer in layers for name in model.model_fields if name in layer}
     for name, value in values.items():
         field = model.model_fields[name]
-        kind = _plain_type(field.annotation)
+        kind = plain_type(field.annotation)
         if get_origin(kind) is tuple and isinstance(value, str | int | Path):
             values[name] = (value,)
         elif value == "none" and kind is not field.annotation and field.default is not None:
@@ -234,31 +209,8 @@ def words_of(flag: str, value: object) -> list[str]:
     return [f"{flag}={text}"] if text.startswith("-") else [flag, text]
 
 
-def _plain_type(annotation: Any) -> Any:
+def plain_type(annotation: Any) -> Any:
     """The type beside None in an optional annotation."""
     if get_origin(annotation) in (Union, types.UnionType):
         return next(option for option in get_args(annotation) if option is not type(None))
     return annotation
-
-
-def _metavar(kind: Any) -> str:
-    if get_origin(kind) is Literal:
-        return "{" + ",".join(map(str, get_args(kind))) + "}"
-    if get_origin(kind) is tuple:
-        return "WORD"
-    if hasattr(kind, "__members__"):
-        return "{" + ",".join(str(member.value) for member in kind) + "}"
-    if get_origin(kind) is dict:
-        return "JSON"
-    return {int: "N", float: "X", Path: "PATH", date: "DATE"}.get(kind, "TEXT")
-
-
-def _default_text(field: FieldInfo) -> str:
-    if field.is_required():
-        return " (required)"
-    default = field.default
-    if default is None or default in ("", (), {}):
-        return ""
-    if isinstance(default, tuple):
-        default = " ".join(map(str, default))
-    return f" (default: {getattr(default, 'value', default)})"

@@ -8,12 +8,19 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from start_agent.digests import ADAPTERS, MODEL_CONFIG, model_digest
-from start_agent.errors import MissingExtraError, ModelError
+from start_agent.errors import MissingExtraError, ModelError, first_line
+from start_agent.files import ADAPTERS, MODEL_CONFIG, model_digest
 from start_agent.gguf import is_gguf
-from start_agent.pocket import EMBEDDED, weights_path
-from start_agent.prompts import BOXED_INSTRUCTION, PROMPTING
-from start_agent.tokenizer import first_line
+
+_POCKET = Path(__file__).parent / "pocket"
+EMBEDDED = {"pocket": _POCKET / "weights", "pocket-start": _POCKET / "weights-start"}
+"""The models that ship with the package, by name, each with its folder: the base, and what Hint-RFT made of it."""
+
+BOXED_INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
+"""The custom of the field's math evaluations (Qwen2.5-Math, R1)."""
+
+PROMPTING = "start_agent.json"
+"""The file in a model's folder that says which instruction the model is used to: ``{"instruction": "..."}``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +87,7 @@ def _of_the_hub(name: str, file: str, revision: str | None) -> tuple[Path, str |
 
 def locate(name: str) -> str:
     """Where an engine loads a model from: an embedded or local folder, a GGUF file, or the name on the hub as it is."""
-    path = weights_path(name) if name in EMBEDDED else Path(name).expanduser()
+    path = EMBEDDED.get(name) or Path(name).expanduser()
     return str(path) if path.is_dir() or (is_gguf(path) and path.is_file()) else name
 
 
@@ -127,7 +134,7 @@ def local_folder(name: str) -> Path | None:
     Raises:
         ModelError: a folder that is no model's, or one of adapters without their base.
     """
-    path = weights_path(name) if name in EMBEDDED else Path(name).expanduser()
+    path = EMBEDDED.get(name) or Path(name).expanduser()
     if not name.strip() or not path.is_dir():
         return None
     if not (path / MODEL_CONFIG).is_file():

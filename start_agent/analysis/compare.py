@@ -8,10 +8,16 @@ from fractions import Fraction
 from pathlib import Path
 from statistics import fmean
 
+from start_agent.analysis.stats import (
+    mcnemar_p_value,
+    mean_interval,
+    paired_interval,
+    sign_flip_p_value,
+    wilson_interval,
+)
+from start_agent.analysis.votes import Votes
 from start_agent.batch.store import read_records
-from start_agent.batch.votes import Votes
 from start_agent.errors import InputError, RunDirectoryError
-from start_agent.stats import mcnemar_p_value, mean_interval, paired_interval, sign_flip_p_value, wilson_interval
 
 MCNEMAR = "McNemar"
 """The exact test of paired single samples."""

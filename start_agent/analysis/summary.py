@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from start_agent.analysis.stats import pass_at_k, wilson_interval
+from start_agent.analysis.votes import Votes
 from start_agent.batch.store import read_records
-from start_agent.batch.votes import Votes
-from start_agent.stats import pass_at_k, wilson_interval
 
 GROUPS = ("level", "subject")
 """Fields of a problem's ``meta`` by which accuracy is also given; the subject of a pocket problem is its family."""

@@ -7,24 +7,21 @@
     print(summarize(Path("runs/gsm8k")).accuracy)
 """
 
-from start_agent.batch.bench import Bench, Workbench
+from start_agent.batch.executor import Bench, Workbench
 from start_agent.batch.options import BatchOptions, RayOptions
+from start_agent.batch.progress import Tally
 from start_agent.batch.runner import anything_owed, run_at, run_batch
 from start_agent.batch.store import RunDirectory, read_records
-from start_agent.batch.summary import Summary, summarize
-from start_agent.batch.tally import Tally
 
 __all__ = [
     "BatchOptions",
     "Bench",
     "RayOptions",
     "RunDirectory",
-    "Summary",
     "Tally",
     "Workbench",
     "anything_owed",
     "read_records",
     "run_at",
     "run_batch",
-    "summarize",
 ]

@@ -14,8 +14,7 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
-from start_agent.errors import InputError, MissingExtraError
-from start_agent.tokenizer import first_line
+from start_agent.errors import InputError, MissingExtraError, first_line
 
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0"}
 _LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # off, also on Linux: the node's own address is 127.0.0.1

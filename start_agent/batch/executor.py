@@ -9,11 +9,11 @@ from typing import Any, Protocol
 
 from hints import Domain, Template
 from sandbox import SandboxError
+from start_agent.batch.progress import Listener, Tally
 from start_agent.batch.record import Course, Job, make_record
-from start_agent.batch.tally import Listener, Tally
+from start_agent.decoding.events import CellFinished, CellStarted, TraceFinished
 from start_agent.decoding.solver import Solver
 from start_agent.errors import DataError, EngineError, GradingError, PromptError, QuestionError
-from start_agent.events import CellFinished, CellStarted, TraceFinished
 from start_agent.grading.verdict import Reason, Verdict
 from start_agent.problem import Problem
 from start_agent.tasks.prompts import code_template, prompt_text

@@ -17,12 +17,11 @@ from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Self
 
-from start_agent.batch.bench import FAULTS, Workbench
 from start_agent.batch.cluster import import_ray
+from start_agent.batch.executor import FAULTS, Workbench
+from start_agent.batch.progress import Listener, Tally
 from start_agent.batch.record import Job
-from start_agent.batch.tally import Listener, Tally
-from start_agent.errors import BatchError, EngineError, InputError, PromptError, WorkerError
-from start_agent.tokenizer import first_line
+from start_agent.errors import BatchError, EngineError, InputError, PromptError, WorkerError, first_line
 
 _log = logging.getLogger(__name__)
 

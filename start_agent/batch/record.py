@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from start_agent.batch.store import record_key
-from start_agent.events import Cost
+from start_agent.decoding.events import Cost
 from start_agent.grading.verdict import Verdict
 from start_agent.problem import Problem
 from start_agent.seeds import derive_seed

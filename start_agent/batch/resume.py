@@ -15,7 +15,7 @@ from typing import Any, Self
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from start_agent.config import growing_names, runtime_names
+from start_agent.fields import growing_names, runtime_names
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,11 +14,11 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
-from start_agent.batch.bench import Bench, Grade, Workbench
+from start_agent.batch.executor import Bench, Grade, Workbench
 from start_agent.batch.options import BatchOptions
+from start_agent.batch.progress import Listener, Tally
 from start_agent.batch.record import Job
 from start_agent.batch.store import RunDirectory
-from start_agent.batch.tally import Listener, Tally
 from start_agent.decoding.solver import Solver
 from start_agent.errors import BatchError
 from start_agent.problem import Problem

@@ -14,7 +14,6 @@ lose the last lines. Whatever is lost, a torn last line included, is owed again 
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -26,8 +25,9 @@ from typing import Any, Self
 
 from start_agent.batch.resume import ResumeRules, differences
 from start_agent.errors import BatchError, RunDirectoryError
+from start_agent.files import lock_folder, write_json
 
-CONFIG, RECORDS, SUMMARY, LOCK = "config.json", "records.jsonl", "summary.json", "lock"
+CONFIG, RECORDS, SUMMARY = "config.json", "records.jsonl", "summary.json"
 
 _SCHEMA = 1
 _HEAD = b'{"key": "'
@@ -81,7 +81,7 @@ class RunDirectory:
         self = cls(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            self._lock = take_lock(path)
+            self._lock = lock_folder(path)
             self._agree(json.loads(json.dumps(config)), dict(versions or {}), rules or ResumeRules())
             self._file = os.open(path / RECORDS, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
             self._scan()
@@ -143,7 +143,7 @@ class RunDirectory:
                 )
         elif noted != value:
             try:
-                write_whole(path, content | {name: value})
+                write_json(path, content | {name: value})
             except OSError as error:
                 raise BatchError(f"cannot write {path}: {error.strerror}") from error
 
@@ -177,7 +177,7 @@ class RunDirectory:
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write ``summary.json``. Raises BatchError."""
         try:
-            write_whole(self.path / SUMMARY, summary)
+            write_json(self.path / SUMMARY, summary)
         except OSError as error:
             raise BatchError(f"cannot write {self.path / SUMMARY}: {error.strerror}") from error
 
@@ -185,7 +185,7 @@ class RunDirectory:
         """Write the configuration; where there are records, check that it is theirs."""
         path, records = self.path / CONFIG, self.path / RECORDS
         if not records.exists() or not records.stat().st_size:  # also after a start that came to nothing
-            write_whole(path, {"schema": _SCHEMA, "config": config, "versions": versions})
+            write_json(path, {"schema": _SCHEMA, "config": config, "versions": versions})
             return
         if not path.exists():
             raise RunDirectoryError(f"{self.path} has records but no {CONFIG}: name another --output-dir")
@@ -193,7 +193,7 @@ class RunDirectory:
         different = rules.differences(stored, config)
         if not different and stored != config:  # something has grown: from now on less is refused
             written = json.loads(path.read_bytes())
-            write_whole(path, written | {"config": config})
+            write_json(path, written | {"config": config})
         if different:
             more = f"; and {len(different) - _SHOWN} more" if len(different) > _SHOWN else ""
             raise RunDirectoryError(
@@ -292,33 +292,3 @@ def _key_of(line: bytes) -> bytes | None:
         return bytes.fromhex(line[begin : begin + _KEY_CHARS].decode("ascii"))
     except ValueError:
         return None
-
-
-def take_lock(path: Path) -> int:
-    """Hold a folder until the descriptor returned is closed or the process ends. Raises RunDirectoryError, OSError."""
-    lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        owner = os.read(lock, 20).decode("ascii", "replace").strip() or "unknown"
-        os.close(lock)
-        raise RunDirectoryError(f"another run (process {owner}) is at work in {path}") from None
-    os.ftruncate(lock, 0)
-    os.write(lock, f"{os.getpid()}\n".encode())
-    return lock
-
-
-def write_whole(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a file so that it is there whole or not at all, also after a loss of power."""
-    beside = path.with_name(path.name + ".new")
-    with beside.open("w", encoding="utf-8") as file:
-        json.dump(content, file, indent=2, ensure_ascii=False, allow_nan=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

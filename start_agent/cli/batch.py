@@ -18,8 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from hints import Domain
 from sandbox import most_kernels
-from start_agent import config
+from start_agent import fields
 from start_agent.batch.options import BatchOptions, RayOptions
+from start_agent.cli import flags
 from start_agent.cli.solving import (
     SolveOptions,
     add_options,
@@ -30,17 +31,17 @@ from start_agent.cli.solving import (
     run_to_end,
     sampling_of,
 )
-from start_agent.digests import file_digest
-from start_agent.engines.factory import OPTIONS, EngineChoice
+from start_agent.engines.registry import OPTIONS, EngineChoice
+from start_agent.files import file_digest
 from start_agent.models import local_digests
 from start_agent.problem import Kind
 from start_agent.tasks.options import DataOptions
 from start_agent.versions import versions
 
 if TYPE_CHECKING:
-    from start_agent.batch.bench import Bench, Grade, Workbench
+    from start_agent.batch.executor import Bench, Grade, Workbench
+    from start_agent.batch.progress import Tally
     from start_agent.batch.store import RunDirectory
-    from start_agent.batch.tally import Tally
     from start_agent.decoding.solver import Solver
 
 _EXAMPLES = """examples:
@@ -67,7 +68,7 @@ class RunOptions(BaseModel):
 _PROMPT = "prompt"  # the note in config.json of what the prompts are made with
 
 _OWN: dict[str, type[BaseModel]] = {"run": RunOptions, "batch": BatchOptions, "data": DataOptions, "ray": RayOptions}
-_MAY_CHANGE = config.runtime_names(BatchOptions, DataOptions, RayOptions, *OPTIONS.values())
+_MAY_CHANGE = fields.runtime_names(BatchOptions, DataOptions, RayOptions, *OPTIONS.values())
 _EXAMPLES += ", ".join("--" + name.replace("_", "-") for name in sorted(_MAY_CHANGE)) + ".\n"
 
 
@@ -81,7 +82,7 @@ def add(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     for title, model in _OWN.items():
-        config.add_options(parser, model, title)
+        flags.add_options(parser, model, title)
     add_options(parser)
     parser.set_defaults(run=run)
 
@@ -92,22 +93,22 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 async def _batch(arguments: argparse.Namespace) -> int:
+    from start_agent.batch.progress import Tally
     from start_agent.batch.resume import ResumeRules
     from start_agent.batch.runner import anything_owed
     from start_agent.batch.store import RunDirectory, read_note
-    from start_agent.batch.tally import Tally
     from start_agent.tasks import resolve_task, stream
 
-    kind = resolve_task(config.of_type(DataOptions, resolved(arguments, _OWN))).kind
-    if kind is Kind.CODE and "domain" not in vars(arguments) | config.read_yaml(arguments.config):
+    kind = resolve_task(fields.of_type(DataOptions, resolved(arguments, _OWN))).kind
+    if kind is Kind.CODE and "domain" not in vars(arguments) | fields.read_yaml(arguments.config):
         arguments.domain = Domain.CODE  # nobody has said which hints: those for programs
     groups = resolved(arguments, _OWN)
-    path = config.of_type(RunOptions, groups).output_dir
-    if config.of_type(SolveOptions, groups).chat_template_date is None:
+    path = fields.of_type(RunOptions, groups).output_dir
+    if fields.of_type(SolveOptions, groups).chat_template_date is None:
         # Prompts that print the day print that of the first start; workers on other machines are told it.
         noted = (read_note(path, _PROMPT) or {}).get("day")
         arguments.chat_template_date = noted or date.today().isoformat()
-    data, options = config.of_type(DataOptions, groups), config.of_type(BatchOptions, groups)
+    data, options = fields.of_type(DataOptions, groups), fields.of_type(BatchOptions, groups)
     rules = ResumeRules.of({title: type(group) for title, group in groups.items()})
     with RunDirectory.open(path, _configuration(groups), versions=versions(), rules=rules) as directory:
         if directory.recovered:
@@ -119,7 +120,7 @@ async def _batch(arguments: argparse.Namespace) -> int:
         try:
             # Before a model is loaded in vain: the first problem is read, and all of them where none is missing.
             if await asyncio.to_thread(anything_owed, stream(data), directory, options.samples):
-                tally = await _solve_owed(arguments, kind, data, options, directory, config.of_type(RayOptions, groups))
+                tally = await _solve_owed(arguments, kind, data, options, directory, fields.of_type(RayOptions, groups))
             elif not directory.recovered:
                 print(f"nothing is owed: {path} has {len(directory.done)} records", file=sys.stderr)
         except asyncio.CancelledError:
@@ -158,7 +159,7 @@ async def open_bench(
     arguments: argparse.Namespace, kind: Kind, options: BatchOptions
 ) -> AsyncGenerator[Workbench, None]:
     """What solves and grades: in this process, or in that of a Ray worker."""
-    from start_agent.batch.bench import Workbench
+    from start_agent.batch.executor import Workbench
 
     kernels = min(options.kernels or max(most_kernels() // 2, 1), options.concurrency)
     async with AsyncExitStack() as stack:
@@ -229,10 +230,10 @@ def _total(data: DataOptions, options: BatchOptions) -> int | None:
 
 def _prompt_note(groups: Mapping[str, BaseModel]) -> dict[str, Any]:
     """What a run's prompts are made with: a probe's hash, the day that they print, and the model's commit."""
-    from start_agent.prompts import ChatFormat
-    from start_agent.tokenizer import Tokenizer
+    from start_agent.tokens.prompts import ChatFormat
+    from start_agent.tokens.tokenizer import Tokenizer
 
-    options = config.of_type(SolveOptions, groups)
+    options = fields.of_type(SolveOptions, groups)
     tokenizer = Tokenizer.from_pretrained(options.model, revision=revision_of(groups))
     chat = ChatFormat(tokenizer, chat_options(options))
     note = {"sha256": chat.digest(options.system), "commit": tokenizer.commit}
@@ -243,15 +244,15 @@ def _configuration(groups: Mapping[str, BaseModel]) -> dict[str, Any]:
     """What decides the records: all options but the ``Runtime`` ones, and the content of what they name."""
     from start_agent.tasks.files import data_files
 
-    found: dict[str, Any] = {"engine": config.of_type(EngineChoice, groups).engine}
+    found: dict[str, Any] = {"engine": fields.of_type(EngineChoice, groups).engine}
     for title, group in groups.items():
         if not isinstance(group, RunOptions | RayOptions | EngineChoice):
-            found[title] = config.deciding(group)
+            found[title] = fields.deciding(group)
     found["sampling"] = sampling_of(groups).model_dump(mode="json")
-    options = config.of_type(SolveOptions, groups)
+    options = fields.of_type(SolveOptions, groups)
     named = (*options.hint_files, options.chat_template, options.think_markers)
     files = [path for path in named if path is not None and path.is_file()]
-    data = config.of_type(DataOptions, groups).data
+    data = fields.of_type(DataOptions, groups).data
     if data is not None and (path := Path(data).expanduser()).exists():
         files += data_files(path)
     found["files"] = {str(path): file_digest(path) for path in files} | local_digests(options.model)
@@ -262,7 +263,7 @@ def _report(directory: RunDirectory, options: BatchOptions, tally: Tally) -> Non
     """Write ``summary.json`` and print its table."""
     from rich.console import Console
 
-    from start_agent.batch.summary import summarize
+    from start_agent.analysis.summary import summarize
     from start_agent.cli.tables import summary_tables
 
     summary = summarize(directory.path, options.samples)

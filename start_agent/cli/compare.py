@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Compare; 0 whatever comes out."""
     from rich.console import Console
 
-    from start_agent.batch.compare import compare
+    from start_agent.analysis.compare import compare
     from start_agent.cli.tables import comparison_tables
 
     comparison = compare(arguments.runs)

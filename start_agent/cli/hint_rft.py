@@ -7,18 +7,19 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from start_agent import config
+from start_agent import fields
 from start_agent.batch.options import BatchOptions
+from start_agent.cli import flags
 from start_agent.cli.solving import SolveOptions, run_to_end
+from start_agent.data.filters import FilterOptions
+from start_agent.data.loss import LossPolicy
+from start_agent.data.selection import SelectionOptions
 from start_agent.decoding.settings import DecodingSettings
-from start_agent.engines import factory
+from start_agent.engines import registry
 from start_agent.errors import ConfigError
 from start_agent.models import resolve
+from start_agent.recipes.hint_rft import HintRftOptions, Parts, check_inputs, read_hint_rft_recipe, stages_of
 from start_agent.tasks.options import DataOptions
-from start_agent.training.filters import FilterOptions
-from start_agent.training.hint_rft import HintRftOptions, Parts, check_inputs, read_hint_rft_recipe, stages_of
-from start_agent.training.policy import LossPolicy
-from start_agent.training.selection import SelectionOptions
 
 _ABOUT = """From a base model to one that calls Python by itself, in two rounds (START, section 3):
 
@@ -66,8 +67,8 @@ def add(commands: Any) -> None:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of the recipe and of its stages; a name that several have means the same in all."""
     known: set[str] = set()
-    for title, model in (_models() | {f"--engine {name}": model for name, model in factory.OPTIONS.items()}).items():
-        config.add_options(parser, model, title, known=known)
+    for title, model in (_models() | {f"--engine {name}": model for name, model in registry.OPTIONS.items()}).items():
+        flags.add_options(parser, model, title, known=known)
         known |= set(model.model_fields)
 
 
@@ -76,46 +77,46 @@ def parts_of(arguments: argparse.Namespace) -> Parts:
     given = vars(arguments)
     file = read_hint_rft_recipe(arguments.recipe) if "recipe" in given else {}
     models = _models()
-    config.refuse_unknown(file, [*models.values(), *factory.OPTIONS.values()], given.get("recipe"))
-    built = {title: config.build(model, file, given) for title, model in models.items()}
-    engine = config.of_type(factory.EngineChoice, built).engine
-    factory.refuse_foreign(engine, file, given)
-    solving, batch = config.of_type(SolveOptions, built), built["batch"]
+    fields.refuse_unknown(file, [*models.values(), *registry.OPTIONS.values()], given.get("recipe"))
+    built = {title: fields.build(model, file, given) for title, model in models.items()}
+    engine = fields.of_type(registry.EngineChoice, built).engine
+    registry.refuse_foreign(engine, file, given)
+    solving, batch = fields.of_type(SolveOptions, built), built["batch"]
     if solving.seed is None:
         raise ConfigError("--seed: a recipe needs a seed, so that what is done can be told from what is not")
     choice = resolve(solving.model)
     instruction = choice.instruction if solving.instruction is None else solving.instruction
-    engine_options = config.build(factory.OPTIONS[engine], file, given)
-    runtime = config.runtime_names(type(engine_options), BatchOptions)
+    engine_options = fields.build(registry.OPTIONS[engine], file, given)
+    runtime = fields.runtime_names(type(engine_options), BatchOptions)
     running = [
         *([] if engine == "transformers" else ["--engine", engine]),
-        *config.flags(engine_options, leave_out=runtime),
-        *config.flags(batch, leave_out=runtime | {"samples"}),
-        *config.flags(solving, leave_out={"model", "seed", "instruction"}),
+        *fields.flags(engine_options, leave_out=runtime),
+        *fields.flags(batch, leave_out=runtime | {"samples"}),
+        *fields.flags(solving, leave_out={"model", "seed", "instruction"}),
     ]
     how = [
-        *config.flags(engine_options, leave_out=set(type(engine_options).model_fields) - runtime),
-        *config.flags(batch, leave_out=set(type(batch).model_fields) - runtime),
+        *fields.flags(engine_options, leave_out=set(type(engine_options).model_fields) - runtime),
+        *fields.flags(batch, leave_out=set(type(batch).model_fields) - runtime),
     ]
     return Parts(
-        recipe=config.of_type(HintRftOptions, built),
+        recipe=fields.of_type(HintRftOptions, built),
         model=solving.model,
         instruction=instruction,
         seed=solving.seed,
-        problems=config.of_type(DataOptions, built),
+        problems=fields.of_type(DataOptions, built),
         running=tuple(running),
         how=tuple(how),
-        decoding=config.of_type(DecodingSettings, built),
-        loss=config.of_type(LossPolicy, built),
-        filters=config.of_type(FilterOptions, built),
-        selection=config.of_type(SelectionOptions, built),
+        decoding=fields.of_type(DecodingSettings, built),
+        loss=fields.of_type(LossPolicy, built),
+        filters=fields.of_type(FilterOptions, built),
+        selection=fields.of_type(SelectionOptions, built),
     )
 
 
 def _models() -> dict[str, type[BaseModel]]:
     return {
         "recipe": HintRftOptions,
-        "engine of the batches": factory.EngineChoice,
+        "engine of the batches": registry.EngineChoice,
         "model": SolveOptions,
         "problems": DataOptions,
         "batch": BatchOptions,
@@ -129,7 +130,7 @@ def _models() -> dict[str, type[BaseModel]]:
 def run(arguments: argparse.Namespace) -> int:
     """Run what is not done; 0 when START is there."""
     from start_agent.cli.stages import StagesView
-    from start_agent.training.stages import run_stages
+    from start_agent.recipes.stages import run_stages
 
     parts = parts_of(arguments)
     stages = stages_of(parts)

@@ -6,8 +6,8 @@ import argparse
 import re
 from typing import Any, NoReturn
 
-from start_agent.config import did_you_mean
 from start_agent.errors import INPUT_ERROR
+from start_agent.fields import did_you_mean
 
 
 class Parser(argparse.ArgumentParser):

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from start_agent import config
+from start_agent import fields
+from start_agent.cli import flags
 from start_agent.cli.solving import add_options, open_solver, run_to_end
 from start_agent.pocket import Problem, held_out
 from start_agent.pocket.options import BuildOptions
@@ -42,11 +43,11 @@ def add(commands: Any) -> None:
         help="train the reasoner from scratch",
         description="Train the pocket reasoner from scratch; a run that was cut off goes on where it stopped.",
     )
-    config.add_options(build, BuildOptions, "build")
+    flags.add_options(build, BuildOptions, "build")
     build.set_defaults(run=run_build)
 
     problems = actions.add_parser("problems", help="print held-out problems as JSON lines")
-    config.add_options(problems, ProblemOptions, "problems")
+    flags.add_options(problems, ProblemOptions, "problems")
     problems.set_defaults(run=run_problems)
 
     demo = actions.add_parser(
@@ -54,7 +55,7 @@ def add(commands: Any) -> None:
         help="solve held-out problems, streaming: first alone, then with hints",
         description="Solve held-out problems: the model alone first, then with hints and Python, streaming.",
     )
-    config.add_options(demo, ProblemOptions, "problems")
+    flags.add_options(demo, ProblemOptions, "problems")
     add_options(demo)
     demo.set_defaults(run=run_demo)
 
@@ -63,14 +64,14 @@ def run_build(arguments: argparse.Namespace) -> int:
     """Train and save."""
     from start_agent.pocket.build import build
 
-    folder = build(config.build(BuildOptions, vars(arguments)))
+    folder = build(fields.build(BuildOptions, vars(arguments)))
     print(folder)
     return 0
 
 
 def run_problems(arguments: argparse.Namespace) -> int:
     """Print problems with their answers."""
-    options = config.build(ProblemOptions, vars(arguments))
+    options = fields.build(ProblemOptions, vars(arguments))
     for problem in _mixed(options):
         row = {name: getattr(problem, name) for name in ("key", "family", "level", "question", "answer")}
         print(json.dumps(row))
@@ -87,10 +88,10 @@ async def _demo(arguments: argparse.Namespace) -> int:
     from rich.rule import Rule
 
     from start_agent.cli.render import TerminalListener, verdict
-    from start_agent.events import TraceFinished
+    from start_agent.decoding.events import TraceFinished
 
     console = Console(highlight=False)
-    options = config.build(ProblemOptions, vars(arguments))
+    options = fields.build(ProblemOptions, vars(arguments))
     right = {"alone": 0, "with hints": 0}
     async with open_solver(arguments) as (solver, solve_options):
         alone = _without_hints(solver)

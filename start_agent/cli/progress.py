@@ -7,9 +7,9 @@ import time
 from types import TracebackType
 
 from sandbox import BaseSandbox
-from start_agent.batch.tally import Tally
+from start_agent.analysis.stats import wilson_interval
+from start_agent.batch.progress import Tally
 from start_agent.cli.live import LiveView
-from start_agent.stats import wilson_interval
 
 _PLAIN_EVERY = 10.0  # seconds
 

@@ -10,8 +10,8 @@ from rich.panel import Panel
 from rich.syntax import Syntax
 from rich.text import Text
 
-from start_agent.events import CellFinished, CellStarted, Event, ModelText, SpanAdded, TraceFinished
-from start_agent.phases import Phase
+from start_agent.decoding.events import CellFinished, CellStarted, Event, ModelText, SpanAdded, TraceFinished
+from start_agent.tokens.phases import Phase
 from start_agent.trace import SpanKind, Trace
 
 _STYLES = {Phase.THINKING: "dim", Phase.ANSWERING: ""}

@@ -6,10 +6,11 @@ import argparse
 import sys
 from typing import Any
 
-from start_agent import config
+from start_agent import fields
+from start_agent.cli import flags
 from start_agent.cli.hint_rft import parts_of
 from start_agent.cli.solving import run_to_end
-from start_agent.training.reproduce import QUICK, ReproduceOptions, reproduce_stages
+from start_agent.papers.reproduce import QUICK, ReproduceOptions, reproduce_stages
 
 _ABOUT = """The papers in miniature, from the shipped base, offline, on a CPU:
 
@@ -37,7 +38,7 @@ def add(commands: Any) -> None:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    config.add_options(parser, ReproduceOptions, "reproduction")
+    flags.add_options(parser, ReproduceOptions, "reproduction")
     parser.set_defaults(run=run)
 
 
@@ -47,11 +48,11 @@ def run(arguments: argparse.Namespace) -> int:
     from rich.markdown import Markdown
 
     from start_agent.cli.stages import StagesView
-    from start_agent.training.report import build_report
-    from start_agent.training.report_text import markdown, write_report
-    from start_agent.training.stages import run_stages
+    from start_agent.papers.report import build_report
+    from start_agent.papers.report_text import markdown, write_report
+    from start_agent.recipes.stages import run_stages
 
-    options = config.build(ReproduceOptions, vars(arguments))
+    options = fields.build(ReproduceOptions, vars(arguments))
     given = {"recipe": "pocket", "seed": options.seed, "output_dir": options.output_dir, "workers": options.workers}
     parts = parts_of(argparse.Namespace(**given | (QUICK if options.quick else {})))
     stages = reproduce_stages(parts, options)

@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from start_agent import config
+from start_agent import fields
+from start_agent.cli import flags
+from start_agent.data.export import Format
 from start_agent.errors import DataError
-from start_agent.training.export import Format
 
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from start_agent.tokenizer import Tokenizer
+    from start_agent.tokens.tokenizer import Tokenizer
 
 _SHOW = """Print a row as the trainer sees it. Bold is what the loss sees, dim what it does not (also between ⟦ and ⟧
 where there are no colours); the model's words are white, hints yellow, outputs of tools cyan, notices magenta, the
@@ -62,7 +63,7 @@ def add(commands: Any) -> None:
     raw = argparse.RawDescriptionHelpFormatter
 
     show = actions.add_parser("show", help="one row in colour", description=_SHOW, formatter_class=raw)
-    config.add_options(show, ShowOptions, "row")
+    flags.add_options(show, ShowOptions, "row")
     show.set_defaults(run=run_show)
 
     check = actions.add_parser(
@@ -79,7 +80,7 @@ def add(commands: Any) -> None:
         epilog=_EXPORT_EXAMPLES,
         formatter_class=raw,
     )
-    config.add_options(export, ExportOptions, "export")
+    flags.add_options(export, ExportOptions, "export")
     export.set_defaults(run=run_export)
 
     for action in (show, check, export):
@@ -91,11 +92,11 @@ def run_show(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from start_agent.cli.tables import row_table
+    from start_agent.data.dataset import model_of, need_data, read_rows
     from start_agent.models import resolve
-    from start_agent.tokenizer import Tokenizer
-    from start_agent.training.data import model_of, need_data, read_rows
+    from start_agent.tokens.tokenizer import Tokenizer
 
-    options = config.build(ShowOptions, vars(arguments))
+    options = fields.build(ShowOptions, vars(arguments))
     found = need_data(arguments.data)
     row = next((row for number, row in enumerate(read_rows(arguments.data)) if number == options.index), None)
     if row is None:
@@ -110,7 +111,7 @@ def run_show(arguments: argparse.Namespace) -> int:
 
 def run_check(arguments: argparse.Namespace) -> int:
     """Check; 0 where all is as it was."""
-    from start_agent.training.data import check
+    from start_agent.data.dataset import check
 
     found = check(arguments.data)
     state = "as they were written" if found.intact else "CHANGED since they were written"
@@ -120,9 +121,9 @@ def run_check(arguments: argparse.Namespace) -> int:
 
 def run_export(arguments: argparse.Namespace) -> int:
     """Write or upload; prints where it went."""
-    from start_agent.training.export import NOTES, export, push
+    from start_agent.data.export import NOTES, export, push
 
-    options = config.build(ExportOptions, vars(arguments))
+    options = fields.build(ExportOptions, vars(arguments))
     if options.push:
         print(push(arguments.data, options.push))
         return 0

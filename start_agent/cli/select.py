@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from start_agent import config
+from start_agent import fields
+from start_agent.cli import flags
+from start_agent.data.loss import LossPolicy
 from start_agent.errors import ConfigError
-from start_agent.training.policy import LossPolicy
 
 if TYPE_CHECKING:
-    from start_agent.training.leakage import HeldOut
+    from start_agent.data.leakage import HeldOut
 
 _ABOUT = """Choose traces to learn from and write them as rows: ids, labels, and a readable copy.
 
@@ -65,22 +66,22 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("--config", type=Path, metavar="PATH", help="YAML file of options, named as the flags are")
     for title, model in _models().items():
-        config.add_options(parser, model, title)
+        flags.add_options(parser, model, title)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Select and write; 0 where there are rows."""
-    from start_agent.training.data import read_data, source_digests, write_data
-    from start_agent.training.filters import FilterOptions
-    from start_agent.training.leakage import held_out_digests
-    from start_agent.training.selection import SelectionOptions, hint_rft_pairs, rft
+    from start_agent.data.dataset import read_data, source_digests, write_data
+    from start_agent.data.filters import FilterOptions
+    from start_agent.data.leakage import held_out_digests
+    from start_agent.data.selection import SelectionOptions, hint_rft_pairs, rft
 
-    file, given = config.read_yaml(arguments.config), vars(arguments)
-    config.refuse_unknown(file, list(_models().values()), arguments.config)
-    options = config.build(SelectOptions, file, given)
-    selection, filters = config.build(SelectionOptions, file, given), config.build(FilterOptions, file, given)
-    policy = config.build(LossPolicy, file, given)
+    file, given = fields.read_yaml(arguments.config), vars(arguments)
+    fields.refuse_unknown(file, list(_models().values()), arguments.config)
+    options = fields.build(SelectOptions, file, given)
+    selection, filters = fields.build(SelectionOptions, file, given), fields.build(FilterOptions, file, given)
+    policy = fields.build(LossPolicy, file, given)
     if (options.kind == "hint-rft") != bool(options.greedy):
         raise ConfigError("--greedy: hint-rft needs the runs without hints; rft has no use for them")
     resolved = {
@@ -106,22 +107,22 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _models() -> dict[str, type[BaseModel]]:
-    from start_agent.training.filters import FilterOptions
-    from start_agent.training.selection import SelectionOptions
+    from start_agent.data.filters import FilterOptions
+    from start_agent.data.selection import SelectionOptions
 
     return {"select": SelectOptions, "selection": SelectionOptions, "filters": FilterOptions, "loss": LossPolicy}
 
 
 def _tokenizer(options: SelectOptions) -> Any:
+    from start_agent.data.dataset import model_of
     from start_agent.models import resolve
-    from start_agent.tokenizer import Tokenizer
-    from start_agent.training.data import model_of
+    from start_agent.tokens.tokenizer import Tokenizer
 
     return Tokenizer.from_pretrained(resolve(options.model or model_of(options.runs)).location)
 
 
 def _held_out(options: SelectOptions) -> HeldOut | None:
-    from start_agent.training.leakage import read_held_out
+    from start_agent.data.leakage import read_held_out
 
     if not options.held_out:
         print("no --held-out: nothing says which problems must not be learned", file=sys.stderr)

@@ -14,13 +14,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from start_agent import config
+from start_agent import fields
+from start_agent.cli import flags
 from start_agent.training.options import SftOptions, read_recipe, recipe_names
 
 if TYPE_CHECKING:
     from start_agent.training.callbacks import Step
     from start_agent.training.evaluation import Evaluation
-    from start_agent.training.guards import RowsFacts
+    from start_agent.training.validation import RowsFacts
 
 _PLAIN_EVERY = 10.0  # seconds
 _SPANS_SHOWN = 12  # of the first row
@@ -35,7 +36,7 @@ _EXAMPLES = """examples:
 
 Run the same command again after whatever stopped it: it goes on from the last checkpoint. These options may change
 between the starts: """
-_EXAMPLES += ", ".join("--" + name.replace("_", "-") for name in sorted(config.runtime_names(SftOptions))) + ".\n"
+_EXAMPLES += ", ".join("--" + name.replace("_", "-") for name in sorted(fields.runtime_names(SftOptions))) + ".\n"
 
 
 class TrainOptions(BaseModel):
@@ -66,8 +67,8 @@ def add(commands: Any) -> None:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    config.add_options(parser, TrainOptions, "run")
-    config.add_options(parser, SftOptions, "training")
+    flags.add_options(parser, TrainOptions, "run")
+    flags.add_options(parser, SftOptions, "training")
     parser.set_defaults(run=run)
 
 
@@ -77,8 +78,8 @@ def run(arguments: argparse.Namespace) -> int:
     from start_agent.training.sft import main_process, train
 
     given = vars(arguments)
-    options = config.build(TrainOptions, given)
-    settings = config.build(SftOptions, read_recipe(options.recipe) if options.recipe else {}, given)
+    options = fields.build(TrainOptions, given)
+    settings = fields.build(SftOptions, read_recipe(options.recipe) if options.recipe else {}, given)
     rows = read_rows(options.data)
     held_back = () if options.eval_data is None else read_rows(options.eval_data)
     with _Bar() if main_process() else nullcontext() as bar:
@@ -115,10 +116,10 @@ def run(arguments: argparse.Namespace) -> int:
 def _show(row: Mapping[str, Any], facts: RowsFacts, options: TrainOptions) -> None:
     """What the loss sees, in all and of a row, so that a mask that is off is noticed before hours are spent on it."""
     from start_agent.cli.rows import row_text
-    from start_agent.tokenizer import Tokenizer
-    from start_agent.training.data import MANIFEST, read_rows
-    from start_agent.training.guards import spans
+    from start_agent.data.dataset import MANIFEST, read_rows
+    from start_agent.tokens.tokenizer import Tokenizer
     from start_agent.training.saving import base_folder
+    from start_agent.training.validation import spans
 
     print(
         f"{facts.rows} rows of up to {facts.longest} tokens; {facts.trained:,} of {facts.tokens:,} tokens in the loss",

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from start_agent.cli.solving import add_options, open_solver, run_to_end
+from start_agent.decoding.events import TraceFinished
 from start_agent.errors import InputError, PromptError
-from start_agent.events import TraceFinished
 
 _EXAMPLES = """examples:
   start-agent solve "What is 48613 * 7957?"

@@ -17,15 +17,15 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from hints import HintLibrary
 from sandbox import Sandbox
-from start_agent import config
+from start_agent import fields
+from start_agent.cli import flags
 from start_agent.decoding.settings import DecodingSettings
 from start_agent.decoding.solver import Solver
-from start_agent.engines import factory
+from start_agent.engines import registry
 from start_agent.engines.base import Sampling, SamplingOptions
-from start_agent.models import read_configs, resolve
-from start_agent.pocket import EMBEDDED
-from start_agent.templates import ChatOptions, read_template
-from start_agent.thinking import read_families
+from start_agent.models import EMBEDDED, read_configs, resolve
+from start_agent.tokens.templates import ChatOptions, read_template
+from start_agent.tokens.thinking import read_families
 
 
 class SolveOptions(ChatOptions):
@@ -50,7 +50,7 @@ class SolveOptions(ChatOptions):
 
 
 _OPTIONS: dict[str, type[BaseModel]] = {
-    "engine": factory.EngineChoice,
+    "engine": registry.EngineChoice,
     "model": SolveOptions,
     "decoding": DecodingSettings,
     "sampling": SamplingOptions,
@@ -61,10 +61,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of everything that solves."""
     parser.add_argument("--config", type=Path, metavar="PATH", help="YAML file of options, named as the flags are")
     for title, model in _OPTIONS.items():
-        config.add_options(parser, model, title)
+        flags.add_options(parser, model, title)
     known: set[str] = set()
-    for name, model in factory.OPTIONS.items():
-        config.add_options(parser, model, _title(name, model, known), known=known)
+    for name, model in registry.OPTIONS.items():
+        flags.add_options(parser, model, _title(name, model, known), known=known)
         known |= set(model.model_fields)
 
 
@@ -80,21 +80,21 @@ def resolved(arguments: argparse.Namespace, more: Mapping[str, type[BaseModel]] 
             other engines have.
     """
     own = dict(more or {})
-    given, file = vars(arguments), config.read_yaml(arguments.config)
-    known = [*_OPTIONS.values(), *factory.OPTIONS.values(), *own.values()]
-    config.refuse_unknown(file, known, arguments.config)
-    engine = config.build(factory.EngineChoice, file, given).engine
-    factory.refuse_foreign(engine, file, given)
-    models = _OPTIONS | {f"{engine} engine": factory.OPTIONS[engine]} | own
-    return {title: config.build(model, file, given) for title, model in models.items()}
+    given, file = vars(arguments), fields.read_yaml(arguments.config)
+    known = [*_OPTIONS.values(), *registry.OPTIONS.values(), *own.values()]
+    fields.refuse_unknown(file, known, arguments.config)
+    engine = fields.build(registry.EngineChoice, file, given).engine
+    registry.refuse_foreign(engine, file, given)
+    models = _OPTIONS | {f"{engine} engine": registry.OPTIONS[engine]} | own
+    return {title: fields.build(model, file, given) for title, model in models.items()}
 
 
 def sampling_of(groups: Mapping[str, BaseModel]) -> Sampling:
     """The sampling that the options come to with their model. Raises ``ModelError``."""
-    options = config.of_type(SolveOptions, groups)
+    options = fields.of_type(SolveOptions, groups)
     revision = revision_of(groups)
     generation = read_configs(resolve(options.model, revision).location, revision).generation
-    return config.of_type(SamplingOptions, groups).resolved(generation)
+    return fields.of_type(SamplingOptions, groups).resolved(generation)
 
 
 def chat_options(options: SolveOptions) -> ChatOptions:
@@ -109,7 +109,7 @@ def revision_of(groups: Mapping[str, BaseModel]) -> str | None:
 
 
 def _engine_options(groups: Mapping[str, BaseModel]) -> Any:
-    return config.of_type(factory.OPTIONS[config.of_type(factory.EngineChoice, groups).engine], groups)
+    return fields.of_type(registry.OPTIONS[fields.of_type(registry.EngineChoice, groups).engine], groups)
 
 
 def _title(engine: str, model: type[BaseModel], known: set[str]) -> str:
@@ -131,7 +131,7 @@ async def open_solver(
     Raises what ``resolved`` raises, and what opening the two raises.
     """
     groups = resolved(arguments, more)
-    options, settings = config.of_type(SolveOptions, groups), config.of_type(DecodingSettings, groups)
+    options, settings = fields.of_type(SolveOptions, groups), fields.of_type(DecodingSettings, groups)
     engine_options = _engine_options(groups)
     choice = resolve(options.model, revision_of(groups))
     hints = HintLibrary.load(*options.hint_files)
@@ -139,7 +139,7 @@ async def open_solver(
         read_template(options.chat_template)
     if options.think_markers is not None:
         read_families(options.think_markers)
-    engine = factory.make(choice.location, engine_options)
+    engine = registry.make(choice.location, engine_options)
     if options.model in EMBEDDED or not sys.stderr.isatty():
         _hide_progress_bars()
     async with AsyncExitStack() as stack:
@@ -153,7 +153,7 @@ async def open_solver(
             engine,
             box,
             settings=settings,
-            sampling=config.of_type(SamplingOptions, groups),
+            sampling=fields.of_type(SamplingOptions, groups),
             hints=hints,
             instruction=instruction,
             system=options.system,

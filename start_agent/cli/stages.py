@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from start_agent.cli.live import LiveView
-from start_agent.training.stages import Standing, Standings
+from start_agent.recipes.stages import Standing, Standings
 
 _STYLES = {"waiting": "dim", "running": "bold", "done": "green", "failed": "bold red"}
 

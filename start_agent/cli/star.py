@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from start_agent import config
-from start_agent.digests import file_digest
-from start_agent.engines import factory
+from start_agent import fields
+from start_agent.cli import flags
+from start_agent.engines import registry
 from start_agent.engines.base import Engine, Sampling
 from start_agent.errors import ConfigError
+from start_agent.files import file_digest
+from start_agent.papers.addition.options import AdditionOptions
+from start_agent.recipes.star.loop import StarOptions
+from start_agent.recipes.star.store import DEV, HELD_OUT, Iteration
+from start_agent.recipes.star.tasks import WritingOptions
 from start_agent.tasks.options import DataOptions
-from start_agent.training.addition.options import AdditionOptions
 from start_agent.training.options import SftOptions, read_recipe
-from start_agent.training.star import StarOptions
-from start_agent.training.star_store import DEV, HELD_OUT, Iteration
-from start_agent.training.star_tasks import WritingOptions
 
 if TYPE_CHECKING:
     from start_agent.problem import Problem
@@ -97,9 +98,9 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("--config", type=Path, metavar="PATH", help="YAML file of options, named as the flags are")
     known = set(_HIDDEN)
-    groups = _GROUPS | {f"{name} engine": factory.OPTIONS[name] for name in _ENGINES} | {"training": SftOptions}
+    groups = _GROUPS | {f"{name} engine": registry.OPTIONS[name] for name in _ENGINES} | {"training": SftOptions}
     for title, model in groups.items():
-        config.add_options(parser, model, title, known=known if model not in _GROUPS.values() else ())
+        flags.add_options(parser, model, title, known=known if model not in _GROUPS.values() else ())
         known |= set(model.model_fields)
     parser.set_defaults(run=run)
 
@@ -111,19 +112,19 @@ def add(commands: Any) -> None:
         "and without rationalization, against fine-tuning without scratchpad. Writes report.md, report.json and "
         "addition.png.",
     )
-    config.add_options(addition, MiniatureOptions, "run")
-    config.add_options(addition, AdditionOptions, "miniature")
+    flags.add_options(addition, MiniatureOptions, "run")
+    flags.add_options(addition, AdditionOptions, "miniature")
     addition.set_defaults(run=run_miniature)
 
 
 def run_miniature(arguments: argparse.Namespace) -> int:
     """Run the miniature; 0 where it came to its end."""
-    from start_agent.training.addition import run_addition
-    from start_agent.training.addition.report import SECTION
+    from start_agent.papers.addition import run_addition
+    from start_agent.papers.addition.report import SECTION
 
     _hide_progress_bars()
-    run_options = config.build(MiniatureOptions, vars(arguments))
-    options = config.build(AdditionOptions, vars(arguments))
+    run_options = fields.build(MiniatureOptions, vars(arguments))
+    options = fields.build(AdditionOptions, vars(arguments))
     if run_options.quick:
         options = AdditionOptions.quick(options.seed)
 
@@ -139,26 +140,26 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the loop on a task; 0 where it came to its end."""
     from start_agent.batch.store import RunDirectory
     from start_agent.models import local_digests, resolve
+    from start_agent.recipes.star.loop import run_star
+    from start_agent.recipes.star.rationales import Shots
+    from start_agent.recipes.star.store import best, model_folder
+    from start_agent.recipes.star.tasks import TaskLearner
     from start_agent.tasks import stream
-    from start_agent.training.rationales import Shots
-    from start_agent.training.star import run_star
-    from start_agent.training.star_store import best, model_folder
-    from start_agent.training.star_tasks import TaskLearner
     from start_agent.versions import versions
 
-    given, file = vars(arguments), config.read_yaml(arguments.config)
-    known: list[type[BaseModel]] = [*_GROUPS.values(), *(factory.OPTIONS[name] for name in _ENGINES), SftOptions]
-    config.refuse_unknown(file, known, arguments.config)
-    own = config.build(RunOptions, file, given)
-    data, loop = config.build(DataOptions, file, given), config.build(StarOptions, file, given)
-    writing, sampling = config.build(WritingOptions, file, given), config.build(Sampling, file, given)
+    given, file = vars(arguments), fields.read_yaml(arguments.config)
+    known: list[type[BaseModel]] = [*_GROUPS.values(), *(registry.OPTIONS[name] for name in _ENGINES), SftOptions]
+    fields.refuse_unknown(file, known, arguments.config)
+    own = fields.build(RunOptions, file, given)
+    data, loop = fields.build(DataOptions, file, given), fields.build(StarOptions, file, given)
+    writing, sampling = fields.build(WritingOptions, file, given), fields.build(Sampling, file, given)
     recipe = read_recipe(own.recipe) if own.recipe else {}
-    training = config.build(SftOptions, recipe, file, given)
+    training = fields.build(SftOptions, recipe, file, given)
     shots = Shots.read(own.rationales)
     base = resolve(own.model).location
 
     def engine(model: str) -> Engine:
-        return factory.create(own.engine, model, file, given)
+        return registry.create(own.engine, model, file, given)
 
     engine(base)  # not opened: what it would refuse, it refuses now
     problems, evaluations = set_aside(list(stream(data)), own.dev, own.held_out)
@@ -171,7 +172,7 @@ def run(arguments: argparse.Namespace) -> int:
         "held_out": own.held_out,
     }
     for group in (data, loop, writing, sampling, training):
-        decisive[type(group).__name__] = config.deciding(group)
+        decisive[type(group).__name__] = fields.deciding(group)
     _hide_progress_bars()
     learner = TaskLearner(base, engine, shots, sampling=sampling, writing=writing, training=training)
     with RunDirectory.open(own.output_dir, decisive, versions=versions()) as directory:

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from hints import OPENING_FENCE
-from start_agent.markers import CONNECTIVES
-from start_agent.tokenizer import Tokenizer
+from start_agent.tokens.markers import CONNECTIVES
+from start_agent.tokens.stopping import StopKind
+from start_agent.tokens.tokenizer import Tokenizer
 from start_agent.trace import Span, SpanKind, Trace
-from start_agent.watch import StopKind
 
 _FENCE = OPENING_FENCE.encode()
 

@@ -12,27 +12,27 @@ them against it.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from start_agent.batch.resume import differences
-from start_agent.batch.store import RECORDS, read_config, read_records, write_whole
-from start_agent.digests import file_digest
+from start_agent.batch.store import RECORDS, read_config, read_records
+from start_agent.data.loss import LossPolicy
+from start_agent.data.messages import TOOLS, messages
+from start_agent.data.rows import make_row
+from start_agent.data.selection import Chosen, Selection, trace_digest
+from start_agent.data.tables import card
+from start_agent.data.views import Reading
 from start_agent.errors import ConfigError, DataError, RowError, RunDirectoryError
-from start_agent.tokenizer import Tokenizer
-from start_agent.training.card import card
-from start_agent.training.messages import TOOLS, messages
-from start_agent.training.policy import LossPolicy
-from start_agent.training.reading import Reading
-from start_agent.training.rows import make_row
-from start_agent.training.selection import Chosen, Selection, trace_digest
+from start_agent.files import atomic_write, file_digest, lock_folder, write_json
+from start_agent.tokens.tokenizer import Tokenizer
 from start_agent.versions import versions
 
 ROWS, MANIFEST, CARD = "rows.jsonl", "data.json", "README.md"
@@ -89,15 +89,15 @@ def write_data(
     refused: Counter[str] = Counter()
     hint_loss: Counter[str] = Counter()
     rows = tokens = trained = 0
-    beside = path / (ROWS + ".new")
+    unsorted, lock = path / (ROWS + ".unsorted"), -1
     try:
         path.mkdir(parents=True, exist_ok=True)
         if (path / RECORDS).exists() or ((path / CARD).exists() and not (path / ROWS).exists()):
             raise DataError(f"{path} holds something else already, which would be overwritten: name a new folder")
+        lock = lock_folder(path)
         sources = source_digests(selection.runs)
         places: list[tuple[str, int, int]] = []  # the row's rank, where it is in the file, its length
-        with beside.open("ab+") as file:
-            _take(file, path)
+        with unsorted.open("wb+") as file:
             for chosen in selection:
                 try:
                     row = columns_of(chosen, selection.tokenizer, policy, max_length)
@@ -111,7 +111,7 @@ def write_data(
                 hint_loss[row["hint_loss"]] += 1
             if rows:
                 digest = _write_sorted(path / ROWS, file, places)
-            beside.unlink()
+            unsorted.unlink()
         if not rows:
             raise DataError(f"no trace is left to train on; {_where_they_went(selection, refused)}")
         found = DataSet(
@@ -127,9 +127,12 @@ def write_data(
             versions(),
         )
         (path / CARD).write_text(card(found.to_json()), encoding="utf-8")
-        write_whole(path / MANIFEST, found.to_json())
+        write_json(path / MANIFEST, found.to_json())
     except OSError as error:
         raise DataError(f"cannot write the data folder {path}: {error.strerror}") from error
+    finally:
+        if lock >= 0:
+            os.close(lock)
     return found
 
 
@@ -265,27 +268,15 @@ def source_digests(runs: tuple[Path, ...]) -> dict[str, str]:
 
 def _write_sorted(path: Path, lines: BinaryIO, places: list[tuple[str, int, int]]) -> str:
     """The lines in the order of their ranks, which hangs on no run's course; returns the sha256 of the file."""
-    sorted_path = path.with_name(path.name + ".sorted")
     lines.flush()
-    with sorted_path.open("wb") as file:
+    digest = sha256()
+    with atomic_write(path) as file:
         for _, begin, size in sorted(places):
             lines.seek(begin)
-            file.write(lines.read(size))
-        file.flush()
-        os.fsync(file.fileno())
-    digest = file_digest(sorted_path)
-    sorted_path.replace(path)
-    return digest
-
-
-def _take(file: BinaryIO, path: Path) -> None:
-    """Begin a file anew, unless another process is at it; the system frees it when its process dies."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise DataError(f"another process is writing {path}") from None
-    file.truncate(0)
-    file.seek(0)  # opened at the end of what a killed process left: places are counted from here
+            line = lines.read(size)
+            digest.update(line)
+            file.write(line)
+    return digest.hexdigest()
 
 
 def _readable(token_ids: tuple[int, ...], tokenizer: Tokenizer) -> tuple[int, ...]:

@@ -27,9 +27,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import uuid4
 
-from start_agent.batch.store import write_whole
+from start_agent.data.dataset import CARD, MANIFEST, need_data, read_rows
 from start_agent.errors import DataError, MissingExtraError
-from start_agent.training.data import CARD, MANIFEST, need_data, read_rows
+from start_agent.files import write_json
 
 
 class Format(StrEnum):
@@ -78,7 +78,7 @@ def export(data: Path, output: Path, form: Format) -> Path:
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
         _WRITERS[form](data, beside)
-        write_whole(beside / MANIFEST, found.to_json())
+        write_json(beside / MANIFEST, found.to_json())
         card = (data / CARD).read_text(encoding="utf-8")
         note = f"\n> **Note:** {NOTES[form]}.\n" if form in NOTES else ""
         (beside / CARD).write_text(card + note, encoding="utf-8")

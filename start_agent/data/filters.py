@@ -16,13 +16,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from sandbox import Outcome
 from sandbox.result import was_cut
-from start_agent.answers import boxes
-from start_agent.ngrams import ngram_hashes
-from start_agent.tokenizer import Tokenizer
+from start_agent.data.leakage import HeldOut
+from start_agent.data.views import Reading
+from start_agent.tokens.answers import boxes
+from start_agent.tokens.ngrams import ngram_hashes
+from start_agent.tokens.stopping import Repetition, StopKind
+from start_agent.tokens.tokenizer import Tokenizer
 from start_agent.trace import SpanKind, Trace, TraceOutcome
-from start_agent.training.leakage import HeldOut
-from start_agent.training.reading import Reading
-from start_agent.watch import Repetition, StopKind
 
 _OUTPUT = re.compile(r"^```output\b", re.MULTILINE)
 

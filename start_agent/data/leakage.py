@@ -27,11 +27,11 @@ from hashlib import sha256
 from pathlib import Path
 
 from start_agent.batch.store import RECORDS, read_records
-from start_agent.digests import file_digest
 from start_agent.errors import InputError
+from start_agent.files import file_digest
 from start_agent.problem import Problem
 from start_agent.tasks import DataOptions, stream
-from start_agent.tasks.definitions import TASKS
+from start_agent.tasks.definitions import known_tasks
 from start_agent.tasks.files import data_files
 
 THRESHOLD = 0.8
@@ -143,7 +143,7 @@ def read_held_out(names: Sequence[str], threshold: float = THRESHOLD, *, reworde
             for record in read_records(path, traces=False):
                 held_out.add(record["question"], record["problem"], record["gold"])
             continue
-        if name in TASKS:
+        if name in known_tasks():
             options = DataOptions(task=name)
         else:
             options = DataOptions(data=name, question_column="question", answer_column="answer")
@@ -163,7 +163,7 @@ def held_out_digests(names: Sequence[str]) -> dict[str, str]:
         path = Path(name).expanduser()
         if (path / RECORDS).is_file():
             files = [path / RECORDS]
-        elif name in TASKS or not path.exists():
+        elif name in known_tasks() or not path.exists():
             continue
         else:
             files = data_files(path)

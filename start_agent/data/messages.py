@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 from hints import OPENING_FENCE
+from start_agent.data.views import Reading
 from start_agent.decoding.replay import unwrapped
 from start_agent.trace import SpanKind
-from start_agent.training.reading import Reading
 
 PYTHON = "python"
 

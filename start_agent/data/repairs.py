@@ -19,12 +19,12 @@ from dataclasses import replace
 from difflib import SequenceMatcher
 from itertools import pairwise
 
-from start_agent.answers import boxes
-from start_agent.tokenizer import Tokenizer
+from start_agent.data.alignment import connective_of
+from start_agent.data.rows import MODIFICATIONS
+from start_agent.data.views import Cell, Reading, Spot
+from start_agent.tokens.answers import boxes
+from start_agent.tokens.tokenizer import Tokenizer
 from start_agent.trace import Span, SpanKind, Trace
-from start_agent.training.places import connective_of
-from start_agent.training.reading import Cell, Reading, Spot
-from start_agent.training.rows import MODIFICATIONS
 
 CUT_AFTER_ANSWER, DROP_FAILED_CELL = "cut_after_answer", "drop_failed_cell"
 

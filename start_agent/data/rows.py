@@ -27,11 +27,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from hints import OPENING_FENCE
+from start_agent.data.alignment import connective_of, fence_of
+from start_agent.data.loss import HintLoss, InsertedLoss, LossPolicy
 from start_agent.errors import RowError
-from start_agent.tokenizer import Tokenizer
+from start_agent.tokens.tokenizer import Tokenizer
 from start_agent.trace import IGNORE_INDEX, Span, SpanKind, Trace
-from start_agent.training.places import connective_of, fence_of
-from start_agent.training.policy import HintLoss, InsertedLoss, LossPolicy
 
 MODIFICATIONS = "modifications"
 """The key of a trace's ``meta`` that lists what was repaired in it."""

@@ -25,15 +25,15 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from start_agent.batch.store import read_records
+from start_agent.data.filters import Candidate, FilterOptions, leaked, refused_by
+from start_agent.data.leakage import HeldOut
+from start_agent.data.repairs import modify
+from start_agent.data.rows import MODIFICATIONS
 from start_agent.errors import DataError
-from start_agent.ngrams import ngram_hashes
 from start_agent.seeds import derive_seed
-from start_agent.tokenizer import Tokenizer
+from start_agent.tokens.ngrams import ngram_hashes
+from start_agent.tokens.tokenizer import Tokenizer
 from start_agent.trace import SpanKind, Trace
-from start_agent.training.filters import Candidate, FilterOptions, leaked, refused_by
-from start_agent.training.leakage import HeldOut
-from start_agent.training.modify import modify
-from start_agent.training.rows import MODIFICATIONS
 
 
 class Choice(StrEnum):
@@ -61,7 +61,7 @@ class SelectionOptions(BaseModel):
     seed: int = Field(0, ge=0, description="decides what the choice leaves open")
     repair: bool = Field(
         False,
-        description="repair traces before they are judged (see `start_agent.training.modify`): a repaired trace is no "
+        description="repair traces before they are judged (see `start_agent.data.repairs`): a repaired trace is no "
         "longer what the model wrote, id for id",
     )
     max_rows: int | None = Field(None, ge=1, description="keep no more problems, drawn by the seed")

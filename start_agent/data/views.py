@@ -9,9 +9,9 @@ from itertools import accumulate
 from typing import NamedTuple
 
 from start_agent.decoding.replay import prompt_of
-from start_agent.fences import program
-from start_agent.markers import CONNECTIVES, LANGUAGES, MarkerKind, Markers, Match, Matcher
-from start_agent.tokenizer import Tokenizer
+from start_agent.tokens.fences import program
+from start_agent.tokens.markers import CONNECTIVES, LANGUAGES, MarkerKind, Markers, Match, Matcher
+from start_agent.tokens.tokenizer import Tokenizer
 from start_agent.trace import SpanKind, Trace
 
 

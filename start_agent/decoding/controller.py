@@ -19,17 +19,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from hints import Domain, HintLibrary, Placement, join
-from start_agent.answers import last_boxed, last_code_block
 from start_agent.decoding.settings import DecodingSettings
 from start_agent.errors import QuestionError
-from start_agent.fences import program
-from start_agent.markers import MarkerKind, Match, Matcher, State
-from start_agent.phases import Phase, phase_of
-from start_agent.prompts import Prompt
 from start_agent.seeds import derive_seed
-from start_agent.tokenizer import Tokenizer
+from start_agent.tokens.answers import last_boxed, last_code_block
+from start_agent.tokens.fences import program
+from start_agent.tokens.markers import MarkerKind, Match, Matcher, State
+from start_agent.tokens.phases import Phase, phase_of
+from start_agent.tokens.prompts import Prompt
+from start_agent.tokens.stopping import Armed, StopKind, Watch
+from start_agent.tokens.tokenizer import Tokenizer
 from start_agent.trace import Span, SpanKind, TraceOutcome
-from start_agent.watch import Armed, StopKind, Watch
 
 EMPTY_OUTPUT = "(no output: print a value to see it)"
 """What the model reads where its code printed nothing."""

@@ -8,11 +8,11 @@ from hints import HintLibrary
 from start_agent.decoding.controller import Controller, Finish, Generate, Step
 from start_agent.decoding.settings import DecodingSettings
 from start_agent.errors import ReplayError
-from start_agent.markers import Matcher
-from start_agent.prompts import Prompt
-from start_agent.tokenizer import Tokenizer
+from start_agent.tokens.markers import Matcher
+from start_agent.tokens.prompts import Prompt
+from start_agent.tokens.stopping import StopKind
+from start_agent.tokens.tokenizer import Tokenizer
 from start_agent.trace import SpanKind, Trace
-from start_agent.watch import StopKind
 
 
 def replay(trace: Trace, tokenizer: Tokenizer, hints: HintLibrary | None = None) -> None:

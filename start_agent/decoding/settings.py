@@ -5,8 +5,8 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field
 
 from hints import Domain, Template
-from start_agent.markers import CONNECTIVES, LANGUAGES, Markers
-from start_agent.watch import Repetition
+from start_agent.tokens.markers import CONNECTIVES, LANGUAGES, Markers
+from start_agent.tokens.stopping import Repetition
 
 
 class DecodingSettings(BaseModel):

@@ -14,8 +14,8 @@ from typing import Any
 from hints import Domain, HintLibrary, Placement
 from sandbox import BaseSandbox, Session
 from start_agent import __version__
-from start_agent.config import coerce
 from start_agent.decoding.controller import Controller, Finish, Generate, RunCode
+from start_agent.decoding.events import CellFinished, CellStarted, Cost, Event, ModelText, SpanAdded, TraceFinished
 from start_agent.decoding.settings import DecodingSettings
 from start_agent.engines.base import (
     Engine,
@@ -27,14 +27,14 @@ from start_agent.engines.base import (
     not_applied,
 )
 from start_agent.errors import ConfigError
-from start_agent.events import CellFinished, CellStarted, Cost, Event, ModelText, SpanAdded, TraceFinished
-from start_agent.markers import Markers, Matcher
-from start_agent.phases import Phase, phase_of
-from start_agent.prompts import ChatFormat, Prompt
+from start_agent.fields import coerce
 from start_agent.seeds import derive_seed
-from start_agent.templates import ChatOptions
+from start_agent.tokens.markers import Markers, Matcher
+from start_agent.tokens.phases import Phase, phase_of
+from start_agent.tokens.prompts import ChatFormat, Prompt
+from start_agent.tokens.stopping import Watch
+from start_agent.tokens.templates import ChatOptions
 from start_agent.trace import Trace
-from start_agent.watch import Watch
 
 
 class Solver:

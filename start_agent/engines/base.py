@@ -17,8 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from start_agent.errors import PromptError
 from start_agent.models import instruction_for
-from start_agent.tokenizer import Tokenizer
-from start_agent.watch import StopKind, Watch
+from start_agent.tokens.stopping import StopKind, Watch
+from start_agent.tokens.tokenizer import Tokenizer
 
 THREADS = (
     "CPU threads of the model's process; unset, for transformers one per 10 million parameters, up to torch's own "

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from start_agent import config
+from start_agent import fields
 from start_agent.engines.base import Engine
 from start_agent.engines.http import HTTPEngine, HTTPOptions
 from start_agent.engines.transformers import TransformersEngine, TransformersOptions
@@ -37,7 +37,7 @@ def create(engine: str, model: str, *layers: Mapping[str, Any]) -> Engine:
         ConfigError: there is no such engine, an option has a wrong value, or it is one that only other engines have.
     """
     refuse_foreign(engine, *layers)
-    return make(model, config.build(OPTIONS[engine], *layers))
+    return make(model, fields.build(OPTIONS[engine], *layers))
 
 
 def make(model: str, options: BaseModel) -> Engine:

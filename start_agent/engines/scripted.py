@@ -10,8 +10,8 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
 from start_agent.engines.base import Engine, Turn, TurnRequest, Usage
-from start_agent.tokenizer import Message, Tokenizer
-from start_agent.watch import StopKind
+from start_agent.tokens.stopping import StopKind
+from start_agent.tokens.tokenizer import Message, Tokenizer
 
 Script = Sequence[str | Sequence[int]] | Callable[[TurnRequest], str | Sequence[int]]
 

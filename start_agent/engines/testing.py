@@ -24,9 +24,9 @@ import pytest_asyncio
 
 from start_agent.engines.base import Engine, Sampling, Turn, TurnRequest
 from start_agent.errors import PromptError
-from start_agent.markers import Markers, Matcher, State
-from start_agent.prompts import render_prompt
-from start_agent.watch import NEVER, Armed, Repetition, StopKind, Watch
+from start_agent.tokens.markers import Markers, Matcher, State
+from start_agent.tokens.prompts import render_prompt
+from start_agent.tokens.stopping import NEVER, Armed, Repetition, StopKind, Watch
 
 QUESTIONS = ("What is 17 + 25?", "What is 4821 * 37?", "How many divisors does 360 have?", "What is 9 * 8?")
 

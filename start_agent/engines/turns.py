@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from start_agent.engines.base import Turn, TurnRequest, Usage
-from start_agent.watch import Stop, StopKind
+from start_agent.tokens.stopping import Stop, StopKind
 
 
 class TurnReader:

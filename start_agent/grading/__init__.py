@@ -16,7 +16,6 @@ import asyncio
 from collections.abc import Callable, Iterable
 
 from sandbox import BaseSandbox
-from start_agent.answers import boxed, final_text, last_code_block
 from start_agent.grading.choice import grade_choice
 from start_agent.grading.code import grade_code
 from start_agent.grading.math import asks_for_percentage
@@ -24,6 +23,7 @@ from start_agent.grading.numbers import read_number
 from start_agent.grading.pool import GraderPool, grade_math
 from start_agent.grading.verdict import Reason, Verdict
 from start_agent.problem import Kind, Problem
+from start_agent.tokens.answers import boxed, final_text, last_code_block
 from start_agent.trace import Trace
 
 __all__ = ["GraderPool", "Reason", "Verdict", "grade", "grade_choice", "grade_code", "grade_math"]

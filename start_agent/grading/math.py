@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 
-from start_agent.answers import last_boxed
 from start_agent.grading.numbers import equal_numbers, read_number
 from start_agent.grading.spelling import spelled, without_brackets
 from start_agent.grading.verdict import Reason, Verdict
 from start_agent.grading.words import compare_words
+from start_agent.tokens.answers import last_boxed
 
 MAX_CHARS = 2000
 """A longer answer is not parsed. The longest gold answer of MATH has 159 characters."""

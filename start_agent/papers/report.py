@@ -1,4 +1,4 @@
-"""The report of a reproduction: its figures, read from its runs. `start_agent.training.report_text` writes it.
+"""The report of a reproduction: its figures, read from its runs. `start_agent.papers.report_text` writes it.
 
 Everything is computed anew from the records each time; the report holds no figure that is not in the folder.
 """
@@ -13,12 +13,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from start_agent.batch.compare import Pair, compare_runs, read_run
-from start_agent.batch.summary import summarize
-from start_agent.training.data import need_data
-from start_agent.training.hint_rft import Parts
-from start_agent.training.reproduce import BOTH_ROUNDS, MAJORITY, THIRD, VARIANTS, ReproduceOptions
-from start_agent.training.stages import Standings
+from start_agent.analysis.compare import Pair, compare_runs, read_run
+from start_agent.analysis.summary import summarize
+from start_agent.data.dataset import need_data
+from start_agent.papers.reproduce import BOTH_ROUNDS, MAJORITY, THIRD, VARIANTS, ReproduceOptions
+from start_agent.recipes.hint_rft import Parts
+from start_agent.recipes.stages import Standings
 from start_agent.versions import versions
 
 TABLE: dict[str, str] = {

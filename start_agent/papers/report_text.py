@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from start_agent.batch.store import write_whole
-from start_agent.training.report import TABLE, THIRD_TITLE, variants
-from start_agent.training.reproduce import THIRD
+from start_agent.files import write_json
+from start_agent.papers.report import TABLE, THIRD_TITLE, variants
+from start_agent.papers.reproduce import THIRD
 
 
 def write_report(folder: Path, report: Mapping[str, Any]) -> None:
     """``report.json``, ``report.md`` and the figures, in the folder."""
-    from start_agent.training.figures import draw
+    from start_agent.papers.figures import draw
 
-    write_whole(folder / "report.json", report)
+    write_json(folder / "report.json", report)
     figures = draw(folder, report)
     (folder / "report.md").write_text(markdown(report, figures), encoding="utf-8")
 

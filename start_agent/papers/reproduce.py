@@ -13,12 +13,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from start_agent.data.loss import HintLoss
 from start_agent.decoding.settings import DecodingSettings
 from start_agent.engines.base import Sampling
+from start_agent.recipes.hint_rft import Parts, fine_tune, sample, select, solve, stages_of
+from start_agent.recipes.stages import Stage
 from start_agent.tasks.loading import POCKET_COUNT
-from start_agent.training.hint_rft import Parts, fine_tune, sample, select, solve, stages_of
-from start_agent.training.policy import HintLoss
-from start_agent.training.stages import Stage
 
 Part = Literal["table", "rounds", "ablation", "third-round", "star"]
 PARTS: tuple[Part, ...] = ("table", "rounds", "ablation", "third-round", "star")

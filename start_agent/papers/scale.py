@@ -4,7 +4,7 @@ Sources: ZeRO (arXiv 1910.02054, section 3): mixed precision with Adam holds 2 +
 moves 3 times the parameters in a pass. PaLM (arXiv 2204.02311, appendix B): 6 floating-point operations a parameter and
 token, and 12 * layers * width * length for the attention, of which causal attention needs half.
 
-Run ``python -m start_agent.training.scale`` to print the table.
+Run ``python -m start_agent.papers.scale`` to print the table.
 """
 
 from __future__ import annotations

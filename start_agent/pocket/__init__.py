@@ -7,14 +7,12 @@ loads neither torch nor transformers.
 
 from pathlib import Path
 
+from start_agent.models import EMBEDDED
 from start_agent.pocket.problems import Problem, Split, generate, held_out, split_of
 
-EMBEDDED = {"pocket": "weights", "pocket-start": "weights-start"}
-"""The models that ship with the package, by name: the base, and what Hint-RFT made of it; each with its folder."""
-
-__all__ = ["EMBEDDED", "Problem", "Split", "generate", "held_out", "split_of", "weights_path"]
+__all__ = ["Problem", "Split", "generate", "held_out", "split_of", "weights_path"]
 
 
 def weights_path(name: str = "pocket") -> Path:
     """The folder of a shipped model and its tokenizer, to be given to `from_pretrained` or to vLLM."""
-    return Path(__file__).parent / EMBEDDED[name]
+    return EMBEDDED[name]

@@ -11,12 +11,12 @@ from itertools import islice
 from pathlib import Path
 from typing import TextIO
 
+from start_agent.models import PROMPTING
 from start_agent.pocket.batches import encoder
 from start_agent.pocket.corpus import SCHEDULE, texts
 from start_agent.pocket.options import BuildOptions
 from start_agent.pocket.tokenizer import save_tokenizer, train_tokenizer
 from start_agent.pocket.train import train
-from start_agent.prompts import PROMPTING
 
 _SAMPLE = 500  # texts of each mix whose sha256 goes into build.json, to tell corpora apart
 

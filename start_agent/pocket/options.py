@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from start_agent.config import Runtime
+from start_agent.fields import Runtime
 
 
 class BuildOptions(BaseModel):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from start_agent.config import deciding
+from start_agent.fields import deciding
+from start_agent.files import atomic_write
 from start_agent.pocket.batches import Encode, batch
 from start_agent.pocket.corpus import mix_at
 from start_agent.pocket.options import BuildOptions
@@ -66,15 +66,11 @@ def rate_at(step: int, options: BuildOptions) -> float:
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint whole or not at all: to a temporary file, flushed to disk, then renamed."""
+    """Write a checkpoint atomically."""
     import torch
 
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as file:
+    with atomic_write(path) as file:
         torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def _load_checkpoint(path: Path, options: BuildOptions) -> dict[str, Any] | None:

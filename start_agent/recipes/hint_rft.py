@@ -22,19 +22,19 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from start_agent import config
+from start_agent import fields
+from start_agent.data.filters import FilterOptions
+from start_agent.data.leakage import read_held_out
+from start_agent.data.loss import LossPolicy
+from start_agent.data.selection import Choice, SelectionOptions
 from start_agent.decoding.settings import DecodingSettings
 from start_agent.engines.base import Sampling
 from start_agent.errors import ConfigError
+from start_agent.recipes.stages import Stage
 from start_agent.tasks import DataOptions, stream
-from start_agent.training.filters import FilterOptions
-from start_agent.training.leakage import read_held_out
 from start_agent.training.options import SftOptions, read_recipe
-from start_agent.training.policy import LossPolicy
-from start_agent.training.selection import Choice, SelectionOptions
-from start_agent.training.stages import Stage
 
-_RECIPES = resources.files("start_agent.training") / "recipes" / "hint-rft"
+_RECIPES = resources.files("start_agent.recipes") / "hint-rft"
 _SUFFIX = ".yaml"
 
 
@@ -78,9 +78,9 @@ def read_hint_rft_recipe(name: str) -> dict[str, Any]:
     """The settings of a recipe, by its name or by the path of a YAML file. Raises ConfigError."""
     if name in recipe_names():
         with resources.as_file(_RECIPES / f"{name}{_SUFFIX}") as packaged:
-            return config.read_yaml(packaged)
+            return fields.read_yaml(packaged)
     if Path(name).suffix in {_SUFFIX, ".yml"}:
-        return config.read_yaml(Path(name))
+        return fields.read_yaml(Path(name))
     raise ConfigError(f"--recipe: no recipe {name!r}; there are {', '.join(recipe_names())}, or a YAML file's path")
 
 
@@ -138,7 +138,7 @@ def stages_of(parts: Parts) -> list[Stage]:
     """
     recipe, folder = parts.recipe, parts.recipe.output_dir
     for name in (recipe.seed_sft, recipe.sft):
-        longest = config.build(SftOptions, read_recipe(name)).max_length
+        longest = fields.build(SftOptions, read_recipe(name)).max_length
         if parts.filters.max_length > longest:
             raise ConfigError(
                 f"--max-length {parts.filters.max_length}: the recipe {name} takes up to {longest} tokens"
@@ -174,11 +174,11 @@ def solve(
     """A ``batch`` command: greedy unless ``sampling`` is given, over the recipe's problems unless ``data`` is."""
     words = [
         *("batch", "--output-dir", str(parts.recipe.output_dir / name), "--model", model),
-        *config.words_of("--instruction", parts.instruction),
+        *fields.words_of("--instruction", parts.instruction),
         *("--seed", str(parts.seed if seed is None else seed)),
-        *(config.flags(parts.problems) if data is None else data),
+        *(fields.flags(parts.problems) if data is None else data),
         *parts.running,
-        *config.flags(decoding),
+        *fields.flags(decoding),
         *_explicit(sampling or Sampling()),
         *(("--samples", str(samples)) if samples > 1 else ()),
     ]
@@ -243,9 +243,9 @@ def select(
         *(word for run in greedy for word in ("--greedy", str(folder / run))),
         *(word for one in recipe.held_out for word in ("--held-out", one)),
         *(("--reworded",) if recipe.reworded else ()),
-        *config.flags(selection),
-        *config.flags(parts.filters.model_copy(update=own | dict(filters or {}))),
-        *config.flags(loss),
+        *fields.flags(selection),
+        *fields.flags(parts.filters.model_copy(update=own | dict(filters or {}))),
+        *fields.flags(loss),
     ]
     return Stage(name, tuple(words), (*runs, *greedy))
 

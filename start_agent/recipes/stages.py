@@ -27,9 +27,9 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from start_agent.batch.store import take_lock, write_whole
-from start_agent.engines.cores import THREADS_VARIABLE
+from start_agent.engines.affinity import THREADS_VARIABLE
 from start_agent.errors import RunDirectoryError, StageError
+from start_agent.files import lock_folder, write_json
 
 STAGES, LOGS = "stages", "logs"
 
@@ -126,7 +126,7 @@ async def run_stages(
     try:
         for name in (STAGES, LOGS):
             (folder / name).mkdir(parents=True, exist_ok=True)
-        lock = take_lock(folder)
+        lock = lock_folder(folder)
     except OSError as error:
         raise RunDirectoryError(f"cannot write to {folder}: {error.strerror}") from error
     try:
@@ -155,7 +155,7 @@ async def run_stages(
                 finally:
                     standing.seconds = time.monotonic() - standing.began
                     tell(standings)
-                write_whole(
+                write_json(
                     _mark(standing.stage, folder),
                     {"command": list(standing.stage.command), "seconds": round(standing.seconds, 1)},
                 )

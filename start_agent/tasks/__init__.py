@@ -9,14 +9,13 @@ Importing this package does not load ``datasets``.
 """
 
 from start_agent.problem import CodeTests, Kind, Problem
-from start_agent.tasks.definitions import TASKS
+from start_agent.tasks.definitions import known_tasks
 from start_agent.tasks.loading import load, resolve_task, stream
 from start_agent.tasks.options import DataOptions
 from start_agent.tasks.prompts import instruction_of, prompt_text, question_text
 from start_agent.tasks.task import Source, Task
 
 __all__ = [
-    "TASKS",
     "CodeTests",
     "DataOptions",
     "Kind",
@@ -24,6 +23,7 @@ __all__ = [
     "Source",
     "Task",
     "instruction_of",
+    "known_tasks",
     "load",
     "prompt_text",
     "question_text",

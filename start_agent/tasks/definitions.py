@@ -2,28 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
-from typing import cast, get_args
+from functools import cache
+from importlib import import_module
 
-from start_agent import pocket
-from start_agent.errors import ConfigError
-from start_agent.pocket.families import FAMILIES
-from start_agent.problem import Kind, Problem
+from start_agent.problem import Kind
 from start_agent.tasks import reading
 from start_agent.tasks.releases import release_files
 from start_agent.tasks.task import Source, Task
-
-
-def _pocket(count: int, split: str | None, families: Sequence[str] | None = None) -> list[Problem]:
-    """Problems of the pocket families: held-out ones, which the embedded model has never seen, unless said."""
-    if split not in (None, *get_args(pocket.Split)):
-        raise ConfigError(f"--split {split}: the pocket problems have {', '.join(get_args(pocket.Split))}")
-    return [
-        Problem(problem.question, problem.answer, meta={"level": problem.level, "subject": problem.family})
-        for problem in pocket.generate(0, count, split=cast("pocket.Split", split or "held-out"), families=families)
-    ]
-
 
 _KNOWN = (
     Task("gsm8k", Kind.MATH, reading.gsm8k, Source("openai/gsm8k", "main"), about="grade school word problems"),
@@ -54,12 +39,14 @@ _KNOWN = (
         release_files,
         about="programming problems of contests, with tests",
     ),
-    Task("pocket", Kind.MATH, make=_pocket, about="held-out problems of all pocket families"),
-    *(
-        Task(f"pocket_{name}", Kind.MATH, make=partial(_pocket, families=[name]), about=f"pocket: {family.about}")
-        for name, family in FAMILIES.items()
-    ),
 )
 
-TASKS: dict[str, Task] = {task.name: task for task in _KNOWN}
-"""By name."""
+# Tasks whose problems are made by a package of their own, which is imported when tasks are asked for by name.
+_ELSEWHERE = ("start_agent.pocket.tasks",)
+
+
+@cache
+def known_tasks() -> dict[str, Task]:
+    """All tasks, by name."""
+    more = [task for module in _ELSEWHERE for task in import_module(module).TASKS]
+    return {task.name: task for task in (*_KNOWN, *more)}

@@ -9,10 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from start_agent.config import coerce
 from start_agent.errors import ConfigError, DataError, MissingExtraError
+from start_agent.fields import coerce
 from start_agent.problem import Kind, Problem
-from start_agent.tasks.definitions import TASKS
+from start_agent.tasks.definitions import known_tasks
 from start_agent.tasks.files import FORMATS, data_files, read_files
 from start_agent.tasks.options import DataOptions
 from start_agent.tasks.reading import by_columns
@@ -77,13 +77,13 @@ def resolve_task(options: DataOptions) -> Task:
     columns["choices"] = options.choices_column
     named = [name for name, value in columns.items() if value]
     if options.task is not None:
-        if options.task not in TASKS:
+        if options.task not in known_tasks():
             raise ConfigError(f"no task {options.task!r}: known are {_names()}; or name a set with --data")
         if named:
             raise ConfigError(
                 f"--{named[0]}-column: the task {options.task!r} knows its columns; leave it or --task out"
             )
-        return TASKS[options.task]
+        return known_tasks()[options.task]
     if options.data is None:
         raise ConfigError(f"name a --task ({_names()}), or --data with --question-column and --answer-column")
     if not columns["question"] or not columns["answer"]:
@@ -99,8 +99,10 @@ def resolve_task(options: DataOptions) -> Task:
 
 
 def _names() -> str:
-    families = [name.removeprefix("pocket_") for name in TASKS if name.startswith("pocket_")]
-    return ", ".join([name for name in TASKS if not name.startswith("pocket_")] + [f"pocket_{{{','.join(families)}}}"])
+    families = [name.removeprefix("pocket_") for name in known_tasks() if name.startswith("pocket_")]
+    return ", ".join(
+        [name for name in known_tasks() if not name.startswith("pocket_")] + [f"pocket_{{{','.join(families)}}}"]
+    )
 
 
 def _in_time(options: DataOptions, problem: Problem) -> bool:

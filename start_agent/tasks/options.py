@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from start_agent.config import MayGrow, Runtime
+from start_agent.fields import MayGrow, Runtime
 
 _DATE = r"^(\d{4}-\d\d-\d\d)?$"
 

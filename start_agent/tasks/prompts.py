@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from hints import Template
+from start_agent.models import BOXED_INSTRUCTION
 from start_agent.problem import LETTERS, Kind, Problem
-from start_agent.prompts import BOXED_INSTRUCTION
 
 INSTRUCTIONS = {
     Kind.MATH: BOXED_INSTRUCTION,

@@ -10,11 +10,11 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
-from start_agent.answers import last_boxed
 from start_agent.errors import DataError
 from start_agent.problem import LETTERS, CodeTests, Kind, Problem
 from start_agent.seeds import derive_seed
 from start_agent.tasks.task import Row, column, meta_of, text_of
+from start_agent.tokens.answers import last_boxed
 
 _LABEL = re.compile(r"^[(\[]?\s*(\w+)\s*[)\].:]?$")
 _INDEX = re.compile(r"[0-9]{1,2}")

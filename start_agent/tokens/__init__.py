@@ -1,1 +1,1 @@
-"""Text and token ids: the tokenizer, chat templates, think markers, fences, stop conditions, answers. Uses models and the ground floor."""
+"""Text and token ids: the tokenizer, chat templates, think markers, fences, stop conditions, answers. Uses models."""

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable
 from itertools import pairwise
 from typing import NamedTuple
 
-from start_agent.programs import last_code_block
+from start_agent.tokens.programs import last_code_block
+from start_agent.tokens.stopping import StopKind
 from start_agent.trace import SpanKind, Trace, TraceOutcome
-from start_agent.watch import StopKind
 
 __all__ = ["Box", "boxed", "boxes", "final_text", "last_boxed", "last_code_block"]
 

@@ -26,8 +26,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
-from start_agent.fences import LONGEST_LINE, Fence, Opening, is_one_of, may_open, opening
-from start_agent.tokenizer import Tokenizer
+from start_agent.tokens.fences import LONGEST_LINE, Fence, Opening, is_one_of, may_open, opening
+from start_agent.tokens.tokenizer import Tokenizer
 
 CONNECTIVES = ("Wait", "Alternatively")
 """The connectives after which START inserts hints (arXiv 2503.04625)."""

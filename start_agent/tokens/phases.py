@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from start_agent.markers import Block, State
+from start_agent.tokens.markers import Block, State
 
 
 class Phase(StrEnum):

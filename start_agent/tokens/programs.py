@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import NamedTuple
 
-from start_agent.fences import is_one_of, opening, program
+from start_agent.tokens.fences import is_one_of, opening, program
 
 _PYTHON = frozenset({"python", "python3", "py"})
 _MOST_FENCES = 8  # within the strings of one block that are looked through

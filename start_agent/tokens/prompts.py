@@ -8,17 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from start_agent.errors import PromptError, QuestionError
-from start_agent.markers import State
-from start_agent.templates import ChatOptions, ChatTemplate, with_options
-from start_agent.thinking import SWITCHES, Family, builtin_families, find_family, read_families
-from start_agent.tokenizer import Message, Tokenizer, first_line
-
-BOXED_INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
-"""The custom of the field's math evaluations (Qwen2.5-Math, R1)."""
-
-PROMPTING = "start_agent.json"
-"""The file in a model's folder that says which instruction the model is used to: ``{"instruction": "..."}``."""
+from start_agent.errors import PromptError, QuestionError, first_line
+from start_agent.tokens.markers import State
+from start_agent.tokens.templates import ChatOptions, ChatTemplate, with_options
+from start_agent.tokens.thinking import SWITCHES, Family, builtin_families, find_family, read_families
+from start_agent.tokens.tokenizer import Message, Tokenizer
 
 _PRIVATE = 0x100000  # plane 16, of private use: characters that stand in for others while a template is rendered
 _PROBE = "What is 2 + 3?"

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import final
 
-from start_agent.markers import Block, MarkerKind, Match, Matcher, State
-from start_agent.ngrams import ngram_hashes
+from start_agent.tokens.markers import Block, MarkerKind, Match, Matcher, State
+from start_agent.tokens.ngrams import ngram_hashes
 
 _NGRAM = 16  # tokens: seldom said twice in a row where nothing repeats
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from start_agent.errors import ConfigError, PromptError
-from start_agent.tokenizer import Message
+from start_agent.tokens.tokenizer import Message
 
 _DAY = "strftime_now"  # the function by which templates print the day
 _RESERVED = frozenset({"messages", "conversation", "chat_template", "tokenize", "add_generation_prompt", _DAY})

@@ -12,8 +12,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from start_agent.config import load_yaml
 from start_agent.errors import ConfigError, PromptError
+from start_agent.fields import load_yaml
 
 SWITCHES = ("enable_thinking", "thinking", "thinking_mode", "reasoning")
 """The variables by which templates switch the thinking on and off."""

@@ -18,7 +18,7 @@ from typing import Any
 
 import tokenizers
 
-from start_agent.errors import MissingExtraError, ModelError, TokenizerError
+from start_agent.errors import MissingExtraError, ModelError, TokenizerError, first_line
 
 Message = dict[str, str]
 ChatRenderer = Callable[[list[Message]], str]
@@ -72,7 +72,7 @@ class Tokenizer:
             raise MissingExtraError("transformers", "transformers") from error
         from start_agent.gguf import pretrained
         from start_agent.models import find, read_configs
-        from start_agent.templates import ChatTemplate
+        from start_agent.tokens.templates import ChatTemplate
 
         location = find(model, revision)
         place, arguments = pretrained(location, revision)
@@ -241,11 +241,6 @@ def _renamed(description: dict[str, Any], names: Mapping[str, str]) -> dict[str,
     added = [row | {"content": names.get(row["content"], row["content"])} for row in description["added_tokens"]]
     other = {"model": model, "added_tokens": added, "post_processor": None, "truncation": None, "padding": None}
     return description | other
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, for one-line reports."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _without_prefix(part: Any) -> Any:

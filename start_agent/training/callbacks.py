@@ -11,8 +11,8 @@ from transformers import TrainerCallback
 
 from start_agent.errors import TrainingError
 from start_agent.training.evaluation import Evaluation, evaluate
-from start_agent.training.guards import check_packing
 from start_agent.training.options import SftOptions
+from start_agent.training.validation import check_packing
 
 _EVALUATION = "evaluation"  # the entry of the trainer's history that holds one: it is saved with each checkpoint
 

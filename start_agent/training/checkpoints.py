@@ -6,10 +6,10 @@ else is forced to the disk.
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 from pathlib import Path
+
+from start_agent.files import sync, write_json
 
 _HEAD, _WHOLE = "checkpoint-", "whole.json"  # the head is the trainer's own
 
@@ -24,12 +24,8 @@ def mark_whole(folder: Path, step: int) -> None:
     checkpoint = folder / f"{_HEAD}{step}"
     for path in checkpoint.rglob("*"):
         if path.is_file():
-            _sync(path)
-    beside = checkpoint / f"{_WHOLE}.new"
-    beside.write_text(json.dumps({"step": step}) + "\n", encoding="utf-8")
-    _sync(beside)
-    beside.replace(checkpoint / _WHOLE)
-    _sync(checkpoint)
+            sync(path)
+    write_json(checkpoint / _WHOLE, {"step": step})
 
 
 def last_whole(folder: Path) -> Path | None:
@@ -54,11 +50,3 @@ def remove_old(folder: Path) -> None:
 
 def _number(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix(_HEAD))
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

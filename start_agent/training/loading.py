@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from start_agent.digests import file_digest
+from start_agent.data.dataset import MANIFEST, ROWS
 from start_agent.errors import DataError, MissingExtraError
-from start_agent.training.data import MANIFEST, ROWS
+from start_agent.files import file_digest
 
 COLUMNS = ("key", "problem", "input_ids", "labels", "assistant_masks", "answer_begins")
 _DATASETS = "dataset_info.json"

@@ -8,9 +8,9 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from start_agent import config
-from start_agent.config import Runtime
+from start_agent import fields
 from start_agent.errors import ConfigError
+from start_agent.fields import Runtime
 
 _RECIPES = resources.files("start_agent.training") / "recipes"
 _SUFFIX = ".yaml"
@@ -93,10 +93,10 @@ def read_recipe(name: str) -> dict[str, Any]:
     path = Path(name)
     if name in recipe_names():
         with resources.as_file(_RECIPES / f"{name}{_SUFFIX}") as packaged:
-            values = config.read_yaml(packaged)
+            values = fields.read_yaml(packaged)
     elif path.suffix in {_SUFFIX, ".yml"}:
-        values = config.read_yaml(path)
+        values = fields.read_yaml(path)
     else:
         raise ConfigError(f"--recipe: no recipe {name!r}; there are {', '.join(recipe_names())}, or a YAML file's path")
-    config.refuse_unknown(values, [SftOptions], name)
+    fields.refuse_unknown(values, [SftOptions], name)
     return values

@@ -9,12 +9,10 @@ from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
 
-from start_agent.digests import ADAPTERS, MODEL_CONFIG
-from start_agent.errors import ModelError, TrainingError
+from start_agent.errors import ModelError, TrainingError, first_line
+from start_agent.files import ADAPTERS, MODEL_CONFIG
 from start_agent.gguf import is_gguf
-from start_agent.models import resolve
-from start_agent.prompts import PROMPTING
-from start_agent.tokenizer import first_line
+from start_agent.models import PROMPTING, resolve
 
 # Copied byte by byte, never saved anew: ids, special tokens and the chat template stay what they are.
 _TAKEN_OVER = (

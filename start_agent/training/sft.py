@@ -23,17 +23,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from start_agent.batch.resume import ResumeRules
-from start_agent.batch.store import take_lock, write_whole
-from start_agent.config import deciding
-from start_agent.digests import MODEL_CONFIG, model_digest
 from start_agent.errors import DataError, MissingExtraError, RunDirectoryError
+from start_agent.fields import deciding
+from start_agent.files import MODEL_CONFIG, lock_folder, model_digest, write_json
 from start_agent.models import local_folder
 from start_agent.training import checkpoints, saving
-from start_agent.training.curves import write_curve
-from start_agent.training.guards import RowsFacts, check_rows
 from start_agent.training.loading import numbers
+from start_agent.training.loss_curve import write_curve
 from start_agent.training.model_card import model_card
 from start_agent.training.options import SftOptions
+from start_agent.training.validation import RowsFacts, check_rows
 from start_agent.versions import versions
 
 if TYPE_CHECKING:
@@ -153,7 +152,7 @@ def train(
             card = model_card(run, report, versions(), source or {})
             (output_dir / _CARD).write_text(card, encoding="utf-8")
             saving.install(outcome.weights, base, output_dir)
-            write_whole(work / _REPORT, asdict(report))
+            write_json(work / _REPORT, asdict(report))
             checkpoints.remove(work)
         return report
 
@@ -182,7 +181,7 @@ def _held(work: Path) -> Iterator[None]:
         return
     try:
         work.mkdir(parents=True, exist_ok=True)
-        lock = take_lock(work)
+        lock = lock_folder(work)
     except OSError as error:
         raise RunDirectoryError(f"cannot write to {work}: {error.strerror}") from error
     try:
@@ -202,7 +201,7 @@ def _agree(work: Path, run: dict[str, Any]) -> None:
             raise RunDirectoryError(
                 f"{work.parent} holds a {taken[0]} already, which would be overwritten: name another --output-dir"
             )
-        write_whole(path, {"run": run, "versions": versions()})
+        write_json(path, {"run": run, "versions": versions()})
         return
     try:
         there = json.loads(path.read_bytes())["run"]
@@ -210,7 +209,7 @@ def _agree(work: Path, run: dict[str, Any]) -> None:
         raise RunDirectoryError(f"cannot read {path}: {error}") from error
     different = ResumeRules.of({"options": SftOptions}).differences(there, run)
     if different and not checkpoints.there(work) and not (work / _REPORT).exists():
-        write_whole(path, {"run": run, "versions": versions()})  # that run never came to learn anything
+        write_json(path, {"run": run, "versions": versions()})  # that run never came to learn anything
     elif different:
         raise RunDirectoryError(
             f"{work.parent} holds a run of another configuration: {'; '.join(different)}. "

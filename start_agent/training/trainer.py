@@ -24,8 +24,7 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
 from trl import SFTConfig, SFTTrainer
 
-from start_agent.errors import ConfigError, ModelError
-from start_agent.tokenizer import first_line
+from start_agent.errors import ConfigError, ModelError, first_line
 from start_agent.training import checkpoints, saving
 from start_agent.training.callbacks import (
     EpochEnds,
@@ -37,9 +36,9 @@ from start_agent.training.callbacks import (
     evaluations_of,
 )
 from start_agent.training.evaluation import Evaluation
-from start_agent.training.guards import check_batch
 from start_agent.training.options import SftOptions
-from start_agent.training.order import Order
+from start_agent.training.sampler import Order
+from start_agent.training.validation import check_batch
 
 
 def arguments(options: SftOptions, folder: Path, processes: int) -> SFTConfig:

@@ -15,7 +15,7 @@ from start_agent.engines.http import HTTPEngine, HTTPOptions
 from start_agent.engines.testing import EngineContract
 from start_agent.errors import ModelError
 from start_agent.pocket import weights_path
-from start_agent.watch import Armed, StopKind
+from start_agent.tokens.stopping import Armed, StopKind
 from tests.support.gguf_files import write_gguf
 from tests.support.llama_server import SLOTS
 from tests.support.ports import free_port

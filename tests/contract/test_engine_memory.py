@@ -12,12 +12,11 @@ from typing import Any
 import pytest
 import torch
 
-from start_agent.engines import batch
 from start_agent.engines.base import Sampling, Turn
-from start_agent.engines.sampling import sample
-from start_agent.engines.slots import SlotCache
 from start_agent.engines.testing import EngineContract
-from start_agent.engines.transformers import TransformersEngine, TransformersOptions
+from start_agent.engines.transformers import TransformersEngine, TransformersOptions, batch
+from start_agent.engines.transformers.cache import SlotCache
+from start_agent.engines.transformers.sampling import sample
 from start_agent.errors import ConfigError, EngineError
 
 _ask = EngineContract().request
@@ -152,7 +151,7 @@ async def test_an_engine_that_failed_can_be_opened_again(monkeypatch: pytest.Mon
         raise RuntimeError("a kernel failed")
 
     # The log's record of the failure holds its frames, these the model, and pytest keeps the records.
-    monkeypatch.setattr(logging.getLogger("start_agent.engines.transformers"), "disabled", True)
+    monkeypatch.setattr(logging.getLogger("start_agent.engines.transformers.engine"), "disabled", True)
     engine = _open()
     async with engine:
         engine._batch.passes.model.register_forward_pre_hook(fail)

@@ -12,9 +12,9 @@ import pytest_asyncio
 import torch
 
 from start_agent.engines.base import Engine, Sampling, TurnRequest
-from start_agent.engines.sampling import sample
 from start_agent.engines.testing import EngineContract
 from start_agent.engines.transformers import TransformersEngine, TransformersOptions
+from start_agent.engines.transformers.sampling import sample
 from start_agent.errors import EngineError
 from start_agent.pocket import weights_path
 

@@ -14,14 +14,13 @@ from typing import Any, get_type_hints
 import pytest
 import pytest_asyncio
 
-from start_agent.engines import vllm_fit
 from start_agent.engines.base import Turn
 from start_agent.engines.testing import EngineContract
-from start_agent.engines.vllm import VLLMEngine, VLLMOptions
-from start_agent.markers import Matcher, State
+from start_agent.engines.vllm import VLLMEngine, VLLMOptions, compatibility
 from start_agent.pocket import weights_path
-from start_agent.tokenizer import Tokenizer
-from start_agent.watch import Armed, StopKind, Watch
+from start_agent.tokens.markers import Matcher, State
+from start_agent.tokens.stopping import Armed, StopKind, Watch
+from start_agent.tokens.tokenizer import Tokenizer
 
 POCKET = str(weights_path())
 SMALL = VLLMOptions(kv_cache_gib=0.25, max_batch=32, threads=2)
@@ -34,7 +33,7 @@ def imported() -> None:
     """As the engine does when it is the first to import it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        import start_agent.engines.vllm_core  # noqa: F401 - for what it imports
+        import start_agent.engines.vllm.scheduler  # noqa: F401 - for what it imports
 
 
 @pytest_asyncio.fixture(
@@ -130,8 +129,8 @@ class TestVLLM(EngineContract):
 
 @pytest.mark.parametrize("name", ["Scheduler", "AsyncScheduler"])
 def test_the_installed_version_takes_our_scheduler(name: str) -> None:
-    assert vllm_fit.unfit(_schedulers()[name]) is None
-    scheduler, reason = vllm_fit.watching(_schedulers()[name])
+    assert compatibility.unfit(_schedulers()[name]) is None
+    scheduler, reason = compatibility.watching(_schedulers()[name])
     assert issubclass(scheduler, _schedulers()[name])
     assert not reason
 
@@ -156,17 +155,17 @@ def test_a_scheduler_with_another_interface_is_left_as_it_is() -> None:
     for method in (Reordered, Several, Earlier):
         hints = get_type_hints(method._update_request_with_output)
         method._update_request_with_output.__annotations__ = hints
-    assert vllm_fit.unfit(Earlier) is None
+    assert compatibility.unfit(Earlier) is None
     for scheduler in (Renamed, Reordered, Several):
-        assert scheduler.__name__ in (vllm_fit.unfit(scheduler) or "")
-    assert vllm_fit.watching(Earlier)[0] is None  # it is not one that we know
+        assert scheduler.__name__ in (compatibility.unfit(scheduler) or "")
+    assert compatibility.watching(Earlier)[0] is None  # it is not one that we know
 
 
 def test_what_preemptions_cost_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     from vllm.sampling_params import RequestOutputKind
     from vllm.v1.core.sched.scheduler import Scheduler
 
-    from start_agent.engines.vllm_core import WatchingScheduler, extra_arguments, preemptions
+    from start_agent.engines.vllm.scheduler import WatchingScheduler, extra_arguments, preemptions
 
     first, other = (_Request(RequestOutputKind.FINAL_ONLY, None) for _ in range(2))
     steps = [((), [0, 0]), (("first",), [64, 200]), ((), [164, 201]), (("first",), [0, 202])]
@@ -198,7 +197,7 @@ def test_what_preemptions_cost_is_counted(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def _schedulers() -> dict[str, type]:
-    from start_agent.engines.vllm_core import WATCHING
+    from start_agent.engines.vllm.scheduler import WATCHING
 
     return {scheduler.__name__: scheduler for scheduler in WATCHING}
 
@@ -218,7 +217,7 @@ def test_tokens_that_come_several_at_a_time_are_cut_behind_the_end(monkeypatch: 
     from vllm.sampling_params import RequestOutputKind
     from vllm.v1.core.sched.scheduler import Scheduler
 
-    from start_agent.engines.vllm_core import WatchingScheduler, extra_arguments
+    from start_agent.engines.vllm.scheduler import WatchingScheduler, extra_arguments
 
     monkeypatch.setattr(Scheduler, "__init__", lambda self, config: None)
     monkeypatch.setattr(Scheduler, "_update_request_with_output", lambda self, request, ids: (ids, False))

@@ -13,8 +13,8 @@ from itertools import accumulate
 
 import pytest
 
-from start_agent.markers import Block, MarkerKind, Match, Matcher, State
-from start_agent.watch import Armed, Stop, StopKind, Watch
+from start_agent.tokens.markers import Block, MarkerKind, Match, Matcher, State
+from start_agent.tokens.stopping import Armed, Stop, StopKind, Watch
 from tests.support.lattice import Lattice
 from tests.support.vocabularies import Vocabulary
 

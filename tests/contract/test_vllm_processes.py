@@ -17,8 +17,8 @@ from typing import Any
 import psutil
 import pytest
 
+from start_agent.engines.affinity import own_cores
 from start_agent.engines.base import Engine, TurnRequest
-from start_agent.engines.cores import own_cores
 from start_agent.engines.testing import EngineContract
 from start_agent.engines.vllm import VLLMEngine, VLLMOptions
 from start_agent.errors import EngineError, ModelError

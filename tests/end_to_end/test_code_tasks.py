@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from start_agent.cli.main import main
-from start_agent.engines import factory
+from start_agent.engines import registry
 from start_agent.engines.base import TurnRequest
 from start_agent.engines.scripted import ScriptedEngine, byte_tokenizer
-from start_agent.prompts import BOXED_INSTRUCTION
-from start_agent.tokenizer import Tokenizer
+from start_agent.models import BOXED_INSTRUCTION
+from start_agent.tokens.tokenizer import Tokenizer
 from tests.support.batches import stable
 
 CLASS = "class Solution:\n    def double(self, n: int) -> int:\n        "
@@ -70,7 +70,7 @@ def rows(path: Path) -> Path:
 
 @pytest.fixture
 def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    monkeypatch.setattr(factory, "make", lambda *given: ScriptedEngine(script))
+    monkeypatch.setattr(registry, "make", lambda *given: ScriptedEngine(script))
     monkeypatch.setattr(ScriptedEngine, "instruction", BOXED_INSTRUCTION)  # as of a model that says no other
     monkeypatch.setattr(Tokenizer, "from_pretrained", lambda *given, **options: byte_tokenizer())
     data, model = rows(tmp_path / "problems.jsonl"), tmp_path / "model"

@@ -17,7 +17,7 @@ from start_agent.cli import environment
 from start_agent.cli.main import main
 from start_agent.decoding.replay import replay
 from start_agent.pocket import weights_path
-from start_agent.tokenizer import Tokenizer
+from start_agent.tokens.tokenizer import Tokenizer
 from start_agent.trace import SpanKind, Trace
 
 COMMAND = [sys.executable, "-m", "start_agent"]

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from start_agent.cli.main import main
-from start_agent.training.addition.run import shipped_base
-from start_agent.training.addition.text import draw
+from start_agent.papers.addition.run import shipped_base
+from start_agent.papers.addition.text import draw
 
 pytestmark = pytest.mark.timeout(300)
 

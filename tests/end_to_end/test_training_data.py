@@ -12,11 +12,11 @@ import pytest
 
 from start_agent import pocket
 from start_agent.batch.store import read_records
+from start_agent.data.dataset import need_data, read_rows
+from start_agent.data.repairs import modify
 from start_agent.models import resolve
-from start_agent.tokenizer import Tokenizer
+from start_agent.tokens.tokenizer import Tokenizer
 from start_agent.trace import IGNORE_INDEX, SpanKind, Trace
-from start_agent.training.data import need_data, read_rows
-from start_agent.training.modify import modify
 
 COLUMNS = ["--question-column", "question", "--answer-column", "answer"]
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from start_agent.decoding.events import Cost, TraceFinished
 from start_agent.decoding.settings import DecodingSettings
 from start_agent.decoding.solver import Solver
 from start_agent.engines.admission import Admission, Growth
 from start_agent.engines.vllm import VLLMEngine, VLLMOptions
-from start_agent.events import Cost, TraceFinished
 from start_agent.pocket import held_out, weights_path
 from start_agent.trace import Trace
 from tests.support.ties import equal_or_parting_at_near_ties

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from start_agent.batch.store import RECORDS, read_records
-from start_agent.training.data import ROWS, need_data
+from start_agent.data.dataset import ROWS, need_data
 from tests.support.processes import naming
 
 ROOT = Path(__file__).parents[2]

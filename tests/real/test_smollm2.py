@@ -18,8 +18,9 @@ import pytest
 
 from start_agent.batch.store import read_records
 from start_agent.decoding.replay import replay
-from start_agent.prompts import BOXED_INSTRUCTION, ChatFormat
-from start_agent.tokenizer import Tokenizer
+from start_agent.models import BOXED_INSTRUCTION
+from start_agent.tokens.prompts import ChatFormat
+from start_agent.tokens.tokenizer import Tokenizer
 from start_agent.trace import SpanKind, Trace
 from tests.real.smollm2 import FOLDER, GGUF
 from tests.support.ports import free_port
@@ -138,8 +139,8 @@ def test_a_llama_cpp_server(server: str, tmp_path: Path) -> None:
 
 def test_rows_and_lora(hinted: tuple[Path, list[dict[str, Any]]], tmp_path: Path) -> None:
     """Rows of all traces, whatever they answer: what is tested is the way from traces to a model that loads."""
+    from start_agent.data.rows import make_row
     from start_agent.errors import RowError
-    from start_agent.training.rows import make_row
 
     tokenizer, rows = Tokenizer.from_pretrained(str(MODEL)), tmp_path / "rows.jsonl"
     with rows.open("w") as file:

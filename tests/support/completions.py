@@ -15,8 +15,8 @@ from typing import Any, Literal, Self
 from uuid import uuid4
 
 from start_agent.engines.base import Engine, Sampling, Turn, TurnRequest
-from start_agent.markers import Matcher, State
-from start_agent.watch import NEVER, Watch
+from start_agent.tokens.markers import Matcher, State
+from start_agent.tokens.stopping import NEVER, Watch
 
 Kind = Literal["vllm", "vllm-generate", "sglang", "text"]
 _PATHS = {"vllm": "/v1/completions", "text": "/v1/completions"}

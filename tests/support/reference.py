@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from start_agent.markers import CONNECTIVES, LANGUAGES, Block, MarkerKind, Match
+from start_agent.tokens.markers import CONNECTIVES, LANGUAGES, Block, MarkerKind, Match
 
 LETTERS = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_"
 LANGUAGE = LETTERS + b"+#.-"

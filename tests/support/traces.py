@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from start_agent.batch.store import RunDirectory
-from start_agent.tokenizer import Tokenizer
+from start_agent.data.views import Reading
+from start_agent.tokens.tokenizer import Tokenizer
 from start_agent.trace import SCHEMA_VERSION, Span, SpanKind, Trace, TraceOutcome
-from start_agent.training.reading import Reading
 
 P, M, H, T, N = SpanKind.PROMPT, SpanKind.MODEL, SpanKind.HINT, SpanKind.TOOL_OUTPUT, SpanKind.NOTICE
 

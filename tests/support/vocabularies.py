@@ -17,7 +17,7 @@ from start_agent.engines.scripted import byte_tokenizer
 from start_agent.pocket import weights_path
 from start_agent.pocket.corpus import texts
 from start_agent.pocket.tokenizer import IM_END, SPLIT_PATTERN, train_tokenizer
-from start_agent.tokenizer import Tokenizer
+from start_agent.tokens.tokenizer import Tokenizer
 
 NAMES = ("bytes", "pocket", "sentencepiece", "unigram", "qwen", "qwq")
 """``qwen`` spells the think tags as text, as QwQ-32B-Preview does; in ``qwq`` (QwQ-32B) they are single tokens."""

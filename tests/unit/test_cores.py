@@ -10,7 +10,7 @@ import threading
 import psutil
 import pytest
 
-from start_agent.engines.cores import default_threads, kept_off, own_cores
+from start_agent.engines.affinity import default_threads, kept_off, own_cores
 from start_agent.errors import ConfigError
 
 

@@ -23,8 +23,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from start_agent.engines.http.options import HTTPOptions
-from start_agent.errors import ConfigError, EngineError, MissingExtraError
-from start_agent.tokenizer import first_line
+from start_agent.errors import ConfigError, EngineError, MissingExtraError, first_line
 
 if TYPE_CHECKING:
     import httpx

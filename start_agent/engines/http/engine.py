@@ -24,17 +24,17 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
-from start_agent.config import coerce
 from start_agent.engines.admission import Admission
 from start_agent.engines.base import Engine, Turn, TurnRequest
 from start_agent.engines.http.client import Client, Failure, FailureKind, Patience
 from start_agent.engines.http.dialects import Ask, Dialect, LostIdsError, Piece, read
 from start_agent.engines.http.finding import Server, find
 from start_agent.engines.http.options import HTTPOptions
-from start_agent.engines.reading import TurnReader
+from start_agent.engines.turns import TurnReader
 from start_agent.errors import EngineError
+from start_agent.fields import coerce
 from start_agent.seeds import derive_seed
-from start_agent.tokenizer import Tokenizer
+from start_agent.tokens.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
 

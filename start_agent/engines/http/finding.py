@@ -22,7 +22,7 @@ from start_agent.engines.http.dialects import (
     read,
 )
 from start_agent.errors import ConfigError, EngineError, ModelError
-from start_agent.tokenizer import Tokenizer
+from start_agent.tokens.tokenizer import Tokenizer
 
 _OWNERS = {"vllm": "vllm", "sglang": "sglang", "llamacpp": "llama.cpp"}
 """What a server writes into ``owned_by`` in its list of models, and its kind."""

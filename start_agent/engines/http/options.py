@@ -7,8 +7,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from start_agent.config import Runtime
 from start_agent.engines.base import REVISION
+from start_agent.fields import Runtime
 
 ServerKind = Literal["auto", "vllm", "vllm-generate", "sglang", "llama.cpp"]
 

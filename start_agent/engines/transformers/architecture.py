@@ -14,8 +14,7 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 from transformers.cache_utils import get_layer_types_and_kwargs
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from start_agent.errors import ConfigError, ModelError
-from start_agent.tokenizer import first_line
+from start_agent.errors import ConfigError, ModelError, first_line
 
 FULL, SLIDING = "full_attention", "sliding_attention"
 Kind = Literal["full_attention", "sliding_attention"]

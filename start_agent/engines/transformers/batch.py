@@ -21,13 +21,13 @@ from typing import Any
 
 import torch
 
-from start_agent.engines.architecture import Architecture
 from start_agent.engines.base import Turn, TurnRequest, Usage
-from start_agent.engines.memory import give_back, out_of_memory
-from start_agent.engines.passes import Passes
-from start_agent.engines.sampling import sample
+from start_agent.engines.transformers.architecture import Architecture
+from start_agent.engines.transformers.memory import give_back, out_of_memory
+from start_agent.engines.transformers.passes import Passes
+from start_agent.engines.transformers.sampling import sample
 from start_agent.errors import EngineError
-from start_agent.watch import Stop, StopKind, Watch
+from start_agent.tokens.stopping import Stop, StopKind, Watch
 
 logger = logging.getLogger(__name__)
 

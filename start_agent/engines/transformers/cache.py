@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from start_agent.engines.architecture import FULL, SLIDING, Architecture
+from start_agent.engines.transformers.architecture import FULL, SLIDING, Architecture
 
 _FIRST_CAPACITY = 256
 

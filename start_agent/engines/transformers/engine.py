@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from start_agent.config import Runtime, coerce
 from start_agent.engines.base import KV_CACHE, REVISION, THREADS, Engine, Turn, TurnRequest
-from start_agent.errors import EngineError, InputError, MissingExtraError
-from start_agent.tokenizer import Tokenizer, first_line
+from start_agent.errors import EngineError, InputError, MissingExtraError, first_line
+from start_agent.fields import Runtime, coerce
+from start_agent.tokens.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from start_agent.engines.batch import Batch, Job, Progress, Row
+    from start_agent.engines.transformers.batch import Batch, Job, Progress, Row
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +112,7 @@ class TransformersEngine(Engine):
             await asyncio.to_thread(self._unload)
 
     def _unload(self) -> None:
-        from start_agent.engines.memory import give_back
+        from start_agent.engines.transformers.memory import give_back
 
         device = self._batch.passes.device
         del self._batch
@@ -158,7 +158,7 @@ class TransformersEngine(Engine):
 
     def _load(self) -> None:
         try:
-            from start_agent.engines.loading import load
+            from start_agent.engines.transformers.loading import load
         except ImportError as error:
             raise MissingExtraError(error.name or "transformers", "transformers") from error
         options = self.options

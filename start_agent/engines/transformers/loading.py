@@ -8,13 +8,12 @@ from typing import Any
 import torch
 import transformers
 
-from start_agent.engines.architecture import Architecture, examine, keep_long_factors
-from start_agent.engines.batch import Batch
-from start_agent.engines.memory import GIB, cache_bytes, give_back, out_of_memory
-from start_agent.errors import ConfigError, ModelError
+from start_agent.engines.transformers.architecture import Architecture, examine, keep_long_factors
+from start_agent.engines.transformers.batch import Batch
+from start_agent.engines.transformers.memory import GIB, cache_bytes, give_back, out_of_memory
+from start_agent.errors import ConfigError, ModelError, first_line
 from start_agent.gguf import pretrained
 from start_agent.models import locate
-from start_agent.tokenizer import first_line
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from start_agent.engines.architecture import Architecture
-from start_agent.engines.slots import SlotCache
+from start_agent.engines.transformers.architecture import Architecture
+from start_agent.engines.transformers.cache import SlotCache
 from start_agent.errors import ModelError
 
 

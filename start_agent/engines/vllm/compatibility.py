@@ -14,11 +14,11 @@ _RETURNED = tuple[list[int], bool]  # the tokens to tell of, and whether the req
 
 
 def own_executor() -> Any:
-    """``vllm_process.OneProcess``, or None where it does not fit."""
+    """``process.OneProcess``, or None where it does not fit."""
     try:
         from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
-        from start_agent.engines.vllm_process import OneProcess
+        from start_agent.engines.vllm.process import OneProcess
     except ImportError:
         return None
     return OneProcess if hasattr(UniProcExecutor, "_init_executor") else None
@@ -29,7 +29,7 @@ def watching(scheduler: type) -> tuple[Any, str]:
     try:
         from vllm import SamplingParams
 
-        from start_agent.engines.vllm_core import WATCHING
+        from start_agent.engines.vllm.scheduler import WATCHING
     except (ImportError, AttributeError) as error:  # a module, or a name that we take from one, is not there
         return None, str(error)
     if scheduler not in WATCHING:

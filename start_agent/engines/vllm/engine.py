@@ -7,11 +7,12 @@ traces that were let in earlier go first. Where the cache does not hold it, vLLM
 last: it drops its KV and computes it again later. The oldest goes on whatever happens, so all come to their end.
 
 vLLM itself stops at the length; everything else is found by the request's watch. It reads the tokens in vLLM's
-scheduler (``vllm_core.py``) where the installed version takes it (``vllm_fit.py``), and where nobody listens nothing is
-told of a turn before its end; elsewhere it reads them in this process, and gives the request up at the turn's end.
+scheduler (``scheduler.py``) where the installed version takes it (``compatibility.py``), and where nobody listens
+nothing is told of a turn before its end; elsewhere it reads them in this process, and gives the request up at the
+turn's end.
 
-On a CPU the model has cores of its own (``cores.py``), unless vLLM binds its threads itself or the model is shared out:
-while the engine is open, this process and all that it starts keep off them.
+On a CPU the model has cores of its own (``engines/affinity.py``), unless vLLM binds its threads itself or the
+model is sharded: while the engine is open, this process and all that it starts keep off them.
 
 vLLM starts a process of its own: a script that uses this engine needs ``if __name__ == "__main__":``.
 """
@@ -31,14 +32,14 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from start_agent.config import Runtime, coerce
 from start_agent.engines.admission import Admission
+from start_agent.engines.affinity import OWN_CORES_VARIABLE, THREADS_VARIABLE, default_threads, kept_off, own_cores
 from start_agent.engines.base import KV_CACHE, REVISION, THREADS, Engine, Turn, TurnRequest, final_turn
-from start_agent.engines.cores import OWN_CORES_VARIABLE, THREADS_VARIABLE, default_threads, kept_off, own_cores
-from start_agent.engines.reading import TurnReader
-from start_agent.errors import ConfigError, EngineError, MissingExtraError, ModelError
+from start_agent.engines.turns import TurnReader
+from start_agent.errors import ConfigError, EngineError, MissingExtraError, ModelError, first_line
+from start_agent.fields import Runtime, coerce
 from start_agent.models import locate
-from start_agent.tokenizer import Tokenizer, first_line
+from start_agent.tokens.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -135,7 +136,7 @@ class VLLMEngine(Engine):
             from vllm.platforms import current_platform
             from vllm.v1.engine.async_llm import AsyncLLM
 
-            from start_agent.engines.vllm_fit import own_executor
+            from start_agent.engines.vllm.compatibility import own_executor
         except ImportError as error:
             raise MissingExtraError(error.name or "vllm", "vllm") from error
         self.tokenizer = await asyncio.to_thread(Tokenizer.from_pretrained, self.model, revision=self.options.revision)
@@ -168,7 +169,7 @@ class VLLMEngine(Engine):
         """Decide where the turns are watched, and say so once."""
         import vllm
 
-        from start_agent.engines.vllm_fit import watching
+        from start_agent.engines.vllm.compatibility import watching
 
         scheduler, reason = None, "as --no-watch-in-scheduler says"
         if self.options.watch_in_scheduler:
@@ -243,7 +244,7 @@ class VLLMEngine(Engine):
             yield news
         preempted = again = 0
         if self.watches_in_scheduler:
-            from start_agent.engines.vllm_core import preemptions
+            from start_agent.engines.vllm.scheduler import preemptions
 
             preempted, again = preemptions(stop_reason)
         turn = reader.turn(prompt=held, reused=reused, queued=queued, preempted=preempted, again=again)
@@ -288,7 +289,7 @@ class VLLMEngine(Engine):
 
         watched: dict[str, Any] = {}
         if self.watches_in_scheduler:
-            from start_agent.engines.vllm_core import extra_arguments
+            from start_agent.engines.vllm.scheduler import extra_arguments
 
             watched["extra_args"] = extra_arguments(reader.watch)
         delta = streaming or not self.watches_in_scheduler

@@ -1,6 +1,6 @@
 """vLLM's core process with the model in it: it keeps to its cores, and ends with the process that started it.
 
-Imported once ``vllm_fit.py`` has found that it fits.
+Imported once ``compatibility.py`` has found that it fits.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from contextlib import suppress
 
 from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
-from start_agent.engines.cores import OWN_CORES_VARIABLE
+from start_agent.engines.affinity import OWN_CORES_VARIABLE
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 

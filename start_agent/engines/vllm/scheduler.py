@@ -1,6 +1,6 @@
 """vLLM's schedulers with the watches of the turns in them; they run in vLLM's core process.
 
-They override methods that vLLM may change from version to version: ``vllm_fit.py`` imports this module, and looks
+They override methods that vLLM may change from version to version: ``compatibility.py`` imports this module, and looks
 whether they fit.
 
 A watch that reads the tokens in our process is a message behind: the model has gone on by a token or more at
@@ -22,15 +22,15 @@ from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.request import RequestStatus
 
-from start_agent.markers import Markers, Matcher, State
-from start_agent.tokenizer import Tokenizer
-from start_agent.watch import Armed, Watch
+from start_agent.tokens.markers import Markers, Matcher, State
+from start_agent.tokens.stopping import Armed, Watch
+from start_agent.tokens.tokenizer import Tokenizer
 
-_WATCH = "start_agent.watch"  # the key among a request's extra arguments
+_WATCH = "start_agent.tokens.stopping"  # the key among a request's extra arguments
 _STOPPED = RequestStatus.FINISHED_STOPPED
 
-# vLLM warns of every scheduler but its own: that it may not fit (``vllm_fit.py`` has looked), and that it does without
-# asynchronous scheduling (ours does not).
+# vLLM warns of every scheduler but its own: that it may not fit (``compatibility.py`` has looked), and that it does
+# without asynchronous scheduling (ours does not).
 logging.getLogger("vllm.config.scheduler").addFilter(lambda record: "custom scheduler" not in record.getMessage())
 
 

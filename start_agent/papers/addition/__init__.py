@@ -8,7 +8,7 @@
 Importing this package loads neither torch nor transformers.
 """
 
-from start_agent.training.addition.options import AdditionOptions
-from start_agent.training.addition.run import run_addition
+from start_agent.papers.addition.options import AdditionOptions
+from start_agent.papers.addition.run import run_addition
 
 __all__ = ["AdditionOptions", "run_addition"]

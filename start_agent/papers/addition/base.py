@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from start_agent.papers.addition.model import EOS_ID, PAD_ID, new_model, new_tokenizer, save_model
+from start_agent.papers.addition.text import DIGITS, number, prompt, question, rationale
 from start_agent.pocket.problems import split_of
 from start_agent.pocket.train import new_optimizers
 from start_agent.trace import IGNORE_INDEX
-from start_agent.training.addition.model import EOS_ID, PAD_ID, new_model, new_tokenizer, save_model
-from start_agent.training.addition.text import DIGITS, number, prompt, question, rationale
 
 if TYPE_CHECKING:
     import torch

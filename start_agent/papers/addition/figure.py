@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from start_agent.errors import MissingExtraError
-from start_agent.training.addition.text import DIGITS
+from start_agent.papers.addition.text import DIGITS
 
 _COLOURS = {"with": "#0b6fb8", "without": "#d1661a", "direct": "#777777"}
 

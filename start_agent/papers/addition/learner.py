@@ -7,13 +7,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from start_agent.papers.addition.model import EOS_ID, generate, load_model, new_tokenizer
+from start_agent.papers.addition.text import direct_prompt, final_answer, prompt
 from start_agent.problem import Problem
+from start_agent.recipes.star.loop import Row, Written
 from start_agent.trace import IGNORE_INDEX
-from start_agent.training.addition.model import EOS_ID, generate, load_model, new_tokenizer
-from start_agent.training.addition.text import direct_prompt, final_answer, prompt
 from start_agent.training.options import SftOptions
 from start_agent.training.sft import train
-from start_agent.training.star import Row, Written
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM

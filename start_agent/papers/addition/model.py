@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from start_agent.training.addition.text import CLOSE, OPEN
+from start_agent.papers.addition.text import CLOSE, OPEN
 
 if TYPE_CHECKING:
     import tokenizers

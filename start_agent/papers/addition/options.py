@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from start_agent.config import Runtime
+from start_agent.fields import Runtime
+from start_agent.recipes.star.loop import StarOptions
 from start_agent.training.options import SftOptions
-from start_agent.training.star import StarOptions
 
 
 class AdditionOptions(BaseModel):

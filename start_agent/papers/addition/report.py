@@ -8,14 +8,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from start_agent.batch.store import write_whole
+from start_agent.analysis.stats import mcnemar_p_value, paired_interval, wilson_interval
+from start_agent.files import write_json
+from start_agent.papers.addition.figure import draw_figure
+from start_agent.papers.addition.learner import AdditionLearner
+from start_agent.papers.addition.options import AdditionOptions
+from start_agent.papers.addition.text import DIGITS, rationale
 from start_agent.problem import Problem
-from start_agent.stats import mcnemar_p_value, paired_interval, wilson_interval
-from start_agent.training.addition.figure import draw_figure
-from start_agent.training.addition.learner import AdditionLearner
-from start_agent.training.addition.options import AdditionOptions
-from start_agent.training.addition.text import DIGITS, rationale
-from start_agent.training.star_store import ROWS, Iteration, best, iteration_folder, read_iterations, read_solved
+from start_agent.recipes.star.store import ROWS, Iteration, best, iteration_folder, read_iterations, read_solved
 
 REPORT, SECTION, FIGURE = "report.json", "report.md", "addition.png"
 
@@ -146,7 +146,7 @@ def _checks(
 
 def write_report(report: Mapping[str, Any], output_dir: Path) -> None:
     """Write the report's three files."""
-    write_whole(output_dir / REPORT, report)
+    write_json(output_dir / REPORT, report)
     draw_figure(report, output_dir / FIGURE)
     (output_dir / SECTION).write_text(section(report, FIGURE), encoding="utf-8")
 

@@ -11,19 +11,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from start_agent.batch.store import RunDirectory, read_records, record_key
-from start_agent.config import deciding
-from start_agent.digests import model_digest
 from start_agent.errors import MissingExtraError
+from start_agent.fields import deciding
+from start_agent.files import model_digest
+from start_agent.papers.addition.options import AdditionOptions
+from start_agent.papers.addition.text import draw
 from start_agent.problem import Problem
+from start_agent.recipes.star.loop import refuse_overlap, run_star
+from start_agent.recipes.star.store import DEV, HELD_OUT, Iteration
 from start_agent.seeds import derive_seed
-from start_agent.training.addition.options import AdditionOptions
-from start_agent.training.addition.text import draw
-from start_agent.training.star import refuse_overlap, run_star
-from start_agent.training.star_store import DEV, HELD_OUT, Iteration
 from start_agent.versions import versions
 
 if TYPE_CHECKING:
-    from start_agent.training.addition.learner import AdditionLearner
+    from start_agent.papers.addition.learner import AdditionLearner
 
 VARIANTS = {"with": True, "without": False}
 """The loop's variants, by the name of their folder: whether they rationalize."""
@@ -35,7 +35,7 @@ Listener = Callable[[str, Iteration], None]
 
 def shipped_base() -> Path:
     """The folder of the base that ships with the package; ``make_base`` with its defaults made it."""
-    return Path(str(resources.files("start_agent.training.addition"))) / "weights"
+    return Path(str(resources.files("start_agent.papers.addition"))) / "weights"
 
 
 def run_addition(
@@ -61,8 +61,8 @@ def run_addition(
         DataError: a problem to learn from is one to be evaluated on.
         MissingExtraError: the packages of training are not installed.
     """
-    from start_agent.training.addition.learner import AdditionLearner
-    from start_agent.training.addition.report import build_report, write_report
+    from start_agent.papers.addition.learner import AdditionLearner
+    from start_agent.papers.addition.report import build_report, write_report
 
     options = options or (AdditionOptions.quick(seed) if quick else AdditionOptions(seed=seed))
     begun, found = time.monotonic(), versions()
@@ -99,7 +99,7 @@ def _base(output_dir: Path, options: AdditionOptions) -> Path:
     """The base: that which ships, or one made now, once."""
     if not options.make_base:
         return shipped_base()
-    from start_agent.training.addition.base import BaseOptions, make_base
+    from start_agent.papers.addition.base import BaseOptions, make_base
 
     folder = output_dir / "base"
     if not folder.exists():

@@ -34,12 +34,11 @@ from typing import Any, Literal, Protocol
 from pydantic import BaseModel, ConfigDict, Field
 
 from start_agent.batch.store import RunDirectory, record_key
-from start_agent.config import Runtime
 from start_agent.errors import BatchError, DataError
+from start_agent.fields import Runtime
+from start_agent.files import write_jsonl
 from start_agent.problem import Problem
-from start_agent.seeds import derive_seed
-from start_agent.trace import IGNORE_INDEX
-from start_agent.training.star_store import (
+from start_agent.recipes.star.store import (
     DEV,
     EVALUATION,
     GENERATED,
@@ -53,8 +52,9 @@ from start_agent.training.star_store import (
     read_iterations,
     stale,
     summarized,
-    write_rows,
 )
+from start_agent.seeds import derive_seed
+from start_agent.trace import IGNORE_INDEX
 
 Row = Mapping[str, Any]
 """A row for training: ``input_ids`` and ``labels``, nothing beside."""
@@ -277,7 +277,7 @@ class _Run:
         if not path.exists():
             rows = make()
             try:
-                write_rows(path, rows)
+                write_jsonl(path, rows)
             except OSError as error:
                 raise BatchError(
                     f"cannot write {path}: {error.strerror}; mend that and run the same command again"

@@ -28,8 +28,8 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from start_agent.config import read_yaml
 from start_agent.errors import ConfigError, DataError
+from start_agent.fields import read_yaml
 from start_agent.problem import Problem
 from start_agent.tasks.prompts import question_text
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,16 +72,6 @@ def read_solved(directory: Path, number: int, name: str = HELD_OUT) -> dict[str,
 def iteration_folder(directory: Path, number: int) -> Path:
     """Where an iteration keeps what it made."""
     return directory / f"iteration-{number:02d}"
-
-
-def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write a JSONL file so that it is there whole or not at all."""
-    unfinished = path.with_name(path.name + ".new")
-    with unfinished.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(row) + "\n" for row in rows)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
 
 
 def summarized(

@@ -9,19 +9,19 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from start_agent.config import Runtime
 from start_agent.engines.base import Engine, Sampling, TurnRequest
 from start_agent.errors import DataError, ModelError
+from start_agent.fields import Runtime
 from start_agent.grading import GraderPool, grade
-from start_agent.markers import Markers, Matcher, State
 from start_agent.problem import Kind, Problem
+from start_agent.recipes.star.loop import Row, Written
+from start_agent.recipes.star.rationales import Shots
 from start_agent.seeds import derive_seed
-from start_agent.tokenizer import Tokenizer
+from start_agent.tokens.markers import Markers, Matcher, State
+from start_agent.tokens.stopping import Armed, Repetition, StopKind, Watch
+from start_agent.tokens.tokenizer import Tokenizer
 from start_agent.training.options import SftOptions
-from start_agent.training.rationales import Shots
 from start_agent.training.sft import train
-from start_agent.training.star import Row, Written
-from start_agent.watch import Armed, Repetition, StopKind, Watch
 
 
 class WritingOptions(BaseModel):

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from start_agent import config
+from start_agent import fields
 from start_agent.batch import RayOptions, cluster
 from start_agent.batch.ray import RayBench
 from start_agent.errors import BatchError, ConfigError, InputError, MissingExtraError
@@ -56,7 +56,7 @@ def test_too_few_gpus_are_said_before_anybody_waits_for_them(machines: Any, want
 @pytest.mark.parametrize("wanted", ["0", "-1", "many", "2x", ""])
 def test_a_number_or_auto(wanted: str) -> None:
     with pytest.raises(ConfigError, match=r"^--ray: "):
-        config.build(RayOptions, {"ray": wanted})
+        fields.build(RayOptions, {"ray": wanted})
 
 
 def test_without_ray_the_command_that_installs_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from start_agent.batch.compare import MCNEMAR, SIGN_FLIP, Comparison, Solved, compare, compare_runs, read_run
+from start_agent.analysis.compare import MCNEMAR, SIGN_FLIP, Comparison, Solved, compare, compare_runs, read_run
+from start_agent.analysis.stats import mean_interval, paired_interval, wilson_interval
 from start_agent.cli.tables import comparison_tables
 from start_agent.errors import InputError, RunDirectoryError
-from start_agent.stats import mean_interval, paired_interval, wilson_interval
 from tests.support.batches import problems, run_scripted
 
 

@@ -10,11 +10,11 @@ import pytest
 from start_agent.batch.options import BatchOptions
 from start_agent.batch.resume import ResumeRules
 from start_agent.batch.store import RunDirectory, read_config, read_note, record_key
-from start_agent.config import deciding, runtime_names
-from start_agent.engines.factory import OPTIONS
 from start_agent.engines.http import HTTPOptions
+from start_agent.engines.registry import OPTIONS
 from start_agent.engines.vllm import VLLMOptions
 from start_agent.errors import RunDirectoryError
+from start_agent.fields import deciding, runtime_names
 from start_agent.tasks.options import DataOptions
 
 RULES = ResumeRules.of({"batch": BatchOptions, "data": DataOptions, "vllm engine": VLLMOptions})

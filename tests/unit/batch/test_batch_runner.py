@@ -10,16 +10,17 @@ from pathlib import Path
 import pytest
 
 from sandbox import FakeSandbox, KernelStartError
-from start_agent.batch import BatchOptions, RunDirectory, Tally, anything_owed, read_records, run_batch, summarize
+from start_agent.analysis.summary import summarize
+from start_agent.batch import BatchOptions, RunDirectory, Tally, anything_owed, read_records, run_batch
 from start_agent.batch.record import Job
 from start_agent.decoding.solver import Solver
 from start_agent.engines.base import TurnRequest
 from start_agent.engines.scripted import ScriptedEngine
 from start_agent.errors import BatchError, DataError, EngineError, GradingError, RunDirectoryError
 from start_agent.grading import Verdict, grade
+from start_agent.models import BOXED_INSTRUCTION
 from start_agent.problem import CodeTests, Kind, Problem
-from start_agent.prompts import BOXED_INSTRUCTION
-from start_agent.tokenizer import Tokenizer
+from start_agent.tokens.tokenizer import Tokenizer
 from start_agent.trace import Trace
 from tests.support.batches import CONFIG, SCRIPT, Failing, problems, run_scripted, stable, torn
 

@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from start_agent.batch import summarize
-from start_agent.batch.summary import summary_of
-from start_agent.stats import wilson_interval
+from start_agent.analysis.stats import wilson_interval
+from start_agent.analysis.summary import summarize, summary_of
 from tests.support.batches import problems, run_scripted
 
 

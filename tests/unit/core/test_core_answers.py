@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from start_agent.answers import boxed, last_boxed
 from start_agent.seeds import derive_seed
+from start_agent.tokens.answers import boxed, last_boxed
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from transformers import AutoConfig
 
-from start_agent.engines.architecture import FULL, SLIDING, examine
+from start_agent.engines.transformers.architecture import FULL, SLIDING, examine
 from start_agent.errors import ConfigError, ModelError
 
 

@@ -90,7 +90,7 @@ def test_bad_input_is_found_before_a_model_is_loaded(
     named: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("start_agent.engines.transformers.TransformersEngine._load", None)
+    monkeypatch.setattr("start_agent.engines.transformers.engine.TransformersEngine._load", None)
     Path("latin.txt").write_bytes(b"caf\xe9 \xff")
     Path("empty.yaml").touch()
     Path("twice.yaml").write_text("- name: mine\n  name: yours\n")

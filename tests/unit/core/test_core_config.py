@@ -11,11 +11,14 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
 from hints import Template
+from start_agent.cli.flags import add_options
 from start_agent.cli.solving import SolveOptions
-from start_agent.config import (
+from start_agent.decoding.settings import DecodingSettings
+from start_agent.engines.base import Sampling
+from start_agent.errors import ConfigError
+from start_agent.fields import (
     MayGrow,
     Runtime,
-    add_options,
     build,
     coerce,
     deciding,
@@ -25,9 +28,6 @@ from start_agent.config import (
     refuse_unknown,
     runtime_names,
 )
-from start_agent.decoding.settings import DecodingSettings
-from start_agent.engines.base import Sampling
-from start_agent.errors import ConfigError
 
 
 class Colour(StrEnum):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from start_agent.decoding.events import Cost
 from start_agent.engines.base import Turn, Usage
-from start_agent.events import Cost
-from start_agent.watch import StopKind
+from start_agent.tokens.stopping import StopKind
 
 
 def turn(kept: int, usage: Usage) -> Turn:

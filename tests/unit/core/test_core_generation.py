@@ -15,7 +15,7 @@ from start_agent.engines.base import Sampling, SamplingOptions, model_sampling, 
 from start_agent.engines.scripted import ScriptedEngine, byte_tokenizer
 from start_agent.errors import ModelError
 from start_agent.models import read_configs
-from start_agent.tokenizer import Tokenizer
+from start_agent.tokens.tokenizer import Tokenizer
 from tests.support.families.table import FAMILIES, save
 
 

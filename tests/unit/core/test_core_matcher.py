@@ -11,8 +11,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from start_agent.markers import Block, MarkerKind, Markers, Match, Matcher, State
-from start_agent.tokenizer import Tokenizer
+from start_agent.tokens.markers import Block, MarkerKind, Markers, Match, Matcher, State
+from start_agent.tokens.tokenizer import Tokenizer
 from tests.support import reference
 
 FRAGMENTS = [

@@ -9,10 +9,9 @@ from start_agent.decoding.solver import Solver
 from start_agent.engines.base import Sampling
 from start_agent.engines.transformers import TransformersEngine, TransformersOptions
 from start_agent.errors import ConfigError, ModelError
-from start_agent.models import find, instruction_for, local_digests, resolve
-from start_agent.pocket import EMBEDDED, weights_path
-from start_agent.prompts import BOXED_INSTRUCTION
-from start_agent.tokenizer import Tokenizer
+from start_agent.models import BOXED_INSTRUCTION, EMBEDDED, find, instruction_for, local_digests, resolve
+from start_agent.pocket import weights_path
+from start_agent.tokens.tokenizer import Tokenizer
 
 
 def model(folder: Path, prompting: str | None = None) -> str:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from start_agent.programs import blocks, last_code_block
+from start_agent.tokens.programs import blocks, last_code_block
 from tests.support.shared import shared_file
 
 MAIN = "n = int(input())\nprint(n * 2)\n"

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken
 from tokenizers import Tokenizer as Backend
 
-from start_agent.prompts import render_prompt
-from start_agent.templates import ChatTemplate
-from start_agent.tokenizer import Tokenizer
+from start_agent.tokens.prompts import render_prompt
+from start_agent.tokens.templates import ChatTemplate
+from start_agent.tokens.tokenizer import Tokenizer
 from tests.support.families.table import KINDS, _trained
 
 FLAGS = ("lstrip", "rstrip", "single_word", "normalized")

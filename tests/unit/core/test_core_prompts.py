@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from start_agent.engines.scripted import byte_tokenizer
 from start_agent.errors import PromptError
-from start_agent.prompts import Prompt, render_prompt
-from start_agent.tokenizer import ChatRenderer, Message, Tokenizer
+from start_agent.tokens.prompts import Prompt, render_prompt
+from start_agent.tokens.tokenizer import ChatRenderer, Message, Tokenizer
 
 SPECIAL = {"<|endoftext|>": 256, "<|im_start|>": 257, "<|im_end|>": 258}
 

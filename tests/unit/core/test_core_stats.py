@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from start_agent.stats import (
+from start_agent.analysis.stats import (
     SignFlip,
     mcnemar_p_value,
     mean_interval,

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from start_agent.config import build, flags
 from start_agent.errors import ConfigError, PromptError
-from start_agent.prompts import ChatFormat, render_prompt
-from start_agent.templates import ChatOptions, ChatTemplate
-from start_agent.tokenizer import Tokenizer
+from start_agent.fields import build, flags
+from start_agent.tokens.prompts import ChatFormat, render_prompt
+from start_agent.tokens.templates import ChatOptions, ChatTemplate
+from start_agent.tokens.tokenizer import Tokenizer
 from tests.support.families.table import FAMILIES, save
 
 

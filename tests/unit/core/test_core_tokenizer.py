@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from tokenizers import decoders, models, pre_tokenizers
 
 from start_agent.engines.scripted import byte_tokenizer
-from start_agent.errors import TokenizerError
-from start_agent.tokenizer import Tokenizer, first_line
+from start_agent.errors import TokenizerError, first_line
+from start_agent.tokens.tokenizer import Tokenizer
 from tests.support import vocabularies
 from tests.support.vocabularies import Vocabulary
 

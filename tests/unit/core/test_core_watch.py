@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from start_agent.markers import MarkerKind, Match, Matcher, State
-from start_agent.tokenizer import Tokenizer
-from start_agent.watch import Armed, Repetition, Stop, StopKind, Watch
+from start_agent.tokens.markers import MarkerKind, Match, Matcher, State
+from start_agent.tokens.stopping import Armed, Repetition, Stop, StopKind, Watch
+from start_agent.tokens.tokenizer import Tokenizer
 from tests.support import reference
 
 EOS = 0

@@ -13,19 +13,19 @@ import pytest
 from hints import HintLibrary
 from sandbox import FakeSandbox, KernelStartError, Outcome, Result
 from start_agent.decoding.controller import CALLS_USED_UP, EMPTY_OUTPUT, Controller, Finish, RunCode, Step
+from start_agent.decoding.events import CellFinished, CellStarted, ModelText, SpanAdded, TraceFinished
 from start_agent.decoding.replay import replay
 from start_agent.decoding.settings import DecodingSettings
 from start_agent.decoding.solver import Solver
 from start_agent.engines.base import Turn, TurnRequest
 from start_agent.engines.scripted import ScriptedEngine, byte_tokenizer
 from start_agent.errors import ConfigError, EngineError, PromptError, ReplayError
-from start_agent.events import CellFinished, CellStarted, ModelText, SpanAdded, TraceFinished
-from start_agent.markers import Matcher
-from start_agent.phases import Phase
-from start_agent.prompts import Prompt
-from start_agent.tokenizer import Tokenizer
+from start_agent.tokens.markers import Matcher
+from start_agent.tokens.phases import Phase
+from start_agent.tokens.prompts import Prompt
+from start_agent.tokens.stopping import Watch
+from start_agent.tokens.tokenizer import Tokenizer
 from start_agent.trace import Span, SpanKind, Trace, TraceOutcome
-from start_agent.watch import Watch
 
 TOKENIZER = byte_tokenizer()
 BARE: dict[str, Any] = {"hints": False}

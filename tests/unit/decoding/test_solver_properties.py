@@ -14,7 +14,7 @@ from start_agent.decoding.settings import DecodingSettings
 from start_agent.decoding.solver import Solver
 from start_agent.engines.base import TurnRequest
 from start_agent.engines.scripted import ScriptedEngine, byte_tokenizer
-from start_agent.markers import Block, Matcher, State
+from start_agent.tokens.markers import Block, Matcher, State
 from start_agent.trace import IGNORE_INDEX, SpanKind, Trace
 
 TOKENIZER = byte_tokenizer()

@@ -17,9 +17,9 @@ from sandbox import FakeSandbox
 from start_agent.decoding.replay import replay
 from start_agent.decoding.solver import Solver
 from start_agent.engines.scripted import ScriptedEngine
-from start_agent.prompts import ChatFormat, render_prompt
-from start_agent.templates import ChatOptions
-from start_agent.tokenizer import Tokenizer
+from start_agent.tokens.prompts import ChatFormat, render_prompt
+from start_agent.tokens.templates import ChatOptions
+from start_agent.tokens.tokenizer import Tokenizer
 from start_agent.trace import SpanKind, Trace, TraceOutcome
 from tests.support.families.table import FAMILIES, FamilyDouble, save
 

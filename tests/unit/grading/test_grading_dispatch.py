@@ -8,14 +8,14 @@ import pytest
 
 from hints import Domain
 from sandbox import FakeSandbox
-from start_agent.answers import final_text, last_code_block
 from start_agent.decoding.settings import DecodingSettings
 from start_agent.decoding.solver import Solver
 from start_agent.engines.scripted import ScriptedEngine, byte_tokenizer
 from start_agent.grading import GraderPool, Reason, grade
 from start_agent.problem import CodeTests, Kind, Problem
+from start_agent.tokens.answers import final_text, last_code_block
+from start_agent.tokens.stopping import StopKind
 from start_agent.trace import Span, SpanKind, Trace, TraceOutcome
-from start_agent.watch import StopKind
 
 MATH = Problem("What is 6 * 7?", "42")
 CHOICE = Problem("Which?", "B", Kind.CHOICE, choices=("bank", "mall"))

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from start_agent.tokenizer import Tokenizer
+from start_agent.papers.addition.base import BaseOptions, make_base, padded
+from start_agent.papers.addition.learner import AdditionLearner
+from start_agent.papers.addition.model import EOS_ID, PAD_ID, generate, load_model, new_tokenizer
+from start_agent.papers.addition.options import AdditionOptions
+from start_agent.papers.addition.run import shipped_base
+from start_agent.papers.addition.text import answer, draw, prompt, rationale
+from start_agent.tokens.tokenizer import Tokenizer
 from start_agent.trace import IGNORE_INDEX
-from start_agent.training.addition.base import BaseOptions, make_base, padded
-from start_agent.training.addition.learner import AdditionLearner
-from start_agent.training.addition.model import EOS_ID, PAD_ID, generate, load_model, new_tokenizer
-from start_agent.training.addition.options import AdditionOptions
-from start_agent.training.addition.run import shipped_base
-from start_agent.training.addition.text import answer, draw, prompt, rationale
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -9,12 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from start_agent.pocket.problems import split_of
-from start_agent.training.addition.base import BaseOptions, documents
-from start_agent.training.addition.model import CONTEXT, EOS_ID, PAD_ID, new_tokenizer
-from start_agent.training.addition.options import AdditionOptions
-from start_agent.training.addition.run import draw_sets
-from start_agent.training.addition.text import (
+from start_agent.papers.addition.base import BaseOptions, documents
+from start_agent.papers.addition.model import CONTEXT, EOS_ID, PAD_ID, new_tokenizer
+from start_agent.papers.addition.options import AdditionOptions
+from start_agent.papers.addition.run import draw_sets
+from start_agent.papers.addition.text import (
     DIGITS,
     answer,
     direct_prompt,
@@ -25,6 +24,7 @@ from start_agent.training.addition.text import (
     question,
     rationale,
 )
+from start_agent.pocket.problems import split_of
 
 SIZES = st.sampled_from(DIGITS)
 

@@ -13,9 +13,9 @@ import pytest
 from start_agent.batch.store import RunDirectory
 from start_agent.errors import BatchError, DataError, RunDirectoryError
 from start_agent.problem import Problem
+from start_agent.recipes.star.loop import Row, StarOptions, Written, run_star
+from start_agent.recipes.star.store import DEV, HELD_OUT, Iteration, best, model_folder, read_solved, stale
 from start_agent.trace import IGNORE_INDEX
-from start_agent.training.star import Row, StarOptions, Written, run_star
-from start_agent.training.star_store import DEV, HELD_OUT, Iteration, best, model_folder, read_solved, stale
 
 BASE = "the base"
 HINT = 999
@@ -231,7 +231,7 @@ def test_a_full_disk_is_said_and_nothing_is_half_there(tmp_path: Path, monkeypat
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patched, pytest.raises(BatchError, match="No space left on device; mend that"):
-        patched.setattr("start_agent.training.star.write_rows", full)
+        patched.setattr("start_agent.recipes.star.loop.write_jsonl", full)
         star(tmp_path / "full", Scripted(), iterations=1)
     star(tmp_path / "full", Scripted(), iterations=1)
     star(tmp_path / "whole", Scripted(), iterations=1)

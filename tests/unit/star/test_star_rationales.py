@@ -11,7 +11,7 @@ import yaml
 
 from start_agent.errors import ConfigError, DataError, InputError
 from start_agent.problem import Kind, Problem
-from start_agent.training.rationales import Form, Shots
+from start_agent.recipes.star.rationales import Form, Shots
 
 CARS = {"question": "3 cars, 2 more. How many?", "rationale": "3 + 2 = 5.", "answer": 5}
 PROBLEM = Problem("How many is {answer} in {question}?", "7")

@@ -13,10 +13,10 @@ from start_agent.engines.base import TurnRequest
 from start_agent.engines.scripted import ScriptedEngine, byte_tokenizer
 from start_agent.errors import DataError
 from start_agent.problem import Kind, Problem
-from start_agent.training.rationales import Form, Shots
-from start_agent.training.star import Row, StarOptions, run_star
-from start_agent.training.star_store import DEV
-from start_agent.training.star_tasks import TaskLearner, WritingOptions
+from start_agent.recipes.star.loop import Row, StarOptions, run_star
+from start_agent.recipes.star.rationales import Form, Shots
+from start_agent.recipes.star.store import DEV
+from start_agent.recipes.star.tasks import TaskLearner, WritingOptions
 
 TOKENIZER = byte_tokenizer()
 EOS = min(TOKENIZER.eos_ids)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from start_agent import config
+from start_agent import fields
 from start_agent.errors import ConfigError, DataError, MissingExtraError
 from start_agent.tasks import DataOptions, Kind, Problem, load, stream
 
@@ -226,10 +226,10 @@ def test_options_that_do_not_fit(options: dict[str, Any], words: str) -> None:
 
 
 def test_options_from_layers() -> None:
-    options = config.build(DataOptions, {"task": "gsm8k", "limit": "3"}, {"data": "file.jsonl"})
+    options = fields.build(DataOptions, {"task": "gsm8k", "limit": "3"}, {"data": "file.jsonl"})
     assert (options.task, options.limit, options.data) == ("gsm8k", 3, "file.jsonl")
     with pytest.raises(ConfigError, match="--limit"):
-        config.build(DataOptions, {"limit": "0"})
+        fields.build(DataOptions, {"limit": "0"})
 
 
 def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -344,7 +344,7 @@ def test_problems_of_a_release_and_between_dates(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no releases"):
         load(data=path, release="v1", **COLUMNS)
     with pytest.raises(ConfigError, match="--start-date"):
-        config.build(DataOptions, {"start_date": "yesterday"})
+        fields.build(DataOptions, {"start_date": "yesterday"})
 
 
 def test_releases_are_asked_of_the_hub_by_their_files(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from hints import Template
+from start_agent.models import BOXED_INSTRUCTION
 from start_agent.problem import CodeTests, Kind, Problem
-from start_agent.prompts import BOXED_INSTRUCTION
-from start_agent.tasks import TASKS, instruction_of, prompt_text, question_text
+from start_agent.tasks import instruction_of, known_tasks, prompt_text, question_text
 from start_agent.tasks.prompts import code_template
 
 MATH = Problem("What is 6 * 7?", "42")
@@ -41,7 +41,7 @@ def test_code() -> None:
 
 
 def test_each_task_says_what_it_is() -> None:
-    assert all(task.about and (task.make is None) != (task.read is None) for task in TASKS.values())
+    assert all(task.about and (task.make is None) != (task.read is None) for task in known_tasks().values())
     assert {"gsm8k", "math500", "aime24", "aime25", "amc23", "gpqa_diamond", "commonsenseqa", "livecodebench"} < set(
-        TASKS
+        known_tasks()
     )

@@ -9,15 +9,16 @@ from typing import Any
 
 import pytest
 
-from start_agent.errors import ConfigError, DataError
+from start_agent.data import dataset, export
+from start_agent.data.dataset import check, columns_of, need_data, read_data, read_rows, write_data
+from start_agent.data.export import Format
+from start_agent.data.loss import HintLoss, LossPolicy
+from start_agent.data.messages import TOOLS, messages
+from start_agent.data.selection import Selection, SelectionOptions, rft
+from start_agent.data.views import Reading
+from start_agent.errors import ConfigError, DataError, FolderInUseError
 from start_agent.trace import SpanKind
-from start_agent.training import data, export, loading
-from start_agent.training.data import check, columns_of, need_data, read_data, read_rows, write_data
-from start_agent.training.export import Format
-from start_agent.training.messages import TOOLS, messages
-from start_agent.training.policy import HintLoss, LossPolicy
-from start_agent.training.reading import Reading
-from start_agent.training.selection import Selection, SelectionOptions, rft
+from start_agent.training import loading
 from tests.support.traces import HINTED, QUESTION, M, output, record, run, spelled
 from tests.support.vocabularies import Vocabulary, vocabulary
 
@@ -73,22 +74,22 @@ def test_a_writer_that_dies_leaves_nothing_that_looks_whole(
         raise KeyboardInterrupt
 
     path = tmp_path / "data"
-    for step in ("columns_of", "card", "write_whole"):
+    for step in ("columns_of", "card", "write_json"):
         with monkeypatch.context() as patched:
-            patched.setattr(data, step, dying)
+            patched.setattr(dataset, step, dying)
             with pytest.raises(KeyboardInterrupt):
                 write_data(path, selection, LossPolicy(), config=CONFIG)
         assert read_data(path) is None
         with pytest.raises(DataError, match="start-agent select"):
             list(read_rows(path))
     assert write_data(path, selection, LossPolicy(), config=CONFIG).rows == 2
-    assert sorted(file.name for file in path.iterdir()) == ["README.md", "data.json", "rows.jsonl"]
+    assert sorted(file.name for file in path.iterdir()) == ["README.md", "data.json", "lock", "rows.jsonl"]
 
 
 def test_what_a_killed_writer_left_is_written_over(folder: Path, selection: Selection, tmp_path: Path) -> None:
     path = tmp_path / "cut"
     path.mkdir()
-    (path / "rows.jsonl.new").write_bytes((folder / "rows.jsonl").read_bytes()[:-100])
+    (path / "rows.jsonl.unsorted").write_bytes((folder / "rows.jsonl").read_bytes()[:-100])
     write_data(path, selection, LossPolicy(), config=CONFIG)
     assert (path / "rows.jsonl").read_bytes() == (folder / "rows.jsonl").read_bytes()
     assert list(read_rows(path)) == list(read_rows(folder))
@@ -110,12 +111,12 @@ def test_two_writers_do_not_meet(tmp_path: Path, selection: Selection, monkeypat
 
     def meanwhile(*arguments: Any) -> dict[str, Any]:
         if not other:
-            with pytest.raises(DataError, match="another process is writing") as caught:
+            with pytest.raises(FolderInUseError) as caught:
                 write_data(path, selection, LossPolicy(), config={})
             other.append(str(caught.value))
         return columns_of(*arguments)
 
-    monkeypatch.setattr(data, "columns_of", meanwhile)
+    monkeypatch.setattr(dataset, "columns_of", meanwhile)
     assert write_data(path, selection, LossPolicy(), config=CONFIG).rows == 2
     assert other
     assert len(list(read_rows(path))) == 2
@@ -150,9 +151,9 @@ def test_checking_against_the_runs(folder: Path, tmp_path: Path) -> None:
 
 
 def test_the_model_of_runs(tmp_path: Path, selection: Selection) -> None:
-    assert data.model_of(selection.runs) == "pocket"
+    assert dataset.model_of(selection.runs) == "pocket"
     with pytest.raises(ConfigError, match="--model"):
-        data.model_of(())
+        dataset.model_of(())
 
 
 def test_readable_messages(vocabulary: Vocabulary) -> None:
@@ -233,7 +234,7 @@ def test_an_export_that_dies_leaves_no_output(folder: Path, tmp_path: Path, monk
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(export, "write_whole", dying)
+        patched.setattr(export, "write_json", dying)
         with pytest.raises(KeyboardInterrupt):
             export.export(folder, tmp_path / "out", Format.JSONL)
     assert not (tmp_path / "out").exists()

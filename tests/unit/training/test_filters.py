@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from start_agent.data import filters
+from start_agent.data.filters import Candidate, FilterOptions, refused_by
+from start_agent.tokens.stopping import Repetition
 from start_agent.trace import Span, Trace, TraceOutcome
-from start_agent.training import filters
-from start_agent.training.filters import Candidate, FilterOptions, refused_by
-from start_agent.watch import Repetition
 from tests.support.traces import HINTED, M, N, Spelled, output, record, spelled
 from tests.support.vocabularies import vocabulary
 

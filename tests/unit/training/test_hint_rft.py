@@ -10,9 +10,9 @@ from pydantic import ValidationError
 from start_agent.cli import batch, hint_rft, select, sft
 from start_agent.cli.hint_rft import parts_of
 from start_agent.errors import ConfigError, InputError
-from start_agent.training.hint_rft import Parts, check_inputs, recipe_names, stages_of
-from start_agent.training.reproduce import PARTS, ReproduceOptions, reproduce_stages
-from start_agent.training.stages import Stage
+from start_agent.papers.reproduce import PARTS, ReproduceOptions, reproduce_stages
+from start_agent.recipes.hint_rft import Parts, check_inputs, recipe_names, stages_of
+from start_agent.recipes.stages import Stage
 
 
 def parts(**given: Any) -> Parts:

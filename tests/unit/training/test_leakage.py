@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from start_agent import pocket
+from start_agent.data.leakage import HeldOut, normalised, read_held_out
 from start_agent.errors import DataError
 from start_agent.problem import Problem
-from start_agent.training.leakage import HeldOut, normalised, read_held_out
 
 
 @cache

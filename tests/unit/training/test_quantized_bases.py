@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from start_agent.digests import MODEL_CONFIG
 from start_agent.errors import ModelError
+from start_agent.files import MODEL_CONFIG
 from start_agent.models import find, local_digests
 from start_agent.training.saving import base_folder, quantization
 

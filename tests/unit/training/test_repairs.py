@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from start_agent.data.repairs import modify
+from start_agent.data.rows import MODIFICATIONS, make_row
+from start_agent.data.views import Reading
 from start_agent.trace import SpanKind, Trace
-from start_agent.training.modify import modify
-from start_agent.training.reading import Reading
-from start_agent.training.rows import MODIFICATIONS, make_row
 from tests.support.traces import HINTED, H, M, Spelled, dated, output, spelled
 from tests.support.vocabularies import Vocabulary, vocabulary
 

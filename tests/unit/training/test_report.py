@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from start_agent.cli.hint_rft import parts_of
-from start_agent.training import report as module
-from start_agent.training.report import Check, build_report, measure
-from start_agent.training.report_text import markdown, write_report
-from start_agent.training.reproduce import ReproduceOptions
-from start_agent.training.stages import Standings
+from start_agent.papers import report as module
+from start_agent.papers.report import Check, build_report, measure
+from start_agent.papers.report_text import markdown, write_report
+from start_agent.papers.reproduce import ReproduceOptions
+from start_agent.recipes.stages import Standings
 
 PROBLEMS = 20
 RIGHT = {

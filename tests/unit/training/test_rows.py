@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from hints import OPENING_FENCE, HintLibrary, join
+from start_agent.data.alignment import fence_of
+from start_agent.data.loss import HintLoss, InsertedLoss, LossPolicy
+from start_agent.data.rows import Row, make_row
 from start_agent.errors import RowError
-from start_agent.tokenizer import Tokenizer
+from start_agent.tokens.tokenizer import Tokenizer
 from start_agent.trace import IGNORE_INDEX, Span, SpanKind, Trace
-from start_agent.training.places import fence_of
-from start_agent.training.policy import HintLoss, InsertedLoss, LossPolicy
-from start_agent.training.rows import Row, make_row
 from tests.support.traces import HINTED, H, M, N, P, T, dated, output, spelled
 from tests.support.vocabularies import QWEN_RANKS, Vocabulary, vocabulary
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from start_agent.data.loss import HintLoss, LossPolicy
+from start_agent.data.rows import Row, make_row
 from start_agent.trace import IGNORE_INDEX, SpanKind, Trace
-from start_agent.training.policy import HintLoss, LossPolicy
-from start_agent.training.rows import Row, make_row
 from tests.support.traces import HINTED, H, spelled
 from tests.support.vocabularies import QWEN_RANKS, vocabulary
 

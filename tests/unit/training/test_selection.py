@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from start_agent.batch.store import RECORDS
+from start_agent.data.filters import FilterOptions
+from start_agent.data.leakage import HeldOut
+from start_agent.data.selection import Choice, Selection, SelectionOptions, hint_rft_pairs, minhash, rft
 from start_agent.errors import DataError, RunDirectoryError
 from start_agent.problem import Problem
-from start_agent.training.filters import FilterOptions
-from start_agent.training.leakage import HeldOut
-from start_agent.training.selection import Choice, Selection, SelectionOptions, hint_rft_pairs, minhash, rft
 from tests.support.traces import HINTED, QUESTION, M, Spelled, output, record, run, spelled
 from tests.support.vocabularies import vocabulary
 

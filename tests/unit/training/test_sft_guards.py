@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from start_agent.errors import ConfigError, DataError
 from start_agent.trace import IGNORE_INDEX
-from start_agent.training.guards import check_batch, check_packing, check_rows, spans
+from start_agent.training.validation import check_batch, check_packing, check_rows, spans
 from tests.support.tiny_models import EOS, PAD, VOCABULARY, rows
 
 torch = pytest.importorskip("torch")

@@ -8,8 +8,8 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from start_agent.config import runtime_names
 from start_agent.errors import ConfigError
+from start_agent.fields import runtime_names
 from start_agent.training.options import SftOptions, read_recipe, recipe_names
 
 

@@ -10,7 +10,7 @@ pytest.importorskip("torch")
 
 
 def order(epoch: int, *, seed: int = 0, grouped: bool, count: int = 103) -> tuple[list[int], list[int]]:
-    from start_agent.training.order import Order
+    from start_agent.training.sampler import Order
 
     chance = random.Random(7)
     lengths = [chance.randint(1, 1000) for _ in range(count)]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from start_agent.papers.scale import QWEN2_32B, Architecture, Plan, table
 from start_agent.training.options import SftOptions, read_recipe
-from start_agent.training.scale import QWEN2_32B, Architecture, Plan, table
 
 PAGE = Path(__file__).parents[3] / "docs" / "scale.md"
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 from sandbox import Result
 from start_agent.engines.base import Turn
-from start_agent.phases import Phase
+from start_agent.tokens.phases import Phase
 from start_agent.trace import Span, Trace
 
 

@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from start_agent.batch import BatchOptions, RunDirectory, Tally, read_records, run_batch
+from start_agent.batch import BatchOptions, Progress, RunDirectory, read_records, run_batch
 from start_agent.decoding.solver import Solver
 from start_agent.grading import Verdict
 from start_agent.grading.verdict import Reason
@@ -24,7 +24,7 @@ class Batch:
     """A finished run: wall seconds from the first prompt to the last record, the tally, the records in order."""
 
     seconds: float
-    tally: Tally
+    progress: Progress
     records: list[dict[str, Any]]
 
     @property
@@ -44,7 +44,7 @@ async def solve_batch(solver: Solver, problems: Sequence[Problem], *, concurrenc
         path = Path(name) / "run"
         with RunDirectory.open(path, {"benchmark": "batch"}) as directory:
             begun = time.perf_counter()
-            tally = await run_batch(
+            progress = await run_batch(
                 solver,
                 problems,
                 directory,
@@ -54,9 +54,9 @@ async def solve_batch(solver: Solver, problems: Sequence[Problem], *, concurrenc
                 instruction="",
             )
             seconds = time.perf_counter() - begun
-        if tally.done != len(problems):
-            raise AssertionError(f"{tally.done} of {len(problems)} traces: {tally.last_fault}")
-        return Batch(seconds, tally, list(read_records(path)))
+        if progress.done != len(problems):
+            raise AssertionError(f"{progress.done} of {len(problems)} traces: {progress.last_fault}")
+        return Batch(seconds, progress, list(read_records(path)))
 
 
 async def exactly(problem: Problem, trace: Trace) -> Verdict:

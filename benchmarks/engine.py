@@ -41,7 +41,7 @@ from start_agent.engines.transformers import TransformersEngine, TransformersOpt
 from start_agent.models import resolve
 from start_agent.pocket import held_out, weights_path
 from start_agent.tokens.markers import Matcher, State
-from start_agent.tokens.stopping import NEVER, Watch
+from start_agent.tokens.stopping import NEVER, StopChecker
 
 TARGETS: dict[str, Target] = {"ratio_generate_1": (">=", 0.9), "ratio_generate_64": (">=", 0.9)}
 
@@ -73,8 +73,8 @@ class Subject:
 
     def turn(self, name: str, token_ids: Sequence[int], max_tokens: int) -> TurnRequest:
         """A greedy turn of exactly ``max_tokens``."""
-        new_watch = partial(Watch, self._matcher, State(), NEVER)
-        return TurnRequest(name, tuple(token_ids), Sampling(), 0, max_tokens, new_watch)
+        new_checker = partial(StopChecker, self._matcher, State(), NEVER)
+        return TurnRequest(name, tuple(token_ids), Sampling(), 0, max_tokens, new_checker)
 
     async def generate(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> Run:
         """All prompts at once, one turn each."""
@@ -104,7 +104,7 @@ class Subject:
         ids, written, fed = list(prompt), list[int](), 0
         for inserted in [*insertions, ()]:
             turn = await self.engine.generate(self.turn(name, ids, _TURN_TOKENS))
-            fed += turn.usage.fed
+            fed += turn.usage.computed_tokens
             written += turn.token_ids
             ids += [*turn.token_ids, *inserted]
             if not keep:

@@ -45,7 +45,7 @@ from start_agent.errors import InputError
 from start_agent.models import resolve
 from start_agent.pocket import held_out
 from start_agent.tokens.markers import Matcher, State
-from start_agent.tokens.stopping import NEVER, Watch
+from start_agent.tokens.stopping import NEVER, StopChecker
 
 TARGETS: dict[str, Target] = {"reprefilled_minus_block": ("<=", 1), "overhead_6": ("<=", 1.15)}
 
@@ -94,12 +94,12 @@ class Subject:
             [*self.engine.tokenizer.encode(name + ": "), *self._questions[number]], _PROMPT_TOKENS + longer
         )
         length, again = decoded // (insertions + 1), list[int]()
-        new_watch = partial(Watch, self._matcher, State(), NEVER)
+        new_checker = partial(StopChecker, self._matcher, State(), NEVER)
         for turn_number in range(insertions + 1):
-            turn = await self.engine.generate(TurnRequest(name, ids, Sampling(), 0, length, new_watch))
+            turn = await self.engine.generate(TurnRequest(name, ids, Sampling(), 0, length, new_checker))
             assert len(turn.token_ids) == length
             if turn_number:
-                again.append(turn.usage.fed - _INSERTED_TOKENS - (length - 1))
+                again.append(turn.usage.computed_tokens - _INSERTED_TOKENS - (length - 1))
             ids = [*ids, *turn.token_ids, *self._inserted]
         await self.engine.release(name)
         return again

@@ -99,10 +99,10 @@ class Bare:
     async def decode(self, work: Sequence[tuple[tuple[int, ...], int]]) -> Speed:
         """Prompts, and how many tokens are decoded for each."""
         await self.empty_cache()
-        owed, begun = iter(work), time.perf_counter()
+        pending, begun = iter(work), time.perf_counter()
 
         async def place() -> None:
-            for prompt, tokens in owed:
+            for prompt, tokens in pending:
                 await self._request(prompt, tokens)
 
         await asyncio.gather(*(place() for _ in range(self._places)))
@@ -183,13 +183,13 @@ async def measure(arguments: argparse.Namespace) -> Report:
 def figures_of(pairs: dict[str, list[Pair]], batches: Sequence[Batch]) -> dict[str, float]:
     """The figures of the report: medians over the pairs, and what the hinted batches fed."""
     courses = [record["course"] for batch in batches for record in batch.records]
-    fed = sum(course["fed"] for course in courses)
+    fed = sum(stats["fed"] for stats in courses)
     bare = sum(
         record["counts"]["prompt_tokens"] + record["counts"]["model_tokens"] - 1
         for batch in batches
         for record in batch.records
     )
-    figures = {"fed_ratio": fed / bare, "again_share": sum(course["again"] for course in courses) / fed}
+    figures = {"fed_ratio": fed / bare, "again_share": sum(stats["again"] for stats in courses) / fed}
     for name, some in pairs.items():
         figures[f"{name}_ratio"] = median(pair.ratio for pair in some)
         figures[f"{name}_per_second"] = median(pair.ours.rate for pair in some)

@@ -179,9 +179,9 @@ class Subject:
             batch = await solve_batch(solver, problems, concurrency=places, seed=arguments.seed)
         return Run(
             batch.seconds,
-            engine.idle_seconds if isinstance(engine, InRounds) else batch.tally.idle_seconds,
-            batch.tally.tokens,
-            batch.tally.tool_calls,
+            engine.idle_seconds if isinstance(engine, InRounds) else batch.progress.idle_seconds,
+            batch.progress.tokens,
+            batch.progress.tool_calls,
             sum(record["course"]["kernel_seconds"] for record in batch.records),
             {key: tuple(trace.token_ids) for key, trace in batch.traces.items()},
             engine.rounds if isinstance(engine, InRounds) else 0,

@@ -29,7 +29,7 @@ from rich.table import Table
 from benchmarks.report import Report, Target, new_parser, positive, rounded, run, say
 from sandbox import FakeSandbox
 from start_agent.analysis.summary import summarize
-from start_agent.batch import BatchOptions, RunDirectory, Tally, anything_owed, run_batch
+from start_agent.batch import BatchOptions, Progress, RunDirectory, has_pending, run_batch
 from start_agent.decoding.settings import DecodingSettings
 from start_agent.decoding.solver import Solver
 from start_agent.engines.scripted import ScriptedEngine
@@ -78,10 +78,10 @@ async def measure(arguments: argparse.Namespace) -> Report:
     options = BatchOptions(concurrency=arguments.concurrency)
     memory: list[float] = []
 
-    def hear(tally: Tally) -> None:
-        if tally.done % max(count // _EVERY, 1) == 0:
+    def on_progress(progress: Progress) -> None:
+        if progress.done % max(count // _EVERY, 1) == 0:
             memory.append(resident_mib())
-            say(f"{tally.done}/{count}: {tally.done / tally.seconds:.0f} problems/s, {memory[-1]:.0f} MiB")
+            say(f"{progress.done}/{count}: {progress.done / progress.seconds:.0f} problems/s, {memory[-1]:.0f} MiB")
 
     with tempfile.TemporaryDirectory(dir=arguments.directory) as name:
         path = Path(name) / "run"
@@ -89,14 +89,14 @@ async def measure(arguments: argparse.Namespace) -> Report:
             solver = Solver(Forgetful(box), box, settings=settings)
             with RunDirectory.open(path, {"benchmark": "runner", "problems": count}) as directory:
                 begun, cpu_begun = time.perf_counter(), time.process_time()
-                tally = await run_batch(
+                progress = await run_batch(
                     solver,
                     problems(count),
                     directory,
                     options,
                     grade=partial(grade, pool=pool),
                     instruction="",
-                    listener=hear,
+                    listener=on_progress,
                 )
                 seconds, cpu_seconds = time.perf_counter() - begun, time.process_time() - cpu_begun
         size = (path / "records.jsonl").stat().st_size
@@ -104,11 +104,11 @@ async def measure(arguments: argparse.Namespace) -> Report:
         gc.collect()
         begun = time.perf_counter()
         with RunDirectory.open(path, {"benchmark": "runner", "problems": count}) as directory:
-            owed = anything_owed(problems(count), directory, 1)
+            pending = has_pending(problems(count), directory, 1)
             opened = time.perf_counter() - begun
             found = summarize(path)
         resumed = time.perf_counter() - begun
-    if owed or found.records != count:
+    if pending or found.records != count:
         raise AssertionError(f"{found.records} of {count} records")
     figures = {
         "problems_per_second": count / seconds,
@@ -116,8 +116,8 @@ async def measure(arguments: argparse.Namespace) -> Report:
         "memory_growth_mib": max(memory) - memory[0],
         "resume_seconds": resumed,
         "resume_scan_seconds": opened,
-        "tool_calls_per_problem": tally.tool_calls / count,
-        "tokens_per_problem": tally.tokens / count,
+        "tool_calls_per_problem": progress.tool_calls / count,
+        "tokens_per_problem": progress.tokens / count,
         "record_bytes": size / count,
     }
     table = Table("figure", "value", title=f"runner: {count:,} scripted problems", title_justify="left")

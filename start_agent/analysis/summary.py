@@ -100,7 +100,7 @@ def summary_of(records: Iterable[Mapping[str, Any]], samples: int = 1) -> Summar
     open_problems: dict[str, Votes] = {}
     closed = _Closed()
     totals: Counter[str] = Counter()
-    course: Counter[str] = Counter()  # of seconds too
+    stats: Counter[str] = Counter()  # of seconds too
     outcomes: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
     groups: dict[str, dict[str, _Group]] = {}
@@ -112,7 +112,7 @@ def summary_of(records: Iterable[Mapping[str, Any]], samples: int = 1) -> Summar
         totals["with_tool"] += counts["tool_calls"] > 0
         totals["with_unhinted"] += counts["unhinted_tool_calls"] > 0
         totals["programs"] += record["kind"] == "code"
-        course.update(record["course"])
+        stats.update(record["course"])
         outcomes[str(record["outcome"])] += 1
         reasons[record["verdict"]["reason"]] += 1
         for name in GROUPS:
@@ -144,14 +144,14 @@ def summary_of(records: Iterable[Mapping[str, Any]], samples: int = 1) -> Summar
         found.hint_yield = (totals["tool_calls"] - totals["unhinted_tool_calls"]) / totals["hints"]
     found.tokens = totals["tokens"] / found.records
     found.model_tokens, found.total_tokens = totals["model_tokens"], totals["tokens"]
-    found.seconds = course["seconds"] / found.records
-    found.wait_seconds = course["wait_seconds"] / found.records
-    found.queue_seconds = course["queue_seconds"] / found.records
-    found.turns = course["turns"] / found.records
-    found.decoded_tokens, found.fed_tokens, found.reused_tokens = course["decoded"], course["fed"], course["reused"]
-    if course["fed"]:
-        found.reprefilled_share = course["again"] / course["fed"]
-    found.preemptions = course["preempted"]
+    found.seconds = stats["seconds"] / found.records
+    found.wait_seconds = stats["wait_seconds"] / found.records
+    found.queue_seconds = stats["queue_seconds"] / found.records
+    found.turns = stats["turns"] / found.records
+    found.decoded_tokens, found.fed_tokens, found.reused_tokens = stats["decoded"], stats["fed"], stats["reused"]
+    if stats["fed"]:
+        found.reprefilled_share = stats["again"] / stats["fed"]
+    found.preemptions = stats["preempted"]
     return found
 
 

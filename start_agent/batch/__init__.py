@@ -7,20 +7,20 @@
     print(summarize(Path("runs/gsm8k")).accuracy)
 """
 
-from start_agent.batch.executor import Bench, Workbench
+from start_agent.batch.executor import LocalExecutor, RolloutExecutor
 from start_agent.batch.options import BatchOptions, RayOptions
-from start_agent.batch.progress import Tally
-from start_agent.batch.runner import anything_owed, run_at, run_batch
+from start_agent.batch.progress import Progress
+from start_agent.batch.runner import has_pending, run_at, run_batch
 from start_agent.batch.store import RunDirectory, read_records
 
 __all__ = [
     "BatchOptions",
-    "Bench",
+    "LocalExecutor",
+    "Progress",
     "RayOptions",
+    "RolloutExecutor",
     "RunDirectory",
-    "Tally",
-    "Workbench",
-    "anything_owed",
+    "has_pending",
     "read_records",
     "run_at",
     "run_batch",

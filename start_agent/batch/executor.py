@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 from hints import Domain, Template
 from sandbox import SandboxError
-from start_agent.batch.progress import Listener, Tally
-from start_agent.batch.record import Course, Job, make_record
+from start_agent.batch.progress import Listener, Progress
+from start_agent.batch.record import Job, RolloutStats, make_record
 from start_agent.decoding.events import CellFinished, CellStarted, TraceFinished
 from start_agent.decoding.solver import Solver
 from start_agent.errors import DataError, EngineError, GradingError, PromptError, QuestionError
@@ -26,7 +26,7 @@ FAULTS = (SandboxError, EngineError, GradingError)
 """What the infrastructure does wrong: tried again, never graded."""
 
 
-class Bench(Protocol):
+class RolloutExecutor(Protocol):
     """Where traces are made and judged.
 
     Attributes:
@@ -34,14 +34,14 @@ class Bench(Protocol):
         listener: to be told of each fault.
     """
 
-    tally: Tally
+    progress: Progress
     listener: Listener
 
-    async def do(self, job: Job) -> dict[str, Any] | None:
+    async def run(self, job: Job) -> dict[str, Any] | None:
         """The record of a job; None where it failed at every try. Raises BatchError where nothing can be made more."""
 
 
-class Workbench:
+class LocalExecutor:
     """The bench of one process: a solver and a grader.
 
     Args:
@@ -57,18 +57,18 @@ class Workbench:
             instruction = solver.instruction  # the bare question is wanted, or a sentence of the user's own
         self.solver, self.grade, self.seed = solver.changed(instruction=""), grade, seed
         self.instruction, self.retries = instruction, retries
-        self.tally = Tally()
-        self.listener: Listener = lambda tally: None
+        self.progress = Progress()
+        self.listener: Listener = lambda progress: None
         self._templated: dict[Template, Solver] = {}
 
-    async def do(self, job: Job) -> dict[str, Any] | None:
-        """See ``Bench.do``."""
+    async def run(self, job: Job) -> dict[str, Any] | None:
+        """See ``RolloutExecutor.run``."""
         try:
-            return await self.make(job)
+            return await self.rollout(job)
         except (*FAULTS, PromptError):
             return None
 
-    async def make(self, job: Job) -> dict[str, Any]:
+    async def rollout(self, job: Job) -> dict[str, Any]:
         """The record of a job. Tries until there is a verdict; a failing grader does not cost the trace.
 
         Raises:
@@ -76,30 +76,30 @@ class Workbench:
             PromptError: the model takes no prompts.
         """
         trace: Trace | None = None
-        course, begun = Course(), time.perf_counter()
-        for course.tries in range(1, self.retries + 2):
+        stats, begun = RolloutStats(), time.perf_counter()
+        for stats.tries in range(1, self.retries + 2):
             try:
                 if trace is None:
-                    trace = await self._solve(job, course)
+                    trace = await self._solve(job, stats)
                 verdict = await self._judge(job, trace)
             except PromptError as error:  # of the model, not of the question: another try says the same
                 self._count_fault(job, error)
                 raise
             except FAULTS as error:
                 self._count_fault(job, error)
-                if course.tries > self.retries:
+                if stats.tries > self.retries:
                     raise
             else:
-                course.seconds = time.perf_counter() - begun
+                stats.seconds = time.perf_counter() - begun
                 decode = self.solver.engine.tokenizer.decode
-                return make_record(job, job.seed(self.seed), trace, verdict, course, decode)
+                return make_record(job, job.seed(self.seed), trace, verdict, stats, decode)
         raise AssertionError("the last try returns or raises")
 
-    async def _solve(self, job: Job, course: Course) -> Trace:
+    async def _solve(self, job: Job, stats: RolloutStats) -> Trace:
         """Grow the trace, and know where it is meanwhile."""
         text = prompt_text(job.problem, self.instruction)
         place, entered = "engine", time.perf_counter()
-        self.tally.move(None, place)
+        self.progress.move(None, place)
         try:
             async with aclosing(
                 self._solver_for(job.problem).stream(text, seed=job.seed(self.seed), live=False)
@@ -107,23 +107,23 @@ class Workbench:
                 async for event in events:
                     match event:
                         case CellStarted():
-                            self.tally.move(place, "kernel")
+                            self.progress.move(place, "kernel")
                             place, entered = "kernel", time.perf_counter()
                         case CellFinished(result):
-                            self.tally.move(place, "engine")
+                            self.progress.move(place, "engine")
                             place = "engine"
                             waited = max(time.perf_counter() - entered - result.duration_s, 0.0)
-                            course.kernel_seconds += result.duration_s
-                            course.wait_seconds += waited
-                            self.tally.wait_seconds += waited
+                            stats.kernel_seconds += result.duration_s
+                            stats.wait_seconds += waited
+                            self.progress.wait_seconds += waited
                         case TraceFinished(trace, cost):
-                            course.cost = cost
+                            stats.cost = cost
                             return trace
         except QuestionError as error:  # no rollout can be worse than one that cannot begin: data, like the others
             meta = {"question": text, "seed": job.seed(self.seed), "error": str(error)}
             return Trace(outcome=TraceOutcome.UNPROMPTABLE, meta=meta)
         finally:
-            self.tally.move(place, None)
+            self.progress.move(place, None)
         raise AssertionError("a stream ended without a trace")
 
     def _solver_for(self, problem: Problem) -> Solver:
@@ -136,14 +136,14 @@ class Workbench:
         return self._templated[template]
 
     async def _judge(self, job: Job, trace: Trace) -> Verdict:
-        self.tally.move(None, "grading")
+        self.progress.move(None, "grading")
         try:
             return await self.grade(job.problem, trace)
         except DataError as error:
             return Verdict(False, None, Reason.UNGRADABLE, detail=str(error))
         finally:
-            self.tally.move("grading", None)
+            self.progress.move("grading", None)
 
     def _count_fault(self, job: Job, error: Exception) -> None:
-        self.tally.count_fault(job, error)
-        self.listener(self.tally)
+        self.progress.count_fault(job, error)
+        self.listener(self.progress)

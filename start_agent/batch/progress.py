@@ -11,7 +11,7 @@ from start_agent.batch.record import Job
 
 
 @dataclass(slots=True)
-class Tally:
+class Progress:
     """A run in numbers, as it goes on.
 
     Attributes:
@@ -77,5 +77,5 @@ class Tally:
             self._idle_since = None
 
 
-Listener = Callable[[Tally], None]
+Listener = Callable[[Progress], None]
 """Hears of each record, each fault and each trace given up, right after it is counted."""

@@ -18,8 +18,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from start_agent.batch.cluster import import_ray
-from start_agent.batch.executor import FAULTS, Workbench
-from start_agent.batch.progress import Listener, Tally
+from start_agent.batch.executor import FAULTS, LocalExecutor
+from start_agent.batch.progress import Listener, Progress
 from start_agent.batch.record import Job
 from start_agent.errors import BatchError, EngineError, InputError, PromptError, WorkerError, first_line
 
@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 _CLOSING = 30.0  # seconds that a worker has to close its engine and its kernels
 
-OpenBench = Callable[[], AbstractAsyncContextManager[Workbench]]
+OpenBench = Callable[[], AbstractAsyncContextManager[LocalExecutor]]
 """Makes a worker's bench; it is called on the worker's machine, and so must be picklable."""
 
 
@@ -40,35 +40,35 @@ class Reply:
 
     number: int
     record: dict[str, Any] | None
-    tally: Tally
+    progress: Progress
     engine_failed: bool = False
 
 
 class Worker:
     """What runs in a Ray actor: one bench, many jobs at once."""
 
-    def __init__(self, open_bench: OpenBench) -> None:
-        self._open_bench, self._stack = open_bench, AsyncExitStack()
+    def __init__(self, open_executor: OpenBench) -> None:
+        self._open_bench, self._stack = open_executor, AsyncExitStack()
         self._jobs: set[asyncio.Task[Any]] = set()
         self._replies = 0
 
     async def open(self) -> str:
         """Load the model, start the sandbox; the name of the machine. Raises InputError or EngineError."""
         try:
-            self._bench = await self._stack.enter_async_context(self._open_bench())
+            self._executor = await self._stack.enter_async_context(self._open_bench())
         except InputError as error:
             raise InputError(str(error)) from None  # a type that unpickles whatever its subclass asks for
         except FAULTS as error:
             raise EngineError(f"{type(error).__name__}: {error}") from None
         return platform.node()
 
-    async def do(self, job: Job) -> Reply:
+    async def run(self, job: Job) -> Reply:
         """Make a job's record."""
         task = asyncio.current_task()
         assert task is not None
         self._jobs.add(task)
         try:
-            return self._reply(await self._bench.make(job))
+            return self._reply(await self._executor.rollout(job))
         except EngineError:
             return self._reply(None, engine_failed=True)
         except (*FAULTS, PromptError):
@@ -78,8 +78,8 @@ class Worker:
 
     def _reply(self, record: dict[str, Any] | None, *, engine_failed: bool = False) -> Reply:
         self._replies += 1
-        tally = self._bench.tally
-        return Reply(self._replies, record, replace(tally, faults=Counter(tally.faults)), engine_failed)
+        progress = self._executor.progress
+        return Reply(self._replies, record, replace(progress, faults=Counter(progress.faults)), engine_failed)
 
     async def close(self) -> None:
         """End all jobs; leave no engine and no kernel behind."""
@@ -109,10 +109,10 @@ class _Life:
 
 
 class RayBench:
-    """A ``Bench`` of several workers. Use it in ``async with``, on a cluster that ``cluster.connect`` has made ready.
+    """A ``RolloutExecutor`` of several workers, for ``async with``, on a cluster that ``cluster.connect`` prepared.
 
     Args:
-        open_bench: see there.
+        open_executor: see there.
         workers: how many.
         places: jobs that one worker has at once.
         retries: times that a job whose worker died is handed on.
@@ -121,14 +121,14 @@ class RayBench:
     """
 
     def __init__(
-        self, open_bench: OpenBench, *, workers: int, places: int, retries: int = 2, restarts: int = 3, gpus: int = 0
+        self, open_executor: OpenBench, *, workers: int, places: int, retries: int = 2, restarts: int = 3, gpus: int = 0
     ) -> None:
-        self.tally = Tally()
-        self.listener: Listener = lambda tally: None
-        self._open_bench, self._workers, self._places = open_bench, workers, places
+        self.progress = Progress()
+        self.listener: Listener = lambda progress: None
+        self._open_bench, self._workers, self._places = open_executor, workers, places
         self._retries, self._restarts, self._gpus = retries, restarts, gpus
         self._alive: list[_Life] = []
-        self._told: list[Tally] = [Tally()]  # by the driver itself, and by each life of each worker
+        self._told: list[Progress] = [Progress()]  # by the driver itself, and by each life of each worker
         self._left = workers
         self._end: InputError | BatchError | None = None
         self._changed = asyncio.Condition()
@@ -152,12 +152,12 @@ class RayBench:
     ) -> None:
         await self._close()
 
-    async def do(self, job: Job) -> dict[str, Any] | None:
-        """See ``Bench.do``. Raises also InputError: a later worker finds on its machine what the user must mend."""
+    async def run(self, job: Job) -> dict[str, Any] | None:
+        """See ``RolloutExecutor.run``. Raises also InputError: a worker's machine lacks what the user must add."""
         for _ in range(self._retries + 1):
             worker = await self._take()
             try:
-                reply: Reply = await worker.actor.do.remote(job)
+                reply: Reply = await worker.actor.run.remote(job)
             except self._ray.exceptions.RayTaskError:  # a mistake of ours
                 raise
             except self._ray.exceptions.RayError as error:  # of the worker, its memory, its machine
@@ -167,11 +167,11 @@ class RayBench:
                 self._gather(self._told[0])
             else:
                 if reply.number > worker.heard:
-                    worker.heard, self._told[worker.place] = reply.number, reply.tally
-                self._gather(reply.tally)
+                    worker.heard, self._told[worker.place] = reply.number, reply.progress
+                self._gather(reply.progress)
                 if not reply.engine_failed:
                     return reply.record
-                worker.died(reply.tally.last_fault)
+                worker.died(reply.progress.last_fault)
             finally:
                 worker.busy -= 1
                 async with self._changed:
@@ -227,7 +227,7 @@ class RayBench:
         except errors.RayError as error:
             return first_line(error)
         life.place = len(self._told)
-        self._told.append(Tally())
+        self._told.append(Progress())
         self._alive.append(life)
         try:
             async with self._changed:
@@ -241,15 +241,15 @@ class RayBench:
         async with self._changed:
             self._changed.notify_all()
 
-    def _gather(self, latest: Tally) -> None:
+    def _gather(self, latest: Progress) -> None:
         """The run's tally from those of the workers, as each last told of itself."""
-        found, alive = self.tally, [self._told[life.place] for life in self._alive if not life.death.done()]
-        found.in_engine = sum(tally.in_engine for tally in alive)
-        found.in_kernel = sum(tally.in_kernel for tally in alive)
-        found.in_grading = sum(tally.in_grading for tally in alive)
-        found.wait_seconds = sum(tally.wait_seconds for tally in self._told)
-        found.idle_seconds = sum(tally.idle_seconds for tally in self._told) / self._workers
-        found.faults = sum((tally.faults for tally in self._told), Counter())
+        found, alive = self.progress, [self._told[life.place] for life in self._alive if not life.death.done()]
+        found.in_engine = sum(progress.in_engine for progress in alive)
+        found.in_kernel = sum(progress.in_kernel for progress in alive)
+        found.in_grading = sum(progress.in_grading for progress in alive)
+        found.wait_seconds = sum(progress.wait_seconds for progress in self._told)
+        found.idle_seconds = sum(progress.idle_seconds for progress in self._told) / self._workers
+        found.faults = sum((progress.faults for progress in self._told), Counter())
         if latest.last_fault:
             found.last_fault = latest.last_fault
         self.listener(found)

@@ -35,7 +35,7 @@ class Job:
 
 
 @dataclass(slots=True)
-class Course:
+class RolloutStats:
     """How a trace came to be: all of a record that may differ when the same run is done again.
 
     Attributes:
@@ -59,13 +59,13 @@ class Course:
             "seconds": round(self.seconds, 6),
             "kernel_seconds": round(self.kernel_seconds, 6),
             "wait_seconds": round(self.wait_seconds, 6),
-            "queue_seconds": round(cost.queued, 6),
+            "queue_seconds": round(cost.queue_seconds, 6),
             "tries": self.tries,
             "turns": cost.turns,
-            "decoded": cost.decoded,
-            "fed": cost.fed,
-            "again": cost.again,
-            "reused": cost.reused,
+            "decoded": cost.generated_tokens,
+            "fed": cost.computed_tokens,
+            "again": cost.recomputed_tokens,
+            "reused": cost.cached_tokens,
             "preempted": cost.preempted,
         }
 
@@ -88,7 +88,7 @@ def make_record(
     seed: int | None,
     trace: Trace,
     verdict: Verdict,
-    course: Course,
+    stats: RolloutStats,
     decode: Callable[[Iterable[int]], str],
 ) -> dict[str, Any]:
     """The JSON-able record: the key first and the trace last, as the store wants them."""
@@ -107,6 +107,6 @@ def make_record(
         "outcome": None if trace.outcome is None else trace.outcome.value,
         "counts": counts_of(trace),
         "meta": dict(problem.meta),
-        "course": course.to_json(),
+        "course": stats.to_json(),
         "trace": trace.to_json(decode),
     }

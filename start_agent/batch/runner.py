@@ -2,7 +2,7 @@
 
 Problems are taken from their iterator as there is room for them; nothing is kept of what is finished but its key.
 There are no rounds: a trace that waits for its kernel holds up nobody. Traces come to be at a bench: the
-``Workbench`` of this process, or those of other machines (``start_agent.batch.ray``).
+``LocalExecutor`` of this process, or those of other machines (``start_agent.batch.ray``).
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
-from start_agent.batch.executor import Bench, Grade, Workbench
+from start_agent.batch.executor import Grade, LocalExecutor, RolloutExecutor
 from start_agent.batch.options import BatchOptions
-from start_agent.batch.progress import Listener, Tally
+from start_agent.batch.progress import Listener, Progress
 from start_agent.batch.record import Job
 from start_agent.batch.store import RunDirectory
 from start_agent.decoding.solver import Solver
@@ -26,7 +26,7 @@ from start_agent.problem import Problem
 _CHUNK = 64  # problems that are read at a time: reading may wait for a disk or a network, in a thread of its own
 
 
-def anything_owed(problems: Iterable[Problem], directory: RunDirectory, samples: int) -> bool:
+def has_pending(problems: Iterable[Problem], directory: RunDirectory, samples: int) -> bool:
     """Whether the directory lacks a record: known before a model is loaded in vain."""
     return any(
         bytes.fromhex(Job(problem, sample).key) not in directory.done
@@ -45,7 +45,7 @@ async def run_batch(
     seed: int | None = 0,
     instruction: str | None = None,
     listener: Listener | None = None,
-) -> Tally:
+) -> Progress:
     """Solve and grade what the directory lacks.
 
     Cancelling it cancels every trace in flight; what is finished is on disk.
@@ -67,38 +67,38 @@ async def run_batch(
     Raises:
         BatchError: ``options.max_faults`` traces have failed at every try, or the directory cannot be written.
     """
-    bench = Workbench(solver, grade, seed=seed, instruction=instruction, retries=options.retries)
-    return await run_at(bench, problems, directory, options, listener=listener)
+    executor = LocalExecutor(solver, grade, seed=seed, instruction=instruction, retries=options.retries)
+    return await run_at(executor, problems, directory, options, listener=listener)
 
 
 async def run_at(
-    bench: Bench,
+    executor: RolloutExecutor,
     problems: Iterable[Problem],
     directory: RunDirectory,
     options: BatchOptions,
     *,
     listener: Listener | None = None,
-) -> Tally:
+) -> Progress:
     """As ``run_batch``, at a bench that is open. It serves one run: the tally is its own."""
     if listener is not None:
-        bench.listener = listener
-    bench.tally.started = time.perf_counter()
-    run = _Run(bench, problems, directory, options)
+        executor.listener = listener
+    executor.progress.started = time.perf_counter()
+    run = _Run(executor, problems, directory, options)
     try:
         async with asyncio.TaskGroup() as group:
             for _ in range(options.concurrency):
                 group.create_task(run.work())
     except BaseExceptionGroup as failed:  # one is enough: the first has cancelled the others
         raise failed.exceptions[0] from None
-    return bench.tally
+    return executor.progress
 
 
 class _Run:
     def __init__(
-        self, bench: Bench, problems: Iterable[Problem], directory: RunDirectory, options: BatchOptions
+        self, executor: RolloutExecutor, problems: Iterable[Problem], directory: RunDirectory, options: BatchOptions
     ) -> None:
-        self.bench, self.directory, self.options = bench, directory, options
-        self.tally = bench.tally
+        self.executor, self.directory, self.options = executor, directory, options
+        self.progress = executor.progress
         self._owed = self._all_owed(problems)
         self._read: deque[Job] = deque()
         self._reading = asyncio.Lock()
@@ -107,7 +107,7 @@ class _Run:
     async def work(self) -> None:
         """One place: a trace after the other, as long as there are any."""
         while (job := await self._next()) is not None:
-            record = await self.bench.do(job)
+            record = await self.executor.run(job)
             if record is None:
                 self._give_up()
             else:
@@ -129,7 +129,7 @@ class _Run:
                 if key in self._taken:
                     continue
                 if key in self.directory.done:
-                    self.tally.stored += 1
+                    self.progress.stored += 1
                     continue
                 self._taken.add(key)
                 yield job
@@ -137,17 +137,18 @@ class _Run:
     def _keep(self, job: Job, record: dict[str, Any]) -> None:
         self.directory.append(record)
         self._taken.discard(bytes.fromhex(job.key))
-        self.tally.done += 1
-        self.tally.right += record["correct"]
-        self.tally.tokens += record["counts"]["tokens"]
-        self.tally.tool_calls += record["counts"]["tool_calls"]
-        self.bench.listener(self.tally)
+        self.progress.done += 1
+        self.progress.right += record["correct"]
+        self.progress.tokens += record["counts"]["tokens"]
+        self.progress.tool_calls += record["counts"]["tool_calls"]
+        self.executor.listener(self.progress)
 
     def _give_up(self) -> None:
-        self.tally.failed += 1
-        if self.tally.failed >= self.options.max_faults:
+        self.progress.failed += 1
+        if self.progress.failed >= self.options.max_faults:
             raise BatchError(
-                f"stopped: {self.tally.failed} traces failed at every try, the last with {self.tally.last_fault}. "
+                f"stopped: {self.progress.failed} traces failed at every try, "
+                f"the last with {self.progress.last_fault}. "
                 "What is finished is on disk; mend that and run the same command again"
             )
-        self.bench.listener(self.tally)
+        self.executor.listener(self.progress)

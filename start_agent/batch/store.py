@@ -53,7 +53,7 @@ class RunDirectory:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.done: set[bytes] = set()
-        self.recovered = 0
+        self.truncated_bytes = 0
         self._lock = self._file = -1
         self._size = 0  # bytes of whole records
 
@@ -216,7 +216,7 @@ class RunDirectory:
                 self._size += len(line)
         size = os.fstat(self._file).st_size
         if size > self._size:
-            self.recovered = size - self._size
+            self.truncated_bytes = size - self._size
             os.ftruncate(self._file, self._size)
 
 

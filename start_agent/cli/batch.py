@@ -39,8 +39,8 @@ from start_agent.tasks.options import DataOptions
 from start_agent.versions import versions
 
 if TYPE_CHECKING:
-    from start_agent.batch.executor import Bench, Grade, Workbench
-    from start_agent.batch.progress import Tally
+    from start_agent.batch.executor import Grade, LocalExecutor, RolloutExecutor
+    from start_agent.batch.progress import Progress
     from start_agent.batch.store import RunDirectory
     from start_agent.decoding.solver import Solver
 
@@ -93,9 +93,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 async def _batch(arguments: argparse.Namespace) -> int:
-    from start_agent.batch.progress import Tally
+    from start_agent.batch.progress import Progress
     from start_agent.batch.resume import ResumeRules
-    from start_agent.batch.runner import anything_owed
+    from start_agent.batch.runner import has_pending
     from start_agent.batch.store import RunDirectory, read_note
     from start_agent.tasks import resolve_task, stream
 
@@ -111,68 +111,70 @@ async def _batch(arguments: argparse.Namespace) -> int:
     data, options = fields.of_type(DataOptions, groups), fields.of_type(BatchOptions, groups)
     rules = ResumeRules.of({title: type(group) for title, group in groups.items()})
     with RunDirectory.open(path, _configuration(groups), versions=versions(), rules=rules) as directory:
-        if directory.recovered:
+        if directory.truncated_bytes:
             print(
-                f"dropped a truncated last record ({directory.recovered} bytes); it will be computed again",
+                f"dropped a truncated last record ({directory.truncated_bytes} bytes); it will be computed again",
                 file=sys.stderr,
             )
-        tally = Tally()
+        progress = Progress()
         try:
             # Before a model is loaded in vain: the first problem is read, and all of them where none is missing.
-            if await asyncio.to_thread(anything_owed, stream(data), directory, options.samples):
-                tally = await _solve_owed(arguments, kind, data, options, directory, fields.of_type(RayOptions, groups))
-            elif not directory.recovered:
+            if await asyncio.to_thread(has_pending, stream(data), directory, options.samples):
+                progress = await _solve_pending(
+                    arguments, kind, data, options, directory, fields.of_type(RayOptions, groups)
+                )
+            elif not directory.truncated_bytes:
                 print(f"nothing is owed: {path} has {len(directory.done)} records", file=sys.stderr)
         except asyncio.CancelledError:
             print(f"{len(directory.done)} records are in {path}: the same command goes on from there", file=sys.stderr)
             raise
-        _report(directory, options, tally)
-    return 1 if tally.failed else 0
+        _report(directory, options, progress)
+    return 1 if progress.failed else 0
 
 
-async def _solve_owed(
+async def _solve_pending(
     arguments: argparse.Namespace,
     kind: Kind,
     data: DataOptions,
     options: BatchOptions,
     directory: RunDirectory,
     cluster: RayOptions,
-) -> Tally:
+) -> Progress:
     from start_agent.batch.runner import run_at
-    from start_agent.cli.progress import Progress
+    from start_agent.cli.progress import ProgressBar
     from start_agent.tasks import stream
 
     directory.settle(_PROMPT, await asyncio.to_thread(_prompt_note, resolved(arguments, _OWN)))
     async with AsyncExitStack() as stack:
-        bench: Bench
+        executor: RolloutExecutor
         if cluster.ray is None:
-            bench = workbench = await stack.enter_async_context(open_bench(arguments, kind, options))
-            sandbox = workbench.solver.sandbox
+            executor = local = await stack.enter_async_context(open_executor(arguments, kind, options))
+            sandbox = local.solver.sandbox
         else:
-            bench, sandbox = await _open_workers(stack, arguments, kind, options, cluster), None
-        progress = stack.enter_context(Progress(_total(data, options), sandbox))
-        return await run_at(bench, stream(data), directory, options, listener=progress.hear)
+            executor, sandbox = await _open_workers(stack, arguments, kind, options, cluster), None
+        progress = stack.enter_context(ProgressBar(_total(data, options), sandbox))
+        return await run_at(executor, stream(data), directory, options, listener=progress.on_progress)
 
 
 @asynccontextmanager
-async def open_bench(
+async def open_executor(
     arguments: argparse.Namespace, kind: Kind, options: BatchOptions
-) -> AsyncGenerator[Workbench, None]:
+) -> AsyncGenerator[LocalExecutor, None]:
     """What solves and grades: in this process, or in that of a Ray worker."""
-    from start_agent.batch.executor import Workbench
+    from start_agent.batch.executor import LocalExecutor
 
     kernels = min(options.kernels or max(most_kernels() // 2, 1), options.concurrency)
     async with AsyncExitStack() as stack:
         solver, solve_options = await stack.enter_async_context(open_solver(arguments, sessions=kernels, more=_OWN))
         grade = await _open_grader(stack, kind, solver, kernels, solve_options.unsafe_no_isolation)
-        yield Workbench(
+        yield LocalExecutor(
             solver, grade, seed=solve_options.seed, instruction=solve_options.instruction, retries=options.retries
         )
 
 
 async def _open_workers(
     stack: AsyncExitStack, arguments: argparse.Namespace, kind: Kind, options: BatchOptions, cluster: RayOptions
-) -> Bench:
+) -> RolloutExecutor:
     """The workers of a Ray cluster; traces in flight are shared out among them."""
     from start_agent.batch.cluster import connect, count_workers
     from start_agent.batch.ray import RayBench
@@ -181,15 +183,15 @@ async def _open_workers(
     stack.enter_context(connect(cluster.ray_address))
     workers, gpus = count_workers(cluster.ray, _gpus(resolved(arguments, _OWN)))
     places = -(-options.concurrency // workers)
-    bench = RayBench(
-        partial(open_bench, arguments, kind, options.model_copy(update={"concurrency": places})),
+    executor = RayBench(
+        partial(open_executor, arguments, kind, options.model_copy(update={"concurrency": places})),
         workers=workers,
         places=places,
         retries=options.retries,
         restarts=cluster.ray_restarts,
         gpus=gpus,
     )
-    return await stack.enter_async_context(bench)
+    return await stack.enter_async_context(executor)
 
 
 def _gpus(groups: Mapping[str, BaseModel]) -> int:
@@ -259,7 +261,7 @@ def _configuration(groups: Mapping[str, BaseModel]) -> dict[str, Any]:
     return found
 
 
-def _report(directory: RunDirectory, options: BatchOptions, tally: Tally) -> None:
+def _report(directory: RunDirectory, options: BatchOptions, progress: Progress) -> None:
     """Write ``summary.json`` and print its table."""
     from rich.console import Console
 
@@ -267,18 +269,18 @@ def _report(directory: RunDirectory, options: BatchOptions, tally: Tally) -> Non
     from start_agent.cli.tables import summary_tables
 
     summary = summarize(directory.path, options.samples)
-    seconds = tally.seconds if tally.done else 0.0
+    seconds = progress.seconds if progress.done else 0.0
     this_start = {
-        "records": tally.done,
+        "records": progress.done,
         "seconds": seconds,
-        "tokens_per_second": tally.tokens / seconds if seconds else 0.0,
-        "kernel_wait_seconds": tally.wait_seconds,
-        "engine_idle_seconds": tally.idle_seconds,
-        "faults": dict(tally.faults),
+        "tokens_per_second": progress.tokens / seconds if seconds else 0.0,
+        "kernel_wait_seconds": progress.wait_seconds,
+        "engine_idle_seconds": progress.idle_seconds,
+        "faults": dict(progress.faults),
     }
-    directory.write_summary(asdict(summary) | {"owed": tally.failed, "this_start": this_start})
+    directory.write_summary(asdict(summary) | {"owed": progress.failed, "this_start": this_start})
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
-    for table in summary_tables(summary, str(directory.path), tally):
+    for table in summary_tables(summary, str(directory.path), progress):
         console.print(table)
-    if tally.failed:
-        console.print(f"{tally.failed} traces failed at every try and are owed; the last: {tally.last_fault}")
+    if progress.failed:
+        console.print(f"{progress.failed} traces failed at every try and are owed; the last: {progress.last_fault}")

@@ -142,7 +142,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     async def work() -> int:
         with StagesView() as view:
-            await run_stages(stages, parts.recipe.output_dir, workers=parts.recipe.workers, listener=view.hear)
+            await run_stages(stages, parts.recipe.output_dir, workers=parts.recipe.workers, listener=view.on_progress)
         print(parts.recipe.output_dir / stages[-1].name)
         return 0
 

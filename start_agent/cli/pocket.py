@@ -104,7 +104,7 @@ async def _demo(arguments: argparse.Namespace) -> int:
             listener = TerminalListener(console, solver.engine.tokenizer.eos_ids)
             async with aclosing(solver.stream(problem.question, seed=seed)) as events:
                 async for event in events:
-                    listener.hear(event)
+                    listener.on_event(event)
                     if isinstance(event, TraceFinished):
                         right["with hints"] += event.trace.answer == problem.answer
             console.print(f"the right answer is {problem.answer}\n", style="bold")

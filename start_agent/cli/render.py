@@ -26,7 +26,7 @@ class TerminalListener:
         self._line = ""  # of code, until it is complete
         self._at_start = True  # of a line on the screen
 
-    def hear(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         """Show an event."""
         match event:
             case ModelText(token_ids=(token_id,)) if token_id in self._eos_ids:

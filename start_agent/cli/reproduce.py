@@ -59,8 +59,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     async def work() -> int:
         with StagesView() as view:
-            standings = await run_stages(stages, options.output_dir, workers=options.workers, listener=view.hear)
-        report = build_report(options.output_dir, options, parts, standings)
+            states = await run_stages(stages, options.output_dir, workers=options.workers, listener=view.on_progress)
+        report = build_report(options.output_dir, options, parts, states)
         write_report(options.output_dir, report)
         Console(width=None if sys.stdout.isatty() else 120, highlight=False).print(Markdown(markdown(report, {})))
         print(options.output_dir / "report.md")

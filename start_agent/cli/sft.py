@@ -91,7 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
             eval_rows=held_back,
             source=source(options.data),
             begin=None if bar is None else lambda facts: _show(rows[0], facts, options),
-            listener=None if bar is None else bar.hear,
+            listener=None if bar is None else bar.on_progress,
         )
     if not main_process():
         return 0
@@ -160,7 +160,7 @@ class _Bar:
         if self._progress is not None:
             self._progress.stop()
 
-    def hear(self, news: Step | Evaluation) -> None:
+    def on_progress(self, news: Step | Evaluation) -> None:
         """Show a point of the loss curve or an evaluation."""
         from start_agent.training.callbacks import Step
 

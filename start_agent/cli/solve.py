@@ -59,7 +59,7 @@ async def _solve(arguments: argparse.Namespace) -> int:
             listener = TerminalListener(Console(highlight=False), solver.engine.tokenizer.eos_ids)
             async with aclosing(solver.stream(question, seed=options.seed)) as events:
                 async for event in events:
-                    listener.hear(event)
+                    listener.on_event(event)
                     if isinstance(event, TraceFinished):
                         trace = event.trace
         if arguments.json:

@@ -10,13 +10,13 @@ from rich.table import Table
 from start_agent.analysis.compare import Comparison
 from start_agent.analysis.stats import wilson_interval
 from start_agent.analysis.summary import Summary
-from start_agent.batch.progress import Tally
+from start_agent.batch.progress import Progress
 from start_agent.data.tables import selection_counts
 
 _MOST_ROWS = 30  # of a table by groups: a set may have hundreds of subjects
 
 
-def summary_tables(summary: Summary, name: str, tally: Tally | None = None) -> list[Table]:
+def summary_tables(summary: Summary, name: str, progress: Progress | None = None) -> list[Table]:
     """The summary of a run, what its latest start did, and the accuracy by groups."""
     if summary.interval is None or summary.accuracy is None:
         return [Table(title=f"{name}: no records", title_justify="left")]
@@ -41,20 +41,20 @@ def summary_tables(summary: Summary, name: str, tally: Tally | None = None) -> l
         preempted = f", {summary.preemptions:,} preemptions" if summary.preemptions else ""
         fed = f"{summary.fed_tokens:,}, {summary.reprefilled_share:.1%} of them again{preempted}"
         table.add_row("tokens the engine fed", fed)
-    if tally is not None and tally.done:
-        table.add_row("this start", _start(tally))
+    if progress is not None and progress.done:
+        table.add_row("this start", _start(progress))
     return [table, *(_groups(field, rows, summary.samples) for field, rows in summary.groups.items())]
 
 
-def _start(tally: Tally) -> str:
+def _start(progress: Progress) -> str:
     """What one start of a run did, and how fast."""
-    seconds = max(tally.seconds, 1e-9)
+    seconds = max(progress.seconds, 1e-9)
     parts = [
-        f"{tally.done} traces in {seconds:.1f} s",
-        f"{tally.tokens / seconds:,.0f} tokens/s",
-        f"{tally.tool_calls} tool calls",
-        f"engine idle {tally.idle_seconds / seconds:.0%}",
-        f"kernel wait {tally.wait_seconds / max(tally.tool_calls, 1):.2f} s/call",
+        f"{progress.done} traces in {seconds:.1f} s",
+        f"{progress.tokens / seconds:,.0f} tokens/s",
+        f"{progress.tool_calls} tool calls",
+        f"engine idle {progress.idle_seconds / seconds:.0%}",
+        f"kernel wait {progress.wait_seconds / max(progress.tool_calls, 1):.2f} s/call",
     ]
     return ", ".join(parts)
 

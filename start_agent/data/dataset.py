@@ -29,7 +29,7 @@ from start_agent.data.messages import TOOLS, messages
 from start_agent.data.rows import make_row
 from start_agent.data.selection import Chosen, Selection, trace_digest
 from start_agent.data.tables import card
-from start_agent.data.views import Reading
+from start_agent.data.views import TraceView
 from start_agent.errors import ConfigError, DataError, RowError, RunDirectoryError
 from start_agent.files import atomic_write, file_digest, lock_folder, write_json
 from start_agent.tokens.tokenizer import Tokenizer
@@ -142,7 +142,7 @@ def columns_of(
     """All columns of a row: where it comes from, what is trained on, and a readable copy. Raises RowError."""
     record = chosen.record
     row = make_row(chosen.trace, tokenizer, policy, key=record["key"], max_length=max_length)
-    reading = Reading(chosen.trace, tokenizer)
+    reading = TraceView(chosen.trace, tokenizer)
     edges = accumulate((length for _, length in row.spans), initial=0)
     texts = (tokenizer.decode(_readable(row.input_ids[begin:end], tokenizer)) for begin, end in pairwise(edges))
     spans = [
@@ -225,12 +225,12 @@ class Checked:
 def check(path: Path) -> Checked:
     """Hold a data folder against its runs. Raises DataError, and RunDirectoryError for a run that is gone."""
     found = Checked(intact=True)
-    owed: dict[str, dict[str, str]] = {}  # by run: the source of each record
+    pending: dict[str, dict[str, str]] = {}  # by run: the source of each record
     for row in read_rows(path):
         found.rows += 1
-        owed.setdefault(row["run"], {})[row["key"]] = row["source"]
+        pending.setdefault(row["run"], {})[row["key"]] = row["source"]
     found.intact = file_digest(path / ROWS) == need_data(path).digest
-    for run, sources in owed.items():
+    for run, sources in pending.items():
         for record in read_records(Path(run)):
             source = sources.pop(record["key"], None)
             found.changed += source is not None and source != trace_digest(record["trace"])

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sandbox import Outcome
 from sandbox.result import was_cut
 from start_agent.data.leakage import HeldOut
-from start_agent.data.views import Reading
+from start_agent.data.views import TraceView
 from start_agent.tokens.answers import boxes
 from start_agent.tokens.ngrams import ngram_hashes
 from start_agent.tokens.stopping import Repetition, StopKind
@@ -59,12 +59,12 @@ class Candidate:
     record: Mapping[str, Any]
     trace: Trace
     tokenizer: Tokenizer
-    reading: Reading
+    reading: TraceView
 
     @classmethod
     def of(cls, record: Mapping[str, Any], trace: Trace, tokenizer: Tokenizer) -> Candidate:
         """The candidate of a record and its trace, as stored or repaired."""
-        return cls(record, trace, tokenizer, Reading(trace, tokenizer))
+        return cls(record, trace, tokenizer, TraceView(trace, tokenizer))
 
     @property
     def key(self) -> str:
@@ -204,7 +204,7 @@ def leaked(record: Mapping[str, Any], held_out: HeldOut | None) -> str | None:
     return None if match is None else f"leaked_{match.kind}"
 
 
-def _prose(reading: Reading) -> list[str]:
+def _prose(reading: TraceView) -> list[str]:
     """What the model wrote outside the cells that ran."""
     places = [0, *(place for cell in reading.cells for place in (cell.fence, cell.end)), len(reading.text)]
     return [reading.model_text(*pair) for pair in zip(places[::2], places[1::2], strict=True)]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from hints import OPENING_FENCE
-from start_agent.data.views import Reading
+from start_agent.data.views import TraceView
 from start_agent.decoding.replay import unwrapped
 from start_agent.trace import SpanKind
 
@@ -33,7 +33,7 @@ TOOLS: list[dict[str, Any]] = [
 """The ``tools`` column."""
 
 
-def messages(reading: Reading, *, hints: bool = True) -> list[dict[str, Any]]:
+def messages(reading: TraceView, *, hints: bool = True) -> list[dict[str, Any]]:
     """The conversation of a trace.
 
     Args:
@@ -58,7 +58,7 @@ def messages(reading: Reading, *, hints: bool = True) -> list[dict[str, Any]]:
     return found
 
 
-def _asked(reading: Reading) -> list[dict[str, Any]]:
+def _asked(reading: TraceView) -> list[dict[str, Any]]:
     """The messages before the model's, as they were put; without the template's own text."""
     meta = reading.trace.meta
     question = "\n\n".join(part for part in (meta.get("question", ""), meta.get("instruction", "")) if part)
@@ -66,7 +66,7 @@ def _asked(reading: Reading) -> list[dict[str, Any]]:
     return [*system, {"role": "user", "content": question}]
 
 
-def _thinking(reading: Reading, begin: int, end: int, hints: bool) -> str:
+def _thinking(reading: TraceView, begin: int, end: int, hints: bool) -> str:
     """The text from one place to another; of the hints, where they are not wanted, the fence alone."""
     parts: list[str] = []
     for at, span in enumerate(reading.trace.spans):

@@ -21,7 +21,7 @@ from itertools import pairwise
 
 from start_agent.data.alignment import connective_of
 from start_agent.data.rows import MODIFICATIONS
-from start_agent.data.views import Cell, Reading, Spot
+from start_agent.data.views import Cell, TokenPosition, TraceView
 from start_agent.tokens.answers import boxes
 from start_agent.tokens.tokenizer import Tokenizer
 from start_agent.trace import Span, SpanKind, Trace
@@ -37,7 +37,7 @@ def modify(trace: Trace, tokenizer: Tokenizer) -> Trace:
     """The repaired trace, with the names of its repairs in ``meta``; the trace itself where there is nothing to do."""
     names: list[str] = []
     for name, rule in _RULES.items():
-        while (repaired := rule(Reading(trace, tokenizer))) is not None:
+        while (repaired := rule(TraceView(trace, tokenizer))) is not None:
             names.append(name)
             trace = repaired
     if not names:
@@ -45,7 +45,7 @@ def modify(trace: Trace, tokenizer: Tokenizer) -> Trace:
     return replace(trace, meta=trace.meta | {MODIFICATIONS: [*trace.meta.get(MODIFICATIONS, ()), *names]})
 
 
-def cut_after_answer(reading: Reading) -> Trace | None:
+def cut_after_answer(reading: TraceView) -> Trace | None:
     """Without what follows the line of the answer; None where nothing follows it."""
     trace, begin = reading.trace, reading.answer_begins
     if begin is None or trace.answer is None or trace.spans[-1].kind is not SpanKind.MODEL:
@@ -63,13 +63,13 @@ def cut_after_answer(reading: Reading) -> Trace | None:
         return None  # only blanks follow; and a program in the answer is no rambling
     cut, clean = reading.spot(begin + len(answer[:line_end].encode("utf-8", errors="surrogateescape")))
     if not clean:
-        cut = Spot(cut.span, cut.token + 1)  # the token that ends the line is kept whole
+        cut = TokenPosition(cut.span, cut.token + 1)  # the token that ends the line is kept whole
     if cut.span != len(trace.spans) - 1 or cut.token >= len(last.token_ids) - len(eos):
         return None
     return replace(trace, spans=[*trace.spans[:-1], replace(last, token_ids=last.token_ids[: cut.token] + eos)])
 
 
-def drop_failed_cell(reading: Reading) -> Trace | None:
+def drop_failed_cell(reading: TraceView) -> Trace | None:
     """Without the first failed cell that has a corrected twin; None where there is none that can be taken out."""
     cells, spans = reading.cells, reading.trace.spans
     for at, (cell, twin) in enumerate(pairwise(cells)):
@@ -84,7 +84,7 @@ def drop_failed_cell(reading: Reading) -> Trace | None:
     return None
 
 
-_RULES: dict[str, Callable[[Reading], Trace | None]] = {
+_RULES: dict[str, Callable[[TraceView], Trace | None]] = {
     DROP_FAILED_CELL: drop_failed_cell,
     CUT_AFTER_ANSWER: cut_after_answer,
 }
@@ -98,16 +98,16 @@ def _ran(output: Span) -> bool:
     return output.kind is SpanKind.TOOL_OUTPUT and output.cause == "ok"
 
 
-def _lead_in(reading: Reading, cell: Cell) -> Spot | None:
+def _lead_in(reading: TraceView, cell: Cell) -> TokenPosition | None:
     """The first token of what leads to a cell; None where its fence begins inside a token."""
     if cell.hint is not None:
         before = connective_of(reading.trace, cell.hint - 1, reading.tokenizer)
-        return Spot(cell.hint, 0) if before is None else Spot(cell.hint - 1, before)
+        return TokenPosition(cell.hint, 0) if before is None else TokenPosition(cell.hint - 1, before)
     spot, clean = reading.spot(cell.fence)
     return spot if clean else None
 
 
-def _without(reading: Reading, first: Spot, last: Spot) -> Trace | None:
+def _without(reading: TraceView, first: TokenPosition, last: TokenPosition) -> Trace | None:
     """The trace without the tokens from ``first`` up to ``last``; None where a fence would not begin a line."""
     spans, tokenizer = reading.trace.spans, reading.tokenizer
     head, tail = spans[first.span], spans[last.span]

@@ -15,7 +15,7 @@ from start_agent.tokens.tokenizer import Tokenizer
 from start_agent.trace import SpanKind, Trace
 
 
-class Spot(NamedTuple):
+class TokenPosition(NamedTuple):
     """A token: ``token`` of the span ``span``."""
 
     span: int
@@ -42,7 +42,7 @@ class Cell:
     hint: int | None
 
 
-class Reading:
+class TraceView:
     """A trace, read once. ``text`` is the bytes of all that follows the prompt; places are offsets in it.
 
     Args:
@@ -112,7 +112,7 @@ class Reading:
         ids = (i for span in self.trace.spans if span.kind is not SpanKind.PROMPT for i in span.token_ids)
         return list(accumulate((len(self.tokenizer.bytes_of((token_id,))) for token_id in ids), initial=0))
 
-    def spot(self, place: int) -> tuple[Spot, bool]:
+    def spot(self, place: int) -> tuple[TokenPosition, bool]:
         """The token that holds the byte at ``place``, and whether it begins there."""
         index = bisect_right(self._edges, place) - 1  # of tokens without bytes the last: it is they that come before
         clean = self._edges[index] == place
@@ -120,7 +120,7 @@ class Reading:
             if span.kind is SpanKind.PROMPT:
                 continue
             if index < len(span.token_ids):
-                return Spot(at, index), clean
+                return TokenPosition(at, index), clean
             index -= len(span.token_ids)
         raise IndexError(f"the text has no byte {place}")
 

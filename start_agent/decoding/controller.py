@@ -27,7 +27,7 @@ from start_agent.tokens.fences import program
 from start_agent.tokens.markers import MarkerKind, Match, Matcher, State
 from start_agent.tokens.phases import Phase, phase_of
 from start_agent.tokens.prompts import Prompt
-from start_agent.tokens.stopping import Armed, StopKind, Watch
+from start_agent.tokens.stopping import StopChecker, StopConditions, StopKind
 from start_agent.tokens.tokenizer import Tokenizer
 from start_agent.trace import Span, SpanKind, TraceOutcome
 
@@ -43,7 +43,7 @@ class Generate:
     """Have the engine write at most ``max_tokens``, from where the text stands until an armed marker."""
 
     max_tokens: int
-    armed: Armed
+    conditions: StopConditions
     state: State
     recent: tuple[int, ...]
     seed: int | None
@@ -126,7 +126,7 @@ class Controller:
         self._since_inserted: int | None = None  # tokens by the model; None before the first insertion
         self._turns = self._hints_used = self._rounds_used = self._calls = 0
         self._pass_over = self._draw_connective()
-        self._armed: Armed | None = None
+        self._armed: StopConditions | None = None
         self._phase: Phase | None = None
 
     @property
@@ -182,17 +182,17 @@ class Controller:
     def _read(self, token_ids: tuple[int, ...]) -> None:
         """Follow the markers in what the model wrote."""
         assert self._armed is not None, "a turn ended that was never begun"
-        watch = Watch(self._matcher, self._state, self._armed, self._thoughts)
+        checker = StopChecker(self._matcher, self._state, self._armed, self._thoughts)
         for token_id in token_ids:
-            watch.push(token_id)
-        self._follow(watch.matches)
+            checker.push(token_id)
+        self._follow(checker.matches)
         if self._answer_begins is not None and self._answer_place is None:
             token, byte = _place(token_ids, self._answer_begins - len(self._text), self._tokenizer)
             self._answer_place = self._length + token, byte
         self._length += len(token_ids)
-        self._state, self._pass_over = watch.state, watch.connectives_left
+        self._state, self._pass_over = checker.state, checker.connectives_left
         self._written += token_ids
-        self._thoughts = watch.thoughts
+        self._thoughts = checker.thoughts
         text = self._tokenizer.bytes_of(token_ids)
         self._text += text
         self._model_text += text
@@ -244,7 +244,7 @@ class Controller:
             return self._finish(self._limit_reached(), self._answer())
         may_hint = settings.hints and settings.tools and self._calls < settings.max_tool_calls
         cooldown = 0 if self._since_inserted is None else settings.hint_cooldown - self._since_inserted
-        self._armed = Armed(
+        self._armed = StopConditions(
             eos_ids=self._tokenizer.eos_ids,
             code=settings.tools,
             connective=self._pass_over if may_hint and self._hints_used < settings.max_hints else None,
@@ -255,7 +255,7 @@ class Controller:
         self._turns += 1
         return Generate(
             max_tokens=min(left, settings.max_turn_tokens),
-            armed=self._armed,
+            conditions=self._armed,
             state=self._state,
             recent=tuple(self._thoughts[-self._armed.repetition.window :]) if self._armed.repetition else (),
             seed=derive_seed(self._seed, f"turn {self._turns}") if self._seeded else None,

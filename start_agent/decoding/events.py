@@ -55,21 +55,21 @@ class Cost:
 
     Attributes:
         turns: requests to the engine.
-        decoded: tokens that it wrote, those that a trim dropped among them.
-        fed: tokens whose KV it computed.
-        again: those of them whose KV had been computed before, and was not kept or not found. Of a server that does
-            not tell what it had cached: all that went before.
-        reused: tokens whose KV was found, summed over turns.
-        queued: seconds in which turns waited to be let in, as far as the engine knows.
+        generated_tokens: tokens that it wrote, those that a trim dropped among them.
+        computed_tokens: tokens whose KV it computed.
+        recomputed_tokens: those of them whose KV had been computed before, and was not kept or not found. Of a server
+            that does not report what it had cached: all that went before.
+        cached_tokens: tokens whose KV was found, summed over turns.
+        queue_seconds: seconds in which turns waited to be let in, as far as the engine knows.
         preempted: how often the engine dropped KV under way to make room for others, as far as it knows.
     """
 
     turns: int = 0
-    decoded: int = 0
-    fed: int = 0
-    again: int = 0
-    reused: int = 0
-    queued: float = 0.0
+    generated_tokens: int = 0
+    computed_tokens: int = 0
+    recomputed_tokens: int = 0
+    cached_tokens: int = 0
+    queue_seconds: float = 0.0
     preempted: int = 0
     _known: int = 0  # tokens whose KV exists at the end of the latest turn: all but the last, which was only sampled
 
@@ -77,11 +77,11 @@ class Cost:
         """Count a turn that was given so many tokens."""
         usage = turn.usage
         self.turns += 1
-        self.decoded += usage.decoded
-        self.fed += usage.fed
-        self.again += max(self._known - usage.reused, 0) + usage.again
-        self.reused += usage.reused
-        self.queued += usage.queued
+        self.generated_tokens += usage.generated_tokens
+        self.computed_tokens += usage.computed_tokens
+        self.recomputed_tokens += max(self._known - usage.cached_tokens, 0) + usage.recomputed_tokens
+        self.cached_tokens += usage.cached_tokens
+        self.queue_seconds += usage.queue_seconds
         self.preempted += usage.preempted
         self._known = given + len(turn.token_ids) - 1
 

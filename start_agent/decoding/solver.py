@@ -32,7 +32,7 @@ from start_agent.seeds import derive_seed
 from start_agent.tokens.markers import Markers, Matcher
 from start_agent.tokens.phases import Phase, phase_of
 from start_agent.tokens.prompts import ChatFormat, Prompt
-from start_agent.tokens.stopping import Watch
+from start_agent.tokens.stopping import StopChecker
 from start_agent.tokens.templates import ChatOptions
 from start_agent.trace import Trace
 
@@ -167,9 +167,9 @@ class Solver:
                     yield SpanAdded(span, tokenizer.decode(span.token_ids))
                 match step.action:
                     case Generate() as action:
-                        new_watch = partial(Watch, matcher, action.state, action.armed, action.recent)
+                        new_checker = partial(StopChecker, matcher, action.state, action.conditions, action.recent)
                         request = TurnRequest(
-                            trace_id, trace.token_ids, self.sampling, action.seed, action.max_tokens, new_watch
+                            trace_id, trace.token_ids, self.sampling, action.seed, action.max_tokens, new_checker
                         )
                         async with aclosing(self._turn(request, live)) as items:
                             async for item in items:
@@ -193,14 +193,14 @@ class Solver:
         if not live:
             yield await self.engine.generate(request)
             return
-        watch = request.new_watch()
+        checker = request.new_checker()
         utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
         async with aclosing(self.engine.stream(request)) as items:
             async for item in items:
                 if isinstance(item, Turn):
                     yield item
                     return
-                for phase, run in groupby(item, key=lambda token_id: _phase_of_token(watch, token_id)):
+                for phase, run in groupby(item, key=lambda token_id: _phase_of_token(checker, token_id)):
                     token_ids = tuple(run)
                     yield ModelText(token_ids, utf8.decode(self.engine.tokenizer.bytes_of(token_ids)), phase)
 
@@ -244,10 +244,10 @@ class Solver:
         }
 
 
-def _phase_of_token(watch: Watch, token_id: int) -> Phase:
+def _phase_of_token(checker: StopChecker, token_id: int) -> Phase:
     """The phase in which the token begins; the watch moves on over it."""
-    phase = phase_of(watch.state)
-    watch.push(token_id)
+    phase = phase_of(checker.state)
+    checker.push(token_id)
     return phase
 
 

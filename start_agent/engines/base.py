@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from start_agent.errors import PromptError
 from start_agent.models import instruction_for
-from start_agent.tokens.stopping import StopKind, Watch
+from start_agent.tokens.stopping import StopChecker, StopKind
 from start_agent.tokens.tokenizer import Tokenizer
 
 THREADS = (
@@ -106,7 +106,7 @@ class TurnRequest:
         sampling: how tokens are drawn.
         seed: of this turn; the same ids, settings and seed give the same tokens. None: the engine's own randomness.
         max_tokens: at least 1; with ``token_ids`` within the engine's context length.
-        new_watch: makes the watch that ends the turn; an engine that tries again makes another.
+        new_checker: makes the stop checker that ends the turn; an engine that tries again makes another.
     """
 
     trace_id: str
@@ -114,24 +114,28 @@ class TurnRequest:
     sampling: Sampling
     seed: int | None
     max_tokens: int
-    new_watch: Callable[[], Watch]
+    new_checker: Callable[[], StopChecker]
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a turn cost, in tokens: whose KV was ``reused``, ``fed`` to the model again or anew, and ``decoded``.
+    """What a turn cost the engine.
 
-    ``queued`` is how long it waited to be let in, in seconds; ``preempted`` how often the engine dropped the turn's KV
-    while it ran, to make room for others, and ``again`` the tokens among ``fed`` that it computed again for that: as
-    far as the engine knows.
+    Attributes:
+        cached_tokens: tokens of the prompt whose KV was found in the cache.
+        computed_tokens: tokens whose KV was computed (prefill and decode).
+        generated_tokens: tokens that were sampled, those that a trim dropped among them.
+        queue_seconds: how long the turn waited to be admitted.
+        preempted: how often the engine dropped its KV while it ran to make room for others, as far as it knows.
+        recomputed_tokens: of ``computed_tokens``, those computed again for that.
     """
 
-    reused: int
-    fed: int
-    decoded: int
-    queued: float = 0.0
+    cached_tokens: int
+    computed_tokens: int
+    generated_tokens: int
+    queue_seconds: float = 0.0
     preempted: int = 0
-    again: int = 0
+    recomputed_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

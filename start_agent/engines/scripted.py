@@ -64,16 +64,16 @@ class ScriptedEngine(Engine):
         self.check(request)
         await asyncio.sleep(0)  # as every engine does, it lets others run and can be cancelled
         self.requests.append(request)
-        watch, written, told, stop = request.new_watch(), list[int](), 0, None
+        checker, written, told, stop = request.new_checker(), list[int](), 0, None
         for token_id in self._entry(request):
             written.append(token_id)
-            stop = watch.push(token_id)
+            stop = checker.push(token_id)
             if stop is not None or len(written) == request.max_tokens:
                 break
-            if watch.settled > told:
-                yield tuple(written[told : watch.settled])
-                told = watch.settled
-        kept = tuple(written[: stop.keep] if stop else written)
+            if checker.committed > told:
+                yield tuple(written[told : checker.committed])
+                told = checker.committed
+        kept = tuple(written[: stop.num_kept] if stop else written)
         if kept[told:]:
             yield kept[told:]
         turn = Turn(kept, stop.kind if stop else StopKind.LENGTH, Usage(0, len(request.token_ids), len(written)))

@@ -26,7 +26,7 @@ from start_agent.engines.base import Engine, Sampling, Turn, TurnRequest
 from start_agent.errors import PromptError
 from start_agent.tokens.markers import Markers, Matcher, State
 from start_agent.tokens.prompts import render_prompt
-from start_agent.tokens.stopping import NEVER, Armed, Repetition, StopKind, Watch
+from start_agent.tokens.stopping import NEVER, Repetition, StopChecker, StopConditions, StopKind
 
 QUESTIONS = ("What is 17 + 25?", "What is 4821 * 37?", "How many divisors does 360 have?", "What is 9 * 8?")
 
@@ -49,7 +49,7 @@ class EngineContract:
         token_ids: Sequence[int],
         max_tokens: int,
         *,
-        armed: Armed = NEVER,
+        conditions: StopConditions = NEVER,
         markers: Markers | None = None,
         trace_id: str | None = None,
         sampling: Sampling | None = None,
@@ -64,7 +64,7 @@ class EngineContract:
             sampling or Sampling(),
             seed,
             max_tokens,
-            lambda: Watch(matcher, State(), armed),
+            lambda: StopChecker(matcher, State(), conditions),
         )
 
     def prompt(self, engine: Engine, question: int = 0) -> list[int]:
@@ -99,7 +99,9 @@ class EngineContract:
         ids = self.prompt(engine)
         free = await self.free(engine, ids)
         wanted = free[len(free) // 2]
-        turn = await engine.generate(self.request(engine, ids, 80, armed=Armed(frozenset({wanted}), code=False)))
+        turn = await engine.generate(
+            self.request(engine, ids, 80, conditions=StopConditions(frozenset({wanted}), code=False))
+        )
         assert turn.stop is StopKind.EOS
         assert turn.token_ids == free[: free.index(wanted) + 1]
 
@@ -108,8 +110,8 @@ class EngineContract:
         ids = self.prompt(engine)
         free = await self.free(engine, ids)
         wanted = free[len(free) // 2]
-        armed = Armed(frozenset({wanted}), code=False, replace=True)
-        turn = await engine.generate(self.request(engine, ids, 80, armed=armed))
+        conditions = StopConditions(frozenset({wanted}), code=False, replace=True)
+        turn = await engine.generate(self.request(engine, ids, 80, conditions=conditions))
         assert turn.stop is StopKind.EOS
         assert turn.token_ids == free[: free.index(wanted)]
 
@@ -123,8 +125,8 @@ class EngineContract:
         word = words[len(words) // 2]
         begin = next(re.finditer(rf"(?<![A-Za-z0-9_`]){word}(?![A-Za-z0-9_])".encode(), b"".join(pieces))).end()
         keep = next(n for n in range(len(pieces) + 1) if len(b"".join(pieces[:n])) >= begin)
-        armed = Armed(frozenset(), code=False, connective=0)
-        turn = await engine.generate(self.request(engine, ids, 80, armed=armed, markers=Markers((word,))))
+        conditions = StopConditions(frozenset(), code=False, connective=0)
+        turn = await engine.generate(self.request(engine, ids, 80, conditions=conditions, markers=Markers((word,))))
         assert turn.stop is StopKind.CONNECTIVE
         assert turn.token_ids == free[:keep]
 
@@ -138,7 +140,9 @@ class EngineContract:
         at = text.index(marker)
         keep = max(n for n in range(len(free)) if len(engine.tokenizer.bytes_of(free[:n])) <= at)
         markers = Markers((), think_ends=(marker.decode(),))
-        request = self.request(engine, ids, 80, armed=Armed(frozenset(), code=False, replace=True), markers=markers)
+        request = self.request(
+            engine, ids, 80, conditions=StopConditions(frozenset(), code=False, replace=True), markers=markers
+        )
         heard: list[int] = []
         async with aclosing(engine.stream(request)) as items:
             async for item in items:
@@ -164,7 +168,7 @@ class EngineContract:
         rule = Repetition(max_period=1, min_repeats=2, min_tokens=1, check_every=7)
         due = next((n for n in range(7, len(free) + 1, 7) if rule.found(free[:n])), None)
         turn = await engine.generate(
-            self.request(engine, ids, 80, armed=Armed(frozenset(), code=False, repetition=rule))
+            self.request(engine, ids, 80, conditions=StopConditions(frozenset(), code=False, repetition=rule))
         )
         assert turn.token_ids == free[:due]
         assert turn.stop is (StopKind.LENGTH if due is None else StopKind.REPETITION)

@@ -16,7 +16,7 @@ class TurnReader:
     """
 
     def __init__(self, request: TurnRequest) -> None:
-        self.watch = request.new_watch()
+        self.checker = request.new_checker()
         self.written: list[int] = []
         self._max_tokens = request.max_tokens
         self._stop: Stop | None = None
@@ -33,29 +33,32 @@ class TurnReader:
             if self._stop is not None:
                 break
             self.written.append(token_id)
-            self._stop = self.watch.push(token_id)
+            self._stop = self.checker.push(token_id)
             if self._stop is None and len(self.written) == self._max_tokens:
                 self._stop = Stop(StopKind.LENGTH, self._max_tokens)
         return self.over
 
     def news(self) -> tuple[int, ...]:
         """The ids that have been settled since the last call."""
-        settled = self._stop.keep if self._stop else self.watch.settled
-        run = tuple(self.written[self._told : settled])
-        self._told = max(self._told, settled)
+        committed = self._stop.num_kept if self._stop else self.checker.committed
+        run = tuple(self.written[self._told : committed])
+        self._told = max(self._told, committed)
         return run
 
-    def turn(self, *, prompt: int, reused: int, queued: float, preempted: int = 0, again: int = 0) -> Turn:
+    def turn(
+        self, *, prompt: int, cached_tokens: int, queue_seconds: float, preempted: int = 0, recomputed_tokens: int = 0
+    ) -> Turn:
         """The turn, once it is over.
 
         Args:
             prompt: tokens that were handed in.
-            reused: how many of them had their KV already.
-            queued: seconds.
+            cached_tokens: how many of them had their KV already.
+            queue_seconds: seconds.
             preempted: how often the engine dropped its KV under way.
-            again: tokens computed again for that.
+            recomputed_tokens: those computed again for that.
         """
         assert self._stop is not None, "the turn is not over"
-        decoded = len(self.written)
-        usage = Usage(reused, prompt - reused + decoded - 1 + again, decoded, queued, preempted, again)
-        return Turn(tuple(self.written[: self._stop.keep]), self._stop.kind, usage)
+        generated = len(self.written)
+        computed = prompt - cached_tokens + generated - 1 + recomputed_tokens
+        usage = Usage(cached_tokens, computed, generated, queue_seconds, preempted, recomputed_tokens)
+        return Turn(tuple(self.written[: self._stop.num_kept]), self._stop.kind, usage)

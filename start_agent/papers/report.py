@@ -18,7 +18,7 @@ from start_agent.analysis.summary import summarize
 from start_agent.data.dataset import need_data
 from start_agent.papers.reproduce import BOTH_ROUNDS, MAJORITY, THIRD, VARIANTS, ReproduceOptions
 from start_agent.recipes.hint_rft import Parts
-from start_agent.recipes.stages import Standings
+from start_agent.recipes.stages import StageStates
 from start_agent.versions import versions
 
 TABLE: dict[str, str] = {
@@ -87,7 +87,7 @@ class Check:
         return OPERATORS[self.wanted](self.value, self.bound)
 
 
-def build_report(folder: Path, options: ReproduceOptions, parts: Parts, standings: Standings) -> dict[str, Any]:
+def build_report(folder: Path, options: ReproduceOptions, parts: Parts, states: StageStates) -> dict[str, Any]:
     """The report, JSON-able. Raises RunDirectoryError where a run of it cannot be read."""
     report: dict[str, Any] = {"settings": _settings(options, parts), "checks": []}
     checks: list[Check] = []
@@ -120,7 +120,7 @@ def build_report(folder: Path, options: ReproduceOptions, parts: Parts, standing
     if "star" in options.parts:
         report["star"] = json.loads((folder / "star" / "report.json").read_bytes())
     report["checks"] = [asdict(check) | {"met": check.met} for check in checks]
-    report["seconds"] = {name: round(standing.seconds, 1) for name, standing in standings.stages.items()}
+    report["seconds"] = {name: round(state.seconds, 1) for name, state in states.stages.items()}
     return report
 
 

@@ -73,7 +73,7 @@ Status = Literal["waiting", "running", "done", "failed"]
 
 
 @dataclass(slots=True)
-class Standing:
+class StageState:
     """How a stage stands. ``seconds`` are those of the start that finished it, or has been going on so far."""
 
     stage: Stage
@@ -85,11 +85,11 @@ class Standing:
 
 
 @dataclass(slots=True)
-class Standings:
+class StageStates:
     """How all of them stand, in their order."""
 
     folder: Path
-    stages: dict[str, Standing] = field(default_factory=dict)
+    stages: dict[str, StageState] = field(default_factory=dict)
 
     def last_line(self, name: str) -> str:
         """What the stage said last; empty where it has said nothing."""
@@ -97,13 +97,13 @@ class Standings:
         return lines[0] if lines else ""
 
 
-Listener = Callable[[Standings], None]
+Listener = Callable[[StageStates], None]
 """Hears whenever a stage begins or ends."""
 
 
 async def run_stages(
     stages: Sequence[Stage], folder: Path, *, workers: int = 1, listener: Listener | None = None
-) -> Standings:
+) -> StageStates:
     """Run what is not done yet.
 
     Cancelling it stops the commands that run; so does its end by an error, and the death of this process.
@@ -130,47 +130,47 @@ async def run_stages(
     except OSError as error:
         raise RunDirectoryError(f"cannot write to {folder}: {error.strerror}") from error
     try:
-        standings = Standings(folder, {stage.name: _standing(stage, folder) for stage in stages})
-        tell = listener or (lambda standings: None)
-        tell(standings)
+        states = StageStates(folder, {stage.name: _standing(stage, folder) for stage in stages})
+        tell = listener or (lambda states: None)
+        tell(states)
         places = asyncio.Semaphore(workers)
         share = max(len(os.sched_getaffinity(0)) // workers, 1)
         shared = ({THREADS_VARIABLE: str(share)} if workers > 1 else {}) | os.environ
-        finished = {name: asyncio.Event() for name in standings.stages}
-        for name, standing in standings.stages.items():
-            if standing.status == "done":
+        finished = {name: asyncio.Event() for name in states.stages}
+        for name, state in states.stages.items():
+            if state.status == "done":
                 finished[name].set()
 
-        async def do(standing: Standing) -> None:
-            for need in standing.stage.after:
+        async def do(state: StageState) -> None:
+            for need in state.stage.after:
                 await finished[need].wait()
             async with places:
-                standing.status, standing.began = "running", time.monotonic()
-                tell(standings)
+                state.status, state.began = "running", time.monotonic()
+                tell(states)
                 try:
-                    await _run(standing.stage, folder, os.environ if standing.stage.launcher else shared)
+                    await _run(state.stage, folder, os.environ if state.stage.launcher else shared)
                 except StageError:
-                    standing.status = "failed"
+                    state.status = "failed"
                     raise
                 finally:
-                    standing.seconds = time.monotonic() - standing.began
-                    tell(standings)
+                    state.seconds = time.monotonic() - state.began
+                    tell(states)
                 write_json(
-                    _mark(standing.stage, folder),
-                    {"command": list(standing.stage.command), "seconds": round(standing.seconds, 1)},
+                    _mark(state.stage, folder),
+                    {"command": list(state.stage.command), "seconds": round(state.seconds, 1)},
                 )
-                standing.status = "done"
-                tell(standings)
-            finished[standing.stage.name].set()
+                state.status = "done"
+                tell(states)
+            finished[state.stage.name].set()
 
         try:
             async with asyncio.TaskGroup() as group:
-                for standing in standings.stages.values():
-                    if standing.status != "done":
-                        group.create_task(do(standing))
+                for state in states.stages.values():
+                    if state.status != "done":
+                        group.create_task(do(state))
         except BaseExceptionGroup as failed:  # the first has cancelled the others
             raise failed.exceptions[0] from None
-        return standings
+        return states
     finally:
         os.close(lock)
 
@@ -189,13 +189,13 @@ def _mark(stage: Stage, folder: Path) -> Path:
     return folder / STAGES / f"{stage.name}.json"
 
 
-def _standing(stage: Stage, folder: Path) -> Standing:
+def _standing(stage: Stage, folder: Path) -> StageState:
     """Whether it is done; raises where it was done by another command."""
     try:
         mark = json.loads(_mark(stage, folder).read_bytes())
         command, seconds = mark["command"], mark["seconds"]
     except FileNotFoundError:
-        return Standing(stage)
+        return StageState(stage)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunDirectoryError(
             f"cannot read {_mark(stage, folder)}: {error}; remove it to do the stage again"
@@ -206,7 +206,7 @@ def _standing(stage: Stage, folder: Path) -> Standing:
             f"in {folder} the stage {stage.name!r} was done by another command: {there}; now it would be "
             f"{stage.shown}. Name another --output-dir, or run with the old options"
         )
-    return Standing(stage, "done", seconds, earlier=True)
+    return StageState(stage, "done", seconds, earlier=True)
 
 
 async def _run(stage: Stage, folder: Path, environment: Mapping[str, str]) -> None:

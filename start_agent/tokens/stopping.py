@@ -97,7 +97,7 @@ class Repetition:
 
 
 @dataclass(frozen=True, slots=True)
-class Armed:
+class StopConditions:
     """What ends a turn, besides its length.
 
     Attributes:
@@ -117,7 +117,7 @@ class Armed:
     repetition: Repetition | None = None
 
 
-NEVER = Armed(frozenset(), code=False)
+NEVER = StopConditions(frozenset(), code=False)
 """Nothing but its length ends the turn; the matcher reads every token all the same."""
 
 
@@ -126,7 +126,7 @@ class Stop:
     """Why a turn ended, and how many of its tokens are kept."""
 
     kind: StopKind
-    keep: int
+    num_kept: int
 
 
 def _is_thought(state: State) -> bool:
@@ -135,7 +135,7 @@ def _is_thought(state: State) -> bool:
 
 
 @final
-class Watch:
+class StopChecker:
     """Reads the tokens of one turn and says where it ends.
 
     Args:
@@ -147,12 +147,12 @@ class Watch:
     Nothing else decides: an engine may take these four, and let a watch of its own read where the tokens arise.
     """
 
-    def __init__(self, matcher: Matcher, state: State, armed: Armed, recent: Sequence[int] = ()) -> None:
-        self.matcher, self.armed = matcher, armed
+    def __init__(self, matcher: Matcher, state: State, conditions: StopConditions, recent: Sequence[int] = ()) -> None:
+        self.matcher, self.conditions = matcher, conditions
         self.matches: list[Match] = []
-        self.connectives_left = armed.connective
+        self.connectives_left = conditions.connective
         self._states = [state]
-        window = armed.repetition.window if armed.repetition else 0
+        window = conditions.repetition.window if conditions.repetition else 0
         self.recent = tuple(recent[max(0, len(recent) - window) :])
         self._written = list(self.recent)
 
@@ -162,10 +162,10 @@ class Watch:
         return self._states[-1]
 
     @property
-    def settled(self) -> int:
+    def committed(self) -> int:
         """How many of the tokens pushed so far are certain to be kept: those that a listener may hear of."""
         state, begun = self.state, self.matcher.think_end_begun
-        if self.armed.replace and self._thinking(state) and state.tail.endswith(begun):
+        if self.conditions.replace and self._thinking(state) and state.tail.endswith(begun):
             longest = next(part for part in begun if state.tail.endswith(part))
             return self._tokens_before(state.position - len(longest))
         return len(self._states) - 1
@@ -179,8 +179,8 @@ class Watch:
         """Read the next token; a ``Stop`` says that the turn is over and how much of it is kept."""
         count = len(self._states)
         before = self._states[-1]
-        if token_id in self.armed.eos_ids:
-            dropped = self.armed.replace and self._thinking(before)
+        if token_id in self.conditions.eos_ids:
+            dropped = self.conditions.replace and self._thinking(before)
             if not dropped:
                 self._states.append(before)
             return Stop(StopKind.EOS, count - dropped)
@@ -190,7 +190,7 @@ class Watch:
         for match in matches:
             stop = self._judge(match, before, count) if thinking else None
             if stop is not None:
-                del self._states[stop.keep + 1 :]
+                del self._states[stop.num_kept + 1 :]
                 break
             thinking = match.kind is MarkerKind.THINK_START or (thinking and match.kind is not MarkerKind.THINK_END)
         # A token that is kept is kept whole: with the markers behind the one that stopped the turn.
@@ -198,20 +198,20 @@ class Watch:
         return stop or (self._repeats(token_id, count) if _is_thought(after) else None)
 
     def _judge(self, match: Match, before: State, count: int) -> Stop | None:
-        if match.kind is MarkerKind.CODE_CLOSE and self.armed.code:
+        if match.kind is MarkerKind.CODE_CLOSE and self.conditions.code:
             return Stop(StopKind.CODE_CLOSE, count)
-        if match.kind is MarkerKind.THINK_END and self.armed.replace:
+        if match.kind is MarkerKind.THINK_END and self.conditions.replace:
             return Stop(StopKind.THINK_END, self._tokens_before(match.begin))
         if match.kind is MarkerKind.CONNECTIVE and self.connectives_left is not None:
-            keep = count if match.end > before.position else count - 1
-            if keep > self.armed.connective_after:
+            num_kept = count if match.end > before.position else count - 1
+            if num_kept > self.conditions.connective_after:
                 self.connectives_left -= 1
                 if self.connectives_left < 0:
-                    return Stop(StopKind.CONNECTIVE, keep)
+                    return Stop(StopKind.CONNECTIVE, num_kept)
         return None
 
     def _repeats(self, token_id: int, count: int) -> Stop | None:
-        rule = self.armed.repetition
+        rule = self.conditions.repetition
         if rule is not None:
             self._written.append(token_id)
             if len(self._written) % rule.check_every == 0 and rule.found(self._written[-rule.window :]):

@@ -11,7 +11,7 @@ from start_agent.seeds import derive_seed
 _STEPS_SORTED = 32  # steps' worth of rows that are sorted together: little padding, still much mixing
 
 
-class Order(torch.utils.data.Sampler[int]):
+class EpochSampler(torch.utils.data.Sampler[int]):
     """A sampler: all rows, shuffled anew in each epoch.
 
     Args:

@@ -37,7 +37,7 @@ from start_agent.training.callbacks import (
 )
 from start_agent.training.evaluation import Evaluation
 from start_agent.training.options import SftOptions
-from start_agent.training.sampler import Order
+from start_agent.training.sampler import EpochSampler
 from start_agent.training.validation import check_batch
 
 
@@ -109,13 +109,13 @@ class RowsTrainer(SFTTrainer):  # type: ignore[misc]  # untyped
         load_result.missing_keys[:] = [name for name in load_result.missing_keys if name not in tied]
         super()._issue_warnings_after_load(load_result)
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> Order:
+    def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
         rows = self.train_dataset if train_dataset is None else train_dataset
         options = self.options
         lengths = [0] * len(rows)
         if options.group_by_length:
             lengths = [len(row["input_ids"]) for row in rows.with_format("numpy", columns=["input_ids"])]
-        return Order(lengths, options.seed, options.batch_size, grouped=options.group_by_length)
+        return EpochSampler(lengths, options.seed, options.batch_size, grouped=options.group_by_length)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         folder = Path(self.args.output_dir)

@@ -99,19 +99,19 @@ def check_batch(batch: Mapping[str, torch.Tensor], rows: Iterable[Mapping[str, A
     Raises:
         DataError: a sequence is no row's, or its labels differ from the row's: padding or packing changed them.
     """
-    owed: dict[bytes, list[np.ndarray[Any, Any]]] = {}
+    pending: dict[bytes, list[np.ndarray[Any, Any]]] = {}
     for ids, labels in _sequences(batch):
-        owed.setdefault(ids.tobytes(), []).append(labels)
+        pending.setdefault(ids.tobytes(), []).append(labels)
     for row in rows:
-        found = owed.get(np.asarray(row["input_ids"], dtype=np.int64).tobytes())
+        found = pending.get(np.asarray(row["input_ids"], dtype=np.int64).tobytes())
         if found is None:
             continue
         wanted = np.asarray(row["labels"], dtype=np.int64)
         # The first label is never predicted; packing sets it to IGNORE_INDEX, for the row before must not predict it.
         found[:] = [labels for labels in found if not np.array_equal(labels[1:], wanted[1:])]
-        if not any(owed.values()):
+        if not any(pending.values()):
             return
-    left = [labels for found in owed.values() for labels in found]
+    left = [labels for found in pending.values() for labels in found]
     if left:
         raise DataError(
             f"{len(left)} sequences of the first batch do not carry the labels of their rows: "

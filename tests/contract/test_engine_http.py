@@ -52,8 +52,8 @@ class TestHTTP(EngineContract):
         ids = self.prompt(engine) * 4
         await engine.generate(self.request(engine, ids, 10))
         usage = (await engine.generate(self.request(engine, ids, 10))).usage
-        assert usage.reused == len(ids) // 32 * 32
-        assert usage.reused + usage.fed == len(ids) + 9
+        assert usage.cached_tokens == len(ids) // 32 * 32
+        assert usage.cached_tokens + usage.computed_tokens == len(ids) + 9
 
     async def test_a_wrong_key_is_one_line_without_the_key(
         self, server: str, engine: HTTPEngine, monkeypatch: pytest.MonkeyPatch

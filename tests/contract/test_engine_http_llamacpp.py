@@ -15,7 +15,7 @@ from start_agent.engines.http import HTTPEngine, HTTPOptions
 from start_agent.engines.testing import EngineContract
 from start_agent.errors import ModelError
 from start_agent.pocket import weights_path
-from start_agent.tokens.stopping import Armed, StopKind
+from start_agent.tokens.stopping import StopConditions, StopKind
 from tests.support.gguf_files import write_gguf
 from tests.support.llama_server import SLOTS
 from tests.support.ports import free_port
@@ -47,10 +47,12 @@ class TestLlamaCpp(EngineContract):
         ids = self.prompt(engine)
         first = await engine.generate(self.request(engine, ids, 40, trace_id="cached"))
         wanted = first.token_ids[20]
-        request = self.request(engine, ids, 40, armed=Armed(frozenset({wanted}), code=False), trace_id="cached")
+        request = self.request(
+            engine, ids, 40, conditions=StopConditions(frozenset({wanted}), code=False), trace_id="cached"
+        )
         second = await engine.generate(request)
         assert second.stop is StopKind.EOS
-        assert second.usage.reused == len(ids) - 1  # the last is always fed again, for its logits
+        assert second.usage.cached_tokens == len(ids) - 1  # the last is always fed again, for its logits
 
     async def test_characters_of_several_tokens_keep_all_their_ids(self, engine: HTTPEngine) -> None:
         """Its stream leaves such ids out; greedy and sampled turns have them all the same."""

@@ -63,7 +63,7 @@ async def test_a_small_budget_preempts_and_loses_nothing(sampling: Sampling, mon
         assert engine._batch.preempted > 0
     usages = [turn.usage for turns in found for turn in turns]
     assert any(usage.preempted for usage in usages)
-    assert all(usage.again <= usage.fed for usage in usages)
+    assert all(usage.recomputed_tokens <= usage.computed_tokens for usage in usages)
 
 
 @pytest.fixture

@@ -43,7 +43,9 @@ class TestTransformers(EngineContract):
         try:
             for turn_number in range(4):
                 turn = await engine.generate(self.request(engine, ids, 20, trace_id="counted"))
-                assert turn.usage.fed + turn.usage.reused == len(ids) + 19  # the last token is fed in the next turn
+                assert (
+                    turn.usage.computed_tokens + turn.usage.cached_tokens == len(ids) + 19
+                )  # the last token is fed in the next turn
                 ids += turn.token_ids
                 ids += engine.tokenizer.encode(f" And insertion {turn_number}\n")
             before_drop = sum(fed)

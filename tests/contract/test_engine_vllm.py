@@ -19,7 +19,7 @@ from start_agent.engines.testing import EngineContract
 from start_agent.engines.vllm import VLLMEngine, VLLMOptions, compatibility
 from start_agent.pocket import weights_path
 from start_agent.tokens.markers import Matcher, State
-from start_agent.tokens.stopping import Armed, StopKind, Watch
+from start_agent.tokens.stopping import StopChecker, StopConditions, StopKind
 from start_agent.tokens.tokenizer import Tokenizer
 
 POCKET = str(weights_path())
@@ -81,9 +81,9 @@ class TestVLLM(EngineContract):
         inserted: list[int] = []
         for number in range(6):
             turn = await engine.generate(self.request(engine, ids, 40, trace_id="counted"))
-            assert turn.usage.reused + turn.usage.fed == len(ids) + turn.usage.decoded - 1
+            assert turn.usage.cached_tokens + turn.usage.computed_tokens == len(ids) + turn.usage.generated_tokens - 1
             if number:
-                again = turn.usage.fed - len(inserted) - (turn.usage.decoded - 1)
+                again = turn.usage.computed_tokens - len(inserted) - (turn.usage.generated_tokens - 1)
                 assert 0 <= again <= engine.block_size + 1
             inserted = engine.tokenizer.encode(f" And insertion {number}\n")
             ids += [*turn.token_ids, *inserted]
@@ -105,13 +105,13 @@ class TestVLLM(EngineContract):
                 yield output
 
         monkeypatch.setattr(engine._llm, "generate", spied)
-        request = self.request(engine, ids, 80, armed=Armed(frozenset(), connective=0))
+        request = self.request(engine, ids, 80, conditions=StopConditions(frozenset(), connective=0))
         turn = [item async for item in engine.stream(request)][-1] if streaming else await engine.generate(request)
         assert isinstance(turn, Turn)
         assert turn.stop is StopKind.CONNECTIVE
         written = [token_id for output in outputs for token_id in output.outputs[0].token_ids]
         assert tuple(written) == free[: len(written)]
-        assert len(turn.token_ids) <= len(written) == turn.usage.decoded <= len(turn.token_ids) + 1
+        assert len(turn.token_ids) <= len(written) == turn.usage.generated_tokens <= len(turn.token_ids) + 1
         assert outputs[-1].finished
         assert (len(outputs) > 1) is streaming
 
@@ -120,7 +120,7 @@ class TestVLLM(EngineContract):
             name = f"queued {number}"
             turn = await engine.generate(self.request(engine, self.prompt(engine), 5 + number % 20, trace_id=name))
             await engine.release(name)
-            return len(turn.token_ids), turn.usage.queued
+            return len(turn.token_ids), turn.usage.queue_seconds
 
         results = await asyncio.gather(*map(one, range(60)))
         assert [length for length, _ in results] == [5 + number % 20 for number in range(60)]
@@ -165,7 +165,7 @@ def test_what_preemptions_cost_is_counted(monkeypatch: pytest.MonkeyPatch) -> No
     from vllm.sampling_params import RequestOutputKind
     from vllm.v1.core.sched.scheduler import Scheduler
 
-    from start_agent.engines.vllm.scheduler import WatchingScheduler, extra_arguments, preemptions
+    from start_agent.engines.vllm.scheduler import CheckingScheduler, extra_arguments, preemptions
 
     first, other = (_Request(RequestOutputKind.FINAL_ONLY, None) for _ in range(2))
     steps = [((), [0, 0]), (("first",), [64, 200]), ((), [164, 201]), (("first",), [0, 202])]
@@ -179,10 +179,10 @@ def test_what_preemptions_cost_is_counted(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(Scheduler, "schedule", step)
     monkeypatch.setattr(Scheduler, "_preempt_request", lambda self, request, timestamp: None)
     monkeypatch.setattr(Scheduler, "_update_request_with_output", lambda self, request, ids: (ids, False))
-    scheduler = WatchingScheduler(SimpleNamespace(model_config=SimpleNamespace(model=POCKET, revision=None)))
+    scheduler = CheckingScheduler(SimpleNamespace(model_config=SimpleNamespace(model=POCKET, revision=None)))
     scheduler.requests = {"first": first, "other": other}
     tokenizer = Tokenizer.from_pretrained(POCKET)
-    packed = extra_arguments(Watch(Matcher(tokenizer), State(), Armed(frozenset({5}), code=False)))
+    packed = extra_arguments(StopChecker(Matcher(tokenizer), State(), StopConditions(frozenset({5}), code=False)))
     first.sampling_params.extra_args = other.sampling_params.extra_args = packed
     scheduler.schedule()
     for computed in (100, 170):
@@ -217,14 +217,14 @@ def test_tokens_that_come_several_at_a_time_are_cut_behind_the_end(monkeypatch: 
     from vllm.sampling_params import RequestOutputKind
     from vllm.v1.core.sched.scheduler import Scheduler
 
-    from start_agent.engines.vllm.scheduler import WatchingScheduler, extra_arguments
+    from start_agent.engines.vllm.scheduler import CheckingScheduler, extra_arguments
 
     monkeypatch.setattr(Scheduler, "__init__", lambda self, config: None)
     monkeypatch.setattr(Scheduler, "_update_request_with_output", lambda self, request, ids: (ids, False))
-    scheduler = WatchingScheduler(SimpleNamespace(model_config=SimpleNamespace(model=POCKET, revision=None)))
+    scheduler = CheckingScheduler(SimpleNamespace(model_config=SimpleNamespace(model=POCKET, revision=None)))
     tokenizer = Tokenizer.from_pretrained(POCKET)
     first, second, rest = (tokenizer.encode(text) for text in ("Well. Let", " me see. Wait", " a moment"))
-    packed = extra_arguments(Watch(Matcher(tokenizer), State(), Armed(frozenset(), connective=0)))
+    packed = extra_arguments(StopChecker(Matcher(tokenizer), State(), StopConditions(frozenset(), connective=0)))
 
     for kind, said in ((RequestOutputKind.DELTA, first), (RequestOutputKind.FINAL_ONLY, [])):
         request = _Request(kind, packed)

@@ -14,7 +14,7 @@ from itertools import accumulate
 import pytest
 
 from start_agent.tokens.markers import Block, MarkerKind, Match, Matcher, State
-from start_agent.tokens.stopping import Armed, Stop, StopKind, Watch
+from start_agent.tokens.stopping import Stop, StopChecker, StopConditions, StopKind
 from tests.support.lattice import Lattice
 from tests.support.vocabularies import Vocabulary
 
@@ -132,16 +132,16 @@ def ends_of(vocabulary: Vocabulary, token_ids: Sequence[int]) -> list[int]:
     return list(accumulate(len(vocabulary.tokenizer.pieces[token_id]) for token_id in token_ids))
 
 
-def stop_of(matcher: Matcher, token_ids: Sequence[int], armed: Armed) -> Stop | None:
+def stop_of(matcher: Matcher, token_ids: Sequence[int], conditions: StopConditions) -> Stop | None:
     """The watch's stop; what was settled on the way must be kept, and grow."""
-    watch, told = Watch(matcher, State(), armed), 0
+    checker, told = StopChecker(matcher, State(), conditions), 0
     for token_id in token_ids:
-        stop = watch.push(token_id)
+        stop = checker.push(token_id)
         if stop is not None:
-            assert told <= stop.keep
+            assert told <= stop.num_kept
             return stop
-        assert told <= watch.settled
-        told = watch.settled
+        assert told <= checker.committed
+        told = checker.committed
     return None
 
 
@@ -153,8 +153,8 @@ def found(matcher: Matcher, token_ids: Sequence[int], kind: MarkerKind) -> tuple
     return state, matches
 
 
-def never(**changes: bool | int) -> Armed:
-    return Armed(frozenset(), **{"code": False, **changes})  # type: ignore[arg-type]
+def never(**changes: bool | int) -> StopConditions:
+    return StopConditions(frozenset(), **{"code": False, **changes})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("case", CONNECTIVES, ids=str)
@@ -164,8 +164,8 @@ def test_a_connective_is_found_once_and_ends_with_the_token_that_completes_it(
     for token_ids in spellings(vocabulary, case):
         matches = found(matcher, token_ids, MarkerKind.CONNECTIVE)[1]
         assert matches == [Match(MarkerKind.CONNECTIVE, case.begin, case.end, case.word)]
-        keep = 1 + next(i for i, end in enumerate(ends_of(vocabulary, token_ids)) if end >= case.end)
-        assert stop_of(matcher, token_ids, never(connective=0)) == Stop(StopKind.CONNECTIVE, keep)
+        num_kept = 1 + next(i for i, end in enumerate(ends_of(vocabulary, token_ids)) if end >= case.end)
+        assert stop_of(matcher, token_ids, never(connective=0)) == Stop(StopKind.CONNECTIVE, num_kept)
 
 
 @pytest.mark.parametrize("case", OPENINGS, ids=str)
@@ -186,9 +186,9 @@ def test_a_closing_fence_is_found_once_and_its_token_is_kept_whole(
     for token_ids in spellings(vocabulary, case):
         matches = found(matcher, token_ids, MarkerKind.CODE_CLOSE)[1]
         assert matches == [Match(MarkerKind.CODE_CLOSE, case.begin, case.end, "")]
-        keep = 1 + next(i for i, end in enumerate(ends_of(vocabulary, token_ids)) if end >= case.end)
-        armed = never(code=True, connective=0, replace=True)
-        assert stop_of(matcher, token_ids, armed) == Stop(StopKind.CODE_CLOSE, keep)
+        num_kept = 1 + next(i for i, end in enumerate(ends_of(vocabulary, token_ids)) if end >= case.end)
+        conditions = never(code=True, connective=0, replace=True)
+        assert stop_of(matcher, token_ids, conditions) == Stop(StopKind.CODE_CLOSE, num_kept)
 
 
 @pytest.mark.parametrize("case", THINK_ENDS, ids=str)
@@ -199,8 +199,8 @@ def test_an_end_of_thinking_is_found_once_and_dropped_with_every_token_that_hold
         state, matches = found(matcher, token_ids, MarkerKind.THINK_END)
         assert matches == [Match(MarkerKind.THINK_END, case.begin, case.end, "")]
         assert state.answering
-        keep = sum(end <= case.begin for end in ends_of(vocabulary, token_ids))
-        assert stop_of(matcher, token_ids, never(replace=True)) == Stop(StopKind.THINK_END, keep)
+        num_kept = sum(end <= case.begin for end in ends_of(vocabulary, token_ids))
+        assert stop_of(matcher, token_ids, never(replace=True)) == Stop(StopKind.THINK_END, num_kept)
         assert stop_of(matcher, token_ids, never(connective=0, code=True)) is None  # kept, and nothing stops after it
 
 
@@ -209,8 +209,8 @@ def test_an_end_of_sequence_is_kept_or_dropped_alone(vocabulary: Vocabulary, mat
     lattice = Lattice(vocabulary, text.encode(), 0, len(text.encode()))
     for path in lattice.paths(most=100):
         for replace in (False, True):
-            armed = Armed(vocabulary.tokenizer.eos_ids, code=False, connective=0, replace=replace)
-            stop = stop_of(matcher, (*path, vocabulary.eos, *path), armed)
+            conditions = StopConditions(vocabulary.tokenizer.eos_ids, code=False, connective=0, replace=replace)
+            stop = stop_of(matcher, (*path, vocabulary.eos, *path), conditions)
             assert stop == Stop(StopKind.EOS, len(path) + (not replace))
 
 

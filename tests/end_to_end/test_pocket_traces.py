@@ -65,8 +65,8 @@ async def test_traces_are_what_the_engine_saw(sampling: Sampling) -> None:
             assert given == ids[: len(given)]
             assert list(turn.token_ids) == ids[len(given) : len(given) + len(turn.token_ids)]
         # All but the first turn reuse what was computed: what is fed is new.
-        fed = sum(turn.usage.fed for _, turn in turns)
-        dropped = sum(turn.usage.decoded - len(turn.token_ids) for _, turn in turns)
+        fed = sum(turn.usage.computed_tokens for _, turn in turns)
+        dropped = sum(turn.usage.generated_tokens - len(turn.token_ids) for _, turn in turns)
         assert len(ids) - 1 <= fed <= len(ids) + dropped
         assert [label for label in trace.labels() if label != IGNORE_INDEX] == [
             token_id for span in trace.of_kind(SpanKind.MODEL) for token_id in span.token_ids

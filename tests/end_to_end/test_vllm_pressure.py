@@ -103,7 +103,7 @@ async def test_64_traces_in_a_cache_for_4_worst_cases(
             parted = equal_or_parting_at_near_ties(expected, [trace for trace, _ in solved], POCKET)
             preempted = sum(cost.preempted for _, cost in solved)
             figures[kind] = statistics.fmean(load.shares), preempted
-            again = sum(cost.again for _, cost in solved)
+            again = sum(cost.recomputed_tokens for _, cost in solved)
             record_property(kind, f"{figures[kind][0]:.2f} of the cache in use, {len(load.shares)} steps")
             record_property(kind, f"{preempted} preemptions, {again} tokens fed again, {parted} part at near ties")
             assert parted <= TRACES // 20

@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
-from start_agent.batch import BatchOptions, RunDirectory, Tally, run_at
+from start_agent.batch import BatchOptions, Progress, RunDirectory, run_at
 from start_agent.batch.cluster import connect, count_workers
 from start_agent.batch.ray import OpenBench, RayBench
 from start_agent.batch.store import RECORDS
@@ -93,11 +93,11 @@ def test_the_command_on_a_cluster_that_is_there(tmp_path: Path, monkeypatch: pyt
         assert len(stable(tmp_path / "run")) == 4
 
 
-async def run_over_workers(path: Path, open_bench: OpenBench, count: int = 60, **options: Any) -> Tally:
-    bench = RayBench(open_bench, workers=2, places=4, **options)
-    async with bench:
+async def run_over_workers(path: Path, open_executor: OpenBench, count: int = 60, **options: Any) -> Progress:
+    executor = RayBench(open_executor, workers=2, places=4, **options)
+    async with executor:
         with RunDirectory.open(path, CONFIG) as directory:
-            return await run_at(bench, problems(count), directory, BatchOptions(concurrency=8))
+            return await run_at(executor, problems(count), directory, BatchOptions(concurrency=8))
 
 
 def names(folder: Path) -> list[str]:
@@ -116,11 +116,11 @@ def listening(folder: Path) -> set[str]:
 
 
 async def test_two_workers_do_what_one_process_does(tmp_path: Path, cluster: None, folder: Path, files: Path) -> None:
-    tally = await run_over_workers(tmp_path / "ray", partial(dying, files, 10))
+    progress = await run_over_workers(tmp_path / "ray", partial(dying, files, 10))
     await run_scripted(tmp_path / "plain", problems(60))
     assert stable(tmp_path / "ray") == stable(tmp_path / "plain")
-    assert (tally.done, tally.failed, tally.faults, tally.in_flight) == (60, 0, {}, 0)
-    assert tally.right == sum(record["correct"] for record in stable(tmp_path / "plain").values())
+    assert (progress.done, progress.failed, progress.faults, progress.in_flight) == (60, 0, {}, 0)
+    assert progress.right == sum(record["correct"] for record in stable(tmp_path / "plain").values())
     assert {address.removeprefix("::ffff:") for address in listening(folder)} == {"127.0.0.1"}
 
 
@@ -131,12 +131,12 @@ async def test_a_worker_that_dies_loses_nothing(
     for number in range(deaths):
         (files / str(number)).touch()
     with caplog.at_level(logging.WARNING):
-        tally = await run_over_workers(tmp_path / "ray", partial(way, files, 10), retries=8)
+        progress = await run_over_workers(tmp_path / "ray", partial(way, files, 10), retries=8)
     await run_scripted(tmp_path / "plain", problems(60))
     assert names(files) == []
     assert stable(tmp_path / "ray") == stable(tmp_path / "plain")
-    assert (tally.done, tally.failed) == (60, 0)
-    assert set(tally.faults) <= {"WorkerError", "EngineError"} and tally.faults
+    assert (progress.done, progress.failed) == (60, 0)
+    assert set(progress.faults) <= {"WorkerError", "EngineError"} and progress.faults
     assert len(caplog.messages) == deaths and "begun again, 3 more times at most" in caplog.messages[0]
 
 
@@ -147,8 +147,8 @@ async def test_workers_that_die_for_ever_end_the_run_in_words(tmp_path: Path, cl
         await run_over_workers(tmp_path / "ray", partial(dying, files, 10), restarts=1, retries=20)
     kept = stable(tmp_path / "ray")
     assert 0 < len(kept) < 60
-    tally = await run_scripted(tmp_path / "ray", problems(60))
-    assert (tally.stored, tally.done) == (len(kept), 60 - len(kept))
+    progress = await run_scripted(tmp_path / "ray", problems(60))
+    assert (progress.stored, progress.done) == (len(kept), 60 - len(kept))
 
 
 async def test_a_wrong_option_is_said_once_as_it_is_without_workers(tmp_path: Path, cluster: None) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sandbox import FakeSandbox
-from start_agent.batch import BatchOptions, RunDirectory, Tally, read_records, run_batch
+from start_agent.batch import BatchOptions, Progress, RunDirectory, read_records, run_batch
 from start_agent.decoding.settings import DecodingSettings
 from start_agent.decoding.solver import Solver
 from start_agent.engines.base import TurnRequest
@@ -38,10 +38,10 @@ async def run_scripted(
     box: FakeSandbox | None = None,
     grader: Grade = grade,
     config: dict[str, Any] | None = None,
-    listener: Callable[[Tally], None] | None = None,
+    listener: Callable[[Progress], None] | None = None,
     seed: int = 0,
     **options: int,
-) -> Tally:
+) -> Progress:
     """A run of the scripted engine in this directory."""
     async with box or FakeSandbox(lambda code: "7") as sandbox:
         solver = Solver(engine or ScriptedEngine(script), sandbox, settings=SETTINGS)

@@ -16,7 +16,7 @@ from uuid import uuid4
 
 from start_agent.engines.base import Engine, Sampling, Turn, TurnRequest
 from start_agent.tokens.markers import Matcher, State
-from start_agent.tokens.stopping import NEVER, Watch
+from start_agent.tokens.stopping import NEVER, StopChecker
 
 Kind = Literal["vllm", "vllm-generate", "sglang", "text"]
 _PATHS = {"vllm": "/v1/completions", "text": "/v1/completions"}
@@ -194,7 +194,7 @@ class ModelServer(Server):
             ),
             values.get("seed", values.get("sampling_seed")),
             values.get("max_tokens") or values["max_new_tokens"],
-            partial(Watch, self._matcher, State(), NEVER),
+            partial(StopChecker, self._matcher, State(), NEVER),
         )
         try:
             async with aclosing(self.engine.stream(request)) as items:

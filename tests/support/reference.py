@@ -14,7 +14,7 @@ LONGEST = 256  # bytes of a line that a fence begins
 
 
 @dataclass
-class Reading:
+class TraceView:
     """What a text holds, and how it ends."""
 
     matches: list[Match] = field(default_factory=list)
@@ -34,8 +34,8 @@ class Fence:
     indent: int
 
 
-def read(text: bytes, think_end: bytes = b"</think>") -> Reading:
-    reading = Reading()
+def read(text: bytes, think_end: bytes = b"</think>") -> TraceView:
+    reading = TraceView()
     for begin, end in _lines(text):
         start = begin
         if reading.block is Block.CODE and (closed := _closed(reading, text[begin:end])):
@@ -100,7 +100,7 @@ def _lead(line: bytes) -> int:
         place = after
 
 
-def _closed(reading: Reading, line: bytes) -> int:
+def _closed(reading: TraceView, line: bytes) -> int:
     place = _blanks(line)
     run = _run(line, place)
     if not run.startswith(reading.run) or _column(line[:place]) > reading.indent + 3:
@@ -132,7 +132,7 @@ def _last_fence(line: bytes, word_end: int) -> Fence | None:
     return Fence(run, line[run:word], line[word:word_end], _column(line[: _lead(line)]))
 
 
-def _read_line(reading: Reading, text: bytes, begin: int, start: int, end: int, think_end: bytes) -> bool:
+def _read_line(reading: TraceView, text: bytes, begin: int, start: int, end: int, think_end: bytes) -> bool:
     """The markers within a line; whether the thinking ends there."""
     place = start
     while place < end:
@@ -169,7 +169,7 @@ def _stands_at(text: bytes, place: int, word: bytes) -> bool:
     return not (before and before in LETTERS + b"`") and bool(after) and after not in LETTERS
 
 
-def _end_line(reading: Reading, text: bytes, begin: int, start: int, end: int) -> None:
+def _end_line(reading: TraceView, text: bytes, begin: int, start: int, end: int) -> None:
     """What opens or closes with a whole line."""
     line, whole = text[start:end], start == begin
     if reading.block is Block.CODE:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from start_agent.batch.store import RunDirectory
-from start_agent.data.views import Reading
+from start_agent.data.views import TraceView
 from start_agent.tokens.tokenizer import Tokenizer
 from start_agent.trace import SCHEMA_VERSION, Span, SpanKind, Trace, TraceOutcome
 
@@ -40,7 +40,7 @@ def spelled(tokenizer: Tokenizer, *spans: Spelled, answer: str | None = "42", **
 
 def dated(trace: Trace, tokenizer: Tokenizer) -> Trace:
     """The same as of today's schema."""
-    reading = Reading(trace, tokenizer)
+    reading = TraceView(trace, tokenizer)
     place = None
     if reading.answer_begins is not None:
         edges = list(accumulate(len(tokenizer.bytes_of((token_id,))) for token_id in trace.token_ids))

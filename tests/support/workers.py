@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from sandbox import FakeSandbox
-from start_agent.batch import Workbench
+from start_agent.batch import LocalExecutor
 from start_agent.decoding.solver import Solver
 from start_agent.engines.base import TurnRequest
 from start_agent.engines.scripted import ScriptedEngine
@@ -19,10 +19,10 @@ from tests.support.batches import SCRIPT, SETTINGS
 
 
 @asynccontextmanager
-async def scripted(engine: ScriptedEngine) -> AsyncGenerator[Workbench, None]:
+async def scripted(engine: ScriptedEngine) -> AsyncGenerator[LocalExecutor, None]:
     """The bench of ``tests.support.batches.run_scripted``."""
     async with FakeSandbox(lambda code: "7") as box:
-        yield Workbench(Solver(engine, box, settings=SETTINGS), grade, instruction="")
+        yield LocalExecutor(Solver(engine, box, settings=SETTINGS), grade, instruction="")
 
 
 class _Failing(ScriptedEngine):
@@ -45,21 +45,21 @@ class _Failing(ScriptedEngine):
 
 
 @asynccontextmanager
-async def dying(files: Path, turn: int) -> AsyncGenerator[Workbench, None]:
+async def dying(files: Path, turn: int) -> AsyncGenerator[LocalExecutor, None]:
     """Kills its process at this turn, as often as there are files in the folder."""
-    async with scripted(_Failing(files, turn, kill=True)) as bench:
-        yield bench
+    async with scripted(_Failing(files, turn, kill=True)) as executor:
+        yield executor
 
 
 @asynccontextmanager
-async def breaking(files: Path, turn: int) -> AsyncGenerator[Workbench, None]:
+async def breaking(files: Path, turn: int) -> AsyncGenerator[LocalExecutor, None]:
     """Its engine fails at this turn and at all later ones, as often as there are files in the folder."""
-    async with scripted(_Failing(files, turn, kill=False)) as bench:
-        yield bench
+    async with scripted(_Failing(files, turn, kill=False)) as executor:
+        yield executor
 
 
 @asynccontextmanager
-async def impossible() -> AsyncGenerator[Workbench, None]:
+async def impossible() -> AsyncGenerator[LocalExecutor, None]:
     """Cannot be opened, through the user's fault."""
     raise ModelError("there is no such model")
     yield

@@ -117,7 +117,7 @@ class HTTPEngine(Engine):
             request.max_tokens,
             request.sampling,
             request.seed,
-            sorted(reader.watch.armed.eos_ids),
+            sorted(reader.checker.conditions.eos_ids),
             self._slot_of.get(request.trace_id, -1),
             later=self.options.server_priority and not continued,
         )
@@ -138,7 +138,7 @@ class HTTPEngine(Engine):
                 if not reader.over and len(reader.written) == known:
                     raise EngineError(f"the server ended a turn early, after {known} tokens")
             answers += len(reader.written) > known
-        yield reader.turn(prompt=len(request.token_ids), reused=reused, queued=queued)
+        yield reader.turn(prompt=len(request.token_ids), cached_tokens=reused, queue_seconds=queued)
 
     async def release(self, trace_id: str) -> None:
         """See ``Engine.release``."""

@@ -27,7 +27,7 @@ from start_agent.engines.transformers.memory import give_back, out_of_memory
 from start_agent.engines.transformers.passes import Passes
 from start_agent.engines.transformers.sampling import sample
 from start_agent.errors import EngineError
-from start_agent.tokens.stopping import Stop, StopKind, Watch
+from start_agent.tokens.stopping import Stop, StopChecker, StopKind
 
 logger = logging.getLogger(__name__)
 
@@ -37,19 +37,19 @@ _LEAST_PREFILL = 64  # tokens in a pass, below which a smaller one saves no memo
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """A turn under way. ``since`` is when it began to wait, in seconds of ``perf_counter``; ``queued`` sums it up."""
+    """A running turn; ``since`` is when it began to wait, on ``perf_counter``, ``queue_seconds`` how long it waited."""
 
     request: TurnRequest
-    watch: Watch
+    checker: StopChecker
     random: random.Random
-    reused: int
-    fed: int = 0
+    cached_tokens: int
+    computed_tokens: int = 0
     written: list[int] = field(default_factory=list)
     reported: int = 0
     since: float = 0.0
-    queued: float = 0.0
+    queue_seconds: float = 0.0
     preempted: int = 0
-    again: int = 0
+    recomputed_tokens: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -144,7 +144,7 @@ class Batch:
         reused = min(_common_prefix(row.cached, request.token_ids), len(request.token_ids) - 1)
         del row.cached[reused:]
         row.pending = request.token_ids[reused:]
-        row.job = Job(request, request.new_watch(), random.Random(request.seed), reused)
+        row.job = Job(request, request.new_checker(), random.Random(request.seed), reused)
         if row.slot is None:
             self._queue(row, row.job)
         else:
@@ -217,7 +217,7 @@ class Batch:
         for row, job, token in zip(rows, jobs, tokens, strict=True):
             row.pending = [token]
             job.written.append(token)
-            stop = job.watch.push(token)
+            stop = job.checker.push(token)
             if stop is None and len(job.written) == job.request.max_tokens:
                 stop = Stop(StopKind.LENGTH, len(job.written))
             if stop is not None:
@@ -241,7 +241,7 @@ class Batch:
             self.cache.reserve(len(self.rows) + 1, max(self._longest(), len(row)))
             self.waiting.remove(row)
             if row.job is not None:
-                row.job.queued += time.perf_counter() - row.job.since
+                row.job.queue_seconds += time.perf_counter() - row.job.since
             if not row.admitted:
                 row.admitted = True
                 self._admitted += 1
@@ -281,7 +281,7 @@ class Batch:
         self.preempted += 1
         if job is not None:
             job.preempted += 1
-            job.again += cached
+            job.recomputed_tokens += cached
             row.job, row.pending = job, [*job.request.token_ids, *job.written]
             self._queue(row, job)
 
@@ -327,12 +327,19 @@ def _fed(row: Row, token_ids: Sequence[int]) -> None:
     row.cached += token_ids
     row.pending = row.pending[len(token_ids) :]
     if row.job is not None:
-        row.job.fed += len(token_ids)
+        row.job.computed_tokens += len(token_ids)
 
 
 def _ended(job: Job, stop: Stop) -> Turn:
-    usage = Usage(job.reused, job.fed, len(job.written), round(job.queued, 6), job.preempted, job.again)
-    return Turn(tuple(job.written[: stop.keep]), stop.kind, usage)
+    usage = Usage(
+        job.cached_tokens,
+        job.computed_tokens,
+        len(job.written),
+        round(job.queue_seconds, 6),
+        job.preempted,
+        job.recomputed_tokens,
+    )
+    return Turn(tuple(job.written[: stop.num_kept]), stop.kind, usage)
 
 
 def _common_prefix(one: Sequence[int], other: Sequence[int]) -> int:

@@ -240,10 +240,10 @@ class TransformersEngine(Engine):
                 continue  # given up in the meantime
             items: list[Item] = []
             if ticket.live and not isinstance(end, EngineError):
-                settled = len(end.token_ids) if end else job.watch.settled
-                if settled > job.reported:
-                    items.append(tuple(job.written[job.reported : settled]))
-                    job.reported = settled
+                committed = len(end.token_ids) if end else job.checker.committed
+                if committed > job.reported:
+                    items.append(tuple(job.written[job.reported : committed]))
+                    job.reported = committed
             if end is not None:
                 items.append(end)
                 del self._tickets[id(job)]

@@ -42,7 +42,7 @@ def watching(scheduler: type) -> tuple[Any, str]:
 
 
 def unfit(scheduler: type) -> str | None:
-    """Why ``WatchingScheduler`` cannot stand in for a scheduler; None where it can.
+    """Why ``CheckingScheduler`` cannot stand in for a scheduler; None where it can.
 
     vLLM must hand each request and its new tokens to ``_update_request_with_output``, and take back those to tell of
     and whether it has ended; whatever else it hands in goes on to its own method as it is.

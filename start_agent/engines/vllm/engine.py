@@ -247,7 +247,9 @@ class VLLMEngine(Engine):
             from start_agent.engines.vllm.scheduler import preemptions
 
             preempted, again = preemptions(stop_reason)
-        turn = reader.turn(prompt=held, reused=reused, queued=queued, preempted=preempted, again=again)
+        turn = reader.turn(
+            prompt=held, cached_tokens=reused, queue_seconds=queued, preempted=preempted, recomputed_tokens=again
+        )
         self._admission.grown(request.trace_id, held + len(turn.token_ids))
         yield turn
 
@@ -291,7 +293,7 @@ class VLLMEngine(Engine):
         if self.watches_in_scheduler:
             from start_agent.engines.vllm.scheduler import extra_arguments
 
-            watched["extra_args"] = extra_arguments(reader.watch)
+            watched["extra_args"] = extra_arguments(reader.checker)
         delta = streaming or not self.watches_in_scheduler
         return SamplingParams(
             temperature=request.sampling.temperature,

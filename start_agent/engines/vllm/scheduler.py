@@ -23,7 +23,7 @@ from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.request import RequestStatus
 
 from start_agent.tokens.markers import Markers, Matcher, State
-from start_agent.tokens.stopping import Armed, Watch
+from start_agent.tokens.stopping import StopChecker, StopConditions
 from start_agent.tokens.tokenizer import Tokenizer
 
 _WATCH = "start_agent.tokens.stopping"  # the key among a request's extra arguments
@@ -39,13 +39,13 @@ class _Parts(msgspec.Struct, array_like=True):
 
     markers: Markers
     state: State
-    armed: Armed
+    conditions: StopConditions
     recent: tuple[int, ...]
 
 
-def extra_arguments(watch: Watch) -> dict[str, Any]:
+def extra_arguments(checker: StopChecker) -> dict[str, Any]:
     """Those of a request whose tokens such a watch shall read; the watch has not read any yet."""
-    parts = _Parts(watch.matcher.markers, watch.state, watch.armed, watch.recent)
+    parts = _Parts(checker.matcher.markers, checker.state, checker.conditions, checker.recent)
     return {_WATCH: msgspec.msgpack.encode(parts)}
 
 
@@ -65,14 +65,14 @@ class _Reading:
     ``lost`` are the tokens whose KV the latest preemption dropped, until the request goes on.
     """
 
-    watch: Watch | None
+    checker: StopChecker | None
     pending: list[int] = field(default_factory=list)
     lost: int = 0
     dropped: int = 0
-    again: int = 0
+    recomputed_tokens: int = 0
 
 
-class WatchingScheduler(Scheduler):  # type: ignore[misc] # vLLM has no types
+class CheckingScheduler(Scheduler):  # type: ignore[misc] # vLLM has no types
     """Ends each request where its watch says. vLLM calls it with the new tokens of each request at every step.
 
     It also counts what preemptions cost. Nothing of ours travels back but a request's ``stop_reason``, which no other
@@ -94,7 +94,7 @@ class WatchingScheduler(Scheduler):  # type: ignore[misc] # vLLM has no types
         if getattr(known, "resumed_req_ids", ()):  # where a version says it otherwise, it is not counted
             for request_id, found in zip(known.req_ids, known.num_computed_tokens, strict=True):
                 reading = self._reading(self.requests[request_id])
-                reading.again += max(reading.lost - found, 0)
+                reading.recomputed_tokens += max(reading.lost - found, 0)
                 reading.lost = 0
         return step
 
@@ -109,15 +109,15 @@ class WatchingScheduler(Scheduler):  # type: ignore[misc] # vLLM has no types
         """The tokens to tell of, and whether the request has ended, after those that the model has just written."""
         ids, stopped = super()._update_request_with_output(request, new_token_ids, *arguments, **named)
         reading = self._reading(request)
-        if reading.watch is None:
+        if reading.checker is None:
             return ids, stopped
         for read, token_id in enumerate(ids, 1):
-            if reading.watch.push(token_id):
+            if reading.checker.push(token_id):
                 ids, stopped = ids[:read], True
                 request.status = _STOPPED
                 break
         if stopped and reading.dropped:
-            request.stop_reason = f"{reading.dropped} {reading.again}"
+            request.stop_reason = f"{reading.dropped} {reading.recomputed_tokens}"
         if request.sampling_params.output_kind is not RequestOutputKind.FINAL_ONLY:
             return ids, stopped
         reading.pending += ids
@@ -130,16 +130,16 @@ class WatchingScheduler(Scheduler):  # type: ignore[misc] # vLLM has no types
             reading = self._readings[request] = _Reading(packed and self._watch(packed))
         return reading
 
-    def _watch(self, packed: bytes) -> Watch:
+    def _watch(self, packed: bytes) -> StopChecker:
         parts = msgspec.msgpack.decode(packed, type=_Parts)
         if parts.markers not in self._matchers:
             self._matchers[parts.markers] = Matcher(self._tokenizer, parts.markers)
-        return Watch(self._matchers[parts.markers], parts.state, parts.armed, parts.recent)
+        return StopChecker(self._matchers[parts.markers], parts.state, parts.conditions, parts.recent)
 
 
-class WatchingAsyncScheduler(WatchingScheduler, AsyncScheduler):  # type: ignore[misc] # as above
+class CheckingAsyncScheduler(CheckingScheduler, AsyncScheduler):  # type: ignore[misc] # as above
     """The same where vLLM prepares a step while the model is at the one before."""
 
 
-WATCHING: dict[type, type] = {Scheduler: WatchingScheduler, AsyncScheduler: WatchingAsyncScheduler}
+WATCHING: dict[type, type] = {Scheduler: CheckingScheduler, AsyncScheduler: CheckingAsyncScheduler}
 """By the scheduler that vLLM would take."""

@@ -18,7 +18,7 @@ from start_agent.recipes.star.loop import Row, Written
 from start_agent.recipes.star.rationales import Shots
 from start_agent.seeds import derive_seed
 from start_agent.tokens.markers import Markers, Matcher, State
-from start_agent.tokens.stopping import Armed, Repetition, StopKind, Watch
+from start_agent.tokens.stopping import Repetition, StopChecker, StopConditions, StopKind
 from start_agent.tokens.tokenizer import Tokenizer
 from start_agent.training.options import SftOptions
 from start_agent.training.sft import train
@@ -96,7 +96,7 @@ class TaskLearner:
     ) -> list[Written]:
         markers = Markers(connectives=(), think_ends=(self.shots.form.separator,), languages=())
         matcher = Matcher(self.tokenizer, markers)
-        armed = Armed(self.tokenizer.eos_ids, code=False, replace=True, repetition=Repetition())
+        conditions = StopConditions(self.tokenizer.eos_ids, code=False, replace=True, repetition=Repetition())
         slots = asyncio.Semaphore(self.writing.concurrency)
         async with GraderPool() as pool, self.engine(model) as engine:
 
@@ -107,7 +107,7 @@ class TaskLearner:
                     sampling=self.sampling,
                     seed=derive_seed(seed, problem.key),
                     max_tokens=self.writing.max_new_tokens,
-                    new_watch=lambda: Watch(matcher, State(), armed),
+                    new_checker=lambda: StopChecker(matcher, State(), conditions),
                 )
                 async with slots:
                     turn = await engine.generate(request)

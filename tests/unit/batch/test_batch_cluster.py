@@ -111,7 +111,7 @@ async def test_workers_that_ray_cannot_begin_end_the_run(monkeypatch: pytest.Mon
     killed: list[Any] = []
     ray = SimpleNamespace(
         exceptions=SimpleNamespace(RayError=_RayError, RayTaskError=type("RayTaskError", (_RayError,), {})),
-        remote=lambda kind: SimpleNamespace(options=lambda **named: SimpleNamespace(remote=lambda bench: _unable())),
+        remote=lambda kind: SimpleNamespace(options=lambda **named: SimpleNamespace(remote=lambda executor: _unable())),
         kill=killed.append,
     )
     monkeypatch.setattr("start_agent.batch.ray.import_ray", lambda: ray)

@@ -11,7 +11,7 @@ import pytest
 
 from sandbox import FakeSandbox, KernelStartError
 from start_agent.analysis.summary import summarize
-from start_agent.batch import BatchOptions, RunDirectory, Tally, anything_owed, read_records, run_batch
+from start_agent.batch import BatchOptions, Progress, RunDirectory, has_pending, read_records, run_batch
 from start_agent.batch.record import Job
 from start_agent.decoding.solver import Solver
 from start_agent.engines.base import TurnRequest
@@ -27,15 +27,15 @@ from tests.support.batches import CONFIG, SCRIPT, Failing, problems, run_scripte
 
 async def test_a_record_for_each_problem_and_sample(tmp_path: Path) -> None:
     asked = problems(20)
-    tally = await run_scripted(tmp_path, asked, samples=3, concurrency=7)
+    progress = await run_scripted(tmp_path, asked, samples=3, concurrency=7)
     records = list(read_records(tmp_path))
     expected = {(problem.key, sample) for problem in asked for sample in range(3)}
     assert {(record["problem"], record["sample"]) for record in records} == expected
-    assert (len(records), tally.done, tally.stored, tally.failed) == (60, 60, 0, 0)
-    assert tally.right == sum(record["correct"] for record in records) == 3 * sum(n % 8 == 7 for n in range(20))
+    assert (len(records), progress.done, progress.stored, progress.failed) == (60, 60, 0, 0)
+    assert progress.right == sum(record["correct"] for record in records) == 3 * sum(n % 8 == 7 for n in range(20))
     assert len({record["seed"] for record in records}) == 60
-    assert tally.tool_calls == 60
-    assert tally.in_flight == 0
+    assert progress.tool_calls == 60
+    assert progress.in_flight == 0
 
 
 async def test_what_a_record_holds(tmp_path: Path) -> None:
@@ -71,25 +71,25 @@ async def test_a_second_run_does_what_is_owed(tmp_path: Path, cut: int) -> None:
     await run_scripted(tmp_path / "cut", problems(12))
     torn(tmp_path / "cut", cut)
     left = len(list(read_records(tmp_path / "cut")))
-    tally = await run_scripted(tmp_path / "cut", problems(30))
-    assert (tally.stored, tally.done) == (left, 30 - left)
+    progress = await run_scripted(tmp_path / "cut", problems(30))
+    assert (progress.stored, progress.done) == (left, 30 - left)
     assert stable(tmp_path / "cut") == stable(tmp_path / "whole")
 
 
 async def test_nothing_owed_is_nothing_done(tmp_path: Path) -> None:
     await run_scripted(tmp_path, problems(5))
     with RunDirectory.open(tmp_path, CONFIG) as directory:
-        assert not anything_owed(problems(5), directory, 1)
-        assert anything_owed(problems(6), directory, 1)
-        assert anything_owed(problems(5), directory, 2)
+        assert not has_pending(problems(5), directory, 1)
+        assert has_pending(problems(6), directory, 1)
+        assert has_pending(problems(5), directory, 2)
     engine = ScriptedEngine(())
-    tally = await run_scripted(tmp_path, problems(5), engine=engine)
-    assert (tally.stored, tally.done, engine.requests) == (5, 0, [])
+    progress = await run_scripted(tmp_path, problems(5), engine=engine)
+    assert (progress.stored, progress.done, engine.requests) == (5, 0, [])
 
 
 async def test_repeated_problems_are_solved_once(tmp_path: Path) -> None:
-    tally = await run_scripted(tmp_path, problems(5) + problems(5))
-    assert (tally.done, len(stable(tmp_path))) == (5, 5)
+    progress = await run_scripted(tmp_path, problems(5) + problems(5))
+    assert (progress.done, len(stable(tmp_path))) == (5, 5)
 
 
 async def test_a_changed_configuration_is_refused(tmp_path: Path) -> None:
@@ -129,13 +129,13 @@ async def test_a_trace_in_its_kernel_holds_up_nobody(tmp_path: Path) -> None:
             await others_done.wait()
         return "7"
 
-    def hear(tally: Tally) -> None:
-        if tally.done == 19:
-            assert (tally.in_kernel, tally.in_engine) == (1, 0)
+    def on_progress(progress: Progress) -> None:
+        if progress.done == 19:
+            assert (progress.in_kernel, progress.in_engine) == (1, 0)
             others_done.set()
 
     box = FakeSandbox(answer)
-    await run_scripted(tmp_path, problems(20), box=box, concurrency=4, listener=hear)
+    await run_scripted(tmp_path, problems(20), box=box, concurrency=4, listener=on_progress)
     assert len(stable(tmp_path)) == 20
 
 
@@ -150,9 +150,9 @@ async def test_faults_are_tried_again_and_never_graded(tmp_path: Path) -> None:
             raise failing_grades.pop()
         return await grade(problem, trace)
 
-    tally = await run_scripted(tmp_path / "faulty", problems(10), box=box, engine=engine, grader=grader, retries=4)
-    assert tally.faults == {"KernelStartError": 2, "EngineError": 1, "GradingError": 1}
-    assert (tally.done, tally.failed) == (10, 0)
+    progress = await run_scripted(tmp_path / "faulty", problems(10), box=box, engine=engine, grader=grader, retries=4)
+    assert progress.faults == {"KernelStartError": 2, "EngineError": 1, "GradingError": 1}
+    assert (progress.done, progress.failed) == (10, 0)
     assert sum(record["course"]["tries"] - 1 for record in read_records(tmp_path / "faulty")) == 4
     await run_scripted(tmp_path / "smooth", problems(10))
     assert stable(tmp_path / "faulty") == stable(tmp_path / "smooth")
@@ -173,18 +173,18 @@ async def test_a_failing_grader_does_not_cost_the_trace(tmp_path: Path) -> None:
 
 async def test_what_fails_at_every_try_is_owed_again(tmp_path: Path) -> None:
     engine = Failing([EngineError("down")] * 6)
-    tally = await run_scripted(tmp_path, problems(10), engine=engine, retries=2, concurrency=1)
-    assert (tally.done, tally.failed) == (8, 2)
-    assert "EngineError: down" in tally.last_fault
+    progress = await run_scripted(tmp_path, problems(10), engine=engine, retries=2, concurrency=1)
+    assert (progress.done, progress.failed) == (8, 2)
+    assert "EngineError: down" in progress.last_fault
     assert len(stable(tmp_path)) == 8
-    tally = await run_scripted(tmp_path, problems(10))
-    assert (tally.stored, tally.done, tally.failed) == (8, 2, 0)
+    progress = await run_scripted(tmp_path, problems(10))
+    assert (progress.stored, progress.done, progress.failed) == (8, 2, 0)
 
 
 async def test_a_problem_that_makes_no_prompt_is_recorded_as_wrong_and_not_owed(tmp_path: Path) -> None:
     asked = [Problem("What is 7? " * 200, "7"), Problem("", "7"), *problems(3)]
-    tally = await run_scripted(tmp_path, asked, engine=ScriptedEngine(SCRIPT, context_length=2000))
-    assert (tally.done, tally.right, tally.failed, tally.faults) == (5, 0, 0, {})
+    progress = await run_scripted(tmp_path, asked, engine=ScriptedEngine(SCRIPT, context_length=2000))
+    assert (progress.done, progress.right, progress.failed, progress.faults) == (5, 0, 0, {})
     records = {record["question"]: record for record in read_records(tmp_path)}
     for problem, words in ((asked[0], "the model's context is 2000"), (asked[1], "the question is empty")):
         record = records[problem.question]
@@ -211,8 +211,8 @@ async def test_tests_that_cannot_be_read_are_counted_by_name(tmp_path: Path) -> 
         return await grade(problem, "```python\n1\n```", sandbox=box) if problem.tests else await grade(problem, trace)
 
     async with FakeSandbox(lambda code: "") as box:
-        tally = await run_scripted(tmp_path, asked, grader=grader)
-    assert (tally.done, tally.failed) == (3, 0)
+        progress = await run_scripted(tmp_path, asked, grader=grader)
+    assert (progress.done, progress.failed) == (3, 0)
     assert summarize(tmp_path).reasons["ungradable"] == 1
 
 
@@ -231,17 +231,17 @@ async def test_too_many_faults_stop_the_run(tmp_path: Path) -> None:
 
 
 async def test_a_cancelled_run_keeps_what_is_finished(tmp_path: Path) -> None:
-    def hear(tally: Tally) -> None:
-        if tally.done == 7:
+    def on_progress(progress: Progress) -> None:
+        if progress.done == 7:
             task.cancel()
 
-    task = asyncio.create_task(run_scripted(tmp_path, problems(50), concurrency=3, listener=hear))
+    task = asyncio.create_task(run_scripted(tmp_path, problems(50), concurrency=3, listener=on_progress))
     with pytest.raises(asyncio.CancelledError):
         await task
     kept = len(stable(tmp_path))
     assert 7 <= kept < 50
-    tally = await run_scripted(tmp_path, problems(50))
-    assert (tally.stored, tally.done) == (kept, 50 - kept)
+    progress = await run_scripted(tmp_path, problems(50))
+    assert (progress.stored, progress.done) == (kept, 50 - kept)
 
 
 async def test_a_set_that_breaks_off_says_so_and_keeps_what_is_finished(tmp_path: Path) -> None:
@@ -269,15 +269,15 @@ async def test_nothing_is_kept_of_what_is_finished(tmp_path: Path) -> None:
             self.requests.clear()
             self.turns.clear()
 
-    def hear(tally: Tally) -> None:
+    def on_progress(progress: Progress) -> None:
         nonlocal most_traces, most_ahead
-        most_ahead = max(most_ahead, made - tally.done)
-        if tally.done % 150 == 0:
+        most_ahead = max(most_ahead, made - progress.done)
+        if progress.done % 150 == 0:
             gc.collect()
             most_traces = max(most_traces, sum(type(thing) is Trace for thing in gc.get_objects()))
 
     engine = Forgetful(("</think>\\boxed{7}",))
-    await run_scripted(tmp_path, lazily(), engine=engine, concurrency=8, listener=hear)
+    await run_scripted(tmp_path, lazily(), engine=engine, concurrency=8, listener=on_progress)
     assert 0 < most_traces <= 2 * 8
     assert most_ahead <= 64 + 2 * 8  # a chunk is read ahead
 

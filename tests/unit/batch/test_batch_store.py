@@ -44,7 +44,7 @@ def test_what_is_appended_is_read(tmp_path: Path) -> None:
     assert list(read_records(tmp_path / "new" / "run")) == [record(0), record(1), record(2)]
     with RunDirectory.open(tmp_path / "new" / "run", OPTIONS) as directory:
         assert directory.done == {bytes.fromhex(record_key("problem", number)) for number in range(3)}
-        assert directory.recovered == 0
+        assert directory.truncated_bytes == 0
         directory.append(record(3))
     assert numbers(tmp_path / "new" / "run") == [0, 1, 2, 3]
 
@@ -71,7 +71,7 @@ def test_a_torn_last_line_is_cut_off_and_owed(tmp_path: Path, left: int) -> None
     assert numbers(tmp_path) == [0, 1]
     with RunDirectory.open(tmp_path, OPTIONS) as directory:
         assert len(directory.done) == 2
-        assert directory.recovered > 0
+        assert directory.truncated_bytes > 0
         directory.append(record(2))
     assert (tmp_path / RECORDS).read_bytes() == whole
 

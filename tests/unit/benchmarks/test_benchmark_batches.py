@@ -17,7 +17,7 @@ from benchmarks.rounds import Run, heavy_tailed, joined, same
 from benchmarks.rounds import figures_of as rounds_figures
 from benchmarks.sandboxes import Recorded, Slowed
 from sandbox import FakeSandbox
-from start_agent.batch import Tally
+from start_agent.batch import Progress
 from start_agent.decoding.solver import Solver
 from start_agent.engines.base import TurnRequest
 from start_agent.engines.scripted import ScriptedEngine
@@ -150,7 +150,7 @@ def test_bare_decodes_what_the_model_wrote_or_all_that_followed_the_prompt() -> 
 def test_the_figures_of_overhead() -> None:
     record = {"course": {"fed": 60, "again": 15}, "counts": {"prompt_tokens": 11, "model_tokens": 30}}
     pairs = [Pair(Speed(30, 2.0), Speed(30, time)) for time in (1.0, 1.8, 3.0)]
-    figures = overhead_figures({"tokens": pairs}, [Batch(2.0, Tally(), [record])])
+    figures = overhead_figures({"tokens": pairs}, [Batch(2.0, Progress(), [record])])
     assert figures["tokens_ratio"] == pytest.approx(0.9)
     assert figures["tokens_per_second"] == 15.0
     assert figures["tokens_per_second_bare"] == pytest.approx(30 / 1.8)
@@ -159,7 +159,7 @@ def test_the_figures_of_overhead() -> None:
 
 async def test_a_batch_holds_the_traces_of_its_records(tmp_path: Path) -> None:
     problems = [Problem("What is 3 + 4?", "7"), Problem("What is 4 + 4?", "8")]
-    tally = await run_scripted(tmp_path, problems, grader=exactly)
-    batch = Batch(1.0, tally, list(stable(tmp_path).values()))
+    progress = await run_scripted(tmp_path, problems, grader=exactly)
+    batch = Batch(1.0, progress, list(stable(tmp_path).values()))
     assert [record["correct"] for record in batch.records] == [problem.answer == "7" for problem in problems]
     assert {trace.answer for trace in batch.traces.values()} == {"7"}

@@ -23,7 +23,7 @@ from start_agent.errors import ConfigError, EngineError, PromptError, ReplayErro
 from start_agent.tokens.markers import Matcher
 from start_agent.tokens.phases import Phase
 from start_agent.tokens.prompts import Prompt
-from start_agent.tokens.stopping import Watch
+from start_agent.tokens.stopping import StopChecker
 from start_agent.tokens.tokenizer import Tokenizer
 from start_agent.trace import Span, SpanKind, Trace, TraceOutcome
 
@@ -272,11 +272,11 @@ async def test_the_channels_of_harmony() -> None:
     spans: list[Span] = []
 
     def turn(text: str) -> Step:
-        armed, state = controller._armed, controller._state
-        assert armed is not None
-        watch, ids = Watch(matcher, state, armed), tokenizer.encode_template(text)
-        stop = next(filter(None, map(watch.push, ids)))
-        step = controller.turn_ended(tuple(ids[: stop.keep]), stop.kind)
+        conditions, state = controller._armed, controller._state
+        assert conditions is not None
+        checker, ids = StopChecker(matcher, state, conditions), tokenizer.encode_template(text)
+        stop = next(filter(None, map(checker.push, ids)))
+        step = controller.turn_ended(tuple(ids[: stop.num_kept]), stop.kind)
         spans.extend(step.spans)
         return step
 
@@ -399,7 +399,7 @@ async def test_events_tell_the_trace_as_it_grows() -> None:
             events = [event async for event in stream]
     assert isinstance(events[-1], TraceFinished)
     trace, cost = events[-1].trace, events[-1].cost
-    assert (cost.turns, cost.decoded) == (2, sum(turn.usage.decoded for turn in engine.turns))
+    assert (cost.turns, cost.generated_tokens) == (2, sum(turn.usage.generated_tokens for turn in engine.turns))
     spans = [event.span for event in events if isinstance(event, SpanAdded)]
     assert spans == trace.spans
     runs = [event for event in events if isinstance(event, ModelText)]

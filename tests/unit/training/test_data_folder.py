@@ -15,7 +15,7 @@ from start_agent.data.export import Format
 from start_agent.data.loss import HintLoss, LossPolicy
 from start_agent.data.messages import TOOLS, messages
 from start_agent.data.selection import Selection, SelectionOptions, rft
-from start_agent.data.views import Reading
+from start_agent.data.views import TraceView
 from start_agent.errors import ConfigError, DataError, FolderInUseError
 from start_agent.trace import SpanKind
 from start_agent.training import loading
@@ -157,7 +157,7 @@ def test_the_model_of_runs(tmp_path: Path, selection: Selection) -> None:
 
 
 def test_readable_messages(vocabulary: Vocabulary) -> None:
-    reading = Reading(
+    reading = TraceView(
         spelled(vocabulary.tokenizer, *HINTED, instruction="Box it.", system="Be kind."), vocabulary.tokenizer
     )
     system, user, first, answer, second, again, last = messages(reading)
@@ -176,7 +176,7 @@ def test_readable_messages(vocabulary: Vocabulary) -> None:
 
 
 def test_messages_of_a_model_that_never_closes_its_thinking() -> None:
-    found = messages(Reading(spelled(TOKENIZER, (M, "It is \\boxed{42}.", "eos")), TOKENIZER))
+    found = messages(TraceView(spelled(TOKENIZER, (M, "It is \\boxed{42}.", "eos")), TOKENIZER))
     assert found[1] == {"role": "assistant", "reasoning_content": "", "content": "It is \\boxed{42}."}
 
 
@@ -189,7 +189,7 @@ def test_messages_suit_a_chat_template() -> None:
         "{% for t in tools %}{{ t.function.name }}{% endfor %}{% for m in messages %}[{{ m.role }}]{{ m.content }}"
         "{% if m.tool_calls %}{{ m.tool_calls[0].function.arguments.code }}{% endif %}{% endfor %}"
     )
-    found = messages(Reading(GOOD, TOKENIZER))
+    found = messages(TraceView(GOOD, TOKENIZER))
     rendered = render_jinja_template(conversations=[found], tools=TOOLS, chat_template=template)[0][0]
     assert rendered.startswith("python[user]What is 6 * 7?[assistant]print(6 * 7)[tool]42")
 

@@ -8,7 +8,7 @@ import pytest
 
 from start_agent.data.repairs import modify
 from start_agent.data.rows import MODIFICATIONS, make_row
-from start_agent.data.views import Reading
+from start_agent.data.views import TraceView
 from start_agent.trace import SpanKind, Trace
 from tests.support.traces import HINTED, H, M, Spelled, dated, output, spelled
 from tests.support.vocabularies import Vocabulary, vocabulary
@@ -195,6 +195,6 @@ def test_a_repaired_trace_says_where_its_answer_begins() -> None:
         trace = dated(spelled(tokenizer, *failed, last), tokenizer)
         repaired = modify(trace, tokenizer)
         assert "drop_failed_cell" in repaired.meta[MODIFICATIONS]
-        derived = Reading(replace(repaired, answer_begins=None, schema=1), tokenizer).answer_begins
-        assert derived is not None and Reading(repaired, tokenizer).answer_begins == derived
-        assert Reading(repaired, tokenizer).string(derived).startswith("\n\nThe answer is")
+        derived = TraceView(replace(repaired, answer_begins=None, schema=1), tokenizer).answer_begins
+        assert derived is not None and TraceView(repaired, tokenizer).answer_begins == derived
+        assert TraceView(repaired, tokenizer).string(derived).startswith("\n\nThe answer is")

@@ -10,11 +10,11 @@ pytest.importorskip("torch")
 
 
 def order(epoch: int, *, seed: int = 0, grouped: bool, count: int = 103) -> tuple[list[int], list[int]]:
-    from start_agent.training.sampler import Order
+    from start_agent.training.sampler import EpochSampler
 
     chance = random.Random(7)
     lengths = [chance.randint(1, 1000) for _ in range(count)]
-    sampler = Order(lengths, seed, 4, grouped=grouped)
+    sampler = EpochSampler(lengths, seed, 4, grouped=grouped)
     sampler.set_epoch(epoch)
     assert len(sampler) == count
     return list(sampler), lengths

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from start_agent.errors import FolderInUseError, RunDirectoryError, StageError
-from start_agent.recipes.stages import Stage, Standings, run_stages
+from start_agent.recipes.stages import Stage, StageStates, run_stages
 from tests.support.processes import descendants, living
 
 PROGRAM = """
@@ -73,10 +73,10 @@ async def test_each_after_what_it_needs(recipe: Recipe) -> None:
         recipe.stage("c", after=("a", "b")),
         recipe.stage("d", after=("c",)),
     ]
-    standings = await run_stages(stages, recipe.folder, workers=4)
+    states = await run_stages(stages, recipe.folder, workers=4)
     assert recipe.order == ["a", "b", "c", "d"]
-    assert {one.status for one in standings.stages.values()} == {"done"}
-    assert standings.last_line("c") == "said by c"
+    assert {one.status for one in states.stages.values()} == {"done"}
+    assert states.last_line("c") == "said by c"
     assert "$ " in (recipe.folder / "logs" / "c.log").read_text()
 
 
@@ -119,11 +119,11 @@ async def test_those_side_by_side_share_the_cores(
 async def test_one_worker_does_one_at_a_time(recipe: Recipe) -> None:
     most = 0
 
-    def hear(standings: Standings) -> None:
+    def on_progress(states: StageStates) -> None:
         nonlocal most
-        most = max(most, sum(one.status == "running" for one in standings.stages.values()))
+        most = max(most, sum(one.status == "running" for one in states.stages.values()))
 
-    await run_stages([recipe.stage(name) for name in "abc"], recipe.folder, listener=hear)
+    await run_stages([recipe.stage(name) for name in "abc"], recipe.folder, listener=on_progress)
     assert most == 1
 
 
@@ -131,9 +131,9 @@ async def test_what_is_done_is_not_done_again(recipe: Recipe) -> None:
     first = [recipe.stage("a"), recipe.stage("b", "fail", "no disk", after=("a",))]
     with pytest.raises(StageError, match=r"'b' failed \(exit code 1\): no disk\. Its log is .*b\.log"):
         await run_stages(first, recipe.folder)
-    standings = await run_stages([recipe.stage("a"), recipe.stage("b", after=("a",))], recipe.folder)
+    states = await run_stages([recipe.stage("a"), recipe.stage("b", after=("a",))], recipe.folder)
     assert recipe.order == ["a", "b", "b"]
-    assert standings.stages["a"].earlier and not standings.stages["b"].earlier
+    assert states.stages["a"].earlier and not states.stages["b"].earlier
 
 
 async def test_another_command_is_refused(recipe: Recipe) -> None:

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from start_agent.tokens.markers import MarkerKind, Match, Matcher, State
-from start_agent.tokens.stopping import Armed, Repetition, Stop, StopKind, Watch
+from start_agent.tokens.stopping import Repetition, Stop, StopChecker, StopConditions, StopKind
 from start_agent.tokens.tokenizer import Tokenizer
 from tests.support import reference
 
@@ -42,7 +42,7 @@ MATCHER = Matcher(cast(Tokenizer, SimpleNamespace(pieces=PIECES, added={})))
 TOKENS = st.lists(st.integers(1, len(PIECES) - 1), max_size=20)
 TURNS = st.tuples(TOKENS, st.booleans(), TOKENS).map(lambda parts: [*parts[0], *([EOS] * parts[1]), *parts[2]])
 ARMED = st.builds(
-    Armed,
+    StopConditions,
     eos_ids=st.just(frozenset({EOS})),
     code=st.booleans(),
     connective=st.none() | st.integers(0, 2),
@@ -55,22 +55,22 @@ def ids(*pieces: str) -> list[int]:
     return [PIECES.index(piece.encode()) for piece in pieces]
 
 
-def armed(**changes: object) -> Armed:
-    return replace(Armed(frozenset({EOS}), code=False), **changes)  # type: ignore[arg-type]
+def conditions(**changes: object) -> StopConditions:
+    return replace(StopConditions(frozenset({EOS}), code=False), **changes)  # type: ignore[arg-type]
 
 
-def run(watch: Watch, token_ids: Sequence[int]) -> tuple[Stop | None, list[int]]:
+def run(checker: StopChecker, token_ids: Sequence[int]) -> tuple[Stop | None, list[int]]:
     """Push until the watch stops; also what was settled after each token."""
-    settled: list[int] = []
+    committed: list[int] = []
     for token_id in token_ids:
-        stop = watch.push(token_id)
+        stop = checker.push(token_id)
         if stop is not None:
-            return stop, settled
-        settled.append(watch.settled)
-    return None, settled
+            return stop, committed
+        committed.append(checker.committed)
+    return None, committed
 
 
-def expected_stop(token_ids: Sequence[int], rule: Armed) -> Stop | None:
+def expected_stop(token_ids: Sequence[int], rule: StopConditions) -> Stop | None:
     """The rules of watch.py, applied to the whole text's markers and the places where its tokens end."""
     pieces = [b"" if token_id == EOS else PIECES[token_id] for token_id in token_ids]
     ends = [0, *accumulate(map(len, pieces))]
@@ -91,44 +91,44 @@ def expected_stop(token_ids: Sequence[int], rule: Armed) -> Stop | None:
                     return Stop(StopKind.THINK_END, max(k for k in range(count) if ends[k] <= match.begin))
                 thinking = False
             if match.kind is MarkerKind.CONNECTIVE and rule.connective is not None:
-                keep = count if ends[count - 1] < match.end else count - 1
-                passed += keep > rule.connective_after
+                num_kept = count if ends[count - 1] < match.end else count - 1
+                passed += num_kept > rule.connective_after
                 if passed > rule.connective:
-                    return Stop(StopKind.CONNECTIVE, keep)
+                    return Stop(StopKind.CONNECTIVE, num_kept)
     return None
 
 
 @settings(max_examples=800)
 @given(token_ids=TURNS, rule=ARMED)
-def test_a_turn_ends_where_the_rules_say(token_ids: list[int], rule: Armed) -> None:
-    assert run(Watch(MATCHER, State(), rule), token_ids)[0] == expected_stop(token_ids, rule)
+def test_a_turn_ends_where_the_rules_say(token_ids: list[int], rule: StopConditions) -> None:
+    assert run(StopChecker(MATCHER, State(), rule), token_ids)[0] == expected_stop(token_ids, rule)
 
 
 @settings(max_examples=800)
 @given(token_ids=TURNS, rule=ARMED)
 def test_what_is_settled_is_kept_and_only_a_begun_end_of_thinking_is_held_back(
-    token_ids: list[int], rule: Armed
+    token_ids: list[int], rule: StopConditions
 ) -> None:
-    stop, settled = run(Watch(MATCHER, State(), rule), token_ids)
-    keep = len(token_ids) if stop is None else stop.keep
-    assert settled == sorted(settled)
-    assert all(count <= keep for count in settled)
-    for pushed, count in enumerate(settled, 1):
+    stop, committed = run(StopChecker(MATCHER, State(), rule), token_ids)
+    num_kept = len(token_ids) if stop is None else stop.num_kept
+    assert committed == sorted(committed)
+    assert all(count <= num_kept for count in committed)
+    for pushed, count in enumerate(committed, 1):
         held = b"".join(PIECES[token_id] for token_id in token_ids[count:pushed])
         assert not held or (rule.replace and any(held.endswith(b"</think>"[:size]) for size in range(1, 8)))
 
 
 @settings(max_examples=500)
 @given(token_ids=TURNS, rule=ARMED)
-def test_reading_again_what_was_kept_leads_to_the_same_state(token_ids: list[int], rule: Armed) -> None:
-    watch, again = Watch(MATCHER, State(), rule), Watch(MATCHER, State(), rule)
-    stop, _ = run(watch, token_ids)
-    kept = token_ids[: stop.keep] if stop else token_ids
+def test_reading_again_what_was_kept_leads_to_the_same_state(token_ids: list[int], rule: StopConditions) -> None:
+    checker, again = StopChecker(MATCHER, State(), rule), StopChecker(MATCHER, State(), rule)
+    stop, _ = run(checker, token_ids)
+    kept = token_ids[: stop.num_kept] if stop else token_ids
     for token_id in kept:
         again.push(token_id)
-    assert again.state == watch.state
+    assert again.state == checker.state
     assert (
-        again.matches == [match for match in watch.matches if match.end <= again.state.position][: len(again.matches)]
+        again.matches == [match for match in checker.matches if match.end <= again.state.position][: len(again.matches)]
     )
 
 
@@ -141,34 +141,34 @@ def test_a_replaced_end_of_thinking_goes_with_every_token_that_holds_a_part(
     matcher = Matcher(cast(Tokenizer, SimpleNamespace(pieces=[*PIECES, *tag], added={})))
     # After a text without marks, where the tag is the first.
     before = [token_id for token_id in before if not set(PIECES[token_id]) & set(b"<`>h/")]
-    watch = Watch(matcher, State(), armed(replace=True))
-    stop, settled = run(watch, [*before, len(PIECES), len(PIECES) + 1, *after])
+    checker = StopChecker(matcher, State(), conditions(replace=True))
+    stop, committed = run(checker, [*before, len(PIECES), len(PIECES) + 1, *after])
     assert stop == Stop(StopKind.THINK_END, len(before))
-    assert settled == [*range(1, len(before) + 1), len(before)]
-    assert not watch.state.answering
+    assert committed == [*range(1, len(before) + 1), len(before)]
+    assert not checker.state.answering
 
 
 def test_the_end_of_sequence_is_kept_unless_it_is_replaced() -> None:
-    assert run(Watch(MATCHER, State(), armed()), [*ids("x"), EOS])[0] == Stop(StopKind.EOS, 2)
-    assert run(Watch(MATCHER, State(), armed(replace=True)), [*ids("x"), EOS])[0] == Stop(StopKind.EOS, 1)
+    assert run(StopChecker(MATCHER, State(), conditions()), [*ids("x"), EOS])[0] == Stop(StopKind.EOS, 2)
+    assert run(StopChecker(MATCHER, State(), conditions(replace=True)), [*ids("x"), EOS])[0] == Stop(StopKind.EOS, 1)
     in_code = ids("```python\n", "x")
-    assert run(Watch(MATCHER, State(), armed(replace=True)), [*in_code, EOS])[0] == Stop(StopKind.EOS, 2)
+    assert run(StopChecker(MATCHER, State(), conditions(replace=True)), [*in_code, EOS])[0] == Stop(StopKind.EOS, 2)
     # After thinking there is nothing to go on with.
     answering = State(answering=True)
-    assert run(Watch(MATCHER, answering, armed(replace=True)), [*ids("x"), EOS])[0] == Stop(StopKind.EOS, 2)
+    assert run(StopChecker(MATCHER, answering, conditions(replace=True)), [*ids("x"), EOS])[0] == Stop(StopKind.EOS, 2)
 
 
 def test_after_thinking_nothing_but_the_end_stops() -> None:
-    rule = armed(code=True, connective=0, replace=True)
+    rule = conditions(code=True, connective=0, replace=True)
     said = ids("Wait", ".", "\n", "```python\n", "x", "\n```", "\n", "</think>")
-    assert run(Watch(MATCHER, State(answering=True), rule), [*said, EOS])[0] == Stop(StopKind.EOS, len(said) + 1)
+    assert run(StopChecker(MATCHER, State(answering=True), rule), [*said, EOS])[0] == Stop(StopKind.EOS, len(said) + 1)
     # ... nor after an end of thinking that is not replaced, in the same token.
-    rule = armed(code=True, connective=0)
-    assert run(Watch(MATCHER, State(), rule), [*ids("x</think> Wait, "), EOS])[0] == Stop(StopKind.EOS, 2)
+    rule = conditions(code=True, connective=0)
+    assert run(StopChecker(MATCHER, State(), rule), [*ids("x</think> Wait, "), EOS])[0] == Stop(StopKind.EOS, 2)
 
 
 @pytest.mark.parametrize(
-    ("pieces", "keep"),
+    ("pieces", "num_kept"),
     [
         (["Wait", "."], 1),  # the token of the byte that follows is discarded
         (["Wa", "it", "."], 2),
@@ -178,29 +178,29 @@ def test_after_thinking_nothing_but_the_end_stops() -> None:
         (["Wait", "\n"], 1),
     ],
 )
-def test_a_connective_ends_with_the_token_that_completes_it(pieces: list[str], keep: int) -> None:
-    watch = Watch(MATCHER, State(), armed(connective=0))
-    assert run(watch, ids(*pieces))[0] == Stop(StopKind.CONNECTIVE, keep)
-    assert watch.state.position == sum(map(len, pieces[:keep]))
+def test_a_connective_ends_with_the_token_that_completes_it(pieces: list[str], num_kept: int) -> None:
+    checker = StopChecker(MATCHER, State(), conditions(connective=0))
+    assert run(checker, ids(*pieces))[0] == Stop(StopKind.CONNECTIVE, num_kept)
+    assert checker.state.position == sum(map(len, pieces[:num_kept]))
 
 
 def test_connectives_are_passed_over_and_do_not_count_in_the_cooldown() -> None:
     said = ids(*[" Wait,"] * 6)
     for passed in range(6):
-        watch = Watch(MATCHER, State(), armed(connective=passed))
-        assert run(watch, said)[0] == Stop(StopKind.CONNECTIVE, passed + 1)
+        checker = StopChecker(MATCHER, State(), conditions(connective=passed))
+        assert run(checker, said)[0] == Stop(StopKind.CONNECTIVE, passed + 1)
     for after in range(6):
-        watch = Watch(MATCHER, State(), armed(connective=0, connective_after=after))
-        assert run(watch, said)[0] == Stop(StopKind.CONNECTIVE, after + 1)
-    watch = Watch(MATCHER, State(), armed(connective=9))
-    assert run(watch, said)[0] is None and watch.connectives_left == 3
-    assert run(Watch(MATCHER, State(), armed()), said)[0] is None
+        checker = StopChecker(MATCHER, State(), conditions(connective=0, connective_after=after))
+        assert run(checker, said)[0] == Stop(StopKind.CONNECTIVE, after + 1)
+    checker = StopChecker(MATCHER, State(), conditions(connective=9))
+    assert run(checker, said)[0] is None and checker.connectives_left == 3
+    assert run(StopChecker(MATCHER, State(), conditions()), said)[0] is None
 
 
 def test_markers_are_reported_in_order() -> None:
-    watch = Watch(MATCHER, State(), armed())
-    run(watch, ids(" Wait,", "\n", "```python\n", "x", "\n```", "\n", "</think>"))
-    assert watch.matches == [
+    checker = StopChecker(MATCHER, State(), conditions())
+    run(checker, ids(" Wait,", "\n", "```python\n", "x", "\n```", "\n", "</think>"))
+    assert checker.matches == [
         Match(MarkerKind.CONNECTIVE, 1, 5, "Wait"),
         Match(MarkerKind.CODE_OPEN, 7, 17, "python"),
         Match(MarkerKind.CODE_CLOSE, 18, 22, ""),
@@ -263,11 +263,11 @@ def test_a_turn_that_repeats_itself_is_stopped_in_time(period: int, said: int, r
     matcher = Matcher(cast(Tokenizer, SimpleNamespace(pieces=[], added={})))
     text = [*range(1000, 1000 + said), *[1 + token % period for token in range(2 * rule.window)]]
     before, turn = text[:recent], text[recent:]
-    watch = Watch(matcher, State(), armed(repetition=rule), before)
-    stop, _ = run(watch, turn)
+    checker = StopChecker(matcher, State(), conditions(repetition=rule), before)
+    stop, _ = run(checker, turn)
     due = said + max(rule.min_tokens, period * rule.min_repeats) - recent
     assert stop is not None and stop.kind is StopKind.REPETITION
-    assert max(due, 1) <= stop.keep < max(due, 1) + rule.check_every
-    assert watch.settled == stop.keep
+    assert max(due, 1) <= stop.num_kept < max(due, 1) + rule.check_every
+    assert checker.committed == stop.num_kept
     # The controller hands in all that was ever written, the engine's watch saw the end of it: they agree.
-    assert run(Watch(matcher, State(), armed(repetition=rule), before[-rule.window :]), turn)[0] == stop
+    assert run(StopChecker(matcher, State(), conditions(repetition=rule), before[-rule.window :]), turn)[0] == stop

@@ -34,6 +34,7 @@ _log = logging.getLogger(__name__)
 _CONTROLLERS = ("memory", "pids")
 _MARGIN_BYTES = 4 << 20  # Linux kills for want of a few pages, when it has found no more to give back
 _CONNECTION_BYTES = 64 << 20
+_EVENTS = {1: "memory.oom_control", 2: "memory.events"}  # by version: counts of what was killed for want of memory
 _TURNS, _TURN_SECONDS = 1_000, 0.001  # for Linux to be done with a group's processes
 
 
@@ -57,11 +58,29 @@ class Group:
     folders: list[Path] = field(default_factory=list)
     entries: list[int] = field(default_factory=list)
 
-    def has_overflowed(self) -> bool:
-        """Whether Linux has killed some of its processes because they had used up its memory."""
-        name = "memory.oom_control" if self.version == 1 else "memory.events"
+    def open_events(self) -> int | None:
+        """A descriptor for `has_overflowed`; None where there is none left, or the group is gone."""
+        try:
+            return os.open(f"{self.folders[0]}/{_EVENTS[self.version]}", os.O_RDONLY)
+        except (OSError, IndexError):
+            return None
+
+    def has_overflowed(self, events: int | None = None) -> bool:
+        """Whether Linux has killed some of its processes because they had used up its memory.
+
+        Args:
+            events: a descriptor of `open_events`, which takes longer than reading it; None to open one.
+        """
+        if events is None:
+            if (events := self.open_events()) is None:
+                return False
+            try:
+                return self.has_overflowed(events)
+            finally:
+                os.close(events)
         with contextlib.suppress(OSError, IndexError, KeyError):
-            counts = _counts(f"{self.folders[0]}/{name}")
+            words = os.pread(events, 4096, 0).decode().split()
+            counts = dict(zip(words[::2], map(int, words[1::2]), strict=True))
             if counts["oom_kill"] > 0:  # among them those killed for want of memory further up
                 if self.version == 2:
                     return counts["oom"] > 0
@@ -249,12 +268,3 @@ def _removed(folder: Path) -> bool:
     except OSError:
         return False
     return True
-
-
-def _counts(file: str) -> dict[str, int]:
-    handle = os.open(file, os.O_RDONLY)  # by hand, since it is done after each cell
-    try:
-        words = os.read(handle, 4096).decode().split()
-    finally:
-        os.close(handle)
-    return dict(zip(words[::2], map(int, words[1::2]), strict=True))

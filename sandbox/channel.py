@@ -28,7 +28,7 @@ class Channel:
         self._replies = replies
         self._call = call
         self._unsent = memoryview(b"")
-        self._reading = self._closed = False
+        self._reading = self._registered = self._writing = self._closed = False
         self._reads = 0
         self._pause: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
@@ -39,20 +39,34 @@ class Channel:
         """Read from now on. At other times what the kernel says waits in the pipe, and then the kernel does."""
         self._reading = True
         self._reads = 0
-        self._loop.add_reader(self._replies, self.read)
+        self._register()
 
     def stop_reading(self) -> None:
-        """Read no more."""
-        if self._reading:
-            self._reading = False
+        """Read no more. The loop goes on watching until the kernel says something, which most do only when asked."""
+        self._reading = False
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
+
+    def _register(self) -> None:
+        if not self._registered:
+            self._registered = True
+            self._loop.add_reader(self._replies, self._on_readable)
+
+    def _unregister(self) -> None:
+        if self._registered:
+            self._registered = False
             self._loop.remove_reader(self._replies)
-            if self._pause is not None:
-                self._pause.cancel()
-                self._pause = None
+
+    def _on_readable(self) -> None:
+        if self._reading:
+            self.read()
+        else:
+            self._unregister()
 
     def _go_on(self) -> None:
         self._pause = None
-        self._loop.add_reader(self._replies, self.read)
+        self._register()
 
     def read(self) -> bool:
         """Pass on what has come, at most 64 KiB. Returns whether there was something."""
@@ -65,8 +79,9 @@ class Channel:
         self._reads += 1
         if not data:  # closed: the loop would call for ever
             self.stop_reading()
+            self._unregister()
         elif self._reading and self._reads > _FREE_READS and self._pause is None:
-            self._loop.remove_reader(self._replies)
+            self._unregister()
             self._pause = self._loop.call_later(_PAUSE_SECONDS, self._go_on)
         self._call(data)
         return bool(data)
@@ -77,7 +92,8 @@ class Channel:
             data = bytes(self._unsent) + data
         self._unsent = memoryview(data)
         self._flush()
-        if self._unsent:
+        if self._unsent and not self._writing:
+            self._writing = True
             self._loop.add_writer(self._requests, self._flush)
 
     def _flush(self) -> None:
@@ -87,7 +103,8 @@ class Channel:
             return
         except OSError:  # nobody there any more, which shows elsewhere
             self._unsent = memoryview(b"")
-        if not self._unsent:
+        if self._writing and not self._unsent:
+            self._writing = False
             self._loop.remove_writer(self._requests)
 
     def close(self) -> None:
@@ -95,6 +112,8 @@ class Channel:
         if not self._closed:
             self._closed = True
             self.stop_reading()
-            self._loop.remove_writer(self._requests)
+            self._unregister()
+            if self._writing:
+                self._loop.remove_writer(self._requests)
             os.close(self._requests)
             os.close(self._replies)

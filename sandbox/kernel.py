@@ -216,25 +216,32 @@ class Kernel:
         reply = self._reply = Reply(self._limits.output_chars)
         loop = asyncio.get_running_loop()
         done = self._done = loop.create_future()
-        self._timer = loop.call_later(timeout, self._on_timeout)
-        self._decoder.allow()
-        self._watch_memory()
+        events = None
         try:
             if self.dead or self._overran or self._killing is not None:
                 self._end_cell("memory" if self._overran else "died")
             else:
                 self._channel.send(wire.request_frame(Request(self._serial, cell, seed, forked, code, stdin)))
                 self._channel.start_reading()
+            # All this after the request, while the kernel is at work.
+            self._timer = loop.call_later(timeout, self._on_timeout)
+            self._decoder.allow()
+            self._watch_memory()
+            if self._group is not None:
+                events = self._group.open_events()
             await done
+            if reply.ending in ("result", "died") and self._group is not None and self._group.has_overflowed(events):
+                reply.ending = "memory"
         finally:
             self._done = None
             self._channel.stop_reading()
-            self._timer.cancel()
-            self._timer = None
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
             if self._watched is not None:
                 self._watched.running = False
-        if reply.ending in ("result", "died") and self._has_overflowed():
-            reply.ending = "memory"
+            if events is not None:
+                os.close(events)
         if reply.ending == "died":
             reply.status = await self._status()
         return reply
@@ -278,9 +285,6 @@ class Kernel:
         self._end_cell("memory")
         if self._child is not None:
             kill(self._child.pidfd)
-
-    def _has_overflowed(self) -> bool:
-        return self._group is not None and self._group.has_overflowed()
 
     async def _status(self) -> int | None:
         assert self._child is not None

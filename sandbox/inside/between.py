@@ -46,6 +46,7 @@ class Between:
         self._handlers = {number: _signal.getsignal(number) for number in _SIGNALS}
         self._codes: dict[int, Any] = {}
         self._soft: dict[int, int] = {}
+        self._hard = {name: resource.getrlimit(name)[1] for name in _RESERVED}
         self.use_reserve()
 
     def begin(self) -> None:
@@ -54,8 +55,8 @@ class Between:
         for number, handler in self._codes.items():
             signal.signal(number, handler)
         self._codes.clear()
-        if blocked := signal.pthread_sigmask(signal.SIG_SETMASK, ()):  # with SIGINT blocked, none could be interrupted
-            signal.pthread_sigmask(signal.SIG_SETMASK, blocked - {signal.SIGINT})
+        if blocked := _signal.pthread_sigmask(signal.SIG_SETMASK, ()):  # or SIGINT might be, and none be interrupted
+            _signal.pthread_sigmask(signal.SIG_SETMASK, blocked - {signal.SIGINT})
 
     def end(self) -> None:
         """A cell is over, whatever came of it."""
@@ -80,16 +81,24 @@ class Between:
     def use_reserve(self) -> None:
         """Let the process have the descriptors and the memory that are kept for the kernel."""
         for name in _RESERVED:
-            soft, hard = resource.getrlimit(name)
-            if soft != hard:
-                self._soft[name] = soft
-                resource.setrlimit(name, (hard, hard))
+            before = self._set_soft(name, self._hard[name])
+            if before != self._hard[name]:
+                self._soft[name] = before
 
     def _return_reserve(self) -> None:
         for name, soft in self._soft.items():
-            hard = resource.getrlimit(name)[1]  # which code may have lowered
-            resource.setrlimit(name, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
+            self._set_soft(name, soft)
         self._soft.clear()
+
+    def _set_soft(self, name: int, soft: int) -> int:
+        """Set a soft limit, or the hard one if that is lower by now. Returns what it was. One system call as a rule."""
+        try:
+            return resource.prlimit(0, name, (soft, self._hard[name]))[0]
+        except PermissionError:  # code has lowered the hard one
+            before, hard = resource.getrlimit(name)
+            self._hard[name] = hard
+            resource.setrlimit(name, (soft if 0 <= soft < hard else hard, hard))  # infinity is less than 0
+            return before
 
     def is_exhausted(self, memory: int) -> bool:
         """Whether too little of the memory that code may have is left for another cell.

@@ -6,6 +6,7 @@ and the host trusts none of it.
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # what `signal` wraps in enums, which takes ten times as long
 import os
 import signal
 import time
@@ -59,6 +60,7 @@ class Server:
             except EOFError:
                 return
             self.send(self._execute(request))
+            self.shell.prepare()
 
     def _execute(self, request: Request) -> list[bytes]:
         """Run a cell. Returns the frames that end it.
@@ -77,7 +79,7 @@ class Server:
                 self.broken = False
             finally:
                 self.running = False
-                signal.signal(signal.SIGINT, self._interrupt)  # the code, or the wait for a fork, may have set another
+                _signal.signal(signal.SIGINT, self._interrupt)  # the code, or the wait for a fork, may have set another
         except KeyboardInterrupt:  # it came when the cell itself was just over
             self.shell.end()
         except BaseException as error:

@@ -24,7 +24,7 @@ from traitlets.config import Config
 from . import libraries, loops, seeds, streams, wire
 from .between import Between, Builtins
 from .cut import cut_middle, most_chars
-from .shortcuts import TextFormatter, is_plain, may_await
+from .shortcuts import History, TextFormatter, is_plain, may_await
 from .text import CellOutput, PrintedTooMuch, overflow
 from .tracebacks import Tracebacks, exit_status, name_of
 
@@ -83,6 +83,7 @@ class Shell(ZMQInteractiveShell):
     exits = False  # whether `sys.exit()` is a good end
     settings: dict[str, Any]
     output: CellOutput
+    _prepared: streams.Prepared | None = None
     between: Between
     tracebacks: Tracebacks
     detail_level = 0  # of what `name?` shows
@@ -95,6 +96,7 @@ class Shell(ZMQInteractiveShell):
         self.settings = settings
         self.between = Between()
         self.tracebacks = Tracebacks((settings["home"], settings["temporary"]))
+        self._importers = frozenset(path for path in sys.path_importer_cache if not self._may_hold_modules(path))
         self.home_dir = settings["home"]
         self.user_ns["_dh"][:] = [settings["home"]]
         self.output = CellOutput(settings["output_chars"] // 2, settings["printed_chars"])
@@ -122,8 +124,9 @@ class Shell(ZMQInteractiveShell):
         Compiler.cell = cell
         self.failure = self.failed = self.displayhook.value = None
         try:
-            own = streams.open_files(*files) if files else streams.open_output(self.output)
-            streams.open_input(stdin)
+            prepared, self._prepared = self._prepared, None
+            own = streams.open_files(*files) if files else streams.open_output(self.output, prepared)
+            streams.open_input(stdin, prepared)
             if seed is not None:
                 seeds.apply(seed)
             self._invalidate_import_caches()
@@ -138,7 +141,8 @@ class Shell(ZMQInteractiveShell):
         for name, text in (("error", error), ("value", self.displayhook.value)):
             reply[name], was_cut = (None, False) if text is None else self._shorten(text)
             reply["cut"] |= was_cut
-        self.payload_manager.clear_payload()
+        if self.payload_manager.read_payload():
+            self.payload_manager.clear_payload()
         self.failure = self.failed = None
         self.last_execution_result = _NO_RESULT
         if outcome == "memory":
@@ -170,6 +174,11 @@ class Shell(ZMQInteractiveShell):
             if self.failure is None:
                 self._fail(error)
 
+    def prepare(self) -> None:
+        """Make what the next cell needs, while the host reads the result of the last: what fails, that cell does."""
+        with suppress(Exception):  # no memory or descriptor is left, say
+            self._prepared = streams.Prepared(self.output)
+
     def end(self) -> None:
         """A cell is over, whatever came of it. Safe to call again."""
         if self.failed is not None or _builtins.within or _builtins.named:
@@ -196,6 +205,12 @@ class Shell(ZMQInteractiveShell):
             pass
         else:
             self.failure = (outcome, text)
+
+    def init_history(self) -> None:
+        """A history in memory."""
+        history: Any = History(shell=self, parent=self)
+        self.history_manager = history
+        self.configurables.append(history)
 
     def init_display_formatter(self) -> None:
         """Text is all that values are shown as."""
@@ -246,10 +261,14 @@ class Shell(ZMQInteractiveShell):
     def _format_exception_for_storage(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         return {}
 
+    def _may_hold_modules(self, path: str) -> bool:
+        """Whether a path is a folder that the code may write to."""
+        return f"{path}/".startswith(self.tracebacks.folders)
+
     def _invalidate_import_caches(self) -> None:
         """Have the folders looked at again in which the code may have written a module since."""
         with suppress(Exception):  # the code may have put anything there
-            for path in [path for path in sys.path_importer_cache if path.startswith(self.tracebacks.folders)]:
+            for path in [*filter(self._may_hold_modules, sys.path_importer_cache.keys() - self._importers)]:
                 del sys.path_importer_cache[path]
 
     def _shorten(self, text: str) -> tuple[str, bool]:

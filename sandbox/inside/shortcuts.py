@@ -8,7 +8,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from IPython.core.formatters import DisplayFormatter
+from IPython.core.formatters import DisplayFormatter, PlainTextFormatter
+from IPython.core.history import HistoryManager
+from IPython.lib import pretty
 
 # What no plain cell has: a magic, a command, help, a prompt, an indent to take away, a call without brackets.
 _SPECIAL = re.compile(r"[%!?\t\f]|\A[ \n]|^(?:[,;/]|>>>|\.\.\.|In \[)|\n\.\.\. ", re.MULTILINE)
@@ -48,5 +50,22 @@ class TextFormatter(DisplayFormatter):
             bundle, metadata = self.mimebundle_formatter(obj, include={"text/plain"}, exclude=exclude)
             if "text/plain" in bundle:
                 return {"text/plain": bundle["text/plain"]}, metadata
-        text = self.formatters["text/plain"](obj)
+        formatter = self.formatters["text/plain"]
+        text = repr(obj) if _is_shown_by_repr(obj, formatter) else formatter(obj)
         return ({} if text is None else {"text/plain": text}), {}
+
+
+def _is_shown_by_repr(value: Any, formatter: Any) -> bool:
+    """Whether that is all that IPython's pretty printer would do, as for numbers where code has not asked for more."""
+    if type(value) not in (int, str, bytes) or type(formatter) is not PlainTextFormatter or not formatter.pprint:
+        return False
+    types: Any = formatter.type_printers
+    singletons: Any = formatter.singleton_printers
+    return types.get(type(value)) is pretty._repr_pprint and id(value) not in singletons
+
+
+class History(HistoryManager):
+    """The history, in memory."""
+
+    # The last inputs, for `_i` and the like. In IPython each is a trait: set four times a cell, with nobody to notify.
+    _i00 = _i = _ii = _iii = ""

@@ -6,6 +6,7 @@ import codecs
 import gc
 import io
 import os
+import stat
 import sys
 import tempfile
 import threading
@@ -13,6 +14,8 @@ from contextlib import suppress
 from typing import Any
 
 from .text import CellOutput
+
+_NULL = os.makedev(1, 3)  # /dev/null; see the kernel's admin-guide/devices.txt
 
 
 class CellBytes(io.RawIOBase):
@@ -52,10 +55,22 @@ class CellStream(io.TextIOWrapper):
         self.mode: str = "w"  # which the streams of `open` have, and programs ask for
 
 
-def open_output(output: CellOutput) -> list[CellStream]:
+class Prepared:
+    """Standard streams for the next cell, made while none runs. None of the code's descriptors is touched.
+
+    Raises OSError where descriptor 0 is closed.
+    """
+
+    def __init__(self, output: CellOutput) -> None:
+        self.output = [CellStream(output, "stdout", 1), CellStream(output, "stderr", 2)]
+        # Most cells have no input: then what they read is the same as what the last one did.
+        self.empty_input = _text_of_input() if _has_empty_input() else None
+
+
+def open_output(output: CellOutput, prepared: Prepared | None = None) -> list[CellStream]:
     """Make new standard streams and descriptors for a cell: the last one may have done anything to its own."""
     output.take_descriptors()
-    streams = [CellStream(output, "stdout", 1), CellStream(output, "stderr", 2)]
+    streams = prepared.output if prepared else [CellStream(output, "stdout", 1), CellStream(output, "stderr", 2)]
     sys.stdout, sys.stderr = streams
     sys.__stdout__, sys.__stderr__ = streams  # type: ignore[misc]  # final to a reader of typeshed only
     return streams
@@ -76,10 +91,13 @@ def open_files(stdout: int, stderr: int) -> list[io.TextIOWrapper]:
     return opened
 
 
-def open_input(data: bytes | bytearray) -> None:
+def open_input(data: bytes | bytearray, prepared: Prepared | None = None) -> None:
     """Make `data` what descriptor 0 and `sys.stdin` read."""
     # A file that code has opened on descriptor 0 closes it when it is thrown away: now, not while the cell runs.
     sys.stdin = sys.__stdin__ = None  # type: ignore[misc]  # until the end of this function
+    if not data and prepared and prepared.empty_input and _has_empty_input():
+        sys.stdin = sys.__stdin__ = prepared.empty_input  # type: ignore[misc]
+        return
     if data:
         gc.collect()
         try:
@@ -90,13 +108,26 @@ def open_input(data: bytes | bytearray) -> None:
         except Exception:  # the disk is full, or too small, or the code has changed `tempfile`
             handle = _pipe_of(data)
     else:  # needs no disk
-        handle = os.open("/dev/null", os.O_RDONLY)
+        handle = os.open(os.devnull, os.O_RDONLY)
     if handle != 0:
         os.dup2(handle, 0)
         os.close(handle)
-    sys.stdin = open(0, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
-    sys.stdin.mode = "r"  # type: ignore[misc]  # as Python's own
-    sys.__stdin__ = sys.stdin  # type: ignore[misc]  # held, or the wrapper of a wrapped stream would close it
+    # The second is held, or the wrapper of a wrapped stream would close it.
+    sys.stdin = sys.__stdin__ = _text_of_input()  # type: ignore[misc]
+
+
+def _text_of_input() -> io.TextIOWrapper:
+    text = open(0, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
+    text.mode = "r"  # type: ignore[misc]  # as Python's own
+    return text
+
+
+def _has_empty_input() -> bool:
+    try:
+        found = os.fstat(0)
+    except OSError:
+        return False
+    return stat.S_ISCHR(found.st_mode) and found.st_rdev == _NULL
 
 
 def _pipe_of(data: bytes | bytearray) -> int:

@@ -122,8 +122,10 @@ class Outcome:
         serial, ending, flags, status, nanoseconds = _OUTCOME.unpack(data)
         if ending >= len(ENDINGS):
             raise GarbageError("a result of a strange kind")
-        value, error, exhausted, cut = (bool(flags & bit) for bit in (_HAS_VALUE, _HAS_ERROR, _EXHAUSTED, _CUT))
-        return cls(serial, ending, value, error, exhausted, cut, status, nanoseconds)
+        exhausted, cut = flags & _EXHAUSTED != 0, flags & _CUT != 0
+        return cls(
+            serial, ending, flags & _HAS_VALUE != 0, flags & _HAS_ERROR != 0, exhausted, cut, status, nanoseconds
+        )
 
 
 OUTCOME_BYTES = _OUTCOME.size

@@ -305,3 +305,45 @@ async def test_a_time_that_is_up_before_the_cell_begins_costs_no_variables(box: 
             result = await session.execute("while True: pass", timeout=1e-6)
             assert (result.outcome, result.state_lost) == (Outcome.TIMEOUT, False)
         assert (await session.execute("x")).text == "5"
+
+
+async def test_a_module_is_found_that_was_written_in_the_same_tick(box: Sandbox) -> None:
+    """The folder's time is what it was when Python looked last, as it is within a few milliseconds."""
+    write = "open('second.py', 'w').write('y = 4')\nos.utime('.', ns=(seen.st_atime_ns, seen.st_mtime_ns));"
+    async with box.session() as session:
+        first = "import os\nopen('first.py', 'w').write('y = 3')\nimport first\nseen = os.stat('.')\nfirst.y"
+        assert (await session.execute(first)).text == "3"
+        await session.execute(write)
+        assert (await session.execute("import second\nsecond.y")).text == "4"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "os.close(0)",
+        "os.close(0)\nkept = open('full')",  # which is descriptor 0 then
+        "os.dup2(os.open('full', os.O_RDONLY), 0)",
+        "sys.stdin = open(0)",
+        "sys.stdin.close()\nsys.__stdin__.close()",
+        "sys.stdin.reconfigure(encoding='utf-16')",
+        "import threading\ndef later():\n    go.wait()\n    os.dup2(os.open('full', os.O_RDONLY), 0)\n    done.set()\n"
+        "go, done = threading.Event(), threading.Event()\nthreading.Thread(target=later).start()",
+        "import gc, io\nfor thing in gc.get_objects():\n"
+        "    if isinstance(thing, io.TextIOWrapper) and thing.name in (0, 1, 2): thing.close()",
+    ],
+)
+async def test_a_cell_without_input_finds_it_empty(box: Sandbox, code: str) -> None:
+    """Whatever the last one has done to its own, or a thread that it has left between the two."""
+    async with box.session() as session:
+        begin = "import os, sys\nopen('full', 'w').write('full');"
+        assert (await session.execute(begin)).outcome is Outcome.OK
+        assert (await session.execute(code)).outcome is Outcome.OK
+        if "later" in code:
+            assert (await session.execute("go.set(); done.wait()")).text == "True"
+        for _ in range(2):
+            found = await session.execute(
+                "sys.stdin.encoding, sys.stdin.read(), os.read(0, 9), sys.__stdin__ is sys.stdin"
+            )
+            assert found.text == "('utf-8', '', b'', True)"
+        assert (await session.execute("input()", stdin="there")).text == "'there'"
+        assert (await session.execute("sys.stdin.read()")).text == "''"

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from IPython.core.formatters import DisplayFormatter
 from IPython.core.inputtransformer2 import TransformerManager
 
-from sandbox.inside.shortcuts import is_plain, may_await
+from sandbox.inside.shortcuts import TextFormatter, is_plain, may_await
 
 _BLANK = re.compile(r"^ +$", re.MULTILINE)
 _MAGICS = {"ls": None, "time": None, "who": None}
@@ -69,3 +70,27 @@ def test_ordinary_cells_are_plain(code: str) -> None:
 @pytest.mark.parametrize("code", ["ls", "ls -l", "time f()", "x", "", "\n", " x", "%x", "!x", "x?", ",f x"])
 def test_others_are_not(code: str) -> None:
     assert not is_plain(code, _MAGICS)
+
+
+_VALUES = [0, 10**200, True, "", "a\nb\u2028'\"", "x" * 300, b"a\n\xff", 1.5, None, (1, "a"), range(3)]
+
+
+def _shown(formatter: Any, value: Any) -> Any:
+    formatter.active_types = ["text/plain"]
+    return formatter.format(value)[0]
+
+
+@pytest.mark.parametrize("value", _VALUES)
+def test_values_are_shown_as_ipython_does(value: object) -> None:
+    make: Any = (TextFormatter, DisplayFormatter)
+    ours, theirs = (_shown(formatter(), value) for formatter in make)
+    assert ours == theirs
+
+
+@pytest.mark.parametrize(("value", "text"), [(7, "<7>"), ("seven", "<seven>"), (True, "True")])
+def test_values_are_shown_as_code_has_asked_for(value: object, text: str) -> None:
+    formatter: Any = TextFormatter()
+    plain = formatter.formatters["text/plain"]
+    plain.for_type(int, lambda value, printer, cycle: printer.text(f"<{value:d}>"))
+    plain.for_type(str, lambda value, printer, cycle: printer.text(f"<{value}>"))
+    assert _shown(formatter, value) == {"text/plain": text}

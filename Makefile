@@ -55,6 +55,11 @@ test-vllm-old: .venv-vllm-old/.test bubblewrap
 	.venv-vllm-old/bin/pip install -q --disable-pip-version-check --no-deps -r requirements-vllm-old.txt
 	@touch $@
 
+## The documentation as a site, in site/. Fails on a broken link or anchor, and on anything loaded from another host.
+.PHONY: docs
+docs: .venv/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --clean --strict
+
 # The sandbox's isolation. Where it is missing and may be installed, it is; where not, the commands say so.
 bubblewrap:
 	@command -v bwrap >/dev/null || if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
@@ -76,5 +81,9 @@ bubblewrap:
 	$(BIN)/pip install -q --disable-pip-version-check --no-deps -r $(VLLM)
 	@touch $@ .venv/.demo
 
+.venv/.docs: .venv/bin/python $(SETUP)
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	@touch $@
+
 clean:
-	rm -rf .venv .venv-vllm-old
+	rm -rf .venv .venv-vllm-old site

@@ -102,7 +102,7 @@ async def grade_code(program: str | None, tests: CodeTests, sandbox: BaseSandbox
     Each test runs in a fork of a session that has compiled the program, with the standard streams and the end of any
     program: none sees what another has done. The conditions are LiveCodeBench's: names that are there without an
     import, and calls 50,000 deep. Different here: each test begins afresh, a list that is returned may hold tuples, and
-    the official comparison of returned decimals leaves no room for rounding. See docs/tasks.md.
+    the official comparison of returned decimals leaves no room for rounding. See docs/how-to/data.md.
 
     Args:
         program: Python; None where the answer has none.

@@ -1,4 +1,4 @@
-"""What a training takes, on paper: parameters, memory of a GPU, steps, time. ``docs/scale.md`` shows its table.
+"""What a training takes, on paper: parameters, memory of a GPU, steps, time. ``docs/how-to/scale.md`` shows its table.
 
 Sources: ZeRO (arXiv 1910.02054, section 3): mixed precision with Adam holds 2 + 2 + 12 bytes a parameter, and stage 3
 moves 3 times the parameters in a pass. PaLM (arXiv 2204.02311, appendix B): 6 floating-point operations a parameter and

@@ -120,7 +120,9 @@ def test_two_processes_train_as_one(base: Path, data: Path, tmp_path: Path) -> N
     assert all(torch.allclose(first[name], second[name], atol=1e-4) for name in first)
 
 
-@pytest.mark.skipif("START_AGENT_DEEPSPEED" not in os.environ, reason="see docs/scale.md: DeepSpeed is not installed")
+@pytest.mark.skipif(
+    "START_AGENT_DEEPSPEED" not in os.environ, reason="see docs/how-to/scale.md: DeepSpeed is not installed"
+)
 def test_zero3_trains_as_one_process(base: Path, data: Path, tmp_path: Path) -> None:
     """The shipped configuration, in two processes on CPUs: the same losses, in bfloat16's precision."""
     text = (Path(start_agent.__file__).parent / "training/recipes/accelerate-zero3.yaml").read_text()

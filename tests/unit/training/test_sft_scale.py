@@ -1,4 +1,4 @@
-"""The figures of docs/scale.md: recomputed, so that the page cannot say something else than the recipe."""
+"""The figures of docs/how-to/scale.md: recomputed, so that the page cannot say something else than the recipe."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from start_agent.papers.scale import QWEN2_32B, Architecture, Plan, table
 from start_agent.training.options import SftOptions, read_recipe
 
-PAGE = Path(__file__).parents[3] / "docs" / "scale.md"
+PAGE = Path(__file__).parents[3] / "docs" / "how-to" / "scale.md"
 
 
 def test_the_page_shows_the_table() -> None:

@@ -112,13 +112,15 @@ def _remove_orphans(parent: Path) -> None:
 
 
 def _remove_orphan(path: Path) -> None:
-    with contextlib.suppress(FileNotFoundError, BlockingIOError, NotADirectoryError):  # gone, alive, or none of ours
-        if path.name.startswith(".") and time.time() - path.stat().st_mtime < _UNNAMED_SECONDS:
-            return
-        if path.is_symlink() or path.stat().st_uid != os.geteuid():
+    # Gone, alive, a file or a link, or another user's.
+    with contextlib.suppress(FileNotFoundError, BlockingIOError, NotADirectoryError, PermissionError):
+        if path.name.startswith(".") and time.time() - path.lstat().st_mtime < _UNNAMED_SECONDS:
             return
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         try:
+            # Of what was opened: another user may put something else there. Nobody else can replace a folder of ours.
+            if os.fstat(descriptor).st_uid != os.geteuid():
+                return
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not guardian.clear(path):
                 _log.warning("What is left of an earlier sandbox in %s could not be removed altogether.", path)

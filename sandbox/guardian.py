@@ -12,6 +12,7 @@ Run as a program on its own, with the standard library alone, since there is one
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import select
@@ -57,7 +58,7 @@ def remove(folder: Path) -> bool:
     """Remove a folder with all that is in it, however deep, whatever its modes are. Returns whether it is gone.
 
     Folders are moved up to the topmost before they are looked into: so there is no recursion, no long path, and never
-    more than four descriptors. No link is followed, no other file system entered; what cannot be removed is left.
+    more than four descriptors. No link is followed, no other mount entered; what cannot be removed is left.
     """
     try:
         top = _open(str(folder), None)
@@ -66,11 +67,11 @@ def remove(folder: Path) -> bool:
     except OSError:
         return False
     with contextlib.suppress(OSError):
-        device = os.fstat(top).st_dev
+        mount = _mount(top)
         names = deque(os.listdir(top))  # noqa: PTH208 - of a descriptor
         while names:
             with contextlib.suppress(OSError):
-                names += _empty(names.popleft(), top, device)
+                names += _empty(names.popleft(), top, mount)
     os.close(top)
     with contextlib.suppress(OSError):
         folder.rmdir()
@@ -78,10 +79,12 @@ def remove(folder: Path) -> bool:
     return False
 
 
-def _open(name: str, parent: int | None) -> int:
-    """A folder, readable, after it was made so; see open(2) for O_PATH."""
+def _open(name: str, parent: int | None, mount: int | None = None) -> int:
+    """A folder, readable, after it was made so; see open(2) for O_PATH. Raises OSError if it is of another mount."""
     place = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
     try:
+        if mount is not None and _mount(place) != mount:
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), name)
         with contextlib.suppress(OSError):
             os.chmod(f"/proc/self/fd/{place}", 0o700)  # noqa: PTH101 - of a descriptor
         return os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=place)
@@ -89,16 +92,24 @@ def _open(name: str, parent: int | None) -> int:
         os.close(place)
 
 
-def _empty(name: str, top: int, device: int) -> list[str]:
+def _mount(descriptor: int) -> int:
+    """The number of the mount that a file is in: a bind mount has the device of what it shows. See proc(5), fdinfo."""
+    handle = os.open(f"/proc/self/fdinfo/{descriptor}", os.O_RDONLY)  # by hand: there may be many folders
+    try:
+        words = os.read(handle, 4096).split()
+    finally:
+        os.close(handle)
+    return int(words[words.index(b"mnt_id:") + 1])
+
+
+def _empty(name: str, top: int, mount: int) -> list[str]:
     """Remove an entry of the topmost folder. Returns the names that folders in it have there now."""
     if not stat.S_ISDIR(os.stat(name, dir_fd=top, follow_symlinks=False).st_mode):
         os.unlink(name, dir_fd=top)
         return []
     moved: list[str] = []
-    inner = _open(name, top)
+    inner = _open(name, top, mount)
     try:
-        if os.fstat(inner).st_dev != device:
-            return []
         with os.scandir(inner) as entries:
             found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
         for entry, is_folder in found:
@@ -106,7 +117,7 @@ def _empty(name: str, top: int, device: int) -> list[str]:
                 if not is_folder:
                     os.unlink(entry, dir_fd=inner)
                     continue
-                os.close(_open(entry, inner))  # a folder can only be moved by who may write to it
+                os.close(_open(entry, inner, mount))  # a folder can only be moved by who may write to it
                 new = f"{_MOVED}{secrets.token_hex(8)}"
                 os.rename(entry, new, src_dir_fd=inner, dst_dir_fd=top)
                 moved.append(new)

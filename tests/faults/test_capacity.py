@@ -5,8 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 import pytest
+
+from sandbox import HostFull, Sandbox, isolation
 
 ROOT = Path(__file__).parents[2]
 
@@ -167,3 +170,37 @@ asyncio.run(main())
 @pytest.mark.parametrize("tier", [1, 2])
 def test_opening_without_descriptors_is_refused_and_keeps_none(tier: int) -> None:
     assert _run(_NOTHING_LEFT, tier) == "refused"
+
+
+# In the zygote: some of its forks fail, as where there are too many processes. Tier 2 forks once to make its root.
+_NO_FORK = """
+import itertools, os
+fork, numbers = os.fork, itertools.count()
+def fail():
+    if next(numbers) in {failing}: raise BlockingIOError(11, os.strerror(11))
+    return fork()
+os.fork = fail
+"""
+
+
+@pytest.mark.parametrize("tier", [1, 2])
+async def test_a_fork_that_fails_is_a_typed_error_and_the_next_works(
+    monkeypatch: pytest.MonkeyPatch, tier: Literal[1, 2]
+) -> None:
+    before = 1 if tier == 1 else 2  # the one of the first cell, with which opening tries the isolation
+    command = isolation.python_command
+
+    def failing(folder: str) -> list[str]:
+        *start, program = command(folder)
+        return [*start, _NO_FORK.format(failing={before + 1, before + 2, before + 3}) + program]
+
+    monkeypatch.setattr(isolation, "python_command", failing)
+    async with Sandbox(size=4, prestart=0, tier=tier) as box, box.session() as session:
+        await session.execute("x = 5")
+        with pytest.raises(HostFull, match="Resource temporarily unavailable"):
+            async with box.session():
+                pass
+        async with box.session() as other:  # whose first fork fails and is tried again
+            assert (await other.execute("import os\nos.getpid(), 6 * 7")).text == "(1, 42)"
+        assert (await session.execute("x")).text == "5"
+        assert (box.stats.faults, box.stats.zygote_restarts, box.stats.kernels_live) == (3, 0, 1)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -80,3 +82,78 @@ def test_an_orphan_that_cannot_be_removed_keeps_nobody_from_opening(
     assert [path.exists() for path in orphans] == [True, False]
     assert "stubborn" in caplog.text
     held.remove()
+
+
+_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+
+_MOUNTED = """
+import os, sys
+from pathlib import Path
+from sandbox import guardian
+from sandbox.inside import system
+
+folder, kept = map(Path, sys.argv[1:])
+system.unshare(system.CLONE_NEWNS)
+system.mount("none", "/", None, system.MS_REC | system.MS_PRIVATE)
+for place in (folder / "bound", folder / "d" / "bound"):
+    system.mount(str(kept), str(place), None, system.MS_BIND)
+system.mount(str(kept / "file"), str(folder / "d" / "file"), None, system.MS_BIND)
+system.mount("tmpfs", str(folder / "d" / "memory"), "tmpfs", 0, "mode=755")
+(folder / "d" / "memory" / "file").write_text("x")
+modes = [oct((folder / name).stat().st_mode) for name in ("bound", "d/bound", "d/memory")]
+assert not guardian.remove(folder)
+left = sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+print(modes, [oct((folder / name).stat().st_mode) for name in ("bound", "d/bound", "d/memory")], left)
+"""
+
+
+@_ROOT
+def test_no_mount_is_entered(tmp_path: Path) -> None:
+    """Neither another file system nor, by a bind mount, another place of the same."""
+    folder, kept = tmp_path / "folder", tmp_path / "kept"
+    for path in (folder / "bound", folder / "d" / "bound", folder / "d" / "memory", folder / "e" / "f", kept):
+        path.mkdir(parents=True)
+    for path in (kept / "file", folder / "d" / "file", folder / "d" / "other", folder / "e" / "f" / "file"):
+        path.write_text("x")
+    command = [sys.executable, "-c", _MOUNTED, str(folder), str(kept)]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    left = ["bound", "bound/file", "d", "d/bound", "d/bound/file", "d/file", "d/memory", "d/memory/file"]
+    assert done.stdout.strip() == f"{['0o40755'] * 3} {['0o40755'] * 3} {left}"
+    assert (kept / "file").read_text() == "x"
+    assert guardian.remove(folder)
+
+
+@_ROOT
+def test_what_is_another_users_is_left() -> None:
+    """A folder of root's in an ordinary user's own; and what others have put where orphans are looked for."""
+    user = 65_531
+    with tempfile.TemporaryDirectory() as name:
+        top = Path(name)
+        top.chmod(0o1777)
+        own = top / "own"
+        for path in (own, own / "roots", own / "plain", top / "kernels-other"):
+            path.mkdir()
+        for path in (own / "roots" / "file", own / "plain" / "file", top / "kernels-other" / "file"):
+            path.write_text("x")
+        (top / "kernels-other" / guardian.GROUPS).write_text(f"{own}\n")
+        (top / "kernels-link").symlink_to(top / "kernels-other")
+        os.mkfifo(top / "kernels-pipe")
+        for path in (own, own / "plain"):
+            os.chown(path, user, user)
+        if (child := os.fork()) == 0:
+            try:
+                os.setgroups([])
+                os.setgid(user)
+                os.setuid(user)
+                gone = guardian.remove(own)
+                folders._remove_orphans(top)
+                os._exit(int(gone))
+            finally:
+                os._exit(2)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert [path.name for path in own.iterdir()] == ["roots"] and (own / "roots" / "file").read_text() == "x"
+        assert sorted(path.name for path in top.iterdir()) == ["kernels-link", "kernels-other", "kernels-pipe", "own"]
+        os.chown(top / "kernels-other", user, user)  # and what is another's is nothing for root to remove
+        folders._remove_orphans(top)
+        assert sorted(path.name for path in (top / "kernels-other").iterdir()) == ["file", guardian.GROUPS]

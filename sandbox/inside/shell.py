@@ -1,25 +1,20 @@
 """IPython's shell with what a model needs of it: short errors, values as text, nothing kept of a cell.
 
-It is built once, in the zygote, and forked with it: building it starts no thread and opens nothing.
+It is built once, in the zygote (`build`), and forked with it.
 """
 
 from __future__ import annotations
 
 import ctypes
-import logging
 import sys
-import warnings
 from contextlib import nullcontext, suppress
-from types import CodeType
 from typing import Any
 
 from ipykernel.compiler import XCachingCompiler
 from ipykernel.displayhook import ZMQShellDisplayHook
 from ipykernel.zmqshell import ZMQInteractiveShell
-from IPython.core import interactiveshell
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import ExecutionResult
-from traitlets.config import Config
 
 from . import libraries, loops, seeds, streams, wire
 from .between import Between, Builtins
@@ -29,9 +24,8 @@ from .text import CellOutput, PrintedTooMuch, overflow
 from .tracebacks import Tracebacks, exit_status, name_of
 
 _libc = ctypes.CDLL(None)
-_LINE_BUFFERED = 1  # _IOLBF, in glibc and musl
-_NO_RESULT: Any = ExecutionResult(None)  # type: ignore[no-untyped-call]  # IPython's
-_builtins = Builtins()
+NO_RESULT: Any = ExecutionResult(None)  # type: ignore[no-untyped-call]  # IPython's
+code_builtins = Builtins()
 
 
 class Compiler(XCachingCompiler):
@@ -144,7 +138,7 @@ class Shell(ZMQInteractiveShell):
         if self.payload_manager.read_payload():
             self.payload_manager.clear_payload()
         self.failure = self.failed = None
-        self.last_execution_result = _NO_RESULT
+        self.last_execution_result = NO_RESULT
         if outcome == "memory":
             # With too little left for the next cell to live on, the host had better start afresh.
             reply["exhausted"] = self.between.is_exhausted(self.settings["memory_bytes"])
@@ -152,7 +146,7 @@ class Shell(ZMQInteractiveShell):
 
     def _run(self, code: str, own: list[Any]) -> None:
         """Run the code, and find out in `failure` how it failed, if it did. Raises nothing that is the code's."""
-        _builtins.named = "builtins" in code
+        code_builtins.named = "builtins" in code
         try:
             self.between.begin()
             try:
@@ -169,7 +163,7 @@ class Shell(ZMQInteractiveShell):
             finally:
                 self.end()
         except BaseException as error:  # out of IPython itself, as by code that nests too deeply; or as it was flushed
-            _builtins.take()
+            code_builtins.take()
             self.end()
             if self.failure is None:
                 self._fail(error)
@@ -181,8 +175,8 @@ class Shell(ZMQInteractiveShell):
 
     def end(self) -> None:
         """A cell is over, whatever came of it. Safe to call again."""
-        if self.failed is not None or _builtins.within or _builtins.named:
-            _builtins.take()
+        if self.failed is not None or code_builtins.within or code_builtins.named:
+            code_builtins.take()
         self.between.end()
 
     def _fail(self, error: BaseException) -> None:
@@ -273,73 +267,6 @@ class Shell(ZMQInteractiveShell):
 
     def _shorten(self, text: str) -> tuple[str, bool]:
         return cut_middle(text, "", most_chars(self.settings["output_chars"]))
-
-
-def build() -> Shell:
-    """The shell, warm: it has run a cell, so that all that is loaded at the first use is loaded."""
-    config = Config()
-    config.HistoryManager.enabled = False
-    config.InteractiveShell.colors = "nocolor"
-    shell: Any = Shell.instance(config=config, compiler_class=Compiler)
-    shell.builtin_trap.__enter__()  # for good: IPython would put them in and out for each cell
-    _builtins.hold()
-    shell.display_pub.publish = lambda data, *args, **kwargs: sys.stdout.write(data.get("text/plain", "") + "\n")
-    shell.display_pub.clear_output = lambda *args, **kwargs: None
-    shell.loop_runner = loops.run
-    interactiveshell.exec, interactiveshell.eval = _exec, _eval  # type: ignore[attr-defined]  # its module's own names
-    loops.install()
-    shell.set_hook("show_in_pager", Shell.show_page, 0)
-    sys.set_int_max_str_digits(0)  # what it guards against, the time of a cell bounds
-    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it logs its cache at the first use
-    sys.path.insert(0, "")  # modules that the code has written
-    ctypes_stdout = ctypes.c_void_p.in_dll(_libc, "stdout")
-    _libc.setvbuf(ctypes_stdout, None, _LINE_BUFFERED, 0)  # or what C prints would come after all that Python prints
-    for name in ("exit", "quit"):
-        shell.user_ns[name] = shell.user_ns_hidden[name] = sys.exit
-    shell.user_ns.pop("open", None)  # IPython's refuses open(0), which programs that read stdin use
-    # The second is of tqdm.auto, which takes this for a notebook, the third of `!pip`, the last of numba in tier 3.
-    locks = r"\s*Could not obtain multiprocessing lock"
-    for message in ("To exit: use", "IProgress not found", "You executed the system command", locks):
-        warnings.filterwarnings("ignore", message=message)
-    begun, hidden = dict(shell.user_ns), dict(shell.user_ns_hidden)
-    for code in (
-        "sum(range(10)) / 4.0",
-        "x = [1, 'a']\nfor y in x:\n    pass\nx",
-        "await __import__('asyncio').sleep(0)",
-    ):
-        shell.run_cell(code, store_history=True)
-    for code in ("1 / 0", "x = = 3", "x"):
-        shell.run_cell(code)
-    for names, first in ((shell.user_ns, begun), (shell.user_ns_hidden, hidden)):
-        names.clear()
-        names.update(first)
-    shell.user_ns["_oh"].clear()
-    shell.history_manager.reset()
-    for name in ("_i", "_ii", "_iii", "_i00"):
-        setattr(shell.history_manager, name, "")
-    shell.displayhook._ = shell.displayhook.__ = shell.displayhook.___ = ""
-    shell.execution_count = 1
-    shell.failure = shell.failed = shell.displayhook.value = None
-    shell.last_execution_result = _NO_RESULT
-    loops.forget()
-    result: Shell = shell
-    return result
-
-
-def _exec(*args: Any) -> None:
-    """What IPython calls as `exec` to run a part of a cell, with the builtins that are the code's."""
-    _builtins.give()
-    try:
-        exec(*args)
-    finally:
-        _builtins.end()
-
-
-def _eval(*args: Any) -> Any:
-    """As `eval`, for a part that awaits: it begins here and ends with the cell."""
-    if isinstance(args[0], CodeType):
-        _builtins.give()
-    return eval(*args)
 
 
 def _flush(own: list[Any]) -> None:

@@ -24,9 +24,10 @@ import tempfile
 from typing import Any, NoReturn
 
 from . import libraries, seeds, system, warm, wire
+from .build import build
 from .enter import enter, filter_of
 from .server import Server
-from .shell import Shell, build
+from .shell import Shell
 
 _MESSAGE_BYTES = 64
 _DESCRIPTORS = 4

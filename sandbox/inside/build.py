@@ -1,0 +1,86 @@
+"""The shell that all kernels start with, built and warm. Building it starts no thread and opens nothing."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import sys
+import warnings
+from types import CodeType
+from typing import Any
+
+from IPython.core import interactiveshell
+from traitlets.config import Config
+
+from . import loops
+from .shell import NO_RESULT, Compiler, Shell, code_builtins
+
+_LINE_BUFFERED = 1  # _IOLBF, in glibc and musl
+_libc = ctypes.CDLL(None)
+
+
+def build() -> Shell:
+    """The shell, warm: it has run a cell, so that all that is loaded at the first use is loaded."""
+    config = Config()
+    config.HistoryManager.enabled = False
+    config.InteractiveShell.colors = "nocolor"
+    shell: Any = Shell.instance(config=config, compiler_class=Compiler)
+    shell.builtin_trap.__enter__()  # for good: IPython would put them in and out for each cell
+    code_builtins.hold()
+    shell.display_pub.publish = lambda data, *args, **kwargs: sys.stdout.write(data.get("text/plain", "") + "\n")
+    shell.display_pub.clear_output = lambda *args, **kwargs: None
+    shell.loop_runner = loops.run
+    interactiveshell.exec, interactiveshell.eval = _exec, _eval  # type: ignore[attr-defined]  # its module's own names
+    loops.install()
+    shell.set_hook("show_in_pager", Shell.show_page, 0)
+    sys.set_int_max_str_digits(0)  # what it guards against, the time of a cell bounds
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it logs its cache at the first use
+    sys.path.insert(0, "")  # modules that the code has written
+    ctypes_stdout = ctypes.c_void_p.in_dll(_libc, "stdout")
+    _libc.setvbuf(ctypes_stdout, None, _LINE_BUFFERED, 0)  # or what C prints would come after all that Python prints
+    for name in ("exit", "quit"):
+        shell.user_ns[name] = shell.user_ns_hidden[name] = sys.exit
+    shell.user_ns.pop("open", None)  # IPython's refuses open(0), which programs that read stdin use
+    # The second is of tqdm.auto, which takes this for a notebook, the third of `!pip`, the last of numba in tier 3.
+    locks = r"\s*Could not obtain multiprocessing lock"
+    for message in ("To exit: use", "IProgress not found", "You executed the system command", locks):
+        warnings.filterwarnings("ignore", message=message)
+    begun, hidden = dict(shell.user_ns), dict(shell.user_ns_hidden)
+    for code in (
+        "sum(range(10)) / 4.0",
+        "x = [1, 'a']\nfor y in x:\n    pass\nx",
+        "await __import__('asyncio').sleep(0)",
+    ):
+        shell.run_cell(code, store_history=True)
+    for code in ("1 / 0", "x = = 3", "x"):
+        shell.run_cell(code)
+    for names, first in ((shell.user_ns, begun), (shell.user_ns_hidden, hidden)):
+        names.clear()
+        names.update(first)
+    shell.user_ns["_oh"].clear()
+    shell.history_manager.reset()
+    for name in ("_i", "_ii", "_iii", "_i00"):
+        setattr(shell.history_manager, name, "")
+    shell.displayhook._ = shell.displayhook.__ = shell.displayhook.___ = ""
+    shell.execution_count = 1
+    shell.failure = shell.failed = shell.displayhook.value = None
+    shell.last_execution_result = NO_RESULT
+    loops.forget()
+    result: Shell = shell
+    return result
+
+
+def _exec(*args: Any) -> None:
+    """What IPython calls as `exec` to run a part of a cell, with the builtins that are the code's."""
+    code_builtins.give()
+    try:
+        exec(*args)
+    finally:
+        code_builtins.end()
+
+
+def _eval(*args: Any) -> Any:
+    """As `eval`, for a part that awaits: it begins here and ends with the cell."""
+    if isinstance(args[0], CodeType):
+        code_builtins.give()
+    return eval(*args)

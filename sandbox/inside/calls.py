@@ -33,6 +33,7 @@ ARGUMENTS: dict[str, Numbers] = {
     "sched_setscheduler": (144, 119),
     "sched_setaffinity": (203, 122),
     "sched_setattr": (314, 274),
+    "close_range": (436, 436),
 }
 """Those whose arguments decide; see `sandbox.inside.seccomp`."""
 
@@ -184,6 +185,16 @@ REFUSED_WITHOUT_NAMESPACES: dict[int, dict[str, Numbers]] = {
     },
 }
 """In tier 3, besides: Landlock knows nothing of them."""
+
+REFUSED_WITH_A_SHARED_USER: dict[int, dict[str, Numbers]] = {
+    # What epolls watch is the user's together, 4 % of the machine's memory, which nothing else counts; a session comes
+    # to a million of them, and then no event loop of that user can watch another descriptor. Python does with poll.
+    errno.ENOSYS: {"epoll_create": (213, None), "epoll_create1": (291, 20)},
+    # So are descriptors that are under way in messages, and nobody may send any where a few hundred are. A filter does
+    # not see which messages have some.
+    errno.EPERM: {"sendmsg": (46, 211), "sendmmsg": (307, 269)},
+}
+"""Where a kernel has no user of its own, and in tier 3, where files under way would be in addition to its own."""
 
 WITHOUT_EFFECT: dict[str, Numbers] = {
     "sync": (162, 81),

@@ -81,7 +81,12 @@ def enter(world: dict[str, Any], settings: dict[str, Any]) -> list[str]:
 def filter_of(world: dict[str, Any]) -> bytes:
     """The filter of system calls that all kernels of a world have. Put together once, by the zygote."""
     namespaces = world["tier"] < 3
-    return seccomp.program(namespaces=namespaces, own_files=namespaces or world["changes_users"])
+    return seccomp.program(namespaces=namespaces, own_user=world["changes_users"])
+
+
+def shares_user(world: dict[str, Any]) -> bool:
+    """Whether kernels do without what Linux counts for all processes of a user; see `sandbox.inside.calls`."""
+    return bool(world["tier"] == 3 or (world["tier"] > 0 and not world["changes_users"]))
 
 
 def _own_namespaces(world: dict[str, Any], settings: dict[str, Any]) -> None:

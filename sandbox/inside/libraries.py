@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from . import machine
+from . import machine, shared
 
 
 def _numba(module: ModuleType) -> None:
@@ -26,7 +26,10 @@ def _numba(module: ModuleType) -> None:
 
 
 def _torch(module: ModuleType) -> None:
-    """A complaint about /proc/cpuinfo, which comes with the first number, and one about memory that may be locked."""
+    """A complaint about /proc/cpuinfo, which comes with the first number, and one about memory that may be locked.
+
+    Where descriptors cannot be sent, workers send names.
+    """
     kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nothing, 2)
@@ -36,6 +39,8 @@ def _torch(module: ModuleType) -> None:
         os.close(kept)
         os.close(nothing)
     module.backends.nnpack.set_flags(False)
+    if shared.user:  # what workers give is in files, whose names are sent instead of descriptors
+        module.multiprocessing.set_sharing_strategy("file_system")
 
 
 class _SeesMaps:

@@ -33,7 +33,8 @@ _NEW_NAMESPACE = (
     | system.CLONE_NEWPID
     | system.CLONE_NEWNET
 )
-_CLONE_THREAD = 0x00010000
+_CLONE_THREAD, _CLONE_FILES = 0x00010000, 0x00000400
+_CLOSE_RANGE_UNSHARE = 2  # linux/close_range.h
 
 # linux/mman.h, asm-generic/mman-common.h, asm-generic/mman.h. Shared memory without a file counts as nobody's, what
 # grows downwards as stack, and huge pages are the machine's, set aside for somebody.
@@ -88,13 +89,13 @@ Instruction = tuple[int, int, int, int]
 
 
 @cache
-def program(*, namespaces: bool, own_files: bool = True) -> bytes:
+def program(*, namespaces: bool, own_user: bool = True) -> bytes:
     """The filter for this machine as an array of sock_filter.
 
     Args:
         namespaces: whether the kernel has its own, of the network and of processes. Without them it may start no
             processes, make no sockets but pairs, and change nothing of a process but itself; threads always may be.
-        own_files: whether files that are the kernel's user's are none but the kernel's.
+        own_user: whether the kernel's user is nobody else's: then that user's files and quotas are the kernel's.
 
     Raises OSError where the numbers of this machine's system calls are not known.
     """
@@ -110,7 +111,8 @@ def program(*, namespaces: bool, own_files: bool = True) -> bytes:
             code += _on(number, rules[name])
     endings: dict[int, int] = {}
     groups = [*calls.REFUSED.items(), *(() if namespaces else calls.REFUSED_WITHOUT_NAMESPACES.items())]
-    groups += [(0, calls.WITHOUT_EFFECT), *(() if own_files else [(0, calls.METADATA)])]
+    groups += [] if namespaces and own_user else calls.REFUSED_WITH_A_SHARED_USER.items()
+    groups += [(0, calls.WITHOUT_EFFECT), *([] if namespaces or own_user else [(0, calls.METADATA)])]
     for error, group in groups:
         endings |= {number: _ERRNO | error for numbers in group.values() if (number := calls.here(numbers)) is not None}
     endings |= {number: _ALLOW for numbers in calls.LATER.values() if (number := calls.here(numbers)) is not None}
@@ -151,6 +153,13 @@ def _rules(namespaces: bool) -> dict[str, list[Instruction]]:
             (_JUMP_SET, 0, 1, _NEW_NAMESPACE),
             _refuse(),
             *(() if namespaces else [(_JUMP_SET, 1, 0, _CLONE_THREAD), _refuse()]),
+            # A thread with a table of its own would have as many descriptors again, among them sockets.
+            *(() if namespaces else [(_JUMP_SET, 1, 0, _CLONE_FILES), _refuse()]),
+            _ended(_ALLOW),
+        ],
+        "close_range": [
+            _argument(2),
+            *(() if namespaces else [(_JUMP_SET, 0, 1, _CLOSE_RANGE_UNSHARE), _refuse(errno.EINVAL)]),
             _ended(_ALLOW),
         ],
         "socketpair": [

@@ -23,9 +23,9 @@ import sys
 import tempfile
 from typing import Any, NoReturn
 
-from . import libraries, seeds, system, warm, wire
+from . import libraries, seeds, shared, system, warm, wire
 from .build import build
-from .enter import enter, filter_of
+from .enter import enter, filter_of, shares_user
 from .server import Server
 from .shell import Shell
 
@@ -172,6 +172,8 @@ def run(control: socket.socket, world: dict[str, Any]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     world["zygote"] = os.getpid()
     libraries.install()
+    if shares_user(world):
+        shared.do_without()
     for name in world["preload"]:
         importlib.import_module(name)
     warm.up()

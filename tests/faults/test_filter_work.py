@@ -50,6 +50,12 @@ with multiprocessing.get_context("fork").Pool(2) as pool: assert pool.map(abs, [
 s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 s = socket.socket(); s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 process = await asyncio.create_subprocess_exec("true"); await process.wait()
+async def answer(reader, writer):
+    writer.writelines([await reader.readexactly(2 << 20), bytes(1 << 20)]); await writer.drain(); writer.close()
+server = await asyncio.start_server(answer, "127.0.0.1", 0)
+reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+writer.write(bytes(2 << 20)); assert len(await reader.read()) == 3 << 20
+with multiprocessing.Manager() as manager: assert manager.list([1])[0] == 1
 import pty; os.close(pty.openpty()[0])
 open("/dev/stdout", "w").write(""); subprocess.run("head -c 9 /dev/zero > /dev/null", shell=True).returncode
 """,

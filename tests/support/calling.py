@@ -14,8 +14,10 @@ NUMBER = {
     for table in (
         *calls.REFUSED.values(),
         *calls.REFUSED_WITHOUT_NAMESPACES.values(),
+        *calls.REFUSED_WITH_A_SHARED_USER.values(),
         calls.WITHOUT_EFFECT,
         calls.METADATA,
+        {"close_range": calls.ARGUMENTS["close_range"]},
     )
     for name, numbers in table.items()
     if (number := calls.here(numbers)) is not None

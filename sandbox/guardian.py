@@ -26,6 +26,7 @@ from pathlib import Path
 GROUPS = "groups"
 """The file in a sandbox's folder that names, one in a line, the cgroups in which it makes those of its kernels."""
 
+_REMOVE = "--remove"
 _MOVED = "moved-"  # how the names of folders begin that were moved to be removed
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 _NOT_IGNORED = (signal.SIGPIPE, signal.SIGXFSZ)  # as Python does in itself
@@ -43,6 +44,13 @@ def command(host: int, stop: int, folder: Path, program: list[str]) -> list[str]
     from sandbox import interpreter  # not above: as a program, this file is without its package
 
     return [str(interpreter.executable()), "-ISB", __file__, str(host), str(stop), str(folder), *program]
+
+
+def removal(folder: Path) -> list[str]:
+    """The command line of a process that removes a folder, when nobody else needs the time."""
+    from sandbox import interpreter
+
+    return [str(interpreter.executable()), "-ISB", __file__, _REMOVE, str(folder)]
 
 
 def clear(folder: Path) -> bool:
@@ -139,9 +147,13 @@ def remove_groups(note: Path) -> None:
 
 
 def main() -> None:
-    """Run the program and guard it. Standard input is the zygote's, for it alone."""
+    """Run the program and guard it, or remove a folder. Standard input is the zygote's, for it alone."""
     import ctypes
 
+    if sys.argv[1] == _REMOVE:
+        os.nice(19)
+        remove(Path(sys.argv[2]))
+        return
     host, stop = int(sys.argv[1]), int(sys.argv[2])
     folder, program = Path(sys.argv[3]), sys.argv[4:]
     for descriptor in (host, stop):

@@ -12,7 +12,7 @@ import os
 import signal
 from pathlib import Path
 
-from sandbox import guardian, isolation, users
+from sandbox import isolation, removal, users
 from sandbox.cgroups import Group, Groups
 from sandbox.channel import Channel
 from sandbox.errors import KernelProtocolError, KernelStartError, start_error
@@ -320,7 +320,7 @@ class Kernel:
             self._channel.close()
             self._channel = None
         if self._zygote.tier in (0, 3):
-            await asyncio.to_thread(guardian.remove, self._folder)  # there may be much in it
+            await removal.remove(self._folder)
         if self._user is not None:
             users.release(self._user)
             self._user = None

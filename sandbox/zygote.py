@@ -262,13 +262,14 @@ class Zygote:
             os.close(stop)
         guard, self._guardian = self._guardian, None
         if guard is not None:
-            await _ended(guard)
+            await ended(guard)
         if self._errors is not None:
             self._errors.close()
         guardian.remove(self._folder)
 
 
-async def _ended(process: subprocess.Popen[bytes]) -> None:
+async def ended(process: subprocess.Popen[bytes]) -> None:
+    """Wait until a child of this process has ended."""
     try:
         pidfd = os.pidfd_open(process.pid)
     except OSError:  # no descriptor is left

@@ -33,6 +33,32 @@ _BUILDINGS = {
 
 
 @pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize(
+    "building",
+    [
+        "for n in range(700): open(f'{n}', 'w').close()",
+        "for n in range(15): os.makedirs(f'{n}/' + '/'.join('d' * 40))",
+        "for n in range(9): open(f'{n}', 'wb').write(bytes(8 << 20))",
+        "for n in range(700): os.mkdir('d'); os.chdir('d')",
+    ],
+    ids=["files", "folders", "bytes", "deep"],
+)
+async def test_much_is_not_the_hosts_to_remove(attack: Attack, building: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It took the host's processor time, and one of the few threads that asyncio has for whatever blocks."""
+    removed: list[Path] = []
+    remove = guardian.remove
+
+    def seen(folder: Path) -> bool:
+        removed.append(folder)
+        return remove(folder)
+
+    monkeypatch.setattr(guardian, "remove", seen)
+    result = await attack(f"import os\ntry:\n    {building}\nexcept OSError: pass", 20)  # of a full disk in tier 1
+    assert result.outcome is Outcome.OK
+    assert removed == []
+
+
+@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("building", list(_BUILDINGS.values()), ids=list(_BUILDINGS))
 async def test_nothing_is_left_of_it(attack: Attack, box: Sandbox, building: str) -> None:
     result = await attack(f"import os\ntry:\n    {building.replace(chr(10), chr(10) + '    ')}\nexcept OSError: pass")

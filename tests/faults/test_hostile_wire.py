@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
 from sandbox import Outcome, Result, Sandbox
+from sandbox.session import result_of
 from start_agent.grading.code import LIMITS as GRADING
 from tests.support.small import LIMITS
 
@@ -158,3 +161,24 @@ while True: pass
         result = await session.execute(code, timeout=5)
         assert result.outcome is Outcome.OK
         assert len(result.text) <= GRADING.output_chars
+
+
+@pytest.mark.parametrize("kind", ["o", "e", "v"])
+async def test_a_long_reply_is_read_beside_the_event_loop(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To make a result of 16 MB took up to 80 ms, in which no other session was served."""
+    threads = []
+
+    def seen(*arguments: Any, **options: Any) -> Result:
+        threads.append(threading.get_ident())
+        return result_of(*arguments, **options)
+
+    monkeypatch.setattr("sandbox.session.result_of", seen)
+    code = f"""{WIRE}
+for _ in range(1_000): os.write(replies, frame(b'{kind}', '\U0001f600'.encode() * 1_000))
+os.write(replies, result(1, 0, 1))
+while True: pass
+"""
+    async with Sandbox(GRADING, size=1, prestart=0) as box, box.session() as session:
+        threads.clear()
+        assert (await session.execute(code, timeout=5)).outcome is Outcome.OK
+        assert len(threads) == 1 and threads != [threading.get_ident()]

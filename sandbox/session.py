@@ -22,7 +22,7 @@ from sandbox.result import Outcome, Result, clean
 
 _AT_ONCE_BYTES = 1 << 20
 """Of a reply, that are made a result within the event loop. The longest of a grader's, 16 MB, take some 80 ms; in a
-thread no step of that takes more than 20."""
+thread it takes steps of 10 to 30."""
 
 _LOST = " All variables are lost."
 

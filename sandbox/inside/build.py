@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import logging
 import sys
@@ -12,7 +13,7 @@ from typing import Any
 from IPython.core import interactiveshell
 from traitlets.config import Config
 
-from . import loops
+from . import bounds, loops
 from .shell import NO_RESULT, Compiler, Shell, code_builtins
 
 _LINE_BUFFERED = 1  # _IOLBF, in glibc and musl
@@ -32,6 +33,8 @@ def build() -> Shell:
     shell.loop_runner = loops.run
     interactiveshell.exec, interactiveshell.eval = _exec, _eval  # type: ignore[attr-defined]  # its module's own names
     loops.install()
+    bounds.install()
+    atexit.unregister(shell.atexit_operations)  # code may call what is registered, and go on
     shell.set_hook("show_in_pager", Shell.show_page, 0)
     sys.set_int_max_str_digits(0)  # what it guards against, the time of a cell bounds
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it logs its cache at the first use

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import sys
 import threading
 from concurrent.futures import thread as pools
@@ -45,6 +46,7 @@ class EarlierThreads:
         """From here on, know of threads and tasks by whom they are started."""
         task: Any = pools._WorkItem
         start, make, run = threading.Thread.start, task.__init__, task.run
+        start_raw = _thread.start_new_thread
 
         @wraps(start)
         def start_of(thread: threading.Thread) -> None:
@@ -64,5 +66,16 @@ class EarlierThreads:
             change(threading.current_thread())
             run(item, *args)
 
+        @wraps(start_raw)
+        def start_raw_of(function: Any, *args: Any) -> int:
+            change = self._threads.add if self.has_current() else self._threads.discard
+
+            def begin(*args: Any, **kwargs: Any) -> None:
+                change(_thread.get_ident())  # the number of an earlier one that has ended, perhaps
+                function(*args, **kwargs)
+
+            return start_raw(begin if callable(function) else function, *args)
+
+        _thread.start_new_thread = _thread.start_new = start_raw_of
         thread_class: Any = threading.Thread
         thread_class.start, task.__init__, task.run = start_of, make_of, run_of

@@ -15,6 +15,7 @@ import io
 import os
 import select
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -28,6 +29,7 @@ from .text import overflow
 from .wire import Outcome, Request
 
 _MOST_SWEEPS = 100  # of processes that go on starting others
+_NOT_FLUSHED = 120  # Python's exit status where its standard streams could not be flushed at the end
 _REPLY_BYTES = 4 * wire.FRAME_BYTES * 16  # a value and an error at their longest
 
 _libc = ctypes.CDLL(None)
@@ -95,11 +97,15 @@ class Fork:
             leave(status)
 
         os._exit = leave_early
-        self._shell.exits = True
-        reply = self._shell.run(request.code.decode(), request.cell, request.stdin, request.seed, files)
+        reply = self._run_program(request, files)
         took = time.monotonic_ns() - began
-        _finalize()
-        return self._frames(request, files, wire.result_frames(reply, "", request.serial, took), 0, began)
+        whole = _finalize(self._shell) or reply["outcome"] != "ok"
+        frames = wire.result_frames(reply, "", request.serial, took) if whole else []
+        return self._frames(request, files, frames, 0 if whole else _NOT_FLUSHED, began)
+
+    def _run_program(self, request: Request, files: tuple[int, int]) -> dict[str, Any]:
+        self._shell.exits = True
+        return self._shell.run(request.code.decode(), request.cell, request.stdin, request.seed, files)
 
     def _frames(
         self, request: Request, files: tuple[int, int], reply: list[bytes], status: int, began: int
@@ -159,28 +165,68 @@ class Fork:
         """In the fork: run the cell and end as a program does."""
         try:
             os.setsid()
+            process, pipe = os.getpid(), os.fstat(writing)
             for descriptor in self._ends:
                 os.close(descriptor)
             signal.signal(signal.SIGINT, signal.default_int_handler)
-            self._shell.exits = True
-            reply = self._shell.run(request.code.decode(), request.cell, request.stdin, request.seed, files)
+            reply = self._run_program(request, files)
             took = time.monotonic_ns() - began
-            _finalize()
-            wire.write(writing, wire.result_frames(reply, "", request.serial, took))
+            flushed = _finalize(self._shell)
+            if os.getpid() != process:  # a child that the cell has forked: how that ends is not how the cell ends
+                end_child(reply)
+            if not flushed and reply["outcome"] == "ok":
+                os._exit(_NOT_FLUSHED)
+            with suppress(OSError):  # closed by the cell, and perhaps another file by now
+                if os.path.samestat(pipe, os.fstat(writing)):
+                    wire.write(writing, wire.result_frames(reply, "", request.serial, took))
         except BaseException:  # whatever the cell has left: it is the end in any case
             os._exit(1)
-        os._exit(0)
+        os._exit(reply["status"])
 
 
-def _finalize() -> None:
-    """What Python does at its end, as far as one sees it from outside."""
+def end_child(reply: dict[str, Any]) -> NoReturn:
+    """End a process that a cell has forked and that has come to the end of the cell."""
+    if reply["error"] is not None and not reply["exits"]:
+        with suppress(OSError):
+            os.write(2, f"{reply['error']}\n".encode("utf-8", "replace"))
+    os._exit(reply["status"])
+
+
+def _finalize(shell: Shell) -> bool:
+    """What Python does at its end, as far as one sees it from outside.
+
+    Returns whether the standard streams could be flushed.
+    """
+    _flush_standard()  # as Python does where a program ends, and ignores what comes of it
     threading._shutdown()  # type: ignore[attr-defined]  # waits for threads that are no daemons
     atexit._run_exitfuncs()
+    flushed = _flush_standard()
+    for name in ("stdin", "stdout", "stderr"):
+        setattr(sys, name, getattr(sys, f"__{name}__", None))
+    # The variables go, which some print at: in `__del__`, or in the `finally` of a generator.
+    sys.modules.pop("__main__", None)
+    shell.user_ns.clear()
+    gc.collect()
+    flushed &= _flush_standard()
     writers = [thing for thing in gc.get_objects() if isinstance(thing, (io.TextIOWrapper, io.BufferedWriter))]
     for writer in sorted(writers, key=lambda writer: not isinstance(writer, io.TextIOWrapper)):
         with suppress(Exception):  # closed, detached, or over something that is not there any more
             writer.flush()
     _libc.fflush(None)
+    return flushed
+
+
+def _flush_standard() -> bool:
+    """Flush the standard streams, whatever they are by now. Returns whether that worked."""
+    flushed = True
+    for name in ("stdout", "stderr"):
+        if (stream := getattr(sys, name, None)) is not None:
+            try:
+                if not getattr(stream, "closed", False):
+                    stream.flush()
+            except BaseException:  # whatever the code has put there
+                flushed = False
+    return flushed
 
 
 def _read(sent: bytes) -> list[bytes]:

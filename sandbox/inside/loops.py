@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import warnings
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any
 
-_set_running_loop = asyncio._set_running_loop
+_set_running_loop, _gather = asyncio._set_running_loop, asyncio.gather
+_CANCELLATIONS = 3  # of a cell that is over: it may catch some
 _loops: list[asyncio.AbstractEventLoop] = []
 
 
@@ -46,14 +48,20 @@ def forget() -> None:
 
 
 def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """Run a cell that awaits."""
+    """Run a cell that awaits. Whatever stops the loop meanwhile, the cell does not go on beside the next one."""
     loop = session_loop()
     task = loop.create_task(coroutine)
     try:
         return loop.run_until_complete(task)
-    except KeyboardInterrupt:
-        task.cancel()  # or it would go on beside the next cell
-        loop.run_until_complete(asyncio.gather(task, return_exceptions=True))
+    except BaseException:  # an interrupt, a handler's, what another task ends with, as `sys.exit()`; or `loop.stop()`
+        for _ in range(_CANCELLATIONS):
+            if task.done():
+                break
+            with suppress(BaseException):  # another of those
+                task.cancel()
+                loop.run_until_complete(_gather(task, return_exceptions=True))
+            with suppress(BaseException):  # it has caught that, and gone on until the next interrupt
+                coroutine.close()
         raise
 
 

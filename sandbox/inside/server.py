@@ -10,12 +10,11 @@ import _signal  # type: ignore[import-not-found]  # what `signal` wraps in enums
 import os
 import signal
 import time
-from contextlib import suppress
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 from . import wire
-from .fork import Fork
+from .fork import Fork, end_child
 from .shell import Shell
 from .tracebacks import name_of
 from .wire import Outcome, Request
@@ -88,7 +87,7 @@ class Server:
             self.broken = True
             reply["error"] = name_of(type(error))
         if os.getpid() != self.process:
-            _end_fork(reply)
+            end_child(reply)
         took = time.monotonic_ns() - began
         try:
             late = self.output.take_late()
@@ -100,11 +99,3 @@ class Server:
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         if self.running:
             raise KeyboardInterrupt
-
-
-def _end_fork(reply: dict[str, Any]) -> NoReturn:
-    """End a process that the cell has forked, and that has come to its end in the kernel's own code."""
-    if reply["error"] is not None and not reply["exits"]:
-        with suppress(OSError):
-            os.write(2, f"{reply['error']}\n".encode("utf-8", "replace"))
-    os._exit(reply["status"])

@@ -118,7 +118,7 @@ def open_input(data: bytes | bytearray, prepared: Prepared | None = None) -> Non
 
 def _text_of_input() -> io.TextIOWrapper:
     text = open(0, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
-    text.mode = "r"  # type: ignore[misc]  # as Python's own
+    text.buffer.raw.name, text.mode = "<stdin>", "r"  # type: ignore  # as Python's own
     return text
 
 

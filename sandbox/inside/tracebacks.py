@@ -20,6 +20,7 @@ _BEFORE: Any = [vars(BaseException)[name] for name in ("__context__", "__cause__
 
 _MOST_LINKS, _MOST_PARTS = 3, 5  # of a chain of errors and of a group that are shown
 _FIRST_FRAMES, _LAST_FRAMES = 5, 10
+_LONG_BITS = 64  # of a C long; an exit status that is no such number is -1
 
 Frame = tuple[str, int, str]
 
@@ -120,13 +121,15 @@ def _last_lines(error: BaseException) -> str:
 
 
 def exit_status(error: BaseException | None) -> int:
-    """The status with which a program ends from which an exception runs out; 0 for None."""
+    """The status with which a program ends from which an exception runs out; 0 for None. Raises nothing."""
     if error is None:
         return 0
-    if issubclass(type(error), SystemExit):
-        code = vars(SystemExit)["code"].__get__(error)
-        if code is None:
-            return 0
-        if isinstance(code, int):
-            return code & 0xFF
+    with suppress(BaseException):  # the code's classes may have made something else of any of it
+        if issubclass(type(error), SystemExit):
+            code = error.code  # type: ignore[attr-defined]  # as Python asks for it, which a class may have changed
+            if code is None:
+                return 0
+            if issubclass(type(code), int):
+                number = int.__index__(code)
+                return number & 0xFF if number.bit_length() < _LONG_BITS else 0xFF
     return 1

@@ -36,6 +36,19 @@ async def test_earlier_threads_do_not_speak_into_a_cell(box: Sandbox, writer: st
         assert (result.text, result.late.count("old")) == ("mine", 9)
 
 
+async def test_a_thread_with_the_number_of_an_earlier_one_speaks_in_its_own_cell(box: Sandbox) -> None:
+    start = "import _thread, threading, time\nbegin, begun = threading.Event(), threading.Event()\n"
+    start += "_thread.start_new_thread(lambda: (begun.set(), begin.wait(), print('old')), ())\nbegun.wait();"
+    again = "begin.set()\nwhile _thread._count(): time.sleep(0.001)\n"
+    again += (
+        "ended = threading.Event()\n_thread.start_new_thread(lambda: (print('new'), ended.set()), ())\nended.wait();"
+    )
+    async with box.session() as session:
+        assert (await session.execute(start)).text == ""
+        result = await session.execute(again)
+        assert (result.text, result.late) == ("new", "old\n")
+
+
 async def test_a_pools_new_tasks_speak_in_the_cell_that_gives_them(box: Sandbox) -> None:
     async with box.session() as session:
         await session.execute("from concurrent.futures import ThreadPoolExecutor\npool = ThreadPoolExecutor(2)")

@@ -141,6 +141,7 @@ _MISTAKES = {
     "lambdas": "lambda: " * 3_000 + "1",
     "dictionaries": "{0: " * 150 + "0" + "}" * 150,
     "null": "x = '\0'",
+    "end": "import atexit\natexit._run_exitfuncs()",
     "alarm": f"{_LATE}signal.signal(signal.SIGALRM, late)\nsignal.setitimer(0, 1e-6)",
     "timer": f"{_LATE}signal.signal(signal.SIGPROF, late)\nsignal.setitimer(2, 1e-5)",
     "forgotten-alarm": f"{_LATE}signal.signal(signal.SIGALRM, late)\nsignal.setitimer(0, 0.02)",
@@ -268,6 +269,10 @@ async def test_handlers_and_limits_of_the_codes_are_there_in_the_next_cell(box: 
         assert (result.outcome, result.text.splitlines()[-1]) == (Outcome.ERROR, "TimeoutError: late")
         await session.execute("import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (40, 64))")
         assert (await session.execute("resource.getrlimit(resource.RLIMIT_NOFILE)")).text == "(40, 64)"
+        await session.execute("resource.setrlimit(resource.RLIMIT_NOFILE, (50, resource.RLIM_INFINITY))")
+        assert (await session.execute("resource.getrlimit(resource.RLIMIT_NOFILE)")).text == "(50, 64)"
+        refused = await session.execute("resource.setrlimit(resource.RLIMIT_NOFILE, (50, 40))")
+        assert refused.outcome is Outcome.ERROR
 
 
 async def test_input_larger_than_the_disk_is_read(box: Sandbox) -> None:
@@ -287,6 +292,36 @@ async def test_input_larger_than_the_disk_is_read(box: Sandbox) -> None:
 async def test_a_sequence_without_an_end_hides_nothing(attack: Attack, sequence: str) -> None:
     result = await attack(f"print('{sequence}')\nprint('visible')")
     assert result.text.splitlines()[-1] == "visible"
+
+
+_STOPS = {
+    "loop": "asyncio.get_running_loop().stop()",
+    "task": "async def f(): raise SystemExit(0)\ntask = asyncio.create_task(f())",
+    "callback": "asyncio.get_running_loop().call_soon(exit)",
+    "alarm": f"{_LATE}signal.signal(signal.SIGALRM, late)\nsignal.setitimer(0, 0.01)",
+    "swallowed": f"{_LATE}signal.signal(signal.SIGALRM, late)\nsignal.setitimer(0, 0.01, 0.01)\n"
+    "try: await asyncio.sleep(5)\nexcept asyncio.CancelledError: pass",
+    "loop-and-swallowed": "try:\n    asyncio.get_running_loop().stop()\n    await asyncio.sleep(5)\n"
+    "except asyncio.CancelledError: exit()",
+}
+
+
+@pytest.mark.parametrize("stop", list(_STOPS.values()), ids=list(_STOPS))
+async def test_a_cell_whose_loop_was_stopped_does_not_go_on_in_the_next_one(box: Sandbox, stop: str) -> None:
+    async with box.session() as session:
+        result = await session.execute(f"import asyncio\nx = 5\n{stop}\nawait asyncio.sleep(0.1)\nprint('gone on')")
+        assert (result.outcome, result.state_lost, result.stdout) == (Outcome.ERROR, False, "")
+        assert (await session.execute("await asyncio.sleep(0.2)\nx")).text == "5"
+
+
+async def test_a_time_that_is_up_is_not_caught_as_a_cancellation(box: Sandbox) -> None:
+    catching = (
+        "import asyncio\nx = 5\nwhile True:\n    try: await asyncio.sleep(5)\n    except asyncio.CancelledError: pass"
+    )
+    async with box.session() as session:
+        result = await session.execute(catching, timeout=0.2)
+        assert (result.outcome, result.state_lost) == (Outcome.TIMEOUT, False)
+        assert (await session.execute("await asyncio.sleep(0)\nx, len(asyncio.all_tasks())")).text == "(5, 1)"
 
 
 async def test_history_begins_with_the_first_cell(box: Sandbox) -> None:

@@ -82,6 +82,7 @@ class Shell(ZMQInteractiveShell):
     tracebacks: Tracebacks
     detail_level = 0  # of what `name?` shows
     displayhook: Any
+    profile_dir: Any
     payload_manager: Any
     run_cell: Any
 
@@ -93,6 +94,8 @@ class Shell(ZMQInteractiveShell):
         self._importers = frozenset(path for path in sys.path_importer_cache if not self._may_hold_modules(path))
         self.home_dir = settings["home"]
         self.user_ns["_dh"][:] = [settings["home"]]
+        # Where `%cd` keeps its history. Set past its observer, which refuses a second place.
+        self.profile_dir._trait_values["location"] = f"{settings['home']}/.ipython/profile_default"
         self.output = CellOutput(settings["output_chars"] // 2, settings["printed_chars"])
         self.output.earlier.follow()
         streams.open_output(self.output)

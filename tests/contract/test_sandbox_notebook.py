@@ -228,5 +228,7 @@ async def test_libraries_are_quiet_without_isolation_of_processes() -> None:
                 assert await run(box, f"import {name}") == [""]
         if importlib.util.find_spec("threadpoolctl"):
             assert await run(box, "import numpy, threadpoolctl\nlen(threadpoolctl.threadpool_info()) > 0") == ["True"]
+        made, *moved = await run(box, "import os\nos.mkdir('d')", "%cd d", "%cd -q ..", "os.listdir()")
+        assert (made, moved[0][-2:], moved[1]) == ("", "/d", "") and "'d'" in moved[2]
         homes = "import os\nall(os.environ[n].startswith(os.environ['HOME']) for n in ('MPLCONFIGDIR', 'IPYTHONDIR'))"
         assert await run(box, homes) == ["True"]

@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from start_agent.errors import MissingExtraError, ModelError, first_line
+from start_agent.errors import ModelError, first_line
 from start_agent.files import ADAPTERS, MODEL_CONFIG, model_digest
 from start_agent.gguf import is_gguf
 
@@ -178,11 +178,9 @@ def _instruction(path: Path) -> str:
 @lru_cache
 def _look_up(name: str, revision: str | None) -> None:
     """Refuse a name that the hub does not know, before loading tries and tries again."""
-    try:
-        from huggingface_hub import HfApi, try_to_load_from_cache
-        from huggingface_hub.errors import HFValidationError
-    except ImportError as error:
-        raise MissingExtraError("huggingface_hub", "transformers") from error
+    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
     try:
         if isinstance(try_to_load_from_cache(name, MODEL_CONFIG, revision=revision), str):
             return

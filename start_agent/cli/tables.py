@@ -11,7 +11,7 @@ from start_agent.analysis.compare import Comparison
 from start_agent.analysis.stats import wilson_interval
 from start_agent.analysis.summary import Summary
 from start_agent.batch.progress import Progress
-from start_agent.data.tables import selection_counts
+from start_agent.data.card import selection_counts
 
 _MOST_ROWS = 30  # of a table by groups: a set may have hundreds of subjects
 

@@ -28,7 +28,7 @@ from start_agent.data.loss import LossPolicy
 from start_agent.data.messages import TOOLS, messages
 from start_agent.data.rows import make_row
 from start_agent.data.selection import Chosen, Selection, trace_digest
-from start_agent.data.tables import card
+from start_agent.data.card import card
 from start_agent.data.views import TraceView
 from start_agent.errors import ConfigError, DataError, RowError, RunDirectoryError
 from start_agent.files import atomic_write, file_digest, lock_folder, write_json

@@ -97,17 +97,21 @@ def push(data: Path, repository: str) -> str:
     """
     need_data(data)
     with _arrow(map(_flat, read_rows(data)), _ALL_COLUMNS) as rows:
-        from huggingface_hub import HfApi
+        from huggingface_hub import DatasetCard, HfApi
 
         hub = HfApi()
         try:
+            card = DatasetCard.load(data / CARD)  # read before anything is uploaded
             if hub.repo_exists(repository, repo_type="dataset") and not hub.dataset_info(repository).private:
                 raise DataError("it is there already, and public: name another, or make it private")
             rows.push_to_hub(repository, private=True)  # private only where it makes the data set
-            for name in (MANIFEST, CARD):
-                hub.upload_file(
-                    path_or_fileobj=str(data / name), path_in_repo=name, repo_id=repository, repo_type="dataset"
-                )
+            hub.upload_file(
+                path_or_fileobj=str(data / MANIFEST),
+                path_in_repo=MANIFEST,
+                repo_id=repository,
+                repo_type="dataset",
+            )
+            card.push_to_hub(repository)  # validated by the hub, in place of the one that came with the rows
         except Exception as error:  # whatever the hub's client and the HTTP library under it raise
             raise DataError(f"cannot upload to {repository}: {' '.join(str(error).split())[:300]}") from error
     return f"https://huggingface.co/datasets/{repository}"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from start_agent.files import write_json
+from start_agent.markdown import table
 from start_agent.papers.report import TABLE, THIRD_TITLE, variants
 from start_agent.papers.reproduce import THIRD
 
@@ -39,69 +40,90 @@ def markdown(report: Mapping[str, Any], figures: Mapping[str, str]) -> str:
     if "star" in report:
         text += ["## STaR: addition with a scratchpad", "", "See [star/report.md](star/report.md).", ""]
     if report["checks"]:
-        text += ["## What was to be", "", "| figure | value | wanted | |", "|---|---|---|---|"]
-        for check in report["checks"]:
-            sign = "met" if check["met"] else "**missed**"
-            text.append(f"| {check['name']} | {check['value']:.4g} | {check['wanted']} {check['bound']} | {sign} |")
-        text.append("")
+        checks = (
+            (
+                check["name"],
+                f"{check['value']:.4g}",
+                f"{check['wanted']} {check['bound']}",
+                "met" if check["met"] else "**missed**",
+            )
+            for check in report["checks"]
+        )
+        text += ["## What was to be", "", table(checks, ("figure", "value", "wanted", ""))]
     minutes = sum(report["seconds"].values()) / 60
     text.append(f"Stages took {minutes:.0f} minutes in sum. Settings, seeds and versions are in `report.json`.")
     return "\n".join(text) + "\n"
 
 
 def _table_text(report: Mapping[str, Any]) -> list[str]:
-    rows = [
-        "| | right | 95% | level 1 / 2 / 3 | calls Python | unasked, greedy | unasked, sampled | tokens |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for row in report["table"].values():
-        levels = " / ".join(f"{value:.0%}" for value in (row["levels"] or {}).values())
-        sampled = "" if row["sampled_tool_rate"] is None else f"{row['sampled_tool_rate']:.1%}"
-        rows.append(
-            f"| {row['title']} | **{row['accuracy']:.1%}** | {_range(row['interval'])} | {levels} "
-            f"| {row['tool_rate']:.1%} | {row['unhinted_rate']:.1%} | {sampled} | {row['tokens']:.0f} |"
+    header = ("", "right", "95%", "level 1 / 2 / 3", "calls Python", "unasked, greedy", "unasked, sampled", "tokens")
+    rows = (
+        (
+            row["title"],
+            f"**{row['accuracy']:.1%}**",
+            _range(row["interval"]),
+            " / ".join(f"{value:.0%}" for value in (row["levels"] or {}).values()),
+            f"{row['tool_rate']:.1%}",
+            f"{row['unhinted_rate']:.1%}",
+            "" if row["sampled_tool_rate"] is None else f"{row['sampled_tool_rate']:.1%}",
+            f"{row['tokens']:.0f}",
         )
-    return [*rows, "", *_pairs_text(report["pairs"], TABLE)]
+        for row in report["table"].values()
+    )
+    return [table(rows, header), *_pairs_text(report["pairs"], TABLE)]
 
 
 def _pairs_text(pairs: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -> list[str]:
-    rows = ["| pair | difference | 95% | McNemar's p |", "|---|---|---|---|"]
-    for pair in pairs:
-        names = f"{titles[pair['first']]} → {titles[pair['second']]}"
-        rows.append(f"| {names} | {pair['difference']:+.1%} | {_range(pair['interval'])} | {pair['p_value']:.2g} |")
-    return [*rows, ""]
+    rows = (
+        (
+            f"{titles[pair['first']]} → {titles[pair['second']]}",
+            f"{pair['difference']:+.1%}",
+            _range(pair["interval"]),
+            f"{pair['p_value']:.2g}",
+        )
+        for pair in pairs
+    )
+    return [table(rows, ("pair", "difference", "95%", "McNemar's p"))]
 
 
 def _rounds_text(report: Mapping[str, Any]) -> list[str]:
-    rounds = range(len(report["rounds"]["base"]))
-    rows = ["| rounds | " + " | ".join(map(str, rounds)) + " |", "|---|" + "---|" * len(rounds)]
-    for model, found in report["rounds"].items():
-        rows.append(f"| {model} | " + " | ".join(f"{row['accuracy']:.1%}" for row in found) + " |")
-    return [*rows, ""]
+    header = ("rounds", *range(len(report["rounds"]["base"])))
+    rows = ((model, *(f"{row['accuracy']:.1%}" for row in found)) for model, found in report["rounds"].items())
+    return [table(rows, header)]
 
 
 def _ablation_text(report: Mapping[str, Any]) -> list[str]:
-    rows = ["| | right | 95% | calls Python, greedy | sampled | tokens |", "|---|---|---|---|---|---|"]
-    rows += [
-        f"| {row['title']} | {row['accuracy']:.1%} | {_range(row['interval'])} | {row['unhinted_rate']:.1%} "
-        f"| {row['sampled_tool_rate']:.1%} | {row['tokens']:.0f} |"
+    rows = (
+        (
+            row["title"],
+            f"{row['accuracy']:.1%}",
+            _range(row["interval"]),
+            f"{row['unhinted_rate']:.1%}",
+            f"{row['sampled_tool_rate']:.1%}",
+            f"{row['tokens']:.0f}",
+        )
         for row in report["ablation"].values()
-    ]
+    )
     titles = TABLE | dict(variants().values())
-    return [*rows, "", *_pairs_text(report["ablation_pairs"], titles)]
+    header = ("", "right", "95%", "calls Python, greedy", "sampled", "tokens")
+    return [table(rows, header), *_pairs_text(report["ablation_pairs"], titles)]
 
 
 def _third_text(report: Mapping[str, Any]) -> list[str]:
-    rows = [
-        "| | rows learned from | right | 95% | unasked, greedy | unasked, sampled | tokens |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    rows += [
-        f"| {row['title']} | {row['data']['rows']:,} | **{row['accuracy']:.1%}** | {_range(row['interval'])} "
-        f"| {row['unhinted_rate']:.1%} | {row['sampled_tool_rate']:.1%} | {row['tokens']:.0f} |"
+    rows = (
+        (
+            row["title"],
+            row["data"]["rows"],
+            f"**{row['accuracy']:.1%}**",
+            _range(row["interval"]),
+            f"{row['unhinted_rate']:.1%}",
+            f"{row['sampled_tool_rate']:.1%}",
+            f"{row['tokens']:.0f}",
+        )
         for row in report["third-round"].values()
-    ]
-    return [*rows, "", *_pairs_text(report["third-round_pairs"], TABLE | {THIRD: THIRD_TITLE})]
+    )
+    header = ("", "rows learned from", "right", "95%", "unasked, greedy", "unasked, sampled", "tokens")
+    return [table(rows, header), *_pairs_text(report["third-round_pairs"], TABLE | {THIRD: THIRD_TITLE})]
 
 
 def _range(interval: Sequence[float]) -> str:

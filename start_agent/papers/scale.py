@@ -12,6 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil
 
+from start_agent.markdown import table
+
 GB = 1e9
 
 
@@ -157,7 +159,7 @@ class Plan:
         return (12.0 + 2) * self.model.parameters
 
 
-def table(plan: Plan) -> str:
+def plan_table(plan: Plan) -> str:
     """The plan as a Markdown table."""
     rows = {
         "parameters": f"{plan.model.parameters / 1e9:.2f} billion",
@@ -178,7 +180,7 @@ def table(plan: Plan) -> str:
         "hours in all": f"{plan.steps * plan.seconds_per_step / 3600:.1f}",
         "a checkpoint on disk": _gb(plan.checkpoint_bytes),
     }
-    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())])
+    return table(rows)
 
 
 def _gb(size: float) -> str:
@@ -186,4 +188,4 @@ def _gb(size: float) -> str:
 
 
 if __name__ == "__main__":
-    print(table(Plan()))  # noqa: T201
+    print(plan_table(Plan()), end="")  # noqa: T201

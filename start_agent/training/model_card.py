@@ -6,22 +6,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from start_agent.markdown import table
+
 if TYPE_CHECKING:
     from start_agent.training.sft import TrainReport
 
 _CARD = """---
-{base_model}library_name: transformers
-pipeline_tag: text-generation
-tags:
-- start-agent
-- tool-integrated-reasoning
-# license: the base's; mind that of the data
+{head}
 ---
 
 # {name}
 
 {base} after supervised fine-tuning by start-agent, on long thoughts that call Python. Only the {new} are new; the
 tokenizer, its chat template and the configuration are the base's, byte for byte.
+
+Its license is the base's; mind that of the data.
 
 ```
 start-agent solve --model {output} "What is 23 to the power of 45 modulo 97?"
@@ -30,27 +29,23 @@ start-agent solve --model {output} "What is 23 to the power of 45 modulo 97?"
 ## Data
 
 {data}
-
 ## Training
 
 {training}
-
 The loss over the steps: `training/loss.csv`, `training/loss.png`{evaluations}.
 
 ## Settings
 
 {settings}
-
 ## Versions
 
-{versions}
-"""
+{versions}"""
 
 
 def model_card(
     run: Mapping[str, Any], report: TrainReport, versions: Mapping[str, str], source: Mapping[str, str]
 ) -> str:
-    """The text of ``README.md``.
+    """The text of ``README.md``; its head is what the Hugging Face hub reads.
 
     Args:
         run: what was asked for: ``base``, ``base_digest``, ``rows``, ``options``.
@@ -58,6 +53,8 @@ def model_card(
         versions: of the packages.
         source: where the rows came from.
     """
+    from huggingface_hub import ModelCardData
+
     base = str(run["base"])
     on_hub = not Path(base).exists() and "/" in base
     data = {
@@ -74,17 +71,23 @@ def model_card(
         "processes": str(report.processes),
         "sha256 of the base (configuration, ends of its weights)": f"`{run['base_digest']}`",
     }
+    head = ModelCardData(
+        base_model=base if on_hub else None,
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        tags=["start-agent", "tool-integrated-reasoning"],
+    )
     return _CARD.format(
-        base_model=f"base_model: {base}\n" if on_hub else "",
+        head=head.to_yaml(),
         name=Path(report.output).name,
         base=base,
         output=report.output,
-        data=_table(data),
-        training=_table(training),
+        data=table(data),
+        training=table(training),
         new="weights" if run["options"].get("merge_adapters", True) else "LoRA adapters",
         evaluations="; on the rows held back: `training/eval.csv`" if report.eval_rows else "",
-        settings=_table({name: f"`{value}`" for name, value in run["options"].items()}),
-        versions=_table(versions),
+        settings=table({name: f"`{value}`" for name, value in run["options"].items()}),
+        versions=table(versions),
     )
 
 
@@ -101,7 +104,3 @@ def _evaluated(report: TrainReport) -> dict[str, str]:
             f"{report.first_eval_right:,} and {report.last_eval_right:,} of {report.eval_answers:,}"
         )
     return found
-
-
-def _table(rows: Mapping[str, str]) -> str:
-    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())])

@@ -10,6 +10,7 @@ from typing import Any
 
 from start_agent.analysis.stats import mcnemar_p_value, paired_interval, wilson_interval
 from start_agent.files import write_json
+from start_agent.markdown import table
 from start_agent.papers.addition.figure import draw_figure
 from start_agent.papers.addition.learner import AdditionLearner
 from start_agent.papers.addition.options import AdditionOptions
@@ -167,22 +168,20 @@ def section(report: Mapping[str, Any], figure: str) -> str:
         f"iteration; seed {options['seed']}. Right, in percent, of the sums of {LONG} digits and more with the 95% "
         "interval:",
         "",
-        "| | steps | kept: generated | kept: rationalized | "
-        + " | ".join(f"{size}" for size in DIGITS)
-        + " | 3 to 5 |",
-        "|---|---|---|---|" + "---|" * (len(DIGITS) + 1),
     ]
+    header = ("", "steps", "kept: generated", "kept: rationalized", *DIGITS, "3 to 5")
+    rows = []
     for name, iterations in report["variants"].items():
         for one in iterations:
             title = "base" if not one["number"] else f"{name} rationalization, iteration {one['number']}"
             if one["number"] or name == "with":
                 kept = (f"{one['generated']} of {one['tried']}", str(one["rationalized"])) if one["tried"] else ("", "")
-                lines.append(_line(title, one["steps"], *kept, one["held_out"]))
-    lines += [_line("no scratchpad", one["steps"], "", "", one["held_out"]) for one in report["direct"]]
+                rows.append(_cells(title, one["steps"], *kept, one["held_out"]))
+    rows += [_cells("no scratchpad", one["steps"], "", "", one["held_out"]) for one in report["direct"]]
     return "\n".join(
         [
             *lines,
-            "",
+            table(rows, header),
             f"- Mean over the iterations, {LONG} digits and more: {mean['with']:.1%} with rationalization, "
             f"{mean['without']:.1%} without. Half of these sums right: with it {_first(half['with'])}, without "
             f"{_first(half['without'])}.",
@@ -201,11 +200,13 @@ def section(report: Mapping[str, Any], figure: str) -> str:
     )
 
 
-def _line(title: str, steps: int, generated: str, rationalized: str, found: Mapping[str, Mapping[str, float]]) -> str:
-    cells = [f"{100 * found[str(size)]['rate']:.0f}" if str(size) in found else "" for size in DIGITS]
+def _cells(
+    title: str, steps: int, generated: str, rationalized: str, found: Mapping[str, Mapping[str, float]]
+) -> list[str]:
+    rates = [f"{100 * found[str(size)]['rate']:.0f}" if str(size) in found else "" for size in DIGITS]
     long = found["long"]
-    cells.append(f"{100 * long['rate']:.1f} ({100 * long['low']:.1f}–{100 * long['high']:.1f})")
-    return f"| {title} | {steps or ''} | {generated} | {rationalized} | " + " | ".join(cells) + " |"
+    rates.append(f"{100 * long['rate']:.1f} ({100 * long['low']:.1f}–{100 * long['high']:.1f})")
+    return [title, str(steps or ""), generated, rationalized, *rates]
 
 
 def _gain(compared: Mapping[str, Any]) -> str:

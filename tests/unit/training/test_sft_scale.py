@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from start_agent.papers.scale import QWEN2_32B, Architecture, Plan, table
+from start_agent.papers.scale import QWEN2_32B, Architecture, Plan, plan_table
 from start_agent.training.options import SftOptions, read_recipe
 
 PAGE = Path(__file__).parents[3] / "docs" / "how-to" / "scale.md"
 
 
 def test_the_page_shows_the_table() -> None:
-    assert table(Plan()) in PAGE.read_text(encoding="utf-8")
+    assert plan_table(Plan()) in PAGE.read_text(encoding="utf-8")
 
 
 def test_the_plan_is_the_recipe_s() -> None:

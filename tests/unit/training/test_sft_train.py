@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import ModelCard
 
 from start_agent.errors import ConfigError, DataError, RunDirectoryError, TrainingError
 from start_agent.training.options import SftOptions
@@ -74,6 +75,8 @@ def test_the_report_and_the_curve(whole: tuple[Path, TrainReport]) -> None:
     assert not list((folder / "training").glob("checkpoint-*"))
     card = (folder / "README.md").read_text()
     assert report.digest in card and "| learning_rate | `0.01` |" in card
+    head: Any = ModelCard(card).data
+    assert (head.library_name, head.pipeline_tag, head.base_model) == ("transformers", "text-generation", None)
 
 
 def test_the_folder_is_the_base_s_but_for_its_weights(base: Path, whole: tuple[Path, TrainReport]) -> None:

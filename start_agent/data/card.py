@@ -6,18 +6,17 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-_HEAD = """---
-tags:
-- start-agent
-- tool-integrated-reasoning
-# license: yours to choose; mind those of the problems and of the model that wrote the traces
----
+from start_agent.markdown import table
 
-# {title}
+_TAGS = ["start-agent", "tool-integrated-reasoning"]
+
+_HEAD = """# {title}
 
 {rows:,} rows, {tokens:,} tokens, {trained:,} of them in the loss. Made by start-agent: long thoughts that call Python,
 each row a whole trace. The columns `input_ids`, `labels` (-100 where there is no loss) and `assistant_masks` are what a
 trainer reads; `messages` and `tools` are a readable copy and must not be rendered for training.
+
+The license is yours to choose; mind those of the problems and of the model that wrote the traces.
 """
 
 _TITLES = {
@@ -27,10 +26,16 @@ _TITLES = {
 
 
 def card(manifest: Mapping[str, Any]) -> str:
-    """The README.md of a data folder, from its manifest."""
+    """The README.md of a data folder, from its manifest; its head is what the Hugging Face hub reads."""
+    from huggingface_hub import DatasetCardData
+
     report, config = manifest["report"], manifest["config"]
     title = _TITLES.get(report["kind"], report["kind"])
-    parts = [_HEAD.format(title=title, **{name: manifest[name] for name in ("rows", "tokens", "trained")})]
+    head = DatasetCardData(pretty_name=title, task_categories=["text-generation"], tags=_TAGS)
+    parts = [
+        f"---\n{head.to_yaml()}\n---\n",
+        _HEAD.format(title=title, **{name: manifest[name] for name in ("rows", "tokens", "trained")}),
+    ]
     parts.append("## What became of every trace\n\n" + table(selection_counts(report, manifest["refused_rows"])))
     if report["repaired"]:
         parts.append("## Repairs in the rows\n\n" + table(report["repaired"]))
@@ -51,11 +56,3 @@ def selection_counts(report: Mapping[str, Any], refused_rows: Mapping[str, int])
     counts["- another trace of the problem was kept"] = report["not_chosen"]
     counts["kept"] = report["kept"]
     return counts | {f"- as a row {name.replace('_', ' ')}": count for name, count in refused_rows.items()}
-
-
-def table(rows: Mapping[str, Any]) -> str:
-    """A Markdown table of names and values."""
-    lines = (
-        f"| {name} | {value:,} |" if isinstance(value, int) else f"| {name} | {value} |" for name, value in rows.items()
-    )
-    return "\n".join(["| | |", "|---|---|", *lines]) + "\n"

@@ -74,14 +74,14 @@ def add(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Train; 0 when the model is there."""
-    from start_agent.training.loading import read_rows, source
+    from start_agent.training.loading import load_rows, source
     from start_agent.training.sft import main_process, train
 
     given = vars(arguments)
     options = fields.build(TrainOptions, given)
     settings = fields.build(SftOptions, read_recipe(options.recipe) if options.recipe else {}, given)
-    rows = read_rows(options.data)
-    held_back = () if options.eval_data is None else read_rows(options.eval_data)
+    rows = load_rows(options.data)
+    held_back = () if options.eval_data is None else load_rows(options.eval_data)
     with _Bar() if main_process() else nullcontext() as bar:
         report = train(
             options.model,

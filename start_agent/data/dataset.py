@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import accumulate, pairwise
@@ -24,11 +24,11 @@ from typing import Any, BinaryIO
 
 from start_agent.batch.resume import differences
 from start_agent.batch.store import RECORDS, read_config, read_records
+from start_agent.data.card import card
 from start_agent.data.loss import LossPolicy
 from start_agent.data.messages import TOOLS, messages
 from start_agent.data.rows import make_row
 from start_agent.data.selection import Chosen, Selection, trace_digest
-from start_agent.data.card import card
 from start_agent.data.views import TraceView
 from start_agent.errors import ConfigError, DataError, RowError, RunDirectoryError
 from start_agent.files import atomic_write, file_digest, lock_folder, write_json
@@ -192,18 +192,36 @@ def need_data(path: Path) -> DataSet:
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a data folder, one at a time. Raises DataError."""
-    count = need_data(path).rows
+    """The rows of a data folder, or of a JSONL file of rows, one at a time.
+
+    Raises:
+        DataError: it cannot be read; behind the last row of a data folder, where its rows are not those that it was
+            written with.
+    """
+    if path.is_file():
+        yield from _rows_of(path)
+        return
+    digest, expected = sha256(), need_data(path).digest
+    yield from _rows_of(path / ROWS, digest.update)
+    if digest.hexdigest() != expected:
+        raise DataError(f"{path / ROWS} has been changed since it was written: select again, or name the file itself")
+
+
+def _rows_of(path: Path, on_line: Callable[[bytes], None] | None = None) -> Iterator[dict[str, Any]]:
     number = 0
     try:
-        with (path / ROWS).open(encoding="utf-8") as file:
-            for line in file:
-                number += 1
-                yield json.loads(line)
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                if on_line is not None:
+                    on_line(line)
+                if line.isspace():
+                    continue
+                row = json.loads(line)
+                if not isinstance(row, dict):
+                    raise DataError(f"{path}, line {number}: a row is a JSON object")
+                yield row
     except (OSError, ValueError) as error:
-        raise DataError(f"cannot read {path / ROWS}, line {number}: {error}") from error
-    if number != count:
-        raise DataError(f"{path / ROWS} has {number} rows where {MANIFEST} says {count}")
+        raise DataError(f"cannot read {path}, line {number}: {error}") from error
 
 
 @dataclass(slots=True)
@@ -226,10 +244,11 @@ def check(path: Path) -> Checked:
     """Hold a data folder against its runs. Raises DataError, and RunDirectoryError for a run that is gone."""
     found = Checked(intact=True)
     pending: dict[str, dict[str, str]] = {}  # by run: the source of each record
-    for row in read_rows(path):
+    expected, digest = need_data(path).digest, sha256()
+    for row in _rows_of(path / ROWS, digest.update):
         found.rows += 1
         pending.setdefault(row["run"], {})[row["key"]] = row["source"]
-    found.intact = file_digest(path / ROWS) == need_data(path).digest
+    found.intact = digest.hexdigest() == expected
     for run, sources in pending.items():
         for record in read_records(Path(run)):
             source = sources.pop(record["key"], None)

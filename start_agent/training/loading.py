@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from start_agent.data.dataset import MANIFEST, ROWS
+from start_agent.data.dataset import MANIFEST, read_rows
 from start_agent.errors import DataError, MissingExtraError
 from start_agent.files import file_digest
 
@@ -18,7 +17,7 @@ _DATASETS = "dataset_info.json"
 _TYPES = {"input_ids": np.int32, "labels": np.int32, "assistant_masks": np.bool_}  # ids are below 2**31
 
 
-def read_rows(path: Path) -> Sequence[Mapping[str, Any]]:
+def load_rows(path: Path) -> Sequence[Mapping[str, Any]]:
     """The rows of a data folder, of a JSONL file, or of a folder that ``datasets`` saved.
 
     Raises:
@@ -31,34 +30,11 @@ def read_rows(path: Path) -> Sequence[Mapping[str, Any]]:
         except ImportError as error:
             raise MissingExtraError(error.name or "datasets", "train") from error
         return numbers(load_from_disk(str(path)))
-    file_path = path
-    if path.is_dir():
-        _whole(path)
-        file_path = path / ROWS
-    try:
-        with file_path.open(encoding="utf-8") as file:
-            return [_row(line) for line in file if line.strip()]
-    except OSError as error:
+    if not path.exists():
         raise DataError(
-            f"cannot read {file_path}: {error.strerror}; --data takes a data folder, a JSONL file of rows, or a "
-            "folder that datasets saved"
-        ) from error
-    except (ValueError, TypeError, AttributeError) as error:
-        raise DataError(f"{file_path} holds something that is no row: {error}") from error
-
-
-def _whole(path: Path) -> None:
-    """Raise DataError where a data folder is unfinished, or its rows are not those that its manifest tells of."""
-    try:
-        told = json.loads((path / MANIFEST).read_bytes())["digest"]
-        found = file_digest(path / ROWS)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{path} is no whole data folder ({MANIFEST} and {ROWS}): run its select command again, "
-            "or name a JSONL file of rows, or a folder that datasets saved"
-        ) from error
-    if found != told:
-        raise DataError(f"{path / ROWS} has been changed since it was written: select again, or name the file itself")
+            f"{path} is not there: --data takes a data folder, a JSONL file of rows, or a folder that datasets saved"
+        )
+    return [_columns(row, number, path) for number, row in enumerate(read_rows(path))]
 
 
 def numbers(rows: Any) -> Sequence[Mapping[str, Any]]:
@@ -78,10 +54,12 @@ def source(path: Path) -> dict[str, str]:
     return found
 
 
-def _row(line: str) -> dict[str, Any]:
-    values = json.loads(line)
-    return {
-        name: np.asarray(values[name], dtype=_TYPES[name]) if name in _TYPES else values[name]
-        for name in COLUMNS
-        if name in values
-    }
+def _columns(row: Mapping[str, Any], number: int, path: Path) -> dict[str, Any]:
+    try:
+        return {
+            name: np.asarray(row[name], dtype=_TYPES[name]) if name in _TYPES else row[name]
+            for name in COLUMNS
+            if name in row
+        }
+    except (ValueError, TypeError, OverflowError) as error:
+        raise DataError(f"{path}: row {number} is none to train on: {error}") from error

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from huggingface_hub import DatasetCard
 
 from start_agent.data import dataset, export
 from start_agent.data.dataset import check, columns_of, need_data, read_data, read_rows, write_data
@@ -18,7 +19,7 @@ from start_agent.data.selection import Selection, SelectionOptions, rft
 from start_agent.data.views import TraceView
 from start_agent.errors import ConfigError, DataError, FolderInUseError
 from start_agent.trace import SpanKind
-from start_agent.training import loading
+from start_agent.training.loading import load_rows
 from tests.support.traces import HINTED, QUESTION, M, output, record, run, spelled
 from tests.support.vocabularies import Vocabulary, vocabulary
 
@@ -56,6 +57,11 @@ def test_the_rows_and_what_is_told_of_them(folder: Path) -> None:
     card = (folder / "README.md").read_text()
     for told in ("| - failed cells | 1 |", "| kept | 2 |", '"kind": "rft"', found.versions["start-agent"]):
         assert told in card
+    head: Any = DatasetCard(card).data
+    assert (head.pretty_name, head.tags) == (
+        "Right traces, at most one for each problem (RFT)",
+        ["start-agent", "tool-integrated-reasoning"],
+    )
 
 
 def test_the_same_again_and_another_one(folder: Path, selection: Selection, tmp_path: Path) -> None:
@@ -146,8 +152,9 @@ def test_checking_against_the_runs(folder: Path, tmp_path: Path) -> None:
     rows.write_text(rows.read_text().replace('"hint_loss": "mask"', '"hint_loss": "drop"', 1))
     assert not check(folder).intact
     rows.write_text(rows.read_text().splitlines(keepends=True)[0])
-    with pytest.raises(DataError, match="has 1 rows where"):
-        check(folder)
+    assert (check(folder).rows, check(folder).intact) == (1, False)
+    with pytest.raises(DataError):
+        list(read_rows(folder))
 
 
 def test_the_model_of_runs(tmp_path: Path, selection: Selection) -> None:
@@ -249,9 +256,14 @@ def test_uploads_are_private(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
         datasets.Dataset, "push_to_hub", lambda self, name, **options: uploads.append((name, len(self), options))
     )
     monkeypatch.setattr(hub.HfApi, "upload_file", lambda self, **options: uploads.append(options["path_in_repo"]))
+    monkeypatch.setattr(hub.DatasetCard, "push_to_hub", lambda self, name: uploads.append((name, self.data.tags)))
     monkeypatch.setattr(hub.HfApi, "repo_exists", lambda self, name, **options: False)
     assert export.push(folder, "me/rows") == "https://huggingface.co/datasets/me/rows"
-    assert uploads == [("me/rows", 2, {"private": True}), "data.json", "README.md"]
+    assert uploads == [
+        ("me/rows", 2, {"private": True}),
+        "data.json",
+        ("me/rows", ["start-agent", "tool-integrated-reasoning"]),
+    ]
 
     def refusing(self: Any, name: str, **options: Any) -> None:
         raise RuntimeError("401 Unauthorized\nmore")
@@ -267,6 +279,7 @@ def test_nothing_is_uploaded_to_a_public_data_set(folder: Path, monkeypatch: pyt
     uploads: list[str] = []
     monkeypatch.setattr(datasets.Dataset, "push_to_hub", lambda self, name, **options: uploads.append(name))
     monkeypatch.setattr(hub.HfApi, "upload_file", lambda self, **options: None)
+    monkeypatch.setattr(hub.DatasetCard, "push_to_hub", lambda self, name: None)
     monkeypatch.setattr(hub.HfApi, "repo_exists", lambda self, name, **options: True)
     monkeypatch.setattr(hub.HfApi, "dataset_info", lambda self, name: SimpleNamespace(private=private))
     if private:
@@ -302,12 +315,29 @@ def test_a_repair_is_told(tmp_path: Path) -> None:
 
 
 def test_training_reads_whole_and_unchanged_folders_alone(folder: Path) -> None:
-    assert len(loading.read_rows(folder)) == need_data(folder).rows
+    assert len(load_rows(folder)) == need_data(folder).rows
     rows = folder / "rows.jsonl"
     rows.write_bytes(rows.read_bytes().replace(b'"labels": [', b'"labels": [ ', 1))
     with pytest.raises(DataError, match="has been changed since it was written"):
-        loading.read_rows(folder)
-    assert loading.read_rows(rows)  # by its own name it is a file like any other
+        load_rows(folder)
+    with pytest.raises(DataError, match="has been changed since it was written"):
+        list(read_rows(folder))
+    assert not check(folder).intact
+    assert list(read_rows(rows)) and load_rows(rows)  # by its own name it is a file like any other
     (folder / "data.json").unlink()
-    with pytest.raises(DataError, match="no whole data folder"):
-        loading.read_rows(folder)
+    for read in (load_rows, lambda path: list(read_rows(path))):
+        with pytest.raises(DataError, match="start-agent select"):
+            read(folder)
+
+
+@pytest.mark.parametrize("text", ["[1]\n", '"a"\n', '{"input_ids": ["a"]}\n', "{\n", "\xff"])
+def test_what_is_no_row_is_named(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'{"input_ids": [1], "labels": [1]}\n\n' + text.encode("latin-1"))
+    with pytest.raises(DataError, match=r"rows\.jsonl(, line 3|: row 1)"):
+        load_rows(path)
+
+
+def test_what_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="a data folder, a JSONL file of rows, or a folder that datasets saved"):
+        load_rows(tmp_path / "none")

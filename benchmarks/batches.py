@@ -14,7 +14,6 @@ from start_agent.batch import BatchOptions, Progress, RunDirectory, read_records
 from start_agent.decoding.solver import Solver
 from start_agent.grading import Verdict
 from start_agent.grading.verdict import Reason
-from start_agent.pocket import held_out
 from start_agent.problem import Problem
 from start_agent.trace import Trace
 
@@ -31,11 +30,6 @@ class Batch:
     def traces(self) -> dict[str, Trace]:
         """By the keys of their problems."""
         return {record["problem"]: Trace.from_json(record["trace"]) for record in self.records}
-
-
-def pocket_problems(count: int) -> list[Problem]:
-    """Held-out problems of the pocket reasoner."""
-    return [Problem(one.question, one.answer) for one in held_out(count)]
 
 
 async def solve_batch(solver: Solver, problems: Sequence[Problem], *, concurrency: int, seed: int) -> Batch:

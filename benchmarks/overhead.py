@@ -39,7 +39,7 @@ from typing import Any
 
 from rich.table import Table
 
-from benchmarks.batches import Batch, pocket_problems, solve_batch, vllm_version
+from benchmarks.batches import Batch, solve_batch, vllm_version
 from benchmarks.report import Report, Target, common_settings, new_parser, positive, rounded, run, say
 from benchmarks.sandboxes import Recorded
 from sandbox import Sandbox
@@ -47,6 +47,7 @@ from start_agent.decoding.settings import DecodingSettings
 from start_agent.decoding.solver import Solver
 from start_agent.engines.vllm import VLLMEngine, VLLMOptions
 from start_agent.models import resolve
+from start_agent.pocket import held_out
 from start_agent.trace import SpanKind, Trace
 
 TARGETS: dict[str, Target] = {"tokens_ratio": (">=", 0.9), "elsewhere_ratio": (">=", 0.9)}
@@ -137,7 +138,7 @@ def work_of(traces: Sequence[Trace], *, inserted: bool) -> list[tuple[tuple[int,
 
 async def measure(arguments: argparse.Namespace) -> Report:
     """Hinted and plain by turns, each followed by its bare ones."""
-    problems = pocket_problems(arguments.problems or (48 if arguments.quick else 500))
+    problems = held_out(arguments.problems or (48 if arguments.quick else 500))
     places = min(arguments.concurrency, len(problems))
     pairs: dict[str, list[Pair]] = {"tokens": [], "decoded": [], "elsewhere": [], "plain": []}
     batches: list[Batch] = []

@@ -32,7 +32,8 @@ from start_agent.decoding.settings import DecodingSettings
 from start_agent.decoding.solver import Solver
 from start_agent.engines.transformers import TransformersEngine, TransformersOptions
 from start_agent.models import resolve
-from start_agent.pocket import Problem, held_out
+from start_agent.pocket import held_out
+from start_agent.problem import Problem
 from start_agent.seeds import derive_seed
 from start_agent.tokens.tokenizer import Tokenizer
 from start_agent.trace import SpanKind, Trace, TraceOutcome
@@ -184,8 +185,8 @@ async def measure(arguments: argparse.Namespace) -> Report:
             _write(arguments.output, results, engine.tokenizer)
     tables = [
         _overview(results),
-        _by("family", results, lambda problem: problem.family),
-        _by("level", results, lambda problem: str(problem.level)),
+        _by("family", results, lambda problem: str(problem.meta["subject"])),
+        _by("level", results, lambda problem: str(problem.meta["level"])),
     ]
     return Report("pocket", rounded(figures_of(results)), TARGETS, settings, tables)
 
@@ -197,8 +198,8 @@ def _write(path: Path, results: dict[str, list[Attempt]], tokenizer: Tokenizer) 
                 problem = attempt.problem
                 row = {
                     "key": problem.key,
-                    "family": problem.family,
-                    "level": problem.level,
+                    "family": problem.meta["subject"],
+                    "level": problem.meta["level"],
                     "condition": condition,
                     "expected": problem.answer,
                     "correct": attempt.correct,

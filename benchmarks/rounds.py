@@ -51,7 +51,7 @@ from statistics import median
 
 from rich.table import Table
 
-from benchmarks.batches import pocket_problems, solve_batch, vllm_version
+from benchmarks.batches import solve_batch, vllm_version
 from benchmarks.lockstep import InRounds, on_cores
 from benchmarks.report import Report, Target, common_settings, new_parser, positive, rounded, run, say
 from benchmarks.sandboxes import Slowed
@@ -61,6 +61,7 @@ from start_agent.decoding.solver import Solver
 from start_agent.engines.base import Engine
 from start_agent.engines.vllm import VLLMEngine, VLLMOptions
 from start_agent.models import resolve
+from start_agent.pocket import held_out
 from start_agent.problem import Problem
 
 TARGETS: dict[str, Target] = {"speedup_real": (">=", 1.5), "speedup_heavy_tail": (">=", 3)}
@@ -191,7 +192,7 @@ class Subject:
 async def measure(arguments: argparse.Namespace) -> Report:
     """Each condition, independent and in rounds by turns."""
     count = arguments.problems or (16 if arguments.quick else 128)
-    problems, cores = pocket_problems(count), os.sched_getaffinity(0)
+    problems, cores = held_out(count), os.sched_getaffinity(0)
     pairs: dict[str, list[tuple[Run, Run]]] = {condition: [] for condition in CONDITIONS}
     async with VLLMEngine(
         resolve(arguments.model).location, VLLMOptions(max_batch=count, threads=arguments.threads)

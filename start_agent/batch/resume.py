@@ -1,7 +1,7 @@
 """Whether a run may go on in a directory: what its stored configuration and the one of this start have in common.
 
 What decides a record must be the same. How a run is carried out (``config.Runtime``) may change, how much is done
-(``config.MayGrow``) may grow, and a file may lie elsewhere as long as its content is the same.
+(``fields.MayGrow``) may grow, and a file may lie elsewhere as long as its content is the same.
 """
 
 from __future__ import annotations

@@ -13,8 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from start_agent import fields
 from start_agent.cli import flags
 from start_agent.cli.solving import add_options, open_solver, run_to_end
-from start_agent.pocket import Problem, held_out
+from start_agent.pocket import held_out
 from start_agent.pocket.options import BuildOptions
+from start_agent.problem import Problem
 from start_agent.seeds import derive_seed
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ async def _demo(arguments: argparse.Namespace) -> int:
         alone = _without_hints(solver)
         for problem in _mixed(options):
             seed = None if solve_options.seed is None else derive_seed(solve_options.seed, problem.key)
-            console.print(Rule(f"{problem.family}, level {problem.level}"), problem.question)
+            console.print(Rule(f"{problem.meta['subject']}, level {problem.meta['level']}"), problem.question)
             trace = await alone.solve(problem.question, seed=seed)
             right["alone"] += trace.answer == problem.answer
             console.print("\nalone: ", verdict(trace), "\n", sep="")

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from start_agent.decoding.replay import prompt_of
 from start_agent.tokens.fences import program
-from start_agent.tokens.markers import CONNECTIVES, LANGUAGES, MarkerKind, Markers, Match, Matcher
+from start_agent.tokens.markers import CONNECTIVES, LANGUAGES, MarkerKind, Markers, Match, Matcher, answer_begins
 from start_agent.tokens.tokenizer import Tokenizer
 from start_agent.trace import SpanKind, Trace
 
@@ -99,10 +99,7 @@ class TraceView:
                     opened = (match, at if span.kind is SpanKind.HINT else None)
                 elif match.kind is MarkerKind.CODE_CLOSE:
                     closed = match.begin
-                elif match.kind is MarkerKind.THINK_START:
-                    self.answer_begins = None
-                elif match.kind is MarkerKind.THINK_END and self.answer_begins is None:
-                    self.answer_begins = match.end
+            self.answer_begins = answer_begins(self.answer_begins, matches)
             text += piece
         return bytes(text)
 

@@ -15,7 +15,7 @@ the caller. Given the same observations it takes the same actions, so a stored t
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hints import Domain, HintLibrary, Placement, join
@@ -24,7 +24,7 @@ from start_agent.errors import QuestionError
 from start_agent.seeds import derive_seed
 from start_agent.tokens.answers import last_boxed, last_code_block
 from start_agent.tokens.fences import program
-from start_agent.tokens.markers import MarkerKind, Match, Matcher, State
+from start_agent.tokens.markers import MarkerKind, Match, Matcher, State, answer_begins
 from start_agent.tokens.phases import Phase, phase_of
 from start_agent.tokens.prompts import Prompt
 from start_agent.tokens.stopping import StopChecker, StopConditions, StopKind
@@ -200,16 +200,15 @@ class Controller:
         if self._since_inserted is not None:
             self._since_inserted += len(token_ids)
 
-    def _follow(self, matches: Iterable[Match]) -> None:
+    def _follow(self, matches: Sequence[Match]) -> None:
         for match in matches:
             if match.kind is MarkerKind.CODE_OPEN:
                 self._code_begins = match.end
             elif match.kind is MarkerKind.CODE_CLOSE:
                 self._code_ends = max(match.begin, self._code_begins)
-            elif match.kind is MarkerKind.THINK_START:
-                self._answer_begins = self._answer_place = None
-            elif match.kind is MarkerKind.THINK_END and self._answer_begins is None:
-                self._answer_begins = match.end
+        begins = answer_begins(self._answer_begins, matches)
+        if begins != self._answer_begins:
+            self._answer_begins, self._answer_place = begins, None
 
     def _hint(self, span: Span, placement: Placement) -> Step:
         settings = self.settings

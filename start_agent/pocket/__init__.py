@@ -8,9 +8,9 @@ loads neither torch nor transformers.
 from pathlib import Path
 
 from start_agent.models import EMBEDDED
-from start_agent.pocket.problems import Problem, Split, generate, held_out, split_of
+from start_agent.pocket.problems import Split, generate, held_out, split_of
 
-__all__ = ["Problem", "Split", "generate", "held_out", "split_of", "weights_path"]
+__all__ = ["Split", "generate", "held_out", "split_of", "weights_path"]
 
 
 def weights_path(name: str = "pocket") -> Path:

@@ -10,43 +10,21 @@ feeds the corpus.
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import Literal
 
 from start_agent.pocket.families import FAMILIES, LEVELS, Draft
+from start_agent.problem import Problem
 
 Split = Literal["train", "dev", "held-out"]
 _TRIES = 2000  # draws of one cell in a row that may fall in another split or repeat, before the cell is spent
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """A question, its answer as integer text, where it comes from, and the sha256 of the question."""
-
-    family: str
-    level: int
-    question: str
-    answer: str
-    key: str
-
-    @classmethod
-    def of(cls, draft: Draft) -> Problem:
-        """The problem of a draft."""
-        return cls(draft.family, draft.level, draft.question, str(draft.answer), question_key(draft.question))
-
-
-def question_key(question: str) -> str:
-    """The sha256 of the question's UTF-8 text, in hex."""
-    return hashlib.sha256(question.encode()).hexdigest()
-
-
 def split_of(question: str) -> Split:
-    """The split that a question belongs to, from the first 8 hex digits of its key modulo 10."""
-    bucket = int(question_key(question)[:8], 16) % 10
+    """The split that a question belongs to, from the first 8 hex digits of its key (its sha256) modulo 10."""
+    bucket = int(Problem(question, "").key[:8], 16) % 10
     return "held-out" if bucket == 0 else "dev" if bucket == 1 else "train"
 
 
@@ -83,8 +61,14 @@ def generate(
     families: Sequence[str] | None = None,
     levels: Sequence[int] | None = None,
 ) -> list[Problem]:
-    """`count` distinct problems of a split, balanced over families and levels; fewer if there are no more."""
-    return [Problem.of(draft) for draft in islice(drafts(seed, split, families, levels), count)]
+    """`count` distinct problems of a split, balanced over families and levels; fewer if there are no more.
+
+    Their ``meta`` holds the ``level``, and the family as the ``subject``.
+    """
+    return [
+        Problem(draft.question, str(draft.answer), meta={"level": draft.level, "subject": draft.family})
+        for draft in islice(drafts(seed, split, families, levels), count)
+    ]
 
 
 def held_out(count: int = 500, seed: int = 0) -> list[Problem]:

@@ -17,10 +17,7 @@ def _pocket(count: int, split: str | None, families: Sequence[str] | None = None
     """Problems of the pocket families: held-out ones, which the embedded model has never seen, unless said."""
     if split not in (None, *get_args(pocket.Split)):
         raise ConfigError(f"--split {split}: the pocket problems have {', '.join(get_args(pocket.Split))}")
-    return [
-        Problem(problem.question, problem.answer, meta={"level": problem.level, "subject": problem.family})
-        for problem in pocket.generate(0, count, split=cast("pocket.Split", split or "held-out"), families=families)
-    ]
+    return pocket.generate(0, count, split=cast("pocket.Split", split or "held-out"), families=families)
 
 
 TASKS = (

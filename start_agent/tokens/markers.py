@@ -21,7 +21,7 @@ The rules:
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
@@ -269,3 +269,18 @@ def _bounded(word: bytes) -> bytes:
     if re.search(rb"[A-Za-z0-9_]\Z", word):
         pattern += rb"(?=[^A-Za-z0-9_])"
     return pattern
+
+
+def answer_begins(known: int | None, matches: Iterable[Match]) -> int | None:
+    """Where the answer begins in a text: behind the first end of thinking since thinking began last.
+
+    Args:
+        known: where it began before these matches; None while thinking.
+        matches: what was found after that, in order.
+    """
+    for match in matches:
+        if match.kind is MarkerKind.THINK_START:
+            known = None
+        elif match.kind is MarkerKind.THINK_END and known is None:
+            known = match.end
+    return known

@@ -13,7 +13,8 @@ from start_agent.decoding.settings import DecodingSettings
 from start_agent.decoding.solver import Solver
 from start_agent.engines.base import Sampling, Turn, TurnRequest
 from start_agent.engines.transformers import TransformersEngine, TransformersOptions
-from start_agent.pocket import Problem, held_out, weights_path
+from start_agent.pocket import held_out, weights_path
+from start_agent.problem import Problem
 from start_agent.trace import IGNORE_INDEX, SpanKind, Trace, TraceOutcome
 
 
@@ -75,7 +76,9 @@ async def test_traces_are_what_the_engine_saw(sampling: Sampling) -> None:
 
 async def test_hints_make_right_answers_of_executed_code() -> None:
     """Products that no one does in the head: wrong alone, right through Python."""
-    problems = [problem for problem in held_out(500) if problem.family == "products" and problem.level >= 2][:8]
+    problems = [
+        problem for problem in held_out(500) if problem.meta["subject"] == "products" and problem.meta["level"] >= 2
+    ][:8]
     alone, _ = await solve_all(problems, DecodingSettings(hints=False))
     hinted, engine = await solve_all(problems, DecodingSettings(hint_probability=1))
     assert not any(trace.tool_calls for trace in alone)

@@ -7,10 +7,10 @@ from benchmarks.engine import figures_of as engine_figures
 from benchmarks.injection import Run as InjectionRun
 from benchmarks.injection import figures_of as injection_figures
 from benchmarks.pocket import Attempt, figures_of, summary
-from start_agent.pocket import Problem
+from start_agent.problem import Problem
 from start_agent.trace import Span, SpanKind, Trace, TraceOutcome
 
-PROBLEM = Problem("sums", 1, "What is 1 + 1?", "2", "key")
+PROBLEM = Problem("What is 1 + 1?", "2", meta={"level": 1, "subject": "sums"})
 
 
 def attempt(answer: str | None, *kinds: SpanKind, outcome: TraceOutcome = TraceOutcome.ANSWERED) -> Attempt:

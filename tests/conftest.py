@@ -1,8 +1,10 @@
-"""What all tests share: the vocabularies, hypothesis that finds the same examples in every run."""
+"""What all tests share: vocabularies, hypothesis profiles, and which marks and neighbours a test has."""
 
 from __future__ import annotations
 
+import os
 import signal
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -10,13 +12,36 @@ from hypothesis import settings
 from tests.support import vocabularies
 
 settings.register_profile("tests", deadline=None, derandomize=True, max_examples=150, database=None)
-settings.load_profile("tests")
+settings.register_profile("nightly", deadline=None, max_examples=1_500, database=None, print_blob=True)
+settings.load_profile("tests")  # finds the same examples in every run
 
+# A model in each of several processes: each takes one core rather than all of them wait for one another.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Who starts the tests in the background of a shell has these ignored, and so would all that the tests start.
 for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, _handler)
+
+_TESTS = Path(__file__).parent
+_LONGEST_FIRST = ("server", "faults", "end_to_end", "slow")
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest deselects by marks and xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark by folder; keep the tests of a file together, since they share what it has opened."""
+    for item in items:
+        folder, *_ = item.path.relative_to(_TESTS).parts
+        if folder in ("faults", "end_to_end"):
+            item.add_marker(folder)
+        if folder == "real":
+            item.add_marker("server")
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(_TESTS))))
+    # With several processes what takes long comes first, so that none of them is left alone with it at the end.
+    order = {name: place for place, name in enumerate(_LONGEST_FIRST)}
+    items.sort(key=lambda item: min((order.get(mark.name, len(order)) for mark in item.iter_markers()), default=9))
 
 
 @pytest.fixture(scope="session", params=vocabularies.NAMES)

@@ -19,6 +19,8 @@ from start_agent.engines.testing import EngineContract
 from start_agent.engines.transformers import TransformersEngine, TransformersOptions
 from tests.support.tiny_architectures import FAMILIES, VOCABULARY, WINDOW, architecture
 
+pytestmark = pytest.mark.slow
+
 _ask = EngineContract().request
 
 

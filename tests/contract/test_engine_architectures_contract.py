@@ -14,6 +14,8 @@ from start_agent.engines.transformers import TransformersEngine, TransformersOpt
 from start_agent.pocket import weights_path
 from tests.support.pocket_architectures import ARCHITECTURES, pocket_as
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -43,6 +43,7 @@ async def engine(server: str) -> AsyncIterator[HTTPEngine]:
             yield engine
 
 
+@pytest.mark.server
 @pytest.mark.timeout(STARTS + 100)
 @pytest.mark.asyncio(loop_scope="module")
 class TestHTTP(EngineContract):

@@ -21,11 +21,15 @@ from start_agent.pocket import weights_path
 from start_agent.tokens.markers import Matcher, State
 from start_agent.tokens.stopping import StopChecker, StopConditions, StopKind
 from start_agent.tokens.tokenizer import Tokenizer
+from tests.contract.conftest import SHARED
 
 POCKET = str(weights_path())
-SMALL = VLLMOptions(kv_cache_gib=0.25, max_batch=32, threads=2)
 
-pytestmark = pytest.mark.timeout(400)  # vLLM takes its time to start
+pytestmark = [
+    pytest.mark.server,
+    pytest.mark.xdist_group("vllm"),
+    pytest.mark.timeout(400),  # vLLM takes its time to start
+]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -37,20 +41,24 @@ def imported() -> None:
 
 
 @pytest_asyncio.fixture(
-    scope="module", loop_scope="module", params=["steps", "steps prepared ahead", "watched in our process"]
+    scope="module", loop_scope="session", params=["steps", "watched in our process", "steps prepared ahead"]
 )
-async def engine(request: pytest.FixtureRequest) -> AsyncIterator[VLLMEngine]:
+async def engine(request: pytest.FixtureRequest, pocket_on_vllm: VLLMEngine) -> AsyncIterator[VLLMEngine]:
     """Under both of vLLM's schedulers: the second, its choice on GPUs, is one that it leaves out on CPUs.
 
-    And as it runs where the installed version does not take our own scheduler.
+    And as it runs where the installed version does not take our own scheduler: told nothing, ours does as vLLM's.
     """
     ahead, inside = request.param == "steps prepared ahead", request.param != "watched in our process"
     with pytest.MonkeyPatch.context() as patch:
-        if ahead:
-            patch.setattr(VLLMEngine, "_start", _preparing_ahead(VLLMEngine._start))
-        async with VLLMEngine(POCKET, SMALL.model_copy(update={"watch_in_scheduler": inside})) as engine:
-            assert engine._llm.vllm_config.scheduler_config.async_scheduling is ahead
-            assert engine.watches_in_scheduler is inside
+        if not ahead:
+            assert not pocket_on_vllm._llm.vllm_config.scheduler_config.async_scheduling
+            assert pocket_on_vllm.watches_in_scheduler
+            patch.setattr(pocket_on_vllm, "watches_in_scheduler", inside)
+            yield pocket_on_vllm
+            return
+        patch.setattr(VLLMEngine, "_start", _preparing_ahead(VLLMEngine._start))
+        async with VLLMEngine(POCKET, SHARED) as engine:
+            assert engine._llm.vllm_config.scheduler_config.async_scheduling and engine.watches_in_scheduler
             yield engine
 
 
@@ -72,11 +80,12 @@ def _preparing_ahead(start: Callable[..., Awaitable[Any]]) -> Callable[..., Awai
     return patched
 
 
-@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.asyncio(loop_scope="session")
 class TestVLLM(EngineContract):
     """The shared tests, and one for each promise about the cache and the queue."""
 
     async def test_an_insertion_costs_at_most_a_block_more(self, engine: VLLMEngine) -> None:
+        assert await engine._llm.reset_prefix_cache()  # another test may have said the same to the same engine
         ids = self.prompt(engine)
         inserted: list[int] = []
         for number in range(6):
@@ -133,6 +142,16 @@ def test_the_installed_version_takes_our_scheduler(name: str) -> None:
     scheduler, reason = compatibility.watching(_schedulers()[name])
     assert issubclass(scheduler, _schedulers()[name])
     assert not reason
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_an_option_says_where_turns_are_watched(inside: bool) -> None:
+    engine = VLLMEngine(POCKET, VLLMOptions(watch_in_scheduler=inside))
+    own = _schedulers()["Scheduler"]
+    settings = SimpleNamespace(get_scheduler_cls=lambda: own, scheduler_cls=None)
+    engine._choose_watch(settings)
+    assert engine.watches_in_scheduler is inside
+    assert settings.scheduler_cls is (compatibility.watching(own)[0] if inside else None)
 
 
 def test_a_scheduler_with_another_interface_is_left_as_it_is() -> None:

@@ -18,7 +18,7 @@ from start_agent.grading.code import LIMITS
 from start_agent.problem import CodeTests
 from tests.support.programs import INPUTS, OUTPUTS, PROGRAMS
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow]
 
 _TESTS = CodeTests(
     json.dumps([{"input": i, "output": o, "testtype": "stdin"} for i, o in zip(INPUTS, OUTPUTS, strict=True)])
@@ -52,7 +52,14 @@ def _is_right(program: str, folder: Path) -> bool:
     return True
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=[1, 2, 3], ids=["tier1", "tier2", "tier3"])
+_TIERS = [
+    pytest.param(1, id="tier1"),
+    pytest.param(2, id="tier2", marks=pytest.mark.nightly),
+    pytest.param(3, id="tier3"),
+]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=_TIERS)
 async def box(request: pytest.FixtureRequest) -> AsyncIterator[Sandbox]:
     if request.param == 3 and (landlock.abi() < landlock.LEAST_ABI or isolation.hidden_from_others() is not None):
         pytest.skip("tier 3 cannot be had here")

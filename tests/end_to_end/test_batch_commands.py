@@ -15,14 +15,11 @@ import pytest
 from start_agent.batch.store import RECORDS
 from start_agent.models import resolve
 from tests.support.batches import stable
+from tests.support.commands import start_agent
+from tests.support.waiting import wait_until
 
 COMMAND = [sys.executable, "-m", "start_agent"]
 POCKET = ["--task", "pocket_sums", "--threads", "1"]
-
-
-def start_agent(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [*COMMAND, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -152,29 +149,17 @@ def test_bad_input_is_one_line(
 
 @pytest.mark.parametrize(("sign", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_run_goes_on(tmp_path: Path, sign: signal.Signals, code: int) -> None:
-    command = [
-        "batch",
-        *POCKET,
-        "--limit",
-        "40",
-        "--concurrency",
-        "4",
-        "--kernels",
-        "2",
-        "--output-dir",
-        tmp_path / "r",
-    ]
+    command = ["batch", *POCKET, "--limit", 16, "--concurrency", 4, "--kernels", 2, "--output-dir", tmp_path / "r"]
     records = tmp_path / "r" / RECORDS
     with subprocess.Popen([*COMMAND, *map(str, command)], stderr=subprocess.PIPE, text=True, env=os.environ) as run:
-        while run.poll() is None and not (records.exists() and records.stat().st_size):
-            pass
+        wait_until(lambda: records.exists() and records.stat().st_size > 0, run.pid)
         run.send_signal(sign)
         assert run.stderr is not None
         said = run.stderr.read()
     assert run.returncode == code, said
     assert "the same command goes on from there" in said
     kept = len(stable(tmp_path / "r"))
-    assert 1 <= kept < 40
+    assert 1 <= kept < 16
     done = start_agent(*command)
     assert done.returncode == 0, done.stderr
-    assert len(stable(tmp_path / "r")) == 40
+    assert len(stable(tmp_path / "r")) == 16

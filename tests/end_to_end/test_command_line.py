@@ -19,6 +19,8 @@ from start_agent.decoding.replay import replay
 from start_agent.pocket import weights_path
 from start_agent.tokens.tokenizer import Tokenizer
 from start_agent.trace import SpanKind, Trace
+from tests.support.commands import start_agent
+from tests.support.waiting import wait_until
 
 COMMAND = [sys.executable, "-m", "start_agent"]
 QUESTION = "What is 48613 * 7957?"
@@ -38,14 +40,12 @@ hints:
 """
 
 
-def start_agent(*arguments: str, stdin: str = "", timeout: float = 60) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, *arguments], input=stdin, capture_output=True, text=True, timeout=timeout, check=False
-    )
+def in_a_process(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, *arguments], input=stdin, capture_output=True, text=True, timeout=100, check=False)
 
 
 def test_the_version() -> None:
-    assert start_agent("--version").stdout == f"start-agent {__version__}\n"
+    assert in_a_process("--version").stdout == f"start-agent {__version__}\n"
 
 
 def test_every_command_explains_itself() -> None:
@@ -87,7 +87,7 @@ def test_the_environment_names_the_command_that_installs_what_is_missing(
 
 
 def test_solving_streams_and_ends_with_the_answer() -> None:
-    done = start_agent("solve", QUESTION, *HINTED)
+    done = in_a_process("solve", QUESTION, *HINTED)
     assert done.returncode == 0, done.stderr
     assert "print(" in done.stdout
     assert "╭─ output" in done.stdout
@@ -120,7 +120,8 @@ def test_quiet_says_the_answer_and_reads_from_anywhere(tmp_path: Path) -> None:
         ([], QUESTION),
         (["-"], QUESTION),
     ):
-        done = start_agent("solve", "--quiet", *arguments, *HINTED, stdin=stdin)
+        run = in_a_process if arguments == ["-"] else start_agent
+        done = run("solve", "--quiet", *arguments, *HINTED, stdin=stdin)
         assert (done.returncode, done.stdout) == (0, ANSWER + "\n"), done.stderr
 
 
@@ -218,7 +219,7 @@ def test_a_missing_extra_names_the_command_that_installs_it(
 def test_a_server_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / "options.yaml"
     path.write_text("engine: http\nbase-url: http://127.0.0.1:9\n")
-    done = start_agent("solve", "--config", str(path), "--server-wait", "1", QUESTION)
+    done = in_a_process("solve", "--config", str(path), "--server-wait", "1", QUESTION)
     assert (done.returncode, done.stdout) == (1, "")
     waiting, given_up = done.stderr.splitlines()
     assert "waiting for the server at http://127.0.0.1:9" in waiting
@@ -251,8 +252,8 @@ def test_an_interrupt_leaves_no_kernel_behind(signal_number: int, code: int, tmp
     assert process.stdout is not None
     while "time.sleep(600)" not in (line := process.stdout.readline()):
         assert line, process.communicate()[1]
-    while not (kernels := _descendants(process.pid)):
-        assert process.poll() is None
+    assert wait_until(lambda: bool(_descendants(process.pid)), process.pid)
+    kernels = _descendants(process.pid)
     process.send_signal(signal_number)
     _, complaint = process.communicate(timeout=30)
     assert process.returncode == code, complaint
@@ -271,6 +272,6 @@ def test_a_gguf_file_shows_no_bars_where_nobody_looks(tmp_path: Path) -> None:
     from tests.support.gguf_files import write_gguf
 
     write_gguf(weights_path(), tmp_path / "pocket.gguf")
-    done = start_agent("solve", "--quiet", "--model", str(tmp_path / "pocket.gguf"), "--no-hints", "What is 3 + 4?")
+    done = in_a_process("solve", "--quiet", "--model", str(tmp_path / "pocket.gguf"), "--no-hints", "What is 3 + 4?")
     assert done.returncode == 0
     assert done.stderr.count("\n") == 1 and "dequantized" in done.stderr and "%" not in done.stderr

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from start_agent.training.options import SftOptions
 from start_agent.training.sft import train
 from tests.support.sft_worker import HASHES
 from tests.support.tiny_models import rows, tiny_model
+from tests.support.waiting import wait_until
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
@@ -73,10 +73,8 @@ def test_killed_at_any_moment_the_same_command_ends_in_the_same_weights(base: Pa
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     arguments = ["--model", base, "--data", data, "--output-dir", cut, *flags()]
     running = subprocess.Popen(command(*arguments), stderr=subprocess.PIPE, text=True, env=environment())
-    deadline = time.monotonic() + 60
-    while not list(cut.glob("training/checkpoint-*/whole.json")) and time.monotonic() < deadline:
-        assert running.poll() is None, running.communicate()[1]
-        time.sleep(0.005)
+    alive = wait_until(lambda: bool(list(cut.glob("training/checkpoint-*/whole.json"))), running.pid)
+    assert alive, running.communicate()[1]
     running.send_signal(signal.SIGKILL)
     running.communicate()
     assert running.returncode == -signal.SIGKILL

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,13 +16,9 @@ from start_agent.data.repairs import modify
 from start_agent.models import resolve
 from start_agent.tokens.tokenizer import Tokenizer
 from start_agent.trace import IGNORE_INDEX, SpanKind, Trace
+from tests.support.commands import start_agent
 
 COLUMNS = ["--question-column", "question", "--answer-column", "answer"]
-
-
-def start_agent(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "start_agent", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
 
 
 @pytest.fixture(scope="module")

@@ -125,7 +125,7 @@ async def main():
             own._control.send(f"-{own._names}".encode())
             assert (await other.execute("while True: pass")).outcome == "died"
         assert (await session.execute("x")).text == "5"
-        while len(own._running) > 1: await asyncio.sleep(0)
+        while len(own._running) > 1: await asyncio.sleep(0.005)
         assert own._forking == {} and box.stats.zygote_restarts == 0
     print("went on")
 

@@ -13,6 +13,7 @@ from sandbox import Outcome, Sandbox, cgroups, isolation, memory
 from sandbox.cgroups import Group, Groups
 from tests.support.processes import groups
 from tests.support.small import LIMITS
+from tests.support.waiting import wait_for_exits
 
 _BURST = """
 import os, time
@@ -71,8 +72,7 @@ async def test_processes_are_counted_and_end(grouped: Sandbox) -> None:
         members = (kernel._group.folders[0] / "cgroup.procs").read_text().split()
         assert LIMITS.processes - 2 <= len(members) <= LIMITS.processes  # threads count too, and are not listed
     # Daemons end with their session even where nothing isolates them; their guardian hears of it a moment later.
-    while any(os.access(f"/proc/{member}", os.F_OK) for member in members):
-        pass
+    wait_for_exits(lambda: [int(member) for member in members if os.access(f"/proc/{member}", os.F_OK)])
 
 
 async def test_none_can_be_made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import socket
@@ -14,6 +13,7 @@ import pytest
 
 from sandbox import Outcome, Result, Sandbox, isolation
 from sandbox.session import KernelSession
+from tests.support.waiting import eventually
 
 Attack = Callable[..., Awaitable[Result]]
 
@@ -212,8 +212,7 @@ async def test_death_of_an_idle_kernel_is_reported(box: Sandbox) -> None:
         kernel = session._kernel
         assert kernel is not None and kernel._child is not None
         signal.pidfd_send_signal(kernel._child.pidfd, signal.SIGKILL)
-        while not kernel.dead:  # noqa: ASYNC110 - a turn of the loop, not a time
-            await asyncio.sleep(0)
+        await eventually(lambda: kernel.dead)
         result = await session.execute("1")
         assert (result.outcome, result.state_lost) == (Outcome.DIED, True)
         assert (await session.execute("1")).text == "1"

@@ -26,9 +26,11 @@ from start_agent.errors import BatchError, InputError
 from tests.support.batches import CONFIG, problems, run_scripted, stable
 from tests.support.ports import free_port
 from tests.support.processes import naming
+from tests.support.waiting import wait_for_exits, wait_until
 from tests.support.workers import breaking, dying, impossible
 
 pytestmark = [
+    pytest.mark.server,
     pytest.mark.timeout(300),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),  # of Ray's, which does not wait for what it has started
 ]
@@ -79,8 +81,7 @@ def running_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
             for number in naming(Path(name)):
                 with suppress(ProcessLookupError):
                     os.kill(number, signal.SIGKILL)
-            while naming(Path(name)):  # the time limit is the bound
-                pass
+            wait_for_exits(lambda: naming(Path(name)))
 
 
 def test_the_command_on_a_cluster_that_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,8 +162,9 @@ def test_as_many_workers_as_the_cluster_has_room_for(cluster: None) -> None:
     assert count_workers("3", 0) == (3, 0)
 
 
-def test_the_command_with_a_worker_killed(tmp_path: Path) -> None:
-    options = "--engine vllm --task pocket --limit 24 --threads 1 --kernels 2 --concurrency 8 --kv-cache-gib 0.5"
+@pytest.mark.parametrize("engine", ["transformers", pytest.param("vllm", marks=pytest.mark.nightly)])
+def test_the_command_with_a_worker_killed(tmp_path: Path, engine: str) -> None:
+    options = f"--engine {engine} --task pocket --limit 24 --threads 1 --kernels 2 --concurrency 8 --kv-cache-gib 0.5"
     command = [sys.executable, "-m", "start_agent", "batch", *options.split(), "--output-dir"]
     plain = subprocess.run([*command, tmp_path / "plain"], capture_output=True, text=True, timeout=200, check=False)
     assert plain.returncode == 0, plain.stderr
@@ -172,15 +174,13 @@ def test_the_command_with_a_worker_killed(tmp_path: Path) -> None:
         over = [*command, str(tmp_path / "ray"), "--ray", "2"]
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         with subprocess.Popen(over, env=environment, **pipes) as run:
-            while run.poll() is None and not (records.exists() and records.stat().st_size):
-                pass
+            wait_until(lambda: records.exists() and records.stat().st_size > 0, run.pid)
             family = psutil.Process(run.pid).children(recursive=True)
             workers = [process for process in family if "".join(process.cmdline()).startswith("ray::Worker")]
             workers[0].send_signal(signal.SIGKILL)
             said = run.communicate(timeout=200)
         assert run.returncode == 0, said
-        while naming(Path(name)):  # Ray's processes go at their own pace; the time limit is the bound
-            pass
+        wait_for_exits(lambda: naming(Path(name)))  # Ray's processes go at their own pace
         assert not psutil.wait_procs(family, timeout=30)[1]  # the killed worker's engine core among them
     again = subprocess.run([*command, tmp_path / "plain", "--ray", "2"], capture_output=True, text=True, check=False)
     assert again.returncode == 0 and "nothing is owed" in again.stderr  # the same run, however it is carried out

@@ -6,11 +6,12 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -38,9 +39,8 @@ def test_killed_it_goes_on_to_the_same_end(tmp_path: Path, monkeypatch: pytest.M
         assert process.wait() == 0
     for place in PLACES:
         with start(tmp_path / "killed") as process:
-            while process.poll() is None and not (tmp_path / "killed" / place).exists():
-                time.sleep(0.01)  # gives way; the moment of the kill hangs on the file alone
-            assert process.poll() is None, f"it ended before {place} was there"
+            alive = wait_until((tmp_path / "killed" / place).exists, process.pid)
+            assert alive, f"it ended before {place} was there"
             process.send_signal(signal.SIGKILL)
     with start(tmp_path / "killed") as process:
         assert process.wait() == 0

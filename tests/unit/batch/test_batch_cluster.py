@@ -65,6 +65,7 @@ def test_without_ray_the_command_that_installs_it_is_named(monkeypatch: pytest.M
         cluster.import_ray()
 
 
+@pytest.mark.slow
 def test_an_address_where_nobody_is_is_one_line(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "start_agent", "batch", "--task", "pocket", "--limit", "1", "--ray", "2"]
     command += ["--ray-address", "127.0.0.1:1", "--output-dir", "run"]

@@ -12,6 +12,8 @@ from start_agent.problem import Kind
 from start_agent.tasks import load, prompt_text
 from tests.support.shared import shared_file
 
+pytestmark = pytest.mark.slow
+
 SETS = [
     ("gsm8k", "gsm8k-test", 1319),
     ("gsm8k", "gsm8k-train", 7473),

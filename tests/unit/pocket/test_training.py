@@ -18,6 +18,8 @@ from start_agent.trace import IGNORE_INDEX
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+pytestmark = pytest.mark.slow
+
 
 def _options(folder: Path, **changes: Any) -> BuildOptions:
     small: dict[str, Any] = {

@@ -19,6 +19,8 @@ from start_agent.papers.addition.text import answer, draw, prompt, rationale
 from start_agent.tokens.tokenizer import Tokenizer
 from start_agent.trace import IGNORE_INDEX
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread() -> Iterator[None]:

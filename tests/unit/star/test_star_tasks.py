@@ -18,6 +18,8 @@ from start_agent.recipes.star.rationales import Form, Shots
 from start_agent.recipes.star.store import DEV
 from start_agent.recipes.star.tasks import TaskLearner, WritingOptions
 
+pytestmark = pytest.mark.slow
+
 TOKENIZER = byte_tokenizer()
 EOS = min(TOKENIZER.eos_ids)
 SHOTS = Shots(Form(), ((Problem("One and one?", "2"), " It is two. The answer is 2."),))

@@ -18,6 +18,8 @@ torch = pytest.importorskip("torch")
 datasets = pytest.importorskip("datasets")
 pytest.importorskip("trl")
 
+pytestmark = pytest.mark.slow
+
 COLUMNS = ("input_ids", "labels", "assistant_masks")
 THREE = ("pocket", "sentencepiece", *(("qwen",) if QWEN_RANKS.is_file() else ("bytes",)))
 

@@ -20,6 +20,8 @@ pytest.importorskip("trl")
 
 from start_agent.training.evaluation import Evaluation  # noqa: E402 - it needs torch
 
+pytestmark = pytest.mark.slow
+
 ROWS, HELD_BACK = rows(20), rows(9, seed=5)
 
 

@@ -19,6 +19,8 @@ from tests.support.tiny_models import rows, tiny_model
 torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
 
+pytestmark = pytest.mark.slow
+
 ROWS = rows(20)
 
 

@@ -16,6 +16,7 @@ import pytest
 from start_agent.errors import FolderInUseError, RunDirectoryError, StageError
 from start_agent.recipes.stages import Stage, StageStates, run_stages
 from tests.support.processes import descendants, living
+from tests.support.waiting import eventually, wait_for_exits, wait_until
 
 PROGRAM = """
 import os, pathlib, sys, time
@@ -161,8 +162,7 @@ async def test_a_failure_stops_the_others(recipe: Recipe) -> None:
 async def test_cancelling_stops_them(recipe: Recipe) -> None:
     before = descendants()
     task = asyncio.create_task(run_stages([recipe.stage("a", "stay")], recipe.folder))
-    while not (recipe.folder / "a-stays").exists():  # noqa: ASYNC110 - a turn of the loop, not a time
-        await asyncio.sleep(0)
+    await eventually((recipe.folder / "a-stays").exists)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -171,8 +171,7 @@ async def test_cancelling_stops_them(recipe: Recipe) -> None:
 
 async def test_one_recipe_at_a_time(recipe: Recipe) -> None:
     task = asyncio.create_task(run_stages([recipe.stage("a", "stay")], recipe.folder))
-    while not (recipe.folder / "a-stays").exists():  # noqa: ASYNC110 - a turn of the loop, not a time
-        await asyncio.sleep(0)
+    await eventually((recipe.folder / "a-stays").exists)
     with pytest.raises(FolderInUseError):
         await run_stages([recipe.stage("a", "stay")], recipe.folder)
     task.cancel()
@@ -214,13 +213,11 @@ def test_commands_die_with_a_killed_recipe(recipe: Recipe) -> None:
     )
     values = json.dumps([stage.name, stage.command, stage.launcher, str(recipe.folder)])
     with subprocess.Popen([sys.executable, "-c", script, values]) as host:
-        while not (recipe.folder / "a-stays").exists():
-            assert host.poll() is None
+        assert wait_until((recipe.folder / "a-stays").exists, host.pid)
         commands = descendants(host.pid)
         assert commands
         os.kill(host.pid, signal.SIGKILL)
-    while living(commands):  # at their own pace; the test's time limit is the bound
-        pass
+    wait_for_exits(lambda: living(commands))  # at their own pace
 
 
 def test_a_stage_is_shown_as_it_is_typed() -> None:

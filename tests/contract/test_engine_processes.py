@@ -1,6 +1,7 @@
 """vLLM's processes: how they end, what is left of them, and the cores on which they run.
 
-In a module of its own: only the first engine that is open in a process has cores of its own.
+In a module of its own, whose name comes before ``test_engine_vllm``: only the first engine that is open in a process
+has cores of its own, and the one that is shared is not open yet.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from start_agent.pocket import weights_path
 POCKET = str(weights_path())
 SMALL = VLLMOptions(kv_cache_gib=0.25, max_batch=32, threads=1)
 
-pytestmark = pytest.mark.timeout(400)  # vLLM takes its time to start
+pytestmark = [pytest.mark.server, pytest.mark.timeout(400)]  # vLLM takes its time to start
 
 _WAITS = """
 import asyncio, sys

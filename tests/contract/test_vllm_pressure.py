@@ -17,11 +17,12 @@ from start_agent.engines.admission import Admission, Growth
 from start_agent.engines.vllm import VLLMEngine, VLLMOptions
 from start_agent.pocket import held_out, weights_path
 from start_agent.trace import Trace
+from tests.contract.conftest import SHARED
 from tests.support.ties import equal_or_parting_at_near_ties
 
 POCKET = str(weights_path())
 WORST_CASES = 4  # that fit the cache
-CONTEXT = 512
+CONTEXT = SHARED.context_length or 0
 TRACES = 64
 SETTINGS = DecodingSettings(hint_probability=1, max_hints=2, hint_cooldown=16, rounds=2, tools=False)
 """Several turns each; no kernels, which would keep the model waiting."""
@@ -72,13 +73,15 @@ async def solve_all(engine: VLLMEngine) -> list[tuple[Trace, Cost]]:
     return list(await asyncio.gather(*(one(seed, problem.question) for seed, problem in enumerate(problems))))
 
 
+@pytest.mark.server
+@pytest.mark.xdist_group("vllm")
+@pytest.mark.asyncio(loop_scope="session")
 @pytest.mark.timeout(900)
 async def test_64_traces_in_a_cache_for_4_worst_cases(
-    monkeypatch: pytest.MonkeyPatch, record_property: Callable[[str, object], None]
+    pocket_on_vllm: VLLMEngine, monkeypatch: pytest.MonkeyPatch, record_property: Callable[[str, object], None]
 ) -> None:
-    async with VLLMEngine(POCKET, VLLMOptions(context_length=CONTEXT, kv_cache_gib=0.5)) as roomy:
-        expected = [trace for trace, _ in await solve_all(roomy)]
-        from vllm.v1.engine.async_llm import AsyncLLM
+    expected = [trace for trace, _ in await solve_all(pocket_on_vllm)]
+    from vllm.v1.engine.async_llm import AsyncLLM
 
     load, start = _Load(), AsyncLLM.from_vllm_config
 

@@ -13,7 +13,7 @@ from start_agent.decoding.settings import DecodingSettings
 from start_agent.decoding.solver import Solver
 from start_agent.engines.base import Engine
 from start_agent.engines.transformers import TransformersEngine, TransformersOptions
-from start_agent.engines.vllm import VLLMEngine, VLLMOptions
+from start_agent.engines.vllm import VLLMEngine
 from start_agent.pocket import held_out, weights_path
 from start_agent.trace import Trace
 from tests.support.ties import equal_or_parting_at_near_ties
@@ -25,17 +25,24 @@ PROBLEMS = int(os.environ.get("START_AGENT_PARITY_PROBLEMS", "40"))
 async def solve_all(engine: Engine) -> list[Trace]:
     """Traces with hints, code and a round, so that turns begin behind insertions too."""
     problems = held_out(500)[:: 500 // PROBLEMS][:PROBLEMS]
-    async with engine, Sandbox(size=4, prestart=4) as box:
+    async with Sandbox(size=4, prestart=4) as box:
         solver = Solver(engine, box, settings=DecodingSettings(hint_probability=1, rounds=1))
         return list(
             await asyncio.gather(*(solver.solve(problem.question, seed=seed) for seed, problem in enumerate(problems)))
         )
 
 
+@pytest.mark.server
+@pytest.mark.xdist_group("vllm")
+@pytest.mark.asyncio(loop_scope="session")
 @pytest.mark.timeout(600)
-async def test_traces_are_equal_or_part_at_a_near_tie(record_property: Callable[[str, object], None]) -> None:
-    ours = await solve_all(TransformersEngine(POCKET, TransformersOptions(device="cpu")))
-    theirs = await solve_all(VLLMEngine(POCKET, VLLMOptions(kv_cache_gib=0.5)))
+async def test_traces_are_equal_or_part_at_a_near_tie(
+    pocket_on_vllm: VLLMEngine, record_property: Callable[[str, object], None]
+) -> None:
+    options = TransformersOptions(device="cpu", context_length=pocket_on_vllm.context_length)
+    async with TransformersEngine(POCKET, options) as engine:
+        ours = await solve_all(engine)
+    theirs = await solve_all(pocket_on_vllm)
     parted = equal_or_parting_at_near_ties(ours, theirs, POCKET)
     record_property("traces that part at a near tie", parted)
     assert parted <= len(ours) // 20

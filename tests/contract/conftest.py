@@ -1,0 +1,19 @@
+"""One engine on vLLM for all tests that can do with the same: it takes vLLM half a minute to start."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest_asyncio
+
+from start_agent.engines.vllm import VLLMEngine, VLLMOptions
+from start_agent.pocket import weights_path
+
+SHARED = VLLMOptions(context_length=512, kv_cache_gib=0.5, max_batch=32, threads=1)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def pocket_on_vllm() -> AsyncIterator[VLLMEngine]:
+    """The pocket reasoner on vLLM. Who uses it needs the session's event loop, and the group ``vllm`` of xdist."""
+    async with VLLMEngine(str(weights_path()), SHARED) as engine:
+        yield engine

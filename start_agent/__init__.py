@@ -10,7 +10,7 @@ Importing this package imports neither torch nor an engine: its names are loaded
 
 from __future__ import annotations
 
-from importlib import import_module, metadata
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from start_agent import names
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from start_agent.tokens.tokenizer import Tokenizer
     from start_agent.trace import Span, SpanKind, Trace, TraceOutcome
 
-names.check()
+    __version__: str
 
-__version__ = metadata.version("start-agent")
+names.check()
 
 _HOMES = {
     "DecodingSettings": "decoding.settings",
@@ -80,6 +80,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("start-agent")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

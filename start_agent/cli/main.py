@@ -1,57 +1,88 @@
-"""``start-agent``: the entry point; each command is a module with ``add`` and ``run``."""
+"""``start-agent``: the entry point. A command is a module with ``add``; it is imported when it is chosen."""
 
 from __future__ import annotations
 
+import argparse
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from functools import partial
+from importlib import import_module
 
-from hints import HintError
-from sandbox import SandboxError
-from start_agent import __version__
-from start_agent.cli import batch, compare, environment, hint_rft, pocket, reproduce, rows, select, sft, solve, star
-from start_agent.cli.parser import Parser
-from start_agent.errors import INPUT_ERROR, InputError, StartAgentError
+from start_agent.cli.exit_codes import ExitCode, described, exit_code_of
+from start_agent.cli.parser import Command, Parser
 
-_FAILURE, _INTERRUPTED = 1, 130
+COMMANDS = {
+    "solve": ("solve", "solve one question, streaming"),
+    "batch": ("batch", "solve and grade a whole set of problems; resumable"),
+    "compare": ("compare", "compare runs over the same problems"),
+    "select": ("select", "choose traces of runs to learn from"),
+    "rows": ("rows", "a training set: see its rows, check it, export it"),
+    "sft": ("sft", "fine-tune a model on rows with labels; resumable"),
+    "hint-rft": ("hint_rft", "train a model to call Python by itself: both rounds, resumable"),
+    "star": ("star", "train a model on its own right rationales (STaR)"),
+    "reproduce": ("reproduce", "the papers in miniature on the pocket reasoner"),
+    "pocket": ("pocket", "the embedded reasoner: build it, see its problems, watch it"),
+    "env": ("environment", "show versions, devices and the sandbox's isolation"),
+    "completion": ("completion", "print the completion script of a shell"),
+}
+"""Each command's module in ``start_agent.cli``, and its line in ``start-agent --help``."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code: 0, 1 (infrastructure), 2 (bad input) or 130 (interrupted)."""
+    """Run a command; returns one of the exit codes (``start_agent.cli.exit_codes``)."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show a character shows its number
             stream.reconfigure(errors="backslashreplace")
     try:
-        options = _parser().parse_args(arguments)
-        code = int(options.run(options))
+        options = command_parser(words).parse_args(words)
+        from start_agent.cli.logs import logging_to
+
+        with logging_to(options):
+            code = int(options.run(options))
         if sys.stdout is not None:
             sys.stdout.flush()
         return code
-    except (InputError, HintError) as error:
-        return _complain(error, INPUT_ERROR)
-    except (StartAgentError, SandboxError) as error:
-        return _complain(error, _FAILURE)
     except KeyboardInterrupt:
-        return _complain("interrupted", _INTERRUPTED)
+        return _complain("interrupted", ExitCode.INTERRUPTED)
     except BrokenPipeError:  # the reader of our output has gone
         _drop_output()
-        return _FAILURE
+        return ExitCode.FAILED
     except OSError as error:  # a full disk behind standard output, a folder that has vanished
         _drop_output()
-        return _complain(f"{error.filename or 'input or output'}: {error.strerror or error}", _FAILURE)
+        return _complain(f"{error.filename or 'input or output'}: {error.strerror or error}", ExitCode.FAILED)
+    except Exception as error:
+        code_of_error = exit_code_of(error)
+        if code_of_error is None:
+            raise
+        return _complain(error, code_of_error)
 
 
-def _parser() -> Parser:
+def command_parser(words: Collection[str] = (), *, all_commands: bool = False) -> Parser:
+    """The parser of a command line.
+
+    Args:
+        words: the command line: of the command that it chooses, the module is imported and the options are added.
+        all_commands: add the options of every command, which imports much.
+    """
+    from start_agent import __version__
+
     parser = Parser(
         prog="start-agent",
         description="Tool-integrated reasoning: hints wake a model's Python, a sandbox runs it.",
-        epilog="Each command explains itself: start-agent COMMAND --help",
+        epilog=f"Each command explains itself: start-agent COMMAND --help\n\n{described()}",
+        formatter_class=partial(argparse.RawDescriptionHelpFormatter, max_help_position=16),
     )
     parser.add_argument("--version", action="version", version=f"start-agent {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (solve, batch, compare, select, rows, sft, hint_rft, star, reproduce, pocket, environment):
-        command.add(commands)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Command)
+    chosen = next((word for word in words if not word.startswith("-")), None)
+    for name, (module, about) in COMMANDS.items():
+        if all_commands or name == chosen:
+            import_module(f"start_agent.cli.{module}").add(commands)
+        else:
+            commands.add_parser(name, help=about)
     return parser
 
 
@@ -64,6 +95,6 @@ def _drop_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _complain(error: object, code: int) -> int:
+def _complain(error: object, code: ExitCode) -> ExitCode:
     print(f"start-agent: {error}", file=sys.stderr)
     return code

@@ -31,7 +31,7 @@ def complaint(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     [
         (("solve", "--modle", "x", "q"), "--model"),
         (("solve", "q", "--temprature=1"), "--temperature"),
-        (("batch", "--output", "x", "--smaples", "3"), "--samples"),
+        (("batch", "--output-dir", "x", "--smaples", "3"), "--samples"),
         (("rows", "show", "folder", "--indx", "3"), "--index"),
         (("pocket", "problems", "--problmes", "3"), "--problems"),
     ],

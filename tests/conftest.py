@@ -44,7 +44,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: min((order.get(mark.name, len(order)) for mark in item.iter_markers()), default=9))
 
 
-@pytest.fixture(scope="session", params=vocabularies.NAMES)
+# The second of the large vocabularies takes as long as all the others.
+_VOCABULARIES = [
+    pytest.param(name, id=name, marks=pytest.mark.slow if name == vocabularies.REAL[1] else ())
+    for name in vocabularies.NAMES
+]
+
+
+@pytest.fixture(scope="session", params=_VOCABULARIES)
 def vocabulary(request: pytest.FixtureRequest) -> vocabularies.Vocabulary:
     """Each of the vocabularies in turn; the real ones are skipped where their data is absent."""
     if request.param in vocabularies.REAL and not vocabularies.QWEN_RANKS.is_file():

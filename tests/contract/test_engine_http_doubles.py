@@ -13,6 +13,8 @@ from start_agent.engines.transformers import TransformersEngine
 from start_agent.pocket import weights_path
 from tests.support.completions import ModelServer
 
+pytestmark = pytest.mark.slow
+
 POCKET = str(weights_path())
 
 

@@ -19,6 +19,8 @@ from start_agent.engines.transformers.cache import SlotCache
 from start_agent.engines.transformers.sampling import sample
 from start_agent.errors import ConfigError, EngineError
 
+pytestmark = pytest.mark.slow
+
 _ask = EngineContract().request
 _COUNT = 10
 _PROMPTS = [[3 + number, *range(10, 20 + 9 * number)] for number in range(_COUNT)]

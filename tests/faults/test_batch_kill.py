@@ -24,7 +24,7 @@ from tests.support.batches import stable
 from tests.support.processes import naming
 from tests.support.waiting import wait_for_exits, wait_until
 
-KILLS = int(os.environ.get("START_AGENT_KILLS", "3"))
+KILLS = int(os.environ.get("START_AGENT_KILLS", "2"))
 PROBLEMS = int(os.environ.get("START_AGENT_KILL_PROBLEMS", "24"))
 ROOT = Path(__file__).parents[2]
 

@@ -207,7 +207,7 @@ def _finalize(shell: Shell) -> bool:
     sys.modules.pop("__main__", None)
     shell.user_ns.clear()
     gc.collect()
-    flushed &= _flush_standard()
+    _flush_standard()  # by now Python looks no more whether it works
     writers = [thing for thing in gc.get_objects() if isinstance(thing, (io.TextIOWrapper, io.BufferedWriter))]
     for writer in sorted(writers, key=lambda writer: not isinstance(writer, io.TextIOWrapper)):
         with suppress(Exception):  # closed, detached, or over something that is not there any more

@@ -74,8 +74,8 @@ def run_problems(arguments: argparse.Namespace) -> int:
     """Print problems with their answers."""
     options = fields.build(ProblemOptions, vars(arguments))
     for problem in _mixed(options):
-        row = {name: getattr(problem, name) for name in ("key", "family", "level", "question", "answer")}
-        print(json.dumps(row))
+        row = {"key": problem.key, "family": problem.meta["subject"], "level": problem.meta["level"]}
+        print(json.dumps(row | {"question": problem.question, "answer": problem.answer}))
     return 0
 
 

@@ -30,6 +30,7 @@ def server() -> Iterator[str]:
         "VLLM_NO_USAGE_STATS": "1",
         "OMP_NUM_THREADS": "1",
         "VLLM_API_KEY": KEY,
+        "TORCH_COMPILE_DISABLE": "1",  # else it compiles half a minute for the first log-probabilities
     }
     with serving("vllm.entrypoints.openai.api_server", *arguments, port=port, environment=environment):
         yield f"http://127.0.0.1:{port}/v1"

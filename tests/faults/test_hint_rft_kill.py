@@ -23,7 +23,7 @@ STAGES = ["greedy", "hinted", "seed-data", "start-0", "sampled-1", "sampled-2", 
 RECIPE = """
 task: pocket
 split: train
-limit: 39
+limit: 21
 held_out: [pocket]
 hint_probability: 1.0
 seed_sft: {sft}
@@ -117,5 +117,5 @@ def test_killed_in_each_stage(
     assert data_sets(tmp_path / "cut") == data_sets(tmp_path / "whole")
     for name in ("greedy", "hinted", *sampled):
         keys = [record["key"] for record in read_records(tmp_path / "cut" / name, traces=False)]
-        assert len(keys) == len(set(keys)) == 39
+        assert len(keys) == len(set(keys)) == 21
     assert sorted(path.stem for path in (tmp_path / "cut" / "stages").iterdir()) == sorted(stages)

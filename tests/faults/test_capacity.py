@@ -13,6 +13,8 @@ from sandbox import HostFull, Sandbox, isolation
 
 ROOT = Path(__file__).parents[2]
 
+tiers = pytest.mark.parametrize("tier", [1, pytest.param(2, marks=pytest.mark.nightly)])
+
 _PROGRAM = """
 import asyncio, os, resource, sys
 from contextlib import AsyncExitStack
@@ -70,7 +72,7 @@ def _run(program: str, *arguments: int) -> str:
     return done.stdout.strip()
 
 
-@pytest.mark.parametrize("tier", [1, 2])
+@tiers
 @pytest.mark.parametrize(
     ("size", "soft", "hard", "held", "least"),
     [
@@ -87,7 +89,7 @@ def test_all_places_can_be_taken_at_once(size: int, soft: int, hard: int, held: 
     assert least <= opened <= size
 
 
-@pytest.mark.parametrize("tier", [1, 2])
+@tiers
 def test_a_full_table_is_a_typed_error_and_passes(tier: int) -> None:
     assert _run(_FULL, tier) == "went on"
 
@@ -133,7 +135,7 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.parametrize("tier", [1, 2])
+@tiers
 def test_a_process_whose_descriptor_is_cut_off_is_ended(tier: int) -> None:
     assert _run(_CUT_OFF, tier) == "went on"
 
@@ -167,7 +169,7 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.parametrize("tier", [1, 2])
+@tiers
 def test_opening_without_descriptors_is_refused_and_keeps_none(tier: int) -> None:
     assert _run(_NOTHING_LEFT, tier) == "refused"
 
@@ -183,7 +185,7 @@ os.fork = fail
 """
 
 
-@pytest.mark.parametrize("tier", [1, 2])
+@tiers
 async def test_a_fork_that_fails_is_a_typed_error_and_the_next_works(
     monkeypatch: pytest.MonkeyPatch, tier: Literal[1, 2]
 ) -> None:

@@ -100,7 +100,7 @@ def data_sets(folder: Path) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("killed", "stages"),
     [
-        pytest.param(["hinted", "start-data", "start"], [one for one in STAGES if one != "sampled-2"], id="kinds"),
+        pytest.param(["hinted", "start"], [one for one in STAGES if one != "sampled-2"], id="two"),
         pytest.param(STAGES, STAGES, id="all", marks=pytest.mark.nightly),
     ],
 )

@@ -49,7 +49,7 @@ def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         assert len(os.listdir("/proc/self/fd")) <= descriptors  # noqa: PTH208
 
 
-@pytest.fixture(params=[1, 2], ids=["tier1", "tier2"])
+@pytest.fixture(params=[pytest.param(1, id="tier1"), pytest.param(2, id="tier2", marks=pytest.mark.nightly)])
 def tier(request: pytest.FixtureRequest) -> Literal[1, 2]:
     return cast("Literal[1, 2]", request.param)
 

@@ -17,7 +17,7 @@ from tests.support.layouts import opened
 NAMES = {1: "bubblewrap (tier 1)", 2: "namespaces (tier 2)"}
 WORK = "import scipy, sys, colorsys\nprint(scipy.__name__, sys.prefix)"
 
-tiers = pytest.mark.parametrize("tier", [1, 2])
+tiers = pytest.mark.parametrize("tier", [1, pytest.param(2, marks=pytest.mark.nightly)])
 
 
 @tiers

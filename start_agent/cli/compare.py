@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -36,16 +35,15 @@ def add(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Compare; 0 whatever comes out."""
-    from rich.console import Console
-
     from start_agent.analysis.compare import compare
+    from start_agent.cli.live import tables_console
     from start_agent.cli.tables import comparison_tables
 
     comparison = compare(arguments.runs)
     if arguments.json:
         print(json.dumps(asdict(comparison)))
         return 0
-    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    console = tables_console()
     for table in comparison_tables(comparison):
         console.print(table)
     if arguments.list:

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console, RenderableType
 from rich.live import Live
+
+PLAIN_EVERY = 10.0
+"""Seconds between the lines of a progress that nobody watches."""
+
+_PIPED_WIDTH = 120
+
+
+def tables_console() -> Console:
+    """Standard output for tables: as wide as the terminal, or wide enough for them where it is a file or a pipe."""
+    return Console(width=None if sys.stdout.isatty() else _PIPED_WIDTH, highlight=False)
 
 
 class LiveView:

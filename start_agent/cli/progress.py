@@ -9,9 +9,7 @@ from types import TracebackType
 from sandbox import BaseSandbox
 from start_agent.analysis.stats import wilson_interval
 from start_agent.batch.progress import Progress
-from start_agent.cli.live import LiveView
-
-_PLAIN_EVERY = 10.0  # seconds
+from start_agent.cli.live import PLAIN_EVERY, LiveView
 
 
 class ProgressBar(LiveView):
@@ -39,7 +37,7 @@ class ProgressBar(LiveView):
         """Take the news."""
         self._progress = progress
         now = time.perf_counter()
-        if self.live is None and now - self._said >= _PLAIN_EVERY:
+        if self.live is None and now - self._said >= PLAIN_EVERY:
             self._said = now
             print(self._text(), file=sys.stderr, flush=True)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import Any
 
 from start_agent import fields
@@ -44,9 +43,9 @@ def add(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run what is not done and write the report; 0 whatever the figures are."""
-    from rich.console import Console
     from rich.markdown import Markdown
 
+    from start_agent.cli.live import tables_console
     from start_agent.cli.stages import StagesView
     from start_agent.papers.report import build_report
     from start_agent.papers.report_text import markdown, write_report
@@ -62,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
             states = await run_stages(stages, options.output_dir, workers=options.workers, listener=view.on_progress)
         report = build_report(options.output_dir, options, parts, states)
         write_report(options.output_dir, report)
-        Console(width=None if sys.stdout.isatty() else 120, highlight=False).print(Markdown(markdown(report, {})))
+        tables_console().print(Markdown(markdown(report, {})))
         print(options.output_dir / "report.md")
         return 0
 

@@ -131,10 +131,9 @@ def _held_out(options: SelectOptions) -> HeldOut | None:
 
 
 def _print(manifest: dict[str, Any], path: Path) -> None:
-    from rich.console import Console
-
+    from start_agent.cli.live import tables_console
     from start_agent.cli.tables import data_tables
 
-    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    console = tables_console()
     for table in data_tables(manifest, str(path)):
         console.print(table)

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from start_agent import fields
 from start_agent.cli import flags
+from start_agent.cli.live import PLAIN_EVERY
 from start_agent.training.options import SftOptions, read_recipe, recipe_names
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from start_agent.training.evaluation import Evaluation
     from start_agent.training.validation import RowsFacts
 
-_PLAIN_EVERY = 10.0  # seconds
 _SPANS_SHOWN = 12  # of the first row
 
 _EXAMPLES = """examples:
@@ -182,7 +182,7 @@ class _Bar:
             if self._task is None:
                 self._task = self._progress.add_task("", total=step.steps, loss=step.loss, rate=step.learning_rate)
             self._progress.update(self._task, completed=step.step, loss=step.loss, rate=step.learning_rate)
-        elif time.monotonic() - self._said >= _PLAIN_EVERY or step.step == step.steps:
+        elif time.monotonic() - self._said >= PLAIN_EVERY or step.step == step.steps:
             self._said = time.monotonic()
             line = f"step {step.step}/{step.steps} | loss {step.loss:.4f} | rate {step.learning_rate:.2e}"
             print(line, file=sys.stderr, flush=True)

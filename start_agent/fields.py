@@ -179,28 +179,47 @@ def of_type(kind: type[Model], groups: Mapping[str, BaseModel]) -> Model:
     return next(group for group in groups.values() if isinstance(group, kind))
 
 
-def flags(options: BaseModel, *, leave_out: Collection[str] = ()) -> list[str]:
-    """The command line that gives these options: flags for those that are not at their defaults.
+def changed(options: BaseModel, *, leave_out: Collection[str] = ()) -> dict[str, Any]:
+    """The options that are not at their defaults, by name, JSON-able."""
+    values = options.model_dump(mode="json", exclude=set(leave_out))
+    return {
+        name: values[name]
+        for name, field in type(options).model_fields.items()
+        if name in values and (field.is_required() or getattr(options, name) != field.default)
+    }
 
-    Raises:
-        ConfigError: no command line gives them: a list is empty that is not so by default.
-    """
+
+def command_words(options: Mapping[str, Any]) -> list[str]:
+    """The flags by which a person would give these options on a command line; an empty list has none."""
     words: list[str] = []
-    for name, field in type(options).model_fields.items():
-        value = getattr(options, name)
-        if name in leave_out or (not field.is_required() and value == field.default):
-            continue
+    for name, value in options.items():
         flag = "--" + name.replace("_", "-")
         if isinstance(value, bool):
             words.append(flag if value else "--no-" + flag.removeprefix("--"))
-        elif isinstance(value, tuple):
-            if not value and not field.is_required():
-                raise ConfigError(f"{flag}: an empty list cannot be handed on to a command")
-            for one in value:
-                words += words_of(flag, one)
+        elif isinstance(value, list | tuple):
+            words += (word for one in value for word in words_of(flag, one))
         else:
             words += words_of(flag, "none" if value is None else value)
     return words
+
+
+def parsed_words(words: Sequence[str]) -> dict[str, Any]:
+    """The options of a command line that ``command_words`` made: the inverse, with all values as text."""
+    found: dict[str, Any] = {}
+    for place, word in enumerate(words):
+        if not word.startswith("--"):
+            continue
+        flag, given, value = word.removeprefix("--").partition("=")
+        name = flag.replace("-", "_")
+        following = words[place + 1] if place + 1 < len(words) else "--"
+        if given or not following.startswith("--"):
+            one = value if given else following
+            found[name] = (*found[name], one) if name in found else (one,)
+        elif name.startswith("no_"):
+            found[name.removeprefix("no_")] = (False,)
+        else:
+            found[name] = (True,)
+    return {name: values[0] if len(values) == 1 else values for name, values in found.items()}
 
 
 def words_of(flag: str, value: object) -> list[str]:

@@ -1,4 +1,4 @@
-"""The bench of many machines: workers on a Ray cluster, each with an engine, a sandbox and a grader of its own.
+"""The executor of many machines: workers on a Ray cluster, each with an engine, a sandbox and a grader of its own.
 
 The driver alone reads the problems and writes the run directory. It hands a job to the worker that has most room, as
 soon as there is any, and gets a record back. When a worker dies, what it was at is handed to the others, and it is
@@ -27,8 +27,8 @@ _log = logging.getLogger(__name__)
 
 _CLOSING = 30.0  # seconds that a worker has to close its engine and its kernels
 
-OpenBench = Callable[[], AbstractAsyncContextManager[LocalExecutor]]
-"""Makes a worker's bench; it is called on the worker's machine, and so must be picklable."""
+OpenExecutor = Callable[[], AbstractAsyncContextManager[LocalExecutor]]
+"""Makes a worker's executor; it is called on the worker's machine, and so must be picklable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,17 +45,17 @@ class Reply:
 
 
 class Worker:
-    """What runs in a Ray actor: one bench, many jobs at once."""
+    """What runs in a Ray actor: one executor, many jobs at once."""
 
-    def __init__(self, open_executor: OpenBench) -> None:
-        self._open_bench, self._stack = open_executor, AsyncExitStack()
+    def __init__(self, open_executor: OpenExecutor) -> None:
+        self._open_executor, self._stack = open_executor, AsyncExitStack()
         self._jobs: set[asyncio.Task[Any]] = set()
         self._replies = 0
 
     async def open(self) -> str:
         """Load the model, start the sandbox; the name of the machine. Raises InputError or EngineError."""
         try:
-            self._executor = await self._stack.enter_async_context(self._open_bench())
+            self._executor = await self._stack.enter_async_context(self._open_executor())
         except InputError as error:
             raise InputError(str(error)) from None  # a type that unpickles whatever its subclass asks for
         except FAULTS as error:
@@ -98,8 +98,8 @@ class _Life:
     actor: Any
     host: str = ""
     busy: int = 0
-    place: int = 0  # of what it last told
-    heard: int = 0  # the number of that reply
+    place: int = 0  # of its latest progress in the driver's list
+    replies_seen: int = 0  # the number of that reply
     death: asyncio.Future[str] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     def died(self, reason: str) -> None:
@@ -108,27 +108,34 @@ class _Life:
             self.death.set_result(reason)
 
 
-class RayBench:
+class RayExecutor:
     """A ``RolloutExecutor`` of several workers, for ``async with``, on a cluster that ``cluster.connect`` prepared.
 
     Args:
         open_executor: see there.
         workers: how many.
-        places: jobs that one worker has at once.
+        slots: jobs that one worker has at once.
         retries: times that a job whose worker died is handed on.
         restarts: times that a worker is begun again.
         gpus: that a worker needs.
     """
 
     def __init__(
-        self, open_executor: OpenBench, *, workers: int, places: int, retries: int = 2, restarts: int = 3, gpus: int = 0
+        self,
+        open_executor: OpenExecutor,
+        *,
+        workers: int,
+        slots: int,
+        retries: int = 2,
+        restarts: int = 3,
+        gpus: int = 0,
     ) -> None:
         self.progress = Progress()
         self.listener: Listener = lambda progress: None
-        self._open_bench, self._workers, self._places = open_executor, workers, places
+        self._open_executor, self._workers, self._slots = open_executor, workers, slots
         self._retries, self._restarts, self._gpus = retries, restarts, gpus
         self._alive: list[_Life] = []
-        self._told: list[Progress] = [Progress()]  # by the driver itself, and by each life of each worker
+        self._reported: list[Progress] = [Progress()]  # by the driver itself, and by each life of each worker
         self._left = workers
         self._end: InputError | BatchError | None = None
         self._changed = asyncio.Condition()
@@ -163,11 +170,11 @@ class RayBench:
             except self._ray.exceptions.RayError as error:  # of the worker, its memory, its machine
                 worker.died(first_line(error))
                 lost = WorkerError(f"worker {worker.number} on {worker.host} died: {first_line(error)}")
-                self._told[0].count_fault(job, lost)
-                self._gather(self._told[0])
+                self._reported[0].count_fault(job, lost)
+                self._gather(self._reported[0])
             else:
-                if reply.number > worker.heard:
-                    worker.heard, self._told[worker.place] = reply.number, reply.progress
+                if reply.number > worker.replies_seen:
+                    worker.replies_seen, self._reported[worker.place] = reply.number, reply.progress
                 self._gather(reply.progress)
                 if not reply.engine_failed:
                     return reply.record
@@ -189,14 +196,14 @@ class RayBench:
             return worker
 
     def _has_room(self, life: _Life) -> bool:
-        return life.busy < self._places and not life.death.done()
+        return life.busy < self._slots and not life.death.done()
 
     async def _keep(self, number: int) -> None:
         """Begin a worker, and again when it has died, until its restarts are used up."""
         options = {"num_cpus": 0, "num_gpus": self._gpus, "scheduling_strategy": "SPREAD"}
-        kind = self._ray.remote(Worker).options(max_concurrency=self._places + 1, **options)
+        kind = self._ray.remote(Worker).options(max_concurrency=self._slots + 1, **options)
         for left in range(self._restarts, -1, -1):
-            life = _Life(number, kind.remote(self._open_bench))
+            life = _Life(number, kind.remote(self._open_executor))
             try:
                 reason = await self._live(life)
             except InputError as error:
@@ -226,8 +233,8 @@ class RayBench:
             return str(error.cause) if isinstance(error.cause, EngineError) else first_line(error)
         except errors.RayError as error:
             return first_line(error)
-        life.place = len(self._told)
-        self._told.append(Progress())
+        life.place = len(self._reported)
+        self._reported.append(Progress())
         self._alive.append(life)
         try:
             async with self._changed:
@@ -242,14 +249,14 @@ class RayBench:
             self._changed.notify_all()
 
     def _gather(self, latest: Progress) -> None:
-        """The run's tally from those of the workers, as each last told of itself."""
-        found, alive = self.progress, [self._told[life.place] for life in self._alive if not life.death.done()]
+        """The run's progress from that of the workers, as each reported it last."""
+        found, alive = self.progress, [self._reported[life.place] for life in self._alive if not life.death.done()]
         found.in_engine = sum(progress.in_engine for progress in alive)
         found.in_kernel = sum(progress.in_kernel for progress in alive)
         found.in_grading = sum(progress.in_grading for progress in alive)
-        found.wait_seconds = sum(progress.wait_seconds for progress in self._told)
-        found.idle_seconds = sum(progress.idle_seconds for progress in self._told) / self._workers
-        found.faults = sum((progress.faults for progress in self._told), Counter())
+        found.wait_seconds = sum(progress.wait_seconds for progress in self._reported)
+        found.idle_seconds = sum(progress.idle_seconds for progress in self._reported) / self._workers
+        found.faults = sum((progress.faults for progress in self._reported), Counter())
         if latest.last_fault:
             found.last_fault = latest.last_fault
         self.listener(found)

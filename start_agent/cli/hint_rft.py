@@ -5,21 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from pydantic import BaseModel
-
-from start_agent import fields
-from start_agent.batch.options import BatchOptions
 from start_agent.cli import flags
-from start_agent.cli.solving import SolveOptions, run_to_end
-from start_agent.data.filters import FilterOptions
-from start_agent.data.loss import LossPolicy
-from start_agent.data.selection import SelectionOptions
-from start_agent.decoding.settings import DecodingSettings
+from start_agent.cli.solving import run_to_end
 from start_agent.engines import registry
-from start_agent.errors import ConfigError
-from start_agent.models import resolve
-from start_agent.recipes.hint_rft import HintRftOptions, Parts, check_inputs, read_hint_rft_recipe, stages_of
-from start_agent.tasks.options import DataOptions
+from start_agent.recipes.hint_rft import GROUPS, Parts, check_inputs, stages_of
 
 _ABOUT = """From a base model to one that calls Python by itself, in two rounds (START, section 3):
 
@@ -67,64 +56,10 @@ def add(commands: Any) -> None:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of the recipe and of its stages; a name that several have means the same in all."""
     known: set[str] = set()
-    for title, model in (_models() | {f"--engine {name}": model for name, model in registry.OPTIONS.items()}).items():
+    engines = {f"--engine {name}": model for name, model in registry.option_models().items()}
+    for title, model in (GROUPS | engines).items():
         flags.add_options(parser, model, title, known=known)
         known |= set(model.model_fields)
-
-
-def parts_of(arguments: argparse.Namespace) -> Parts:
-    """What the stages' commands are made of: the recipe's settings, with the flags over them. Raises ConfigError."""
-    given = vars(arguments)
-    file = read_hint_rft_recipe(arguments.recipe) if "recipe" in given else {}
-    models = _models()
-    fields.refuse_unknown(file, [*models.values(), *registry.OPTIONS.values()], given.get("recipe"))
-    built = {title: fields.build(model, file, given) for title, model in models.items()}
-    engine = fields.of_type(registry.EngineChoice, built).engine
-    registry.refuse_foreign(engine, file, given)
-    solving, batch = fields.of_type(SolveOptions, built), built["batch"]
-    if solving.seed is None:
-        raise ConfigError("--seed: a recipe needs a seed, so that what is done can be told from what is not")
-    choice = resolve(solving.model)
-    instruction = choice.instruction if solving.instruction is None else solving.instruction
-    engine_options = fields.build(registry.OPTIONS[engine], file, given)
-    runtime = fields.runtime_names(type(engine_options), BatchOptions)
-    running = [
-        *([] if engine == "transformers" else ["--engine", engine]),
-        *fields.flags(engine_options, leave_out=runtime),
-        *fields.flags(batch, leave_out=runtime | {"samples"}),
-        *fields.flags(solving, leave_out={"model", "seed", "instruction"}),
-    ]
-    how = [
-        *fields.flags(engine_options, leave_out=set(type(engine_options).model_fields) - runtime),
-        *fields.flags(batch, leave_out=set(type(batch).model_fields) - runtime),
-    ]
-    return Parts(
-        recipe=fields.of_type(HintRftOptions, built),
-        model=solving.model,
-        instruction=instruction,
-        seed=solving.seed,
-        problems=fields.of_type(DataOptions, built),
-        running=tuple(running),
-        how=tuple(how),
-        decoding=fields.of_type(DecodingSettings, built),
-        loss=fields.of_type(LossPolicy, built),
-        filters=fields.of_type(FilterOptions, built),
-        selection=fields.of_type(SelectionOptions, built),
-    )
-
-
-def _models() -> dict[str, type[BaseModel]]:
-    return {
-        "recipe": HintRftOptions,
-        "engine of the batches": registry.EngineChoice,
-        "model": SolveOptions,
-        "problems": DataOptions,
-        "batch": BatchOptions,
-        "decoding of the hinted runs": DecodingSettings,
-        "selection": SelectionOptions,
-        "filters": FilterOptions,
-        "loss": LossPolicy,
-    }
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -132,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
     from start_agent.cli.stages import StagesView
     from start_agent.recipes.stages import run_stages
 
-    parts = parts_of(arguments)
+    parts = Parts.from_layers(vars(arguments).get("recipe"), vars(arguments))
     stages = stages_of(parts)
     check_inputs(parts)
     if arguments.dry_run:

@@ -26,8 +26,9 @@ COMMANDS = {
     "pocket": ("pocket", "the embedded reasoner: build it, see its problems, watch it"),
     "env": ("environment", "show versions, devices and the sandbox's isolation"),
     "completion": ("completion", "print the completion script of a shell"),
+    "step": ("step", ""),  # for recipes
 }
-"""Each command's module in ``start_agent.cli``, and its line in ``start-agent --help``."""
+"""Each command's module in ``start_agent.cli``, and its line in ``start-agent --help``; empty for one not listed."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -81,7 +82,7 @@ def command_parser(words: Collection[str] = (), *, all_commands: bool = False) -
     for name, (module, about) in COMMANDS.items():
         if all_commands or name == chosen:
             import_module(f"start_agent.cli.{module}").add(commands)
-        else:
+        elif about:
             commands.add_parser(name, help=about)
     return parser
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from start_agent import fields
 from start_agent.cli import flags
-from start_agent.cli.solving import add_options, open_solver, run_to_end
+from start_agent.cli.solving import add_options, opened, run_to_end, solver_config
 from start_agent.pocket import held_out
 from start_agent.pocket.options import BuildOptions
 from start_agent.problem import Problem
@@ -94,10 +94,11 @@ async def _demo(arguments: argparse.Namespace) -> int:
     console = Console(highlight=False)
     options = fields.build(ProblemOptions, vars(arguments))
     right = {"alone": 0, "with hints": 0}
-    async with open_solver(arguments) as (solver, solve_options):
+    config = solver_config(arguments)
+    async with opened(config) as solver:
         alone = _without_hints(solver)
         for problem in _mixed(options):
-            seed = None if solve_options.seed is None else derive_seed(solve_options.seed, problem.key)
+            seed = None if config.solve.seed is None else derive_seed(config.solve.seed, problem.key)
             console.print(Rule(f"{problem.meta['subject']}, level {problem.meta['level']}"), problem.question)
             trace = await alone.solve(problem.question, seed=seed)
             right["alone"] += trace.answer == problem.answer

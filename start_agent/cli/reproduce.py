@@ -7,9 +7,8 @@ from typing import Any
 
 from start_agent import fields
 from start_agent.cli import flags
-from start_agent.cli.hint_rft import parts_of
 from start_agent.cli.solving import run_to_end
-from start_agent.papers.reproduce import QUICK, ReproduceOptions, reproduce_stages
+from start_agent.papers.reproduce import ReproduceOptions, parts_of, reproduce_stages
 
 _ABOUT = """The papers in miniature, from the shipped base, offline, on a CPU:
 
@@ -52,8 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     from start_agent.recipes.stages import run_stages
 
     options = fields.build(ReproduceOptions, vars(arguments))
-    given = {"recipe": "pocket", "seed": options.seed, "output_dir": options.output_dir, "workers": options.workers}
-    parts = parts_of(argparse.Namespace(**given | (QUICK if options.quick else {})))
+    parts = parts_of(options)
     stages = reproduce_stages(parts, options)
 
     async def work() -> int:

@@ -5,17 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Any
 
 from start_agent import fields
 from start_agent.cli import flags
-from start_agent.data.loss import LossPolicy
-from start_agent.errors import ConfigError
-
-if TYPE_CHECKING:
-    from start_agent.data.leakage import HeldOut
+from start_agent.data.select import GROUPS, SelectConfig, select
 
 _ABOUT = """Choose traces to learn from and write them as rows: ids, labels, and a readable copy.
 
@@ -36,25 +30,6 @@ _EXAMPLES = """examples:
 """
 
 
-class SelectOptions(BaseModel):
-    """What is selected from, and where it goes."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    kind: Literal["hint-rft", "rft"] = Field(description="how traces are selected")
-    runs: tuple[Path, ...] = Field(description="run directory that traces are taken from", min_length=1)
-    greedy: tuple[Path, ...] = Field((), description="run directory without hints, for hint-rft")
-    output_dir: Path = Field(description="the data folder: new, or that of the same selection")
-    model: str | None = Field(None, description="the model that made the runs, where they do not say it")
-    held_out: tuple[str, ...] = Field(
-        (), description="problems never to train on: a task, a run directory, or a file (question, answer)"
-    )
-    reworded: bool = Field(
-        False, description="held out is also what has the same numbers and answer as a held-out problem"
-    )
-    near: float = Field(0.8, ge=0, description="likeness from which a problem counts as a held-out one; 2: never")
-
-
 def add(commands: Any) -> None:
     """Add the command to the parser."""
     parser: argparse.ArgumentParser = commands.add_parser(
@@ -65,69 +40,23 @@ def add(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--config", type=Path, metavar="PATH", help="YAML file of options, named as the flags are")
-    for title, model in _models().items():
+    for title, model in GROUPS.items():
         flags.add_options(parser, model, title)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Select and write; 0 where there are rows."""
-    from start_agent.data.dataset import read_data, source_digests, write_data
-    from start_agent.data.filters import FilterOptions
-    from start_agent.data.leakage import held_out_digests
-    from start_agent.data.selection import SelectionOptions, hint_rft_pairs, rft
-
     file, given = fields.read_yaml(arguments.config), vars(arguments)
-    fields.refuse_unknown(file, list(_models().values()), arguments.config)
-    options = fields.build(SelectOptions, file, given)
-    selection, filters = fields.build(SelectionOptions, file, given), fields.build(FilterOptions, file, given)
-    policy = fields.build(LossPolicy, file, given)
-    if (options.kind == "hint-rft") != bool(options.greedy):
-        raise ConfigError("--greedy: hint-rft needs the runs without hints; rft has no use for them")
-    resolved = {
-        "select": options.model_dump(mode="json", exclude={"output_dir"}),
-        "selection": selection.model_dump(mode="json"),
-        "filters": filters.model_dump(mode="json"),
-        "loss": policy.model_dump(mode="json"),
-        "records": source_digests((*options.greedy, *options.runs)),
-        "held_out": held_out_digests(options.held_out),
-    }
-    found = read_data(options.output_dir, resolved)
-    if found is not None:
-        print(f"{options.output_dir} is there already", file=sys.stderr)
-    else:
-        tokenizer, held_out = _tokenizer(options), _held_out(options)
-        if options.kind == "hint-rft":
-            chosen = hint_rft_pairs(options.greedy, options.runs, tokenizer, selection, filters, held_out)
-        else:
-            chosen = rft(options.runs, tokenizer, selection, filters, held_out)
-        found = write_data(options.output_dir, chosen, policy, config=resolved, max_length=filters.max_length)
-    _print(found.to_json(), options.output_dir)
+    fields.refuse_unknown(file, list(GROUPS.values()), arguments.config)
+    return run_config(SelectConfig.from_layers(file, given))
+
+
+def run_config(config: SelectConfig) -> int:
+    """Select and write, and show what there is."""
+    found = select(config, lambda line: print(line, file=sys.stderr))
+    _print(found.to_json(), config.select.output_dir)
     return 0
-
-
-def _models() -> dict[str, type[BaseModel]]:
-    from start_agent.data.filters import FilterOptions
-    from start_agent.data.selection import SelectionOptions
-
-    return {"select": SelectOptions, "selection": SelectionOptions, "filters": FilterOptions, "loss": LossPolicy}
-
-
-def _tokenizer(options: SelectOptions) -> Any:
-    from start_agent.data.dataset import model_of
-    from start_agent.models import resolve
-    from start_agent.tokens.tokenizer import Tokenizer
-
-    return Tokenizer.from_pretrained(resolve(options.model or model_of(options.runs)).location)
-
-
-def _held_out(options: SelectOptions) -> HeldOut | None:
-    from start_agent.data.leakage import read_held_out
-
-    if not options.held_out:
-        print("no --held-out: nothing says which problems must not be learned", file=sys.stderr)
-        return None
-    return read_held_out(options.held_out, options.near, reworded=options.reworded)
 
 
 def _print(manifest: dict[str, Any], path: Path) -> None:

@@ -7,17 +7,16 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from start_agent import fields
 from start_agent.cli import flags
 from start_agent.cli.live import PLAIN_EVERY
-from start_agent.training.options import SftOptions, read_recipe, recipe_names
+from start_agent.recipes.steps import SftStepConfig
+from start_agent.training.options import SftOptions, TrainOptions
 
 if TYPE_CHECKING:
     from start_agent.training.callbacks import Step
@@ -39,24 +38,6 @@ between the starts: """
 _EXAMPLES += ", ".join("--" + name.replace("_", "-") for name in sorted(fields.runtime_names(SftOptions))) + ".\n"
 
 
-class TrainOptions(BaseModel):
-    """What is trained, on what, to where."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    model: str = Field(
-        "pocket", description="the base: a model of the hub, a local folder, or the embedded 'pocket' or 'pocket-start'"
-    )
-    data: Path = Field(description="rows: a data folder, a JSONL file, or a folder that datasets saved")
-    eval_data: Path | None = Field(
-        None, description="rows of other problems, held back: their loss and answers are shown as training goes on"
-    )
-    output_dir: Path = Field(description="the new model's folder: new, or that of the same run")
-    recipe: str | None = Field(
-        None, description=f"a set of settings: {', '.join(recipe_names())}, or a YAML file of them; flags override it"
-    )
-
-
 def add(commands: Any) -> None:
     """Add the command to the parser."""
     parser: argparse.ArgumentParser = commands.add_parser(
@@ -74,12 +55,15 @@ def add(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Train; 0 when the model is there."""
+    return run_config(SftStepConfig.from_layers(vars(arguments)))
+
+
+def run_config(config: SftStepConfig) -> int:
+    """Train, and show how it goes."""
     from start_agent.training.loading import load_rows, source
     from start_agent.training.sft import main_process, train
 
-    given = vars(arguments)
-    options = fields.build(TrainOptions, given)
-    settings = fields.build(SftOptions, read_recipe(options.recipe) if options.recipe else {}, given)
+    options, settings = config.run, config.training
     rows = load_rows(options.data)
     held_back = () if options.eval_data is None else load_rows(options.eval_data)
     with _Bar() if main_process() else nullcontext() as bar:

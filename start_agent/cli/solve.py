@@ -9,7 +9,7 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
-from start_agent.cli.solving import add_options, open_solver, run_to_end
+from start_agent.cli.solving import add_options, opened, run_to_end, solver_config
 from start_agent.decoding.events import TraceFinished
 from start_agent.errors import InputError, PromptError
 
@@ -48,16 +48,18 @@ def run(arguments: argparse.Namespace) -> int:
 async def _solve(arguments: argparse.Namespace) -> int:
     question = _question(arguments)
     quiet = arguments.json or arguments.quiet
-    async with open_solver(arguments) as (solver, options):
+    config = solver_config(arguments)
+    seed = config.solve.seed
+    async with opened(config) as solver:
         if quiet:
-            trace = await solver.solve(question, seed=options.seed)
+            trace = await solver.solve(question, seed=seed)
         else:
             from rich.console import Console
 
             from start_agent.cli.render import TerminalListener
 
             listener = TerminalListener(Console(highlight=False), solver.engine.tokenizer.eos_ids)
-            async with aclosing(solver.stream(question, seed=options.seed)) as events:
+            async with aclosing(solver.stream(question, seed=seed)) as events:
                 async for event in events:
                     listener.on_event(event)
                     if isinstance(event, TraceFinished):

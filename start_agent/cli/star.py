@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -16,6 +16,7 @@ from start_agent.engines.base import Engine, Sampling
 from start_agent.errors import ConfigError
 from start_agent.files import file_digest
 from start_agent.papers.addition.options import AdditionOptions
+from start_agent.papers.addition.step import MiniatureConfig, MiniatureOptions
 from start_agent.recipes.star.loop import StarOptions
 from start_agent.recipes.star.store import DEV, HELD_OUT, Iteration
 from start_agent.recipes.star.tasks import WritingOptions
@@ -51,8 +52,11 @@ Run the same command again after whatever stopped it: it goes on from there. DIR
 """
 
 _HIDDEN = frozenset({"epochs", "max_steps", "seed"})  # of training: the loop decides them
-_Engine = Literal["transformers", "vllm"]  # a server cannot load the model of an iteration
-_ENGINES = get_args(_Engine)
+
+
+def _engines() -> dict[str, type[BaseModel]]:
+    """The options of the engines that can be used, by name: a server cannot load the model of an iteration."""
+    return {name: entry.options for name, entry in registry.known_engines().items() if entry.local}
 
 
 class RunOptions(BaseModel):
@@ -61,21 +65,12 @@ class RunOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     output_dir: Path = Field(description="the run's folder: new, or that of the same run")
-    engine: _Engine = Field("transformers", description="what writes the rationales")
+    engine: str = Field(registry.DEFAULT, description="what writes the rationales: one that loads local models")
     model: str = Field(description="the base: a model of the hub, or a local folder")
     rationales: Path = Field(description="YAML or JSONL file of a few worked examples")
     recipe: str | None = Field(None, description="settings of training: a recipe of start-agent's, or a YAML file")
     dev: int = Field(200, ge=1, description="problems set aside to decide when to stop")
     held_out: int = Field(0, ge=0, description="problems set aside to report on, beside those")
-
-
-class MiniatureOptions(BaseModel):
-    """Where the miniature is kept, and how much of it is run."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    output_dir: Path = Field(description="the run's folder: new, or that of the same run")
-    quick: bool = Field(False, description="a minute's worth of it; other options but --seed are not used then")
 
 
 _GROUPS: dict[str, type[BaseModel]] = {
@@ -98,7 +93,7 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("--config", type=Path, metavar="PATH", help="YAML file of options, named as the flags are")
     known = set(_HIDDEN)
-    groups = _GROUPS | {f"{name} engine": registry.OPTIONS[name] for name in _ENGINES} | {"training": SftOptions}
+    groups = _GROUPS | {f"{name} engine": options for name, options in _engines().items()} | {"training": SftOptions}
     for title, model in groups.items():
         flags.add_options(parser, model, title, known=known if model not in _GROUPS.values() else ())
         known |= set(model.model_fields)
@@ -119,20 +114,21 @@ def add(commands: Any) -> None:
 
 def run_miniature(arguments: argparse.Namespace) -> int:
     """Run the miniature; 0 where it came to its end."""
-    from start_agent.papers.addition import run_addition
+    return run_config(MiniatureConfig.from_layers(vars(arguments)))
+
+
+def run_config(config: MiniatureConfig) -> int:
+    """Run the miniature, and show how it goes."""
     from start_agent.papers.addition.report import SECTION
+    from start_agent.papers.addition.step import run_miniature
 
     _hide_progress_bars()
-    run_options = fields.build(MiniatureOptions, vars(arguments))
-    options = fields.build(AdditionOptions, vars(arguments))
-    if run_options.quick:
-        options = AdditionOptions.quick(options.seed)
 
     def tell(variant: str, iteration: Iteration) -> None:
         _tell(iteration, f"{variant} rationalization, ")
 
-    run_addition(run_options.output_dir, options=options, listener=tell)
-    print((run_options.output_dir / SECTION).read_text(encoding="utf-8"))
+    run_miniature(config, tell)
+    print((config.output_dir / SECTION).read_text(encoding="utf-8"))
     return 0
 
 
@@ -148,9 +144,11 @@ def run(arguments: argparse.Namespace) -> int:
     from start_agent.versions import versions
 
     given, file = vars(arguments), fields.read_yaml(arguments.config)
-    known: list[type[BaseModel]] = [*_GROUPS.values(), *(registry.OPTIONS[name] for name in _ENGINES), SftOptions]
+    known: list[type[BaseModel]] = [*_GROUPS.values(), *_engines().values(), SftOptions]
     fields.refuse_unknown(file, known, arguments.config)
     own = fields.build(RunOptions, file, given)
+    if own.engine not in _engines():
+        raise ConfigError(f"--engine {own.engine}: it cannot load the model of an iteration: {', '.join(_engines())}")
     data, loop = fields.build(DataOptions, file, given), fields.build(StarOptions, file, given)
     writing, sampling = fields.build(WritingOptions, file, given), fields.build(Sampling, file, given)
     recipe = read_recipe(own.recipe) if own.recipe else {}

@@ -51,6 +51,7 @@ class Solver:
             sentence that asks for a boxed answer.
         system: the system message; none where empty.
         chat: of the chat template and the think markers; a mapping as well.
+        recorded_chat: what traces record in place of ``chat``, where its files have other paths than the user's.
 
     Raises:
         ConfigError: the engine is not open, there are tools without a sandbox or hints that the library lacks, or an
@@ -68,6 +69,7 @@ class Solver:
         instruction: str | None = None,
         system: str = "",
         chat: ChatOptions | Mapping[str, Any] | None = None,
+        recorded_chat: ChatOptions | None = None,
     ) -> None:
         if not hasattr(engine, "tokenizer"):
             raise ConfigError("the engine is not open: make the solver inside its `async with`")
@@ -79,6 +81,7 @@ class Solver:
         else:
             self.sampling = coerce(SamplingOptions, sampling).resolved(engine.tokenizer.generation)
         self.chat = coerce(ChatOptions, chat)
+        self._recorded_chat = recorded_chat or self.chat
         self.hints = HintLibrary.builtin() if hints is None else hints
         self.instruction = engine.instruction if instruction is None else instruction
         self.system = system
@@ -116,6 +119,7 @@ class Solver:
             instruction=self.instruction if instruction is None else instruction,
             system=self.system,
             chat=self.chat,
+            recorded_chat=self._recorded_chat,
         )
 
     async def solve(self, question: str, *, seed: int | None = 0) -> Trace:
@@ -233,7 +237,7 @@ class Solver:
 
     def _more_meta(self, prompt: Prompt) -> dict[str, Any]:
         """What most traces do not need."""
-        chat = self.chat.model_dump(mode="json", exclude_defaults=True)
+        chat = self._recorded_chat.model_dump(mode="json", exclude_defaults=True)
         if not self.format.prints_day:
             chat.pop("chat_template_date", None)
         return {

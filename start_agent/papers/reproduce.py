@@ -70,6 +70,12 @@ class ReproduceOptions(BaseModel):
         return range(1, 3 if self.quick else 5)
 
 
+def parts_of(options: ReproduceOptions) -> Parts:
+    """What its stages are made of: the recipe of the pocket reasoner. Raises ConfigError."""
+    given = {"seed": options.seed, "output_dir": options.output_dir, "workers": options.workers}
+    return Parts.from_layers("pocket", given | (QUICK if options.quick else {}))
+
+
 def reproduce_stages(parts: Parts, options: ReproduceOptions) -> list[Stage]:
     """All stages of the parts that are wanted, each after those that it needs. Raises ConfigError."""
     stages: list[Stage] = []
@@ -85,8 +91,8 @@ def reproduce_stages(parts: Parts, options: ReproduceOptions) -> list[Stage]:
     if third:
         stages += _greedy_and_sampled(parts, options, THIRD)
     if "star" in options.parts:
-        words = ["star", "addition", "--output-dir", str(options.output_dir / "star"), "--seed", str(options.seed)]
-        stages.insert(0, Stage("star", (*words, *(["--quick"] if options.quick else []))))
+        own = {"output_dir": str(options.output_dir / "star"), "seed": options.seed, "quick": options.quick}
+        stages.insert(0, Stage("star", "start_agent.papers.addition.step:STEP", own))
     return stages
 
 
@@ -174,5 +180,5 @@ def evaluation(
         after=() if base else (model,),
         sampling=sampling,
         samples=samples,
-        data=("--task", "pocket", "--limit", str(options.held_out)),
+        problems={"task": "pocket", "limit": options.held_out},
     )

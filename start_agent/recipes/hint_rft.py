@@ -8,7 +8,7 @@
 
 ``seed-data`` (the paper's D_seed) holds the hinted traces of problems that greedy decoding fails and a hint solves;
 ``start-data`` (D_START) at most one right trace of each problem, sampled from START-0 without hints. Each stage is a
-``start-agent`` command with a folder of its own below the recipe's.
+step with a folder of its own below the recipe's.
 """
 
 from __future__ import annotations
@@ -18,16 +18,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from start_agent import fields
+from start_agent.batch.options import BatchOptions
+from start_agent.build import SolveOptions, SolverConfig
 from start_agent.data.filters import FilterOptions
 from start_agent.data.leakage import read_held_out
 from start_agent.data.loss import LossPolicy
 from start_agent.data.selection import Choice, SelectionOptions
 from start_agent.decoding.settings import DecodingSettings
+from start_agent.engines import registry
 from start_agent.engines.base import Sampling
 from start_agent.errors import ConfigError
 from start_agent.recipes.stages import Stage
@@ -68,6 +71,20 @@ class HintRftOptions(BaseModel):
     workers: int = Field(1, ge=1, description="stages at once, where they do not need each other; they share the cores")
 
 
+GROUPS: dict[str, type[BaseModel]] = {
+    "recipe": HintRftOptions,
+    "engine of the batches": registry.EngineChoice,
+    "model": SolveOptions,
+    "problems": DataOptions,
+    "batch": BatchOptions,
+    "decoding of the hinted runs": DecodingSettings,
+    "selection": SelectionOptions,
+    "filters": FilterOptions,
+    "loss": LossPolicy,
+}
+"""The groups of options of the recipe and of its stages, by title; a name that several have means the same in all."""
+
+
 def recipe_names() -> list[str]:
     """The recipes that ship with the package."""
     names = (entry.name for entry in _RECIPES.iterdir())
@@ -86,7 +103,7 @@ def read_hint_rft_recipe(name: str) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The options from which the stages' commands are made.
+    """The options from which the stages are made.
 
     Attributes:
         recipe: of the recipe itself.
@@ -94,8 +111,8 @@ class Parts:
         instruction: that follows each question, in every stage alike: that of the base.
         seed: of all that is drawn.
         problems: to learn from.
-        running: words of every ``batch`` command: the engine and its settings.
-        how: likewise, of what does not decide the records: how many at once.
+        running: options of every ``batch`` step: the engine and its settings.
+        runtime: likewise, what does not decide the records: how many at once.
         decoding: of the hinted runs; the others have no hints.
         loss: of D_seed; D_START holds no hints.
         filters, selection: of both.
@@ -106,12 +123,50 @@ class Parts:
     instruction: str
     seed: int
     problems: DataOptions
-    running: tuple[str, ...]
-    how: tuple[str, ...]
+    running: Mapping[str, Any]
+    runtime: Mapping[str, Any]
     decoding: DecodingSettings
     loss: LossPolicy
     filters: FilterOptions
     selection: SelectionOptions
+
+    @classmethod
+    def from_layers(cls, recipe: str | None, given: Mapping[str, Any]) -> Self:
+        """From a recipe's settings, by its name or by a YAML file's path, and options over them.
+
+        Raises:
+            ConfigError: an unknown option, a wrong value, or no seed.
+            ModelError: the base cannot be found.
+        """
+        file = {} if recipe is None else read_hint_rft_recipe(recipe)
+        fields.refuse_unknown(file, [*GROUPS.values(), *registry.option_models().values()], recipe)
+        layers = (file, given)
+        solver = SolverConfig.from_layers(*layers)
+        if solver.solve.seed is None:
+            raise ConfigError("--seed: a recipe needs a seed, so that what is done can be told from what is not")
+        engine, batch = solver.engine_options, fields.build(BatchOptions, *layers)
+        runtime = fields.runtime_names(type(engine), BatchOptions)
+        return cls(
+            recipe=fields.build(HintRftOptions, *layers),
+            model=solver.solve.model,
+            instruction=solver.instruction,
+            seed=solver.solve.seed,
+            problems=fields.build(DataOptions, *layers),
+            running={
+                **({} if solver.engine == registry.DEFAULT else {"engine": solver.engine}),
+                **fields.changed(engine, leave_out=runtime),
+                **fields.changed(batch, leave_out=runtime | {"samples"}),
+                **fields.changed(solver.solve, leave_out={"model", "seed", "instruction"}),
+            },
+            runtime={
+                **fields.changed(engine, leave_out=set(type(engine).model_fields) - runtime),
+                **fields.changed(batch, leave_out=set(type(batch).model_fields) - runtime),
+            },
+            decoding=solver.decoding,
+            loss=fields.build(LossPolicy, *layers),
+            filters=fields.build(FilterOptions, *layers),
+            selection=fields.build(SelectionOptions, *layers),
+        )
 
     @property
     def unhinted(self) -> DecodingSettings:
@@ -169,26 +224,22 @@ def solve(
     sampling: Sampling | None = None,
     samples: int = 1,
     seed: int | None = None,
-    data: Sequence[str] | None = None,
+    problems: Mapping[str, Any] | None = None,
 ) -> Stage:
-    """A ``batch`` command: greedy unless ``sampling`` is given, over the recipe's problems unless ``data`` is."""
-    words = [
-        *("batch", "--output-dir", str(parts.recipe.output_dir / name), "--model", model),
-        *fields.words_of("--instruction", parts.instruction),
-        *("--seed", str(parts.seed if seed is None else seed)),
-        *(fields.flags(parts.problems) if data is None else data),
-        *parts.running,
-        *fields.flags(decoding),
-        *_explicit(sampling or Sampling()),
-        *(("--samples", str(samples)) if samples > 1 else ()),
-    ]
-    return Stage(name, tuple(words), tuple(after), parts.how)
-
-
-def _explicit(sampling: Sampling) -> list[str]:
-    """The flags of all of it: what is left out would be the model's own."""
-    values = sampling.model_dump() if sampling.temperature else {"temperature": 0.0}
-    return [word for name, value in values.items() for word in ("--" + name.replace("_", "-"), str(value))]
+    """A ``batch`` step: greedy unless ``sampling`` is given, over the recipe's problems unless others are."""
+    drawn = sampling or Sampling()  # all of it: what is left out would be the model's own
+    options = {
+        "output_dir": str(parts.recipe.output_dir / name),
+        "model": model,
+        "instruction": parts.instruction,
+        "seed": parts.seed if seed is None else seed,
+        **(fields.changed(parts.problems) if problems is None else problems),
+        **parts.running,
+        **fields.changed(decoding),
+        **(drawn.model_dump(mode="json") if drawn.temperature else {"temperature": 0.0}),
+        **({"samples": samples} if samples > 1 else {}),
+    }
+    return Stage(name, "batch", options, tuple(after), parts.runtime)
 
 
 def sample(
@@ -229,7 +280,7 @@ def select(
     loss: LossPolicy | None = None,
     filters: Mapping[str, Any] | None = None,
 ) -> Stage:
-    """A ``select`` command over runs of the recipe, which come before it."""
+    """A ``select`` step over runs of the recipe, which come before it."""
     folder, recipe = parts.recipe.output_dir, parts.recipe
     if kind == "rft":
         selection = parts.selection.model_copy(update={"choice": recipe.start_choice})
@@ -237,28 +288,32 @@ def select(
         loss = loss or LossPolicy()
     else:
         selection, own, loss = parts.selection, {}, loss or parts.loss
-    words = [
-        *("select", "--kind", kind, "--output-dir", str(folder / name)),
-        *(word for run in runs for word in ("--runs", str(folder / run))),
-        *(word for run in greedy for word in ("--greedy", str(folder / run))),
-        *(word for one in recipe.held_out for word in ("--held-out", one)),
-        *(("--reworded",) if recipe.reworded else ()),
-        *fields.flags(selection),
-        *fields.flags(parts.filters.model_copy(update=own | dict(filters or {}))),
-        *fields.flags(loss),
-    ]
-    return Stage(name, tuple(words), (*runs, *greedy))
+    options = {
+        "kind": kind,
+        "output_dir": str(folder / name),
+        "runs": [str(folder / run) for run in runs],
+        **({"greedy": [str(folder / run) for run in greedy]} if greedy else {}),
+        **({"held_out": list(recipe.held_out)} if recipe.held_out else {}),
+        **({"reworded": True} if recipe.reworded else {}),
+        **fields.changed(selection),
+        **fields.changed(parts.filters.model_copy(update=own | dict(filters or {}))),
+        **fields.changed(loss),
+    }
+    return Stage(name, "select", options, (*runs, *greedy))
 
 
 def fine_tune(parts: Parts, name: str, data: str, recipe: str) -> Stage:
-    """An ``sft`` command: always from the base."""
+    """An ``sft`` step: always from the base."""
     folder = parts.recipe.output_dir
     try:
         launcher = tuple(shlex.split(parts.recipe.launcher))
     except ValueError as error:
         raise ConfigError(f"--launcher: {str(error).lower()} in {parts.recipe.launcher!r}") from error
-    words = [
-        *("sft", "--recipe", recipe, "--model", parts.model, "--data", str(folder / data)),
-        *("--output-dir", str(folder / name), "--seed", str(parts.seed)),
-    ]
-    return Stage(name, tuple(words), (data,), launcher=launcher)
+    options = {
+        "recipe": recipe,
+        "model": parts.model,
+        "data": str(folder / data),
+        "output_dir": str(folder / name),
+        "seed": parts.seed,
+    }
+    return Stage(name, "sft", options, (data,), launcher=launcher)

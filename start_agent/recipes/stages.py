@@ -1,13 +1,14 @@
-"""A recipe as a set of stages, each one a ``start-agent`` command that a person could type.
+"""A recipe as a set of stages, each one a step with its options, which a person could run as a command as well.
 
 What a stage needs is named, so that stages which do not need each other run side by side. A stage that is done leaves
 a mark; after whatever stopped the recipe, the stages without one are started again, and each of their commands goes
 on from where it was. The folder::
 
-    stages/NAME.json     the command and how long it took: written once the stage is done, by rename
-    logs/NAME.log        what the command said, over all its starts
+    stages/NAME.options.json  the options of the stage's process
+    stages/NAME.json          the step, its options and how long it took: written once the stage is done
+    logs/NAME.log             what the process printed, over all its starts
 
-A stage's command may not change: its mark, or the folder that the command itself keeps, refuses another one.
+A stage's options may not change: its mark, or the folder that the step itself keeps, refuses others.
 """
 
 from __future__ import annotations
@@ -25,11 +26,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from start_agent.engines.affinity import THREADS_VARIABLE
-from start_agent.errors import RunDirectoryError, StageError
+from start_agent.errors import ConfigError, RunDirectoryError, StageError
+from start_agent.fields import command_words, parsed_words
 from start_agent.files import lock_folder, write_json
+from start_agent.recipes.steps import find_step
 
 STAGES, LOGS = "stages", "logs"
 
@@ -40,34 +43,48 @@ _TAIL = 4096  # bytes of a log that are looked at for its last lines
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A step of a recipe.
+    """A step of a recipe, with its options.
 
     Attributes:
         name: of its mark and its log.
-        command: the arguments of ``start-agent``; its output lies in the recipe's folder.
+        step: which one it is, as ``steps.find_step`` takes it.
+        options: that decide what comes out, JSON-able, by name.
         after: names of the stages that must be done before.
-        how: further arguments, which do not decide what comes out and so may change: how many at once, threads.
-        launcher: what is put before ``python -m start_agent``, in place of this Python: ``accelerate launch …``.
+        runtime: further options, which do not decide what comes out and so may change: how many at once, threads.
+        launcher: what is put before ``-m start_agent``, in place of this Python: ``accelerate launch …``.
     """
 
     name: str
-    command: tuple[str, ...]
+    step: str
+    options: Mapping[str, Any]
     after: tuple[str, ...] = ()
-    how: tuple[str, ...] = ()
+    runtime: Mapping[str, Any] = field(default_factory=dict)
     launcher: tuple[str, ...] = ()
 
     @property
     def shown(self) -> str:
         """The command as a person would type it."""
-        return shlex.join([*self.launcher, *_NAME[bool(self.launcher)], *self.command, *self.how])
+        words = [*find_step(self.step).command, *command_words(self.options), *command_words(self.runtime)]
+        return shlex.join([*self.launcher, "-m", "start_agent", *words] if self.launcher else ["start-agent", *words])
 
-    @property
-    def arguments(self) -> list[str]:
-        """The command as it is run."""
-        return [*(self.launcher or (sys.executable,)), "-m", "start_agent", *self.command, *self.how]
+    def arguments(self, file: Path) -> list[str]:
+        """The command as it is run, with its options in a JSON file."""
+        return [*(self.launcher or (sys.executable,)), "-m", "start_agent", "step", self.step, str(file)]
 
+    def same_as(self, mark: Mapping[str, Any]) -> bool:
+        """Whether the mark of a stage that is done is of this one. Raises KeyError, TypeError for what is no mark."""
+        if "command" in mark:  # of 0.1, which kept the command's words
+            command = find_step(self.step).command
+            words = list(map(str, mark["command"]))
+            kind, options = tuple(words[: len(command)]) == command, parsed_words(words[len(command) :])
+        else:
+            kind, options = mark["step"] == self.step, mark["options"]
+        config = find_step(self.step).config
+        try:
+            return kind and bool(config(options) == config(self.options))
+        except ConfigError:
+            return False
 
-_NAME = {False: ("start-agent",), True: ("-m", "start_agent")}
 
 Status = Literal["waiting", "running", "done", "failed"]
 
@@ -130,7 +147,7 @@ async def run_stages(
     except OSError as error:
         raise RunDirectoryError(f"cannot write to {folder}: {error.strerror}") from error
     try:
-        states = StageStates(folder, {stage.name: _standing(stage, folder) for stage in stages})
+        states = StageStates(folder, {stage.name: _state(stage, folder) for stage in stages})
         tell = listener or (lambda states: None)
         tell(states)
         places = asyncio.Semaphore(workers)
@@ -155,10 +172,8 @@ async def run_stages(
                 finally:
                     state.seconds = time.monotonic() - state.began
                     tell(states)
-                write_json(
-                    _mark(state.stage, folder),
-                    {"command": list(state.stage.command), "seconds": round(state.seconds, 1)},
-                )
+                mark = {"step": state.stage.step, "options": dict(state.stage.options)}
+                write_json(_mark(state.stage, folder), mark | {"seconds": round(state.seconds, 1)})
                 state.status = "done"
                 tell(states)
             finished[state.stage.name].set()
@@ -189,21 +204,19 @@ def _mark(stage: Stage, folder: Path) -> Path:
     return folder / STAGES / f"{stage.name}.json"
 
 
-def _standing(stage: Stage, folder: Path) -> StageState:
-    """Whether it is done; raises where it was done by another command."""
+def _state(stage: Stage, folder: Path) -> StageState:
+    """Whether it is done; raises where it was done with other options."""
+    path = _mark(stage, folder)
     try:
-        mark = json.loads(_mark(stage, folder).read_bytes())
-        command, seconds = mark["command"], mark["seconds"]
+        mark = json.loads(path.read_bytes())
+        same, seconds = stage.same_as(mark), mark["seconds"]
     except FileNotFoundError:
         return StageState(stage)
     except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunDirectoryError(f"cannot read {path}: {error}; remove it to do the stage again") from error
+    if not same:
         raise RunDirectoryError(
-            f"cannot read {_mark(stage, folder)}: {error}; remove it to do the stage again"
-        ) from error
-    if command != list(stage.command):
-        there = shlex.join(["start-agent", *command])
-        raise RunDirectoryError(
-            f"in {folder} the stage {stage.name!r} was done by another command: {there}; now it would be "
+            f"in {folder} the stage {stage.name!r} was done with other options ({path}); now it would be "
             f"{stage.shown}. Name another --output-dir, or run with the old options"
         )
     return StageState(stage, "done", seconds, earlier=True)
@@ -211,12 +224,13 @@ def _standing(stage: Stage, folder: Path) -> StageState:
 
 async def _run(stage: Stage, folder: Path, environment: Mapping[str, str]) -> None:
     """Run the command to its end; stop it where this is cancelled."""
-    path = folder / LOGS / f"{stage.name}.log"
+    path, options = folder / LOGS / f"{stage.name}.log", folder / STAGES / f"{stage.name}.options.json"
+    write_json(options, {**stage.options, **stage.runtime})
     with path.open("ab") as log:
         log.write(f"$ {stage.shown}\n".encode())
         log.flush()
         process = await asyncio.create_subprocess_exec(
-            *stage.arguments,
+            *stage.arguments(options),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=log,
             stderr=log,

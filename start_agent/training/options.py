@@ -100,3 +100,21 @@ def read_recipe(name: str) -> dict[str, Any]:
         raise ConfigError(f"--recipe: no recipe {name!r}; there are {', '.join(recipe_names())}, or a YAML file's path")
     fields.refuse_unknown(values, [SftOptions], name)
     return values
+
+
+class TrainOptions(BaseModel):
+    """What is trained, on what, to where."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = Field(
+        "pocket", description="the base: a model of the hub, a local folder, or the embedded 'pocket' or 'pocket-start'"
+    )
+    data: Path = Field(description="rows: a data folder, a JSONL file, or a folder that datasets saved")
+    eval_data: Path | None = Field(
+        None, description="rows of other problems, held back: their loss and answers are shown as training goes on"
+    )
+    output_dir: Path = Field(description="the new model's folder: new, or that of the same run")
+    recipe: str | None = Field(
+        None, description=f"a set of settings: {', '.join(recipe_names())}, or a YAML file of them; flags override it"
+    )

@@ -20,7 +20,7 @@ import pytest
 
 from start_agent.batch import BatchOptions, Progress, RunDirectory, run_at
 from start_agent.batch.cluster import connect, count_workers
-from start_agent.batch.ray import OpenBench, RayBench
+from start_agent.batch.ray import OpenExecutor, RayExecutor
 from start_agent.batch.store import RECORDS
 from start_agent.errors import BatchError, InputError
 from tests.support.batches import CONFIG, problems, run_scripted, stable
@@ -94,8 +94,8 @@ def test_the_command_on_a_cluster_that_is_there(tmp_path: Path, monkeypatch: pyt
         assert len(stable(tmp_path / "run")) == 4
 
 
-async def run_over_workers(path: Path, open_executor: OpenBench, count: int = 60, **options: Any) -> Progress:
-    executor = RayBench(open_executor, workers=2, places=4, **options)
+async def run_over_workers(path: Path, open_executor: OpenExecutor, count: int = 60, **options: Any) -> Progress:
+    executor = RayExecutor(open_executor, workers=2, slots=4, **options)
     async with executor:
         with RunDirectory.open(path, CONFIG) as directory:
             return await run_at(executor, problems(count), directory, BatchOptions(concurrency=8))

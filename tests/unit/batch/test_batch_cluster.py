@@ -12,7 +12,7 @@ import pytest
 
 from start_agent import fields
 from start_agent.batch import RayOptions, cluster
-from start_agent.batch.ray import RayBench
+from start_agent.batch.ray import RayExecutor
 from start_agent.errors import BatchError, ConfigError, InputError, MissingExtraError
 
 
@@ -117,6 +117,6 @@ async def test_workers_that_ray_cannot_begin_end_the_run(monkeypatch: pytest.Mon
     )
     monkeypatch.setattr("start_agent.batch.ray.import_ray", lambda: ray)
     with pytest.raises(BatchError, match=r"all 2 workers have died 2 times, .* no memory left"):
-        async with RayBench(lambda: pytest.fail("no worker"), workers=2, places=1, restarts=1):
+        async with RayExecutor(lambda: pytest.fail("no worker"), workers=2, slots=1, restarts=1):
             pass
     assert len(killed) == 4

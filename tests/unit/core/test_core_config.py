@@ -11,8 +11,8 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
 from hints import Template
+from start_agent.build import SolveOptions
 from start_agent.cli.flags import add_options
-from start_agent.cli.solving import SolveOptions
 from start_agent.decoding.settings import DecodingSettings
 from start_agent.engines.base import Sampling
 from start_agent.errors import ConfigError
@@ -20,10 +20,12 @@ from start_agent.fields import (
     MayGrow,
     Runtime,
     build,
+    changed,
     coerce,
+    command_words,
     deciding,
-    flags,
     growing_names,
+    parsed_words,
     read_yaml,
     refuse_unknown,
     runtime_names,
@@ -219,6 +221,11 @@ def test_the_help_says_type_and_default() -> None:
         assert expected in text
 
 
+def words(options: BaseModel) -> list[str]:
+    """The flags of the options that are not at their defaults."""
+    return command_words(changed(options))
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -231,25 +238,26 @@ def test_the_help_says_type_and_default() -> None:
 def test_flags_give_the_options_again(options: BaseModel) -> None:
     parser = argparse.ArgumentParser()
     add_options(parser, type(options), "some")
-    assert build(type(options), vars(parser.parse_args(flags(options)))) == options
+    assert build(type(options), vars(parser.parse_args(words(options)))) == options
 
 
 def test_flags_of_what_no_flag_gives() -> None:
-    assert flags(Options(name="-x"))[-1:] == ["--name=-x"]
-    assert parse(*flags(Options(name="-x", words=("-a", "b")))) == {"name": "-x", "words": ["-a", "b"]}
-    with pytest.raises(ConfigError, match=r"^--words: an empty list"):
-        flags(Options(name="n", words=()))
+    assert words(Options(name="-x"))[-1:] == ["--name=-x"]
+    assert parse(*words(Options(name="-x", words=("-a", "b")))) == {"name": "-x", "words": ["-a", "b"]}
+    given = words(Options(name="-x", words=("-a", "b")))
+    assert build(Options, parsed_words(given)) == Options(name="-x", words=("-a", "b"))
 
 
 def test_flags_say_what_is_not_a_default() -> None:
-    assert flags(DecodingSettings()) == []
-    assert flags(DecodingSettings(hints=False, rounds=2)) == ["--no-hints", "--rounds", "2"]
-    assert flags(DecodingSettings(hints=False, rounds=2), leave_out={"hints"}) == ["--rounds", "2"]
+    settings = DecodingSettings(hints=False, rounds=2)
+    assert words(DecodingSettings()) == []
+    assert words(settings) == ["--no-hints", "--rounds", "2"]
+    assert changed(settings, leave_out={"hints"}) == {"rounds": 2}
 
 
 def test_none_unsets_an_option_that_has_a_default() -> None:
     assert build(SolveOptions, {"seed": "none"}).seed is None
     assert build(SolveOptions, {"seed": None}).seed is None
-    assert flags(SolveOptions(seed=None)) == ["--seed", "none"]
+    assert words(SolveOptions(seed=None)) == ["--seed", "none"]
     with pytest.raises(ConfigError, match="--max-tokens"):
         build(Options, {"max_tokens": "none", "name": "x"})

@@ -14,7 +14,7 @@ from start_agent.errors import ConfigError
 
 def test_each_name_makes_its_engine() -> None:
     kinds = {"transformers": TransformersEngine, "vllm": VLLMEngine, "http": HTTPEngine}
-    assert {name: type(registry.create(name, "m")) for name in registry.OPTIONS} == kinds
+    assert {name: type(registry.create(name, "m")) for name in registry.known_engines()} == kinds
 
 
 def test_options_reach_the_engine_later_layers_first() -> None:
@@ -33,5 +33,5 @@ def test_an_address_may_end_in_v1(url: str) -> None:
 def test_another_engines_option_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"--device is an option of --engine transformers, not of vllm"):
         registry.create("vllm", "m", {"device": "cpu"})
-    with pytest.raises(ConfigError, match="there is no 'tgi'"):
+    with pytest.raises(ConfigError, match="no engine 'tgi'"):
         registry.create("tgi", "m")

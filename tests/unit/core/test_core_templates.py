@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from start_agent.errors import ConfigError, PromptError
-from start_agent.fields import build, flags
+from start_agent.fields import build, changed, command_words
 from start_agent.tokens.prompts import ChatFormat, render_prompt
 from start_agent.tokens.templates import ChatOptions, ChatTemplate
 from start_agent.tokens.tokenizer import Tokenizer
@@ -32,7 +32,7 @@ def test_variables_come_from_json_or_a_mapping(granite: Tokenizer) -> None:
     assert from_json == text(granite, chat_template_kwargs={"thinking": True}) != text(granite)
     assert "<think></think>" in from_json
     options = ChatOptions(chat_template_kwargs={"thinking": True, "words": ["a"]})
-    given = flags(options)
+    given = command_words(changed(options))
     assert build(ChatOptions, {"chat_template_kwargs": given[1]}) == options
 
 

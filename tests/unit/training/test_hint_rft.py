@@ -8,15 +8,16 @@ import pytest
 from pydantic import ValidationError
 
 from start_agent.cli import batch, hint_rft, select, sft
-from start_agent.cli.hint_rft import parts_of
 from start_agent.errors import ConfigError, InputError
+from start_agent.fields import command_words
 from start_agent.papers.reproduce import PARTS, ReproduceOptions, reproduce_stages
 from start_agent.recipes.hint_rft import Parts, check_inputs, recipe_names, stages_of
 from start_agent.recipes.stages import Stage
+from start_agent.recipes.steps import find_step
 
 
 def parts(**given: Any) -> Parts:
-    return parts_of(argparse.Namespace(**{"recipe": "pocket", "output_dir": Path("out"), **given}))
+    return Parts.from_layers(given.pop("recipe", "pocket"), {"output_dir": Path("out"), **given})
 
 
 def by_name(stages: list[Stage]) -> dict[str, Stage]:
@@ -25,8 +26,13 @@ def by_name(stages: list[Stage]) -> dict[str, Stage]:
 
 def option(stage: Stage, flag: str) -> list[str]:
     """The values of a flag in a stage's command."""
-    words = stage.command
+    words = command(stage)
     return [words[place + 1] for place, word in enumerate(words) if word == flag]
+
+
+def command(stage: Stage) -> list[str]:
+    """The words of a stage's command that decide what comes out."""
+    return [*find_step(stage.step).command, *command_words(stage.options)]
 
 
 @pytest.fixture
@@ -57,14 +63,14 @@ def test_the_stages_need_what_the_method_says() -> None:
         "start-data": ("sampled-1", "sampled-2"),
         "start": ("start-data",),
     }
-    assert "--no-hints" in stages["greedy"].command and "--no-hints" not in stages["hinted"].command
+    assert "--no-hints" in command(stages["greedy"]) and "--no-hints" not in command(stages["hinted"])
     for name in ("start-0", "start"):  # both from the base
         assert option(stages[name], "--model") == ["pocket"]
     for number in (1, 2):
         sampled = stages[f"sampled-{number}"]
         assert option(sampled, "--model") == ["out/start-0"]
         assert option(sampled, "--samples") == ["2"] and option(sampled, "--seed") == [str(number)]
-        assert option(sampled, "--temperature") == ["0.6"] and "--no-hints" in sampled.command
+        assert option(sampled, "--temperature") == ["0.6"] and "--no-hints" in command(sampled)
     for name in ("seed-data", "start-data"):
         assert option(stages[name], "--held-out") == ["pocket"]
 
@@ -91,8 +97,8 @@ def test_flags_override_the_recipe(model: str) -> None:
     assert option(stages["greedy"], "--limit") == ["10"]
     assert option(stages["greedy"], "--model") == [model]
     assert option(stages["sampled-1"], "--instruction") == ["Go."]
-    assert "--max-batch" not in stages["greedy"].command  # it decides nothing, so it may change
-    assert stages["greedy"].how[stages["greedy"].how.index("--max-batch") + 1] == "7"
+    assert "--max-batch" not in command(stages["greedy"])  # it decides nothing, so it may change
+    assert stages["greedy"].runtime["max_batch"] == 7
 
 
 def test_other_engines(model: str) -> None:
@@ -105,14 +111,14 @@ def test_other_engines(model: str) -> None:
 
 def test_a_launcher_starts_the_trainings_alone() -> None:
     stages = by_name(stages_of(parts(launcher="accelerate launch --config_file 'my file.yaml'")))
-    assert stages["start"].arguments[:4] == ["accelerate", "launch", "--config_file", "my file.yaml"]
+    assert stages["start"].arguments(Path("o.json"))[:4] == ["accelerate", "launch", "--config_file", "my file.yaml"]
     assert stages["greedy"].launcher == ()
 
 
 @pytest.mark.parametrize("recipe", recipe_names())
 def test_the_commands_of_each_recipe_are_commands(recipe: str, parser: argparse.ArgumentParser) -> None:
     for stage in stages_of(parts(recipe=recipe, model="pocket")):
-        parser.parse_args([*stage.command, *stage.how])
+        parser.parse_args([*command(stage), *command_words(stage.runtime)])
 
 
 @pytest.mark.parametrize("quick", [False, True])
@@ -124,12 +130,12 @@ def test_the_reproduction(quick: bool, parser: argparse.ArgumentParser) -> None:
         assert set(stage.after) <= known
         known.add(stage.name)
         if stage.name != "star":
-            parser.parse_args([*stage.command, *stage.how])
+            parser.parse_args([*command(stage), *command_words(stage.runtime)])
         if stage.name.startswith("eval-"):  # never on what is learned from
             assert option(stage, "--task") == ["pocket"] and option(stage, "--split") == []
-        elif stage.command[0] == "batch":
+        elif stage.step == "batch":
             assert option(stage, "--split") == ["train"]
-        if stage.command[0] == "select":
+        if stage.step == "select":
             assert option(stage, "--held-out") == ["pocket"]
     assert len(known) == len(stages)
 
@@ -158,7 +164,6 @@ def test_parts_alone() -> None:
         ({"samples": 0}, "--samples: input should be greater"),
         ({"max_length": 4096}, "the recipe pocket-seed takes up to 1024 tokens"),
         ({"launcher": "accelerate 'launch"}, "--launcher: no closing quotation"),
-        ({"connectives": ()}, "--connectives: an empty list"),
     ],
 )
 def test_refusals(given: dict[str, Any], complaint: str) -> None:
@@ -189,7 +194,7 @@ def test_a_training_whose_settings_do_not_fit(tmp_path: Path) -> None:
 
 def test_an_instruction_that_looks_like_a_flag(model: str, parser: argparse.ArgumentParser) -> None:
     stages = by_name(stages_of(parts(model=model, instruction="-v")))
-    assert parser.parse_args(stages["greedy"].command).instruction == "-v"
+    assert parser.parse_args(command(stages["greedy"])).instruction == "-v"
 
 
 def test_a_recipe_with_an_unknown_key(tmp_path: Path) -> None:

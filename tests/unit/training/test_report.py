@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from start_agent.cli.hint_rft import parts_of
 from start_agent.papers import report as module
 from start_agent.papers.report import Check, build_report, measure
 from start_agent.papers.report_text import markdown, write_report
-from start_agent.papers.reproduce import ReproduceOptions
+from start_agent.papers.reproduce import ReproduceOptions, parts_of
 from start_agent.recipes.stages import StageStates
 
 PROBLEMS = 20
@@ -76,8 +74,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def build(folder: Path, *parts: Any) -> dict[str, Any]:
     options = ReproduceOptions(output_dir=folder, parts=parts)
-    recipe = parts_of(argparse.Namespace(recipe="pocket", output_dir=folder))
-    return build_report(folder, options, recipe, StageStates(folder))
+    return build_report(folder, options, parts_of(options), StageStates(folder))
 
 
 def test_an_evaluation(folder: Path) -> None:

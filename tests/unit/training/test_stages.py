@@ -16,12 +16,13 @@ import pytest
 from start_agent.errors import FolderInUseError, RunDirectoryError, StageError
 from start_agent.recipes.stages import Stage, StageStates, run_stages
 from tests.support.processes import descendants, living
+from tests.support.steps import NAME
 from tests.support.waiting import eventually, wait_for_exits, wait_until
 
 PROGRAM = """
-import os, pathlib, sys, time
-_, _, what, folder, *names = sys.argv[1:]
-folder = pathlib.Path(folder)
+import json, os, pathlib, sys, time
+options = json.loads(pathlib.Path(sys.argv[-1]).read_bytes())
+what, folder, names = options["what"], pathlib.Path(options["folder"]), options["names"]
 with (folder / "order").open("a") as file:
     file.write(what + "\\n")
 match names:
@@ -55,7 +56,8 @@ class Recipe:
         folder.mkdir()
 
     def stage(self, name: str, *words: str, after: tuple[str, ...] = ()) -> Stage:
-        return Stage(name, (name, str(self.folder), *words), after, launcher=self.launcher)
+        options = {"what": name, "folder": str(self.folder), "names": list(words)}
+        return Stage(name, NAME, options, after, launcher=self.launcher)
 
     @property
     def order(self) -> list[str]:
@@ -111,7 +113,7 @@ async def test_those_side_by_side_share_the_cores(
     monkeypatch.setattr(os, "sched_getaffinity", lambda number: set(range(cores)))
     stage = recipe.stage("a", "threads")
     if not launched:
-        monkeypatch.setattr(Stage, "arguments", property(lambda self: [*recipe.launcher, "-m", "x", *self.command]))
+        monkeypatch.setattr(Stage, "arguments", lambda self, file: [*recipe.launcher, str(file)])
         stage = replace(stage, launcher=())
     await run_stages([stage], recipe.folder, workers=workers)
     assert (recipe.folder / "logs" / "a.log").read_text().splitlines()[1] == str(threads)
@@ -137,16 +139,16 @@ async def test_what_is_done_is_not_done_again(recipe: Recipe) -> None:
     assert states.stages["a"].earlier and not states.stages["b"].earlier
 
 
-async def test_another_command_is_refused(recipe: Recipe) -> None:
+async def test_other_options_are_refused(recipe: Recipe) -> None:
     await run_stages([recipe.stage("a")], recipe.folder)
-    with pytest.raises(RunDirectoryError, match=r"'a' was done by another command: .* Name another --output-dir"):
+    with pytest.raises(RunDirectoryError, match=r"'a' was done with other options"):
         await run_stages([recipe.stage("a", "meet", "a")], recipe.folder)
 
 
 async def test_how_it_is_done_may_change(recipe: Recipe) -> None:
     stage = recipe.stage("a")
     await run_stages([stage], recipe.folder)
-    other = Stage("a", stage.command, how=("meet", "nobody"), launcher=stage.launcher)
+    other = replace(stage, runtime={"threads": 3})
     assert (await run_stages([other], recipe.folder)).stages["a"].earlier
 
 
@@ -182,8 +184,8 @@ async def test_one_recipe_at_a_time(recipe: Recipe) -> None:
 @pytest.mark.parametrize(
     ("stages", "complaint"),
     [
-        ([Stage("b", (), after=("a",)), Stage("a", ())], "needs a"),
-        ([Stage("a", ()), Stage("a", ())], "two stages"),
+        ([Stage("b", NAME, {}, after=("a",)), Stage("a", NAME, {})], "needs a"),
+        ([Stage("a", NAME, {}), Stage("a", NAME, {})], "two stages"),
     ],
 )
 async def test_stages_that_make_no_recipe(stages: list[Stage], complaint: str, tmp_path: Path) -> None:
@@ -208,10 +210,10 @@ def test_commands_die_with_a_killed_recipe(recipe: Recipe) -> None:
     stage = recipe.stage("a", "stay")
     script = (
         "import asyncio, json, sys, pathlib; from start_agent.recipes.stages import Stage, run_stages\n"
-        "name, command, launcher, folder = json.loads(sys.argv[1])\n"
-        "asyncio.run(run_stages([Stage(name, tuple(command), launcher=tuple(launcher))], pathlib.Path(folder)))"
+        "name, step, options, launcher, folder = json.loads(sys.argv[1])\n"
+        "asyncio.run(run_stages([Stage(name, step, options, launcher=tuple(launcher))], pathlib.Path(folder)))"
     )
-    values = json.dumps([stage.name, stage.command, stage.launcher, str(recipe.folder)])
+    values = json.dumps([stage.name, stage.step, stage.options, stage.launcher, str(recipe.folder)])
     with subprocess.Popen([sys.executable, "-c", script, values]) as host:
         assert wait_until((recipe.folder / "a-stays").exists, host.pid)
         commands = descendants(host.pid)
@@ -221,7 +223,22 @@ def test_commands_die_with_a_killed_recipe(recipe: Recipe) -> None:
 
 
 def test_a_stage_is_shown_as_it_is_typed() -> None:
-    stage = Stage("a", ("batch", "--model", "my model"), how=("--threads", "1"))
-    assert stage.shown == "start-agent batch --model 'my model' --threads 1"
-    launched = Stage("b", ("sft",), launcher=("accelerate", "launch"))
-    assert launched.shown == "accelerate launch -m start_agent sft" == " ".join(launched.arguments)
+    stage = Stage("a", "batch", {"model": "my model", "hints": False}, runtime={"threads": 1})
+    assert stage.shown == "start-agent batch --model 'my model' --no-hints --threads 1"
+    launched = Stage("b", "sft", {"data": "d"}, launcher=("accelerate", "launch"))
+    assert launched.shown == "accelerate launch -m start_agent sft --data d"
+    assert launched.arguments(Path("o.json")) == [*launched.launcher, "-m", "start_agent", "step", "sft", "o.json"]
+
+
+def test_a_mark_is_of_the_same_stage_however_its_options_are_written() -> None:
+    options = {"output_dir": "out", "task": "pocket", "hints": False, "temperature": 0.0, "samples": 1}
+    stage = Stage("a", "batch", options)
+    assert stage.same_as({"step": "batch", "options": {**options, "rounds": 1}})  # its default
+    assert not stage.same_as({"step": "batch", "options": {**options, "rounds": 2}})
+    assert not stage.same_as({"step": "select", "options": options})
+    words = ["batch", "--output-dir", "out", "--task", "pocket", "--no-hints", "--temperature=0"]
+    assert stage.same_as({"command": words})  # as 0.1 wrote it
+    assert not stage.same_as({"command": [*words, "--seed", "1"]})
+    assert not stage.same_as({"command": ["select", *words[1:]]})
+    with pytest.raises(KeyError):
+        stage.same_as({})

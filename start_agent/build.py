@@ -1,0 +1,308 @@
+"""Options → engine, sandbox, solver, grader, executor: the one place that puts the parts together.
+
+Commands, Ray workers, recipes and users all come here, with the same options and the same defaults::
+
+    config = SolverConfig.of(model="Qwen/QwQ-32B", engine="vllm", temperature=0.6)
+    async with open_solver(config) as solver:
+        trace = await solver.solve("What is 48613 * 7957?")
+
+A ``SolverConfig`` is data: it can be pickled, and with ``packed`` it takes along the files that it names.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from hints import HintLibrary
+from sandbox import Sandbox, most_kernels
+from start_agent import fields
+from start_agent.batch.options import BatchOptions, RayOptions
+from start_agent.decoding.settings import DecodingSettings
+from start_agent.decoding.solver import Solver
+from start_agent.engines import registry
+from start_agent.engines.base import Sampling, SamplingOptions
+from start_agent.errors import ConfigError
+from start_agent.models import ModelChoice, read_configs, resolve
+from start_agent.problem import Kind
+from start_agent.tokens.templates import ChatOptions, read_template
+from start_agent.tokens.thinking import read_families
+
+if TYPE_CHECKING:
+    from start_agent.batch.executor import Grade, LocalExecutor, RolloutExecutor
+
+
+class SolveOptions(ChatOptions):
+    """Which model is asked, and how the question is put."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = Field(
+        "pocket", description="a model of the hub, a local folder, or the embedded 'pocket' or 'pocket-start'"
+    )
+    seed: int | None = Field(
+        0, ge=0, description="decides the hints and the sampling; 'none' samples without seeds, which vLLM does faster"
+    )
+    system: str = Field("", description="system message")
+    instruction: str | None = Field(
+        None, description="sentence after the question; unset, it asks for a boxed answer (of 'pocket': nothing)"
+    )
+    hint_files: tuple[Path, ...] = Field((), description="hint file that extends or replaces the built-in library")
+    unsafe_no_isolation: bool = Field(
+        False, description="DANGEROUS: run the model's code as your own user, with nothing in between"
+    )
+
+
+GROUPS: dict[str, type[BaseModel]] = {
+    "engine": registry.EngineChoice,
+    "model": SolveOptions,
+    "decoding": DecodingSettings,
+    "sampling": SamplingOptions,
+}
+"""The groups of options of all that solves, by title; the chosen engine's own come beside them."""
+
+
+@dataclass(frozen=True, slots=True)
+class SolverConfig:
+    """The options of a solver.
+
+    Attributes:
+        engine: its name, as ``--engine`` takes it.
+        engine_options: of that engine.
+        solve: the model, and how questions are put to it.
+        decoding: what the controller may do.
+        sampling: how tokens are drawn; what is unset is the model's.
+        files: the content of the files that the options name, by path; empty where they are read in place.
+    """
+
+    engine: str = registry.DEFAULT
+    engine_options: Any = None
+    solve: SolveOptions = SolveOptions()  # noqa: RUF009 - frozen
+    decoding: DecodingSettings = DecodingSettings()  # noqa: RUF009 - frozen
+    sampling: SamplingOptions = SamplingOptions()  # noqa: RUF009 - frozen
+    files: Mapping[str, bytes] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.engine_options is None:
+            object.__setattr__(self, "engine_options", registry.find_engine(self.engine).options())
+
+    @classmethod
+    def of(cls, **options: Any) -> Self:
+        """From options by name, named as the flags are. Raises ConfigError for an unknown one."""
+        fields.refuse_unknown(options, cls.models(options), "options")
+        return cls.from_layers(options)
+
+    @classmethod
+    def from_layers(cls, *layers: Mapping[str, Any]) -> Self:
+        """From layers of options, later ones over earlier ones; those of other models are ignored.
+
+        Raises:
+            ConfigError: a wrong value, no such engine, or an option that only other engines have.
+        """
+        engine = fields.build(registry.EngineChoice, *layers).engine
+        entry = registry.find_engine(engine)
+        registry.refuse_foreign(entry, *layers)
+        return cls(
+            engine,
+            fields.build(entry.options, *layers),
+            fields.build(SolveOptions, *layers),
+            fields.build(DecodingSettings, *layers),
+            fields.build(SamplingOptions, *layers),
+        )
+
+    @classmethod
+    def models(cls, *layers: Mapping[str, Any]) -> list[type[BaseModel]]:
+        """All models whose fields a configuration file or a call may name: those of each known engine among them."""
+        engine = registry.find_engine(fields.build(registry.EngineChoice, *layers).engine)
+        return [*GROUPS.values(), *registry.option_models().values(), engine.options]
+
+    @property
+    def groups(self) -> dict[str, BaseModel]:
+        """The options by the titles of their groups, as a run's ``config.json`` stores them."""
+        return {
+            "model": self.solve,
+            "decoding": self.decoding,
+            "sampling": self.sampling,
+            f"{self.engine} engine": self.engine_options,
+        }
+
+    @property
+    def revision(self) -> str | None:
+        """The model's revision, where its engine has such an option."""
+        revision: str | None = getattr(self.engine_options, "revision", None)
+        return revision
+
+    @property
+    def choice(self) -> ModelChoice:
+        """Where the model is. Raises ModelError."""
+        return resolve(self.solve.model, self.revision)
+
+    @property
+    def instruction(self) -> str:
+        """What follows each question. Raises ModelError."""
+        return self.choice.instruction if self.solve.instruction is None else self.solve.instruction
+
+    @property
+    def chat(self) -> ChatOptions:
+        """How a question becomes a prompt."""
+        return ChatOptions(**{name: getattr(self.solve, name) for name in ChatOptions.model_fields})
+
+    @property
+    def gpus(self) -> int:
+        """How many GPUs its engine takes, on a machine that has some."""
+        return registry.find_engine(self.engine).gpus(self.engine_options)
+
+    @property
+    def named_files(self) -> list[Path]:
+        """The files that the options name."""
+        named = (*self.solve.hint_files, self.solve.chat_template, self.solve.think_markers)
+        return [path for path in named if path is not None]
+
+    def resolved_sampling(self) -> Sampling:
+        """The sampling that the options come to with their model. Raises ModelError."""
+        generation = read_configs(self.choice.location, self.revision).generation
+        return self.sampling.resolved(generation)
+
+    def changed(self, **options: Any) -> Self:
+        """With other values of options by name. Raises ConfigError."""
+        given = {name: value for group in self.groups.values() for name, value in _set(group).items()}
+        return replace(type(self).of(**{"engine": self.engine} | given | options), files=self.files)
+
+    def packed(self) -> Self:
+        """With the content of the files that it names, for machines that do not have them. Raises ConfigError."""
+        try:
+            return replace(self, files={str(path): path.expanduser().read_bytes() for path in self.named_files})
+        except OSError as error:
+            raise ConfigError(f"cannot read {error.filename}: {error.strerror}") from error
+
+
+def _set(options: BaseModel) -> dict[str, Any]:
+    """The options that are not at their defaults."""
+    return {name: getattr(options, name) for name in options.model_fields_set}
+
+
+@asynccontextmanager
+async def open_solver(
+    config: SolverConfig, *, sessions: int = 1, on_notice: Callable[[str], None] | None = None
+) -> AsyncGenerator[Solver, None]:
+    """A solver over an open engine and an open sandbox.
+
+    Args:
+        config: the options.
+        sessions: sandbox sessions at once, at most.
+        on_notice: gets each line that the user should know before the first question (``Solver.notices``).
+
+    Raises:
+        InputError, HintError: an option, a file or the model cannot be used.
+        EngineError, SandboxError: the infrastructure failed.
+    """
+    async with AsyncExitStack() as stack:
+        local = _unpacked(config, stack)
+        hints = HintLibrary.load(*local.solve.hint_files)
+        if local.solve.chat_template is not None:  # read before a model is loaded in vain
+            read_template(local.solve.chat_template)
+        if local.solve.think_markers is not None:
+            read_families(local.solve.think_markers)
+        engine = registry.find_engine(config.engine).make(config.choice.location, config.engine_options)
+        box = None
+        if config.decoding.tools:
+            box = Sandbox(size=sessions, prestart=1, unsafe_no_isolation=config.solve.unsafe_no_isolation)
+            await stack.enter_async_context(box)
+        await stack.enter_async_context(engine)
+        solver = Solver(
+            engine,
+            box,
+            settings=config.decoding,
+            sampling=config.sampling,
+            hints=hints,
+            instruction=config.instruction,
+            system=config.solve.system,
+            chat=local.chat,
+            recorded_chat=config.chat,
+        )
+        for line in solver.notices() if on_notice is not None else ():
+            on_notice(line)  # type: ignore[misc] # it is not None here
+        yield solver
+
+
+def _unpacked(config: SolverConfig, stack: AsyncExitStack) -> SolverConfig:
+    """The options with paths of this machine, for files that came along."""
+    if not config.files:
+        return config
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="start-agent-")))
+    places: dict[Path, Path] = {}
+    for number, (name, content) in enumerate(config.files.items()):
+        places[Path(name)] = folder / f"{number}-{Path(name).name}"
+        places[Path(name)].write_bytes(content)
+    solve = config.solve
+    update = {
+        "hint_files": tuple(places[path] for path in solve.hint_files),
+        "chat_template": solve.chat_template and places[solve.chat_template],
+        "think_markers": solve.think_markers and places[solve.think_markers],
+    }
+    return replace(config, solve=solve.model_copy(update=update))
+
+
+@asynccontextmanager
+async def open_executor(
+    config: SolverConfig, kind: Kind, batch: BatchOptions, *, on_notice: Callable[[str], None] | None = None
+) -> AsyncGenerator[LocalExecutor, None]:
+    """What solves and grades problems of a kind, in this process. Raises what ``open_solver`` raises."""
+    from start_agent.batch.executor import LocalExecutor
+
+    kernels = min(batch.kernels or max(most_kernels() // 2, 1), batch.concurrency)
+    async with AsyncExitStack() as stack:
+        solver = await stack.enter_async_context(open_solver(config, sessions=kernels, on_notice=on_notice))
+        grade = await open_grader(stack, kind, solver, kernels, config.solve.unsafe_no_isolation)
+        yield LocalExecutor(
+            solver, grade, seed=config.solve.seed, instruction=config.solve.instruction, retries=batch.retries
+        )
+
+
+async def open_workers(
+    stack: AsyncExitStack, config: SolverConfig, kind: Kind, batch: BatchOptions, cluster: RayOptions
+) -> RolloutExecutor:
+    """The workers of a Ray cluster, each with an executor of its own; traces in flight are shared out among them.
+
+    Args:
+        stack: closes them.
+        config, kind, batch: of ``open_executor``; the files that the options name travel with them.
+        cluster: with ``ray`` set.
+    """
+    from start_agent.batch.cluster import connect, count_workers
+    from start_agent.batch.ray import RayExecutor
+
+    assert cluster.ray is not None
+    stack.enter_context(connect(cluster.ray_address))
+    workers, gpus = count_workers(cluster.ray, config.gpus)
+    slots = -(-batch.concurrency // workers)
+    executor = RayExecutor(
+        partial(open_executor, config.packed(), kind, batch.model_copy(update={"concurrency": slots})),
+        workers=workers,
+        slots=slots,
+        retries=batch.retries,
+        restarts=cluster.ray_restarts,
+        gpus=gpus,
+    )
+    return await stack.enter_async_context(executor)
+
+
+async def open_grader(stack: AsyncExitStack, kind: Kind, solver: Solver, kernels: int, unsafe: bool) -> Grade:
+    """What grades this kind of problem, open: processes for mathematics, a wider sandbox for programs."""
+    from start_agent.grading import GraderPool, grade
+    from start_agent.grading.code import LIMITS
+
+    pool = await stack.enter_async_context(GraderPool()) if kind is Kind.MATH else None
+    box = None
+    if kind is Kind.CODE:
+        box = Sandbox(LIMITS, size=min(kernels, os.cpu_count() or 1), unsafe_no_isolation=unsafe)
+        await stack.enter_async_context(box)
+    return partial(grade, pool=pool, sandbox=box, decode=solver.engine.tokenizer.decode)

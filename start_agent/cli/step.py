@@ -1,0 +1,43 @@
+"""``start-agent step``: a step of a recipe, in a process of its own. Recipes start it; people have the commands."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from start_agent.cli import batch, select, sft, star
+from start_agent.errors import ConfigError
+from start_agent.recipes.steps import find_step
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "step", description="Do a step of a recipe with options from a JSON file, as the recipe itself does."
+    )
+    parser.add_argument("step", help="batch, select, sft, or module:object")
+    parser.add_argument("options", type=Path, help="JSON file of the step's options, named as the flags are")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do the step; the exit code is that of its command."""
+    try:
+        options = json.loads(arguments.options.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot read the options {arguments.options}: {error}") from error
+    step = find_step(arguments.step)
+    config = step.config(options)
+    match step.command:
+        case ("batch",):
+            return batch.run_config(config.run, config.output_dir)
+        case ("select",):
+            return select.run_config(config)
+        case ("sft",):
+            return sft.run_config(config)
+        case ("star", "addition"):
+            return star.run_config(config)
+    step.run(config)
+    return 0

@@ -1,0 +1,234 @@
+"""A set of problems → a run directory: what ``start-agent batch`` and ``start_agent.evaluate`` do.
+
+Doing it again with the same options does only what is missing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import asdict, dataclass, replace
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from hints import Domain
+from start_agent import fields
+from start_agent.analysis.summary import Summary, summarize
+from start_agent.batch.options import BatchOptions, RayOptions
+from start_agent.batch.progress import Progress
+from start_agent.batch.resume import ResumeRules
+from start_agent.batch.runner import has_pending, run_at
+from start_agent.batch.store import RunDirectory, read_note
+from start_agent.build import GROUPS, SolverConfig, open_executor, open_workers
+from start_agent.files import file_digest
+from start_agent.models import local_digests
+from start_agent.problem import Kind
+from start_agent.tasks import resolve_task, stream
+from start_agent.tasks.files import data_files
+from start_agent.tasks.loading import POCKET_COUNT
+from start_agent.tasks.options import DataOptions
+from start_agent.versions import versions
+
+if TYPE_CHECKING:
+    from sandbox import BaseSandbox
+    from start_agent.batch.executor import RolloutExecutor
+
+
+class RunOptions(BaseModel):
+    """Where a run is kept."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    output_dir: Path = Field(description="the run directory: new, or that of the same run")
+
+
+RUN_GROUPS: dict[str, type[BaseModel]] = {
+    "run": RunOptions,
+    "batch": BatchOptions,
+    "data": DataOptions,
+    "ray": RayOptions,
+}
+"""The groups of options of a run, besides those of its solver; by title."""
+
+_PROMPT = "prompt"  # the note in config.json of what the prompts are made with
+
+
+@dataclass(frozen=True, slots=True)
+class RunConfig:
+    """The options of a run.
+
+    Attributes:
+        solver: what solves.
+        data: which problems.
+        batch: samples per problem, concurrency, fault tolerance.
+        ray: whether it is spread over a Ray cluster.
+    """
+
+    solver: SolverConfig
+    data: DataOptions
+    batch: BatchOptions = BatchOptions()  # noqa: RUF009 - frozen
+    ray: RayOptions = RayOptions()  # noqa: RUF009 - frozen
+
+    @classmethod
+    def of(cls, **options: Any) -> Self:
+        """From options by name, named as the flags are. Raises ConfigError for an unknown one."""
+        fields.refuse_unknown(options, cls.models(options), "options")
+        return cls.from_layers(options)
+
+    @classmethod
+    def from_layers(cls, *layers: Mapping[str, Any]) -> Self:
+        """From layers of options, later ones over earlier ones; those of other models are ignored.
+
+        Hints are those for programs where the task is one of code and no domain is given.
+
+        Raises:
+            ConfigError: a wrong value, no such engine or task, or an option that only other engines have.
+        """
+        data = fields.build(DataOptions, *layers)
+        if resolve_task(data).kind is Kind.CODE and not any("domain" in layer for layer in layers):
+            layers = (*layers, {"domain": Domain.CODE})
+        return cls(
+            SolverConfig.from_layers(*layers),
+            data,
+            fields.build(BatchOptions, *layers),
+            fields.build(RayOptions, *layers),
+        )
+
+    @classmethod
+    def models(cls, *layers: Mapping[str, Any]) -> list[type[BaseModel]]:
+        """All models whose fields a configuration file or a call may name."""
+        return [*SolverConfig.models(*layers), *RUN_GROUPS.values()]
+
+    @property
+    def kind(self) -> Kind:
+        """Of the problems. Raises ConfigError."""
+        return resolve_task(self.data).kind
+
+    @property
+    def total(self) -> int | None:
+        """Traces in all: exactly for problems that are made, at most for those that are read; None if unknown."""
+        problems = self.data.limit or (POCKET_COUNT if resolve_task(self.data).make is not None else None)
+        return problems and problems * self.batch.samples
+
+    @property
+    def rules(self) -> ResumeRules:
+        """What may change when the run is resumed."""
+        groups = self.solver.groups | {"batch": self.batch, "data": self.data}
+        return ResumeRules.of({title: type(group) for title, group in groups.items()})
+
+    def on(self, day: date) -> Self:
+        """With the day that chat templates print, where none is given."""
+        solve = self.solver.solve
+        if solve.chat_template_date is not None:
+            return self
+        dated = solve.model_copy(update={"chat_template_date": day})
+        return replace(self, solver=replace(self.solver, solve=dated))
+
+    def stored(self) -> dict[str, Any]:
+        """What decides the records, JSON-able: all options but the ``Runtime`` ones, and digests of what they name.
+
+        Raises:
+            ModelError: the model cannot be found or read.
+            OSError: a file cannot be read.
+        """
+        groups = self.solver.groups | {"batch": self.batch, "data": self.data}
+        found: dict[str, Any] = {"engine": self.solver.engine}
+        found |= {title: fields.deciding(group) for title, group in groups.items()}
+        found["sampling"] = self.solver.resolved_sampling().model_dump(mode="json")
+        files = [path for path in self.solver.named_files if path.is_file()]
+        if self.data.data is not None and (path := Path(self.data.data).expanduser()).exists():
+            files += data_files(path)
+        found["files"] = {str(path): file_digest(path) for path in files} | local_digests(self.solver.solve.model)
+        return found
+
+
+RUNTIME_NAMES = fields.runtime_names(*GROUPS.values(), *RUN_GROUPS.values())
+"""The options that may change when a run is resumed, beside those of the engines."""
+
+
+class RunListener:
+    """Follows a run. The base listens to nothing."""
+
+    def on_start(self, directory: RunDirectory, total: int | None, sandbox: BaseSandbox | None) -> None:
+        """Traces are missing, and what makes them is open; ``total`` traces in all, as far as that is known."""
+
+    def on_progress(self, progress: Progress) -> None:
+        """A record is stored, a fault counted, or a trace given up."""
+
+    def on_notice(self, line: str) -> None:
+        """A line that the user should know."""
+
+
+async def run_evaluation(
+    config: RunConfig, output_dir: Path, listener: RunListener | None = None
+) -> tuple[Summary, Progress]:
+    """Solve and grade what the directory lacks, then summarize it (``summary.json``).
+
+    Cancelling it cancels all traces in flight; what is finished is on disk, and calling it again goes on from there.
+
+    Raises:
+        RunDirectoryError: the directory is in use, damaged, or holds a run of other options.
+        BatchError: too many traces failed at every try, or the disk is full.
+        InputError, HintError, EngineError, SandboxError: as ``open_executor``.
+    """
+    listener = listener or RunListener()
+    noted = (read_note(output_dir, _PROMPT) or {}).get(
+        "day"
+    )  # prompts that print the day print that of the first start
+    dated = config.on(date.fromisoformat(noted) if noted else date.today())
+    with RunDirectory.open(output_dir, config.stored(), versions=versions(), rules=config.rules) as directory:
+        if directory.truncated_bytes:
+            listener.on_notice(
+                f"dropped a truncated last record ({directory.truncated_bytes} bytes); it will be computed again"
+            )
+        progress = Progress()
+        # Before a model is loaded in vain: the first problem is read, and all of them where none is missing.
+        if await asyncio.to_thread(has_pending, stream(config.data), directory, config.batch.samples):
+            progress = await _run_pending(dated, directory, listener)
+        elif not directory.truncated_bytes:
+            listener.on_notice(f"nothing is pending: {output_dir} has {len(directory.done)} records")
+        summary = summarize(output_dir, config.batch.samples)
+        directory.write_summary(asdict(summary) | {"owed": progress.failed, "this_start": _this_start(progress)})
+    return summary, progress
+
+
+async def _run_pending(config: RunConfig, directory: RunDirectory, listener: RunListener) -> Progress:
+    directory.settle(_PROMPT, await asyncio.to_thread(_prompt_note, config.solver))
+    async with AsyncExitStack() as stack:
+        executor: RolloutExecutor
+        sandbox = None
+        if config.ray.ray is None:
+            opening = open_executor(config.solver, config.kind, config.batch, on_notice=listener.on_notice)
+            executor = local = await stack.enter_async_context(opening)
+            sandbox = local.solver.sandbox
+        else:
+            executor = await open_workers(stack, config.solver, config.kind, config.batch, config.ray)
+        listener.on_start(directory, config.total, sandbox)
+        return await run_at(executor, stream(config.data), directory, config.batch, listener=listener.on_progress)
+
+
+def _prompt_note(config: SolverConfig) -> dict[str, Any]:
+    """What a run's prompts are made with: a probe's hash, the day that they print, and the model's commit."""
+    from start_agent.tokens.prompts import ChatFormat
+    from start_agent.tokens.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer.from_pretrained(config.solve.model, revision=config.revision)
+    chat = ChatFormat(tokenizer, config.chat)
+    note = {"sha256": chat.digest(config.solve.system), "commit": tokenizer.commit}
+    return note | ({"day": str(config.solve.chat_template_date)} if chat.prints_day else {})
+
+
+def _this_start(progress: Progress) -> dict[str, Any]:
+    seconds = progress.seconds if progress.done else 0.0
+    return {
+        "records": progress.done,
+        "seconds": seconds,
+        "tokens_per_second": progress.tokens / seconds if seconds else 0.0,
+        "kernel_wait_seconds": progress.wait_seconds,
+        "engine_idle_seconds": progress.idle_seconds,
+        "faults": dict(progress.faults),
+    }

@@ -2,8 +2,8 @@
 
 A question goes in, a trace comes out::
 
-    async with TransformersEngine("pocket") as engine, Sandbox() as box:
-        trace = await Solver(engine, box).solve("What is 48613 * 7957?")
+    trace = start_agent.solve("What is 48613 * 7957?", model="pocket")
+    print(trace, trace.answer)
 
 Importing this package imports neither torch nor an engine: its names are loaded when they are first used.
 """
@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING, Any
 from start_agent import names
 
 if TYPE_CHECKING:
+    from start_agent.analysis.run import Run
+    from start_agent.api import Opened, SyncSolver, evaluate, evaluate_async, open, solve, solve_async
+    from start_agent.build import SolverConfig, open_solver
     from start_agent.decoding.replay import replay
     from start_agent.decoding.settings import DecodingSettings
     from start_agent.decoding.solver import Solver
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from start_agent.engines.transformers import TransformersEngine, TransformersOptions
     from start_agent.engines.vllm import VLLMEngine, VLLMOptions
     from start_agent.errors import StartAgentError
+    from start_agent.evaluation import RunConfig, RunListener
     from start_agent.tokens.tokenizer import Tokenizer
     from start_agent.trace import Span, SpanKind, Trace, TraceOutcome
 
@@ -33,6 +37,18 @@ if TYPE_CHECKING:
 names.check()
 
 _HOMES = {
+    "Opened": "api",
+    "Run": "analysis.run",
+    "RunConfig": "evaluation",
+    "RunListener": "evaluation",
+    "SolverConfig": "build",
+    "SyncSolver": "api",
+    "evaluate": "api",
+    "evaluate_async": "api",
+    "open": "api",
+    "open_solver": "build",
+    "solve": "api",
+    "solve_async": "api",
     "DecodingSettings": "decoding.settings",
     "Engine": "engines.base",
     "HTTPEngine": "engines.http",
@@ -60,12 +76,18 @@ __all__ = [
     "Engine",
     "HTTPEngine",
     "HTTPOptions",
+    "Opened",
+    "Run",
+    "RunConfig",
+    "RunListener",
     "Sampling",
     "ScriptedEngine",
     "Solver",
+    "SolverConfig",
     "Span",
     "SpanKind",
     "StartAgentError",
+    "SyncSolver",
     "Tokenizer",
     "Trace",
     "TraceOutcome",
@@ -75,7 +97,13 @@ __all__ = [
     "TurnRequest",
     "VLLMEngine",
     "VLLMOptions",
+    "evaluate",
+    "evaluate_async",
+    "open",
+    "open_solver",
     "replay",
+    "solve",
+    "solve_async",
 ]
 
 

@@ -15,6 +15,9 @@ from start_agent.errors import TraceFormatError
 
 Field = TypeVar("Field")
 
+Decode = Callable[[Iterable[int]], str]
+"""Ids → their text, in one piece."""
+
 SCHEMA_VERSION = 2
 """Version of the JSON form; readers refuse what they do not know. The first one has no ``answer_begins``."""
 
@@ -69,6 +72,8 @@ class Trace:
     a model that ended its text all the same has answered in its thoughts.
     ``schema`` is the version that the trace was stored in; ``answer_begins`` is unknown in the first.
     ``meta`` holds what is needed to make the trace again: model, engine, seed, settings, sandbox isolation.
+    ``decode`` turns ids into text, where whoever made the trace has left it here; ``texts`` are the stored texts of
+    the spans, of a trace that was read. Neither is part of what the trace is: they are not compared and not pickled.
     """
 
     spans: list[Span] = field(default_factory=list)
@@ -77,6 +82,8 @@ class Trace:
     meta: dict[str, Any] = field(default_factory=dict)
     answer_begins: tuple[int, int] | None = None
     schema: int = SCHEMA_VERSION
+    decode: Decode | None = field(default=None, compare=False, repr=False)
+    texts: tuple[str, ...] | None = field(default=None, compare=False, repr=False)
 
     def append(self, span: Span) -> None:
         """Add a span, once and for good. Empty spans are legal: a turn may end before its first kept token."""
@@ -123,12 +130,36 @@ class Trace:
                 hinted = False
         return unhinted
 
-    def text(self, decode: Callable[[Iterable[int]], str], *kinds: SpanKind) -> str:
-        """The text of the spans of the given kinds (of all when none is named), decoded in one piece."""
-        return decode(token_id for span in self.spans if not kinds or span.kind in kinds for token_id in span.token_ids)
+    def text(self, *kinds: SpanKind, decode: Decode | None = None) -> str:
+        """The text of the spans of the given kinds (of all when none is named), decoded in one piece.
 
-    def to_json(self, decode: Callable[[Iterable[int]], str] | None = None) -> dict[str, Any]:
-        """A JSON-ready object. With ``decode``, each span also carries its ``text``, which nobody reads back."""
+        Without ``decode``, that of the trace is used, or the texts that were stored with it.
+
+        Raises:
+            ValueError: the trace has none of them: it was read from JSON without texts.
+        """
+        decode = decode or self.decode
+        if decode is not None:
+            return decode(
+                token_id for span in self.spans if not kinds or span.kind in kinds for token_id in span.token_ids
+            )
+        if self.texts is None and self.spans:
+            raise ValueError("the trace has ids alone: give decode, as in trace.text(decode=tokenizer.decode)")
+        named = zip(self.spans, self.texts or (), strict=True)
+        return "".join(text for span, text in named if not kinds or span.kind in kinds)
+
+    def __str__(self) -> str:
+        """What came after the prompt; where the text is not known, how much of it there is."""
+        try:
+            return self.text(*(kind for kind in SpanKind if kind is not SpanKind.PROMPT))
+        except ValueError:
+            return f"<trace of {self.count()} tokens in {len(self.spans)} spans, {self.outcome or 'unfinished'}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Trace, (self.spans, self.outcome, self.answer, self.meta, self.answer_begins, self.schema)
+
+    def to_json(self, decode: Decode | None = None) -> dict[str, Any]:
+        """A JSON-ready object. With ``decode``, each span also carries its ``text``, for ``texts``."""
         spans: list[dict[str, Any]] = []
         for span in self.spans:
             row: dict[str, Any] = {"kind": span.kind.value, "token_ids": list(span.token_ids)}
@@ -168,9 +199,11 @@ class Trace:
             if place is not None and len(place) != 2:
                 raise ValueError("answer_begins must be a token and a number of bytes")
             meta = dict(_checked(dict, data["meta"]))
+            texts = tuple(_checked(str, row["text"]) for row in data["spans"] if "text" in row)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise TraceFormatError(f"a trace with a missing or wrong field: {error}") from error
-        return cls(spans, outcome, answer, meta, place and (place[0], place[1]), schema)
+        known = texts if len(texts) == len(spans) else None
+        return cls(spans, outcome, answer, meta, place and (place[0], place[1]), schema, texts=known)
 
 
 def _checked(kind: type[Field], raw: object) -> Field:

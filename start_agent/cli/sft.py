@@ -80,7 +80,7 @@ def run_config(config: SftStepConfig) -> int:
     if not main_process():
         return 0
     if report.already_done:
-        print(f"nothing is owed: {options.output_dir} holds the finished model", file=sys.stderr)
+        print(f"nothing is pending: {options.output_dir} holds the finished model", file=sys.stderr)
     print(
         f"{report.steps} steps over {report.rows} rows: from {report.first_loss:.3f} to {report.last_loss:.3f} nats "
         f"per trained token, {report.tokens_per_second:,.0f} tokens/s",

@@ -190,6 +190,7 @@ class Solver:
                         step = controller.tool_returned(result.text, result.outcome.value)
                     case Finish(outcome, answer, answer_begins):
                         trace.outcome, trace.answer, trace.answer_begins = outcome, answer, answer_begins
+        trace.decode = tokenizer.decode
         yield TraceFinished(trace, cost)
 
     async def _turn(self, request: TurnRequest, live: bool) -> AsyncGenerator[ModelText | Turn, None]:

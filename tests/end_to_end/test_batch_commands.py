@@ -48,7 +48,7 @@ def test_again_is_nothing_owed_also_with_other_runtime_options(runs: Path) -> No
     before = (runs / "hinted" / RECORDS).read_bytes()
     done = start_agent("batch", *POCKET, "--limit", 6, "--kernels", 1, "--output-dir", runs / "hinted")
     assert done.returncode == 0
-    assert "nothing is owed" in done.stderr
+    assert "nothing is pending" in done.stderr
     assert (runs / "hinted" / RECORDS).read_bytes() == before
 
 
@@ -112,7 +112,7 @@ def test_options_from_a_file(runs: Path, tmp_path: Path) -> None:
     options.write_text(f"task: pocket_sums\nlimit: 6\nthreads: 1\nkernels: 3\noutput_dir: {runs / 'hinted'}\n")
     done = start_agent("batch", "--config", options)
     assert done.returncode == 0, done.stderr
-    assert "nothing is owed" in done.stderr
+    assert "nothing is pending" in done.stderr
 
 
 def test_comparing(runs: Path) -> None:

@@ -114,7 +114,7 @@ def test_programs_are_hinted_run_and_graded(
     config = json.loads((tmp_path / "run" / "config.json").read_text())["config"]
     assert (config["decoding"]["domain"], config["decoding"]["template"]) == ("code", None)
     assert main(options) == 0
-    assert "nothing is owed" in capsys.readouterr().err
+    assert "nothing is pending" in capsys.readouterr().err
 
 
 def test_a_template_or_a_domain_that_is_named_stays(tmp_path: Path, options: list[str]) -> None:

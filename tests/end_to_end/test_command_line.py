@@ -106,9 +106,9 @@ def test_json_is_one_line_with_the_whole_trace() -> None:
     trace = Trace.from_json(row)
     tokenizer = Tokenizer.from_pretrained(str(weights_path()))
     assert trace.tool_calls >= 1
-    assert ANSWER in trace.text(tokenizer.decode, SpanKind.TOOL_OUTPUT)
+    assert ANSWER in trace.text(SpanKind.TOOL_OUTPUT)
     assert trace.meta["sandbox"] == "bubblewrap (tier 1)"
-    assert "".join(span["text"] for span in row["spans"]) == trace.text(tokenizer.decode)
+    assert "".join(span["text"] for span in row["spans"]) == trace.text(decode=tokenizer.decode)
     replay(trace, tokenizer)
 
 

@@ -80,7 +80,7 @@ async def test_hints_make_right_answers_of_executed_code() -> None:
         problem for problem in held_out(500) if problem.meta["subject"] == "products" and problem.meta["level"] >= 2
     ][:8]
     alone, _ = await solve_all(problems, DecodingSettings(hints=False))
-    hinted, engine = await solve_all(problems, DecodingSettings(hint_probability=1))
+    hinted, _ = await solve_all(problems, DecodingSettings(hint_probability=1))
     assert not any(trace.tool_calls for trace in alone)
     right_alone = sum(trace.answer == problem.answer for trace, problem in zip(alone, problems, strict=True))
     right = [trace.answer == problem.answer for trace, problem in zip(hinted, problems, strict=True)]
@@ -89,4 +89,4 @@ async def test_hints_make_right_answers_of_executed_code() -> None:
         assert trace.tool_calls >= 1
         assert trace.outcome is TraceOutcome.ANSWERED
         if is_right:
-            assert problem.answer in trace.text(engine.tokenizer.decode, SpanKind.TOOL_OUTPUT)
+            assert problem.answer in trace.text(SpanKind.TOOL_OUTPUT)

@@ -183,7 +183,7 @@ def test_the_command_with_a_worker_killed(tmp_path: Path, engine: str) -> None:
         wait_for_exits(lambda: naming(Path(name)))  # Ray's processes go at their own pace
         assert not psutil.wait_procs(family, timeout=30)[1]  # the killed worker's engine core among them
     again = subprocess.run([*command, tmp_path / "plain", "--ray", "2"], capture_output=True, text=True, check=False)
-    assert again.returncode == 0 and "nothing is owed" in again.stderr  # the same run, however it is carried out
+    assert again.returncode == 0 and "nothing is pending" in again.stderr  # the same run, however it is carried out
     assert len(workers) == 2
     assert "begun again" in said[1]
     assert stable(tmp_path / "ray") == stable(tmp_path / "plain")

@@ -60,8 +60,8 @@ def test_json_round_trip(trace: Trace, spelled: bool) -> None:
 def test_text_is_decoded_in_one_piece() -> None:
     first, second = TOKENIZER.encode("é")
     trace = Trace([Span(SpanKind.MODEL, (first,)), Span(SpanKind.HINT, ()), Span(SpanKind.MODEL, (second,))])
-    assert trace.text(TOKENIZER.decode) == "é" == trace.text(TOKENIZER.decode, SpanKind.MODEL)
-    assert trace.text(TOKENIZER.decode, SpanKind.HINT) == ""
+    assert trace.text(decode=TOKENIZER.decode) == "é" == trace.text(SpanKind.MODEL, decode=TOKENIZER.decode)
+    assert trace.text(SpanKind.HINT, decode=TOKENIZER.decode) == ""
 
 
 def test_a_trace_that_has_ended_grows_no_more() -> None:

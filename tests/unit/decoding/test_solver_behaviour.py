@@ -51,7 +51,7 @@ def seen_by(engine: ScriptedEngine) -> list[int]:
 
 
 def text(trace: Trace, *kinds: SpanKind) -> str:
-    return trace.text(TOKENIZER.decode, *kinds)
+    return trace.text(*kinds, decode=TOKENIZER.decode)
 
 
 def kinds(trace: Trace) -> list[str]:

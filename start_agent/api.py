@@ -1,0 +1,217 @@
+"""The Python face: one line each, with the defaults of the commands.
+
+::
+
+    trace = start_agent.solve("What is 48613 * 7957?")
+    run = start_agent.evaluate("gsm8k", model="Qwen/QwQ-32B", engine="vllm", limit=100)
+    with start_agent.open(model="pocket") as solver:
+        for event in solver.stream("What is 48613 * 7957?"):
+            ...
+
+Each takes the options of ``start-agent solve`` or ``start-agent batch``, named as the flags are. What is not ``async``
+runs on an event loop in a thread of its own, so that it works in scripts and in notebooks alike.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+import threading
+from collections.abc import AsyncGenerator, Coroutine, Iterator
+from concurrent.futures import Future
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from start_agent.analysis.run import Run
+from start_agent.build import SolverConfig, open_solver
+from start_agent.decoding.events import Event
+from start_agent.decoding.solver import Solver
+from start_agent.evaluation import RunConfig, RunListener, run_evaluation
+from start_agent.trace import Trace
+
+T = TypeVar("T")
+
+_SEED = object()  # the one of the options
+
+
+def solve(question: str, **options: Any) -> Trace:
+    """Solve one question.
+
+    Args:
+        question: what is asked.
+        options: of ``start-agent solve``: ``model``, ``engine``, ``seed``, ``temperature``, ...
+
+    Raises:
+        InputError: the question, an option or the model cannot be used.
+        EngineError, sandbox.SandboxError: the infrastructure failed.
+    """
+    with open(**options) as solver:
+        return solver.solve(question)
+
+
+async def solve_async(question: str, **options: Any) -> Trace:
+    """``solve``, to be awaited."""
+    async with open(**options) as solver:
+        return await solver.solve(question, seed=SolverConfig.of(**options).solve.seed)
+
+
+def evaluate(
+    task: str | None = None,
+    *,
+    output_dir: str | os.PathLike[str] | None = None,
+    listener: RunListener | None = None,
+    **options: Any,
+) -> Run:
+    """Solve and grade a set of problems; the same call again does only what is missing.
+
+    Args:
+        task: a known task, or one at ``module:object``; None where ``data`` and its columns are given.
+        output_dir: the run directory; unset, a new temporary one, which stays.
+        listener: follows the run.
+        options: of ``start-agent batch``: ``model``, ``data``, ``limit``, ``samples``, ``concurrency``, ...
+
+    Raises:
+        InputError: an option, the data or the model cannot be used, or the directory holds another run.
+        BatchError: too many traces failed at every try, or the disk is full.
+    """
+    with _Loop() as loop:
+        return loop.run(evaluate_async(task, output_dir=output_dir, listener=listener, **options))
+
+
+async def evaluate_async(
+    task: str | None = None,
+    *,
+    output_dir: str | os.PathLike[str] | None = None,
+    listener: RunListener | None = None,
+    **options: Any,
+) -> Run:
+    """``evaluate``, to be awaited."""
+    config = RunConfig.of(**({} if task is None else {"task": task}), **options)
+    path = Path(tempfile.mkdtemp(prefix="start-agent-run-")) if output_dir is None else Path(output_dir)
+    _, progress = await run_evaluation(config, path, listener)
+    return Run(path, progress.failed)
+
+
+def open(**options: Any) -> Opened:
+    """An open solver, for ``with`` (a ``SyncSolver``) or ``async with`` (a ``Solver``).
+
+    Args:
+        options: of ``start-agent solve``: ``model``, ``engine``, ``seed``, ``temperature``, ...
+
+    Raises:
+        ConfigError: an option is unknown or wrong; all else on entering.
+    """
+    return Opened(SolverConfig.of(**options))
+
+
+class Opened:
+    """A solver that is opened on entering; see ``open``."""
+
+    def __init__(self, config: SolverConfig) -> None:
+        self.config = config
+        self._loop: _Loop | None = None
+        self._manager: AbstractAsyncContextManager[Solver] | None = None
+
+    async def __aenter__(self) -> Solver:
+        """Open the engine and the sandbox. Raises what ``build.open_solver`` raises."""
+        self._manager = open_solver(self.config, sessions=_SESSIONS)
+        return await self._manager.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        assert self._manager is not None
+        await self._manager.__aexit__(kind, error, traceback)
+
+    def __enter__(self) -> SyncSolver:
+        """Open the engine and the sandbox, in a thread. Raises what ``build.open_solver`` raises."""
+        self._loop = _Loop().__enter__()
+        try:
+            return SyncSolver(self._loop.run(self.__aenter__()), self._loop, self.config.solve.seed)
+        except BaseException as error:
+            self._loop.__exit__(type(error), error, error.__traceback__)
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        assert self._loop is not None
+        try:
+            self._loop.run(self.__aexit__(None, None, None))
+        finally:
+            self._loop.__exit__(kind, error, traceback)
+
+
+_SESSIONS = 8  # kernels of an opened solver at once: as many as one asks by hand
+
+
+class SyncSolver:
+    """A solver for code that is not ``async``.
+
+    Attributes:
+        solver: the one behind it; it lives on a loop of its own.
+    """
+
+    def __init__(self, solver: Solver, loop: _Loop, seed: int | None) -> None:
+        self.solver, self._loop, self._seed = solver, loop, seed
+
+    def solve(self, question: str, *, seed: Any = _SEED) -> Trace:
+        """Grow a trace to its end; without ``seed``, with that of the options. Raises what ``Solver.solve`` raises."""
+        return self._loop.run(self.solver.solve(question, seed=self._seed if seed is _SEED else seed))
+
+    def stream(self, question: str, *, seed: Any = _SEED) -> Iterator[Event]:
+        """Grow a trace and tell of it; see ``Solver.stream``. Closing the iterator early cancels the trace."""
+        events = self.solver.stream(question, seed=self._seed if seed is _SEED else seed)
+        try:
+            while (event := self._loop.run(_next(events))) is not None:
+                yield event
+        finally:
+            self._loop.run(events.aclose())
+
+
+async def _next(events: AsyncGenerator[Event, None]) -> Event | None:
+    return await anext(events, None)
+
+
+class _Loop:
+    """An event loop in a thread of its own, from its beginning to its end."""
+
+    def __enter__(self) -> Self:
+        ready: Future[asyncio.AbstractEventLoop] = Future()
+        self._thread = threading.Thread(target=_run_loop, args=[ready], name="start-agent", daemon=True)
+        self._thread.start()
+        self._loop = ready.result()
+        return self
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Wait for work on the loop; Ctrl-C here cancels it there."""
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            if not future.done():
+                future.cancel()
+                asyncio.run_coroutine_threadsafe(_settled(self._loop), self._loop).result()
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+
+
+def _run_loop(ready: Future[asyncio.AbstractEventLoop]) -> None:
+    with asyncio.Runner() as runner:
+        loop = runner.get_loop()
+        ready.set_result(loop)
+        loop.run_forever()
+
+
+async def _settled(loop: asyncio.AbstractEventLoop) -> None:
+    """Wait for what was cancelled to end."""
+    others = [task for task in asyncio.all_tasks(loop) if task is not asyncio.current_task() and task.cancelling()]
+    await asyncio.gather(*others, return_exceptions=True)

@@ -255,7 +255,7 @@ async def measure(arguments: argparse.Namespace) -> Report:
         folder = Path(name)
         model = lay_out(arguments.model, folder)
         options = TransformersOptions(
-            device=arguments.device, dtype=arguments.dtype, threads=arguments.threads, max_batch=64
+            device=arguments.device, dtype=arguments.dtype, threads=arguments.threads, max_num_seqs=64
         )
         async with TransformersEngine(str(folder), options) as engine:
             subject = Subject(engine)

@@ -117,7 +117,7 @@ async def measure(arguments: Namespace) -> Report:
     model = resolve(arguments.model).location
     runs: dict[tuple[int, int], list[Run]] = {(count, k): [] for count in counts for k in INSERTIONS}
     longer, more = list[Run](), list[Run]()
-    async with VLLMEngine(model, VLLMOptions(max_batch=max(counts), threads=arguments.threads)) as engine:
+    async with VLLMEngine(model, VLLMOptions(max_num_seqs=max(counts), threads=arguments.threads)) as engine:
         subject, block = Subject(engine, arguments.seed), engine.block_size
         await subject.grow(counts[0], 1, 28)  # the first turns pay for what is made once
         for repeat in range(arguments.repeats):
@@ -128,7 +128,7 @@ async def measure(arguments: Namespace) -> Report:
             longer.append(await subject.grow(max(counts), 0, decoded, INSERTIONS[-1] * _INSERTED_TOKENS // 2))
             more.append(await subject.grow(max(counts), 0, decoded + INSERTIONS[-1] * _INSERTED_TOKENS))
     async with VLLMEngine(
-        model, VLLMOptions(max_batch=counts[0], threads=arguments.threads, prefix_caching=False)
+        model, VLLMOptions(max_num_seqs=counts[0], threads=arguments.threads, prefix_caching=False)
     ) as engine:
         subject = Subject(engine, arguments.seed)
         await subject.grow(counts[0], 1, 28)

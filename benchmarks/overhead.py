@@ -52,7 +52,7 @@ from start_agent.trace import SpanKind, Trace
 
 TARGETS: dict[str, Target] = {"tokens_ratio": (">=", 0.9), "elsewhere_ratio": (">=", 0.9)}
 
-HINTED = DecodingSettings(hint_probability=1, rounds=1)
+HINTED = DecodingSettings(hint_probability=1, end_of_think_hints=1)
 PLAIN = DecodingSettings(hints=False, tools=False)
 
 
@@ -142,7 +142,7 @@ async def measure(arguments: argparse.Namespace) -> Report:
     places = min(arguments.concurrency, len(problems))
     pairs: dict[str, list[Pair]] = {"tokens": [], "decoded": [], "elsewhere": [], "plain": []}
     batches: list[Batch] = []
-    options = VLLMOptions(max_batch=places, threads=arguments.threads)
+    options = VLLMOptions(max_num_seqs=places, threads=arguments.threads)
     box = Sandbox(size=places, prestart=4, unsafe_no_isolation=arguments.unsafe_no_isolation)
     async with VLLMEngine(resolve(arguments.model).location, options) as engine, box:
         bare, tools = Bare(engine._llm, places), Recorded(box)

@@ -40,11 +40,11 @@ from start_agent.trace import SpanKind, Trace, TraceOutcome
 
 CONDITIONS: dict[str, tuple[str, DecodingSettings]] = {
     "greedy": ("no hints", DecodingSettings(hints=False)),
-    "connective": ("connective hint", DecodingSettings(hint_probability=1, rounds=0)),
-    "hint": ("connective hint, 1 round", DecodingSettings(hint_probability=1, rounds=1)),
-    "round_1": ("1 round", DecodingSettings(max_hints=0, rounds=1)),
-    "round_2": ("2 rounds", DecodingSettings(max_hints=0, rounds=2)),
-    "round_3": ("3 rounds", DecodingSettings(max_hints=0, rounds=3)),
+    "connective": ("connective hint", DecodingSettings(hint_probability=1, end_of_think_hints=0)),
+    "hint": ("connective hint, 1 round", DecodingSettings(hint_probability=1, end_of_think_hints=1)),
+    "round_1": ("1 round", DecodingSettings(max_hints=0, end_of_think_hints=1)),
+    "round_2": ("2 rounds", DecodingSettings(max_hints=0, end_of_think_hints=2)),
+    "round_3": ("3 rounds", DecodingSettings(max_hints=0, end_of_think_hints=3)),
 }
 """Name → title and settings. A round is a hint in place of the end of thinking."""
 
@@ -156,7 +156,7 @@ async def measure(arguments: argparse.Namespace) -> Report:
     """Run all conditions, one after the other."""
     choice = resolve(arguments.model)
     problems = held_out(arguments.problems or (60 if arguments.quick else 500))
-    options = TransformersOptions(max_batch=arguments.open_traces, threads=arguments.threads)
+    options = TransformersOptions(max_num_seqs=arguments.open_traces, threads=arguments.threads)
     engine = TransformersEngine(choice.location, options)
     box = Sandbox(
         size=arguments.kernels,

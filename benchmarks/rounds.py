@@ -69,7 +69,7 @@ TARGETS: dict[str, Target] = {"speedup_real": (">=", 1.5), "speedup_heavy_tail":
 BATCHES = "real_batches"
 CONDITIONS = ("real", BATCHES, "fresh_process", "heavy_tail")
 _PLACES, _PLACES_QUICK = 16, 8  # traces in flight, where not all are
-_SETTINGS = DecodingSettings(hint_probability=1, rounds=3)
+_SETTINGS = DecodingSettings(hint_probability=1, end_of_think_hints=3)
 _SHORTEST, _LONGEST = 0.2, _SETTINGS.cell_timeout  # seconds that a heavy-tailed cell takes
 _LONGEST_QUICK = 2.0
 _LEAST_SAME = 0.95
@@ -195,7 +195,7 @@ async def measure(arguments: argparse.Namespace) -> Report:
     problems, cores = held_out(count), os.sched_getaffinity(0)
     pairs: dict[str, list[tuple[Run, Run]]] = {condition: [] for condition in CONDITIONS}
     async with VLLMEngine(
-        resolve(arguments.model).location, VLLMOptions(max_batch=count, threads=arguments.threads)
+        resolve(arguments.model).location, VLLMOptions(max_num_seqs=count, threads=arguments.threads)
     ) as engine:
         subject = Subject(engine, problems, arguments, cores)
         await subject.warm_up()

@@ -26,6 +26,7 @@ from hints import HintLibrary
 from sandbox import Sandbox, most_kernels
 from start_agent import fields
 from start_agent.batch.options import BatchOptions, RayOptions
+from start_agent.decoding.limits import SandboxOptions
 from start_agent.decoding.settings import DecodingSettings
 from start_agent.decoding.solver import Solver
 from start_agent.engines import registry
@@ -66,6 +67,7 @@ GROUPS: dict[str, type[BaseModel]] = {
     "model": SolveOptions,
     "decoding": DecodingSettings,
     "sampling": SamplingOptions,
+    "sandbox": SandboxOptions,
 }
 """The groups of options of all that solves, by title; the chosen engine's own come beside them."""
 
@@ -80,6 +82,7 @@ class SolverConfig:
         solve: the model, and how questions are put to it.
         decoding: what the controller may do.
         sampling: how tokens are drawn; what is unset is the model's.
+        sandbox: what the model's code may use.
         files: the content of the files that the options name, by path; empty where they are read in place.
     """
 
@@ -88,6 +91,7 @@ class SolverConfig:
     solve: SolveOptions = SolveOptions()  # noqa: RUF009 - frozen
     decoding: DecodingSettings = DecodingSettings()  # noqa: RUF009 - frozen
     sampling: SamplingOptions = SamplingOptions()  # noqa: RUF009 - frozen
+    sandbox: SandboxOptions = SandboxOptions()  # noqa: RUF009 - frozen
     files: Mapping[str, bytes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -116,6 +120,7 @@ class SolverConfig:
             fields.build(SolveOptions, *layers),
             fields.build(DecodingSettings, *layers),
             fields.build(SamplingOptions, *layers),
+            fields.build(SandboxOptions, *layers),
         )
 
     @classmethod
@@ -131,6 +136,7 @@ class SolverConfig:
             "model": self.solve,
             "decoding": self.decoding,
             "sampling": self.sampling,
+            "sandbox": self.sandbox,
             f"{self.engine} engine": self.engine_options,
         }
 
@@ -214,7 +220,9 @@ async def open_solver(
         engine = registry.find_engine(config.engine).make(config.choice.location, config.engine_options)
         box = None
         if config.decoding.tools:
-            box = Sandbox(size=sessions, prestart=1, unsafe_no_isolation=config.solve.unsafe_no_isolation)
+            box = Sandbox(
+                config.sandbox.limits, size=sessions, prestart=1, unsafe_no_isolation=config.solve.unsafe_no_isolation
+            )
             await stack.enter_async_context(box)
         await stack.enter_async_context(engine)
         solver = Solver(

@@ -89,11 +89,13 @@ class RunConfig:
             ConfigError: a wrong value, no such engine or task, or an option that only other engines have.
         """
         data = fields.build(DataOptions, *layers)
-        if resolve_task(data).kind is Kind.CODE and not any("domain" in layer for layer in layers):
+        task = resolve_task(data)
+        if task.kind is Kind.CODE and not any("domain" in layer for layer in layers):
             layers = (*layers, {"domain": Domain.CODE})
+        solver = SolverConfig.from_layers(*layers)
         return cls(
-            SolverConfig.from_layers(*layers),
-            data,
+            solver,
+            data.seeded(solver.solve.seed, shuffles=task.shuffles),
             fields.build(BatchOptions, *layers),
             fields.build(RayOptions, *layers),
         )

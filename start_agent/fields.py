@@ -7,18 +7,24 @@ from __future__ import annotations
 
 import difflib
 import json
+import logging
 import types
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, BeforeValidator, ValidationError
+from pydantic.fields import FieldInfo
 
 from start_agent.errors import ConfigError
 
 Model = TypeVar("Model", bound=BaseModel)
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 _RUNTIME, _MAY_GROW = object(), object()
 
@@ -27,6 +33,120 @@ Runtime = Annotated[T, _RUNTIME]
 
 MayGrow = Annotated[T, _MAY_GROW]
 """The type of an option that says how much is done: a later start may do more, and keeps what is there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Renamed:
+    """In the annotation of an option: a name that it had, which still works, with a warning, for one release.
+
+    Folders keep the names of the version that wrote them: ``stored`` reads those, and ``ResumeRules`` compares them.
+    """
+
+    old: str
+
+
+def _pairs(value: object) -> object:
+    """Words like ``key=value``, or JSON objects, as one mapping; a value that is no JSON is text."""
+    if isinstance(value, Mapping):
+        return value
+    found: dict[str, Any] = {}
+    for word in (value,) if isinstance(value, str) else value if isinstance(value, list | tuple) else ():
+        if str(word).lstrip().startswith("{"):
+            found |= _json(word, {})
+            continue
+        key, sign, text = str(word).partition("=")
+        if not key or not sign:
+            raise ValueError(f"expected key=value, not {word!r}")
+        found[key] = _json(text, text)
+    return found or value
+
+
+def _json(text: str, otherwise: T) -> Any | T:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return otherwise
+
+
+_PAIRS = BeforeValidator(_pairs)
+
+Pairs = Annotated[dict[str, Any], _PAIRS]
+"""The type of an option that hands settings on to a library: ``key=value`` as often as wanted, the value JSON or text;
+in YAML and Python a mapping."""
+
+
+def is_pairs(field: FieldInfo) -> bool:
+    """Whether an option is of the type ``Pairs``."""
+    return any(mark is _PAIRS for mark in field.metadata)
+
+
+def pairs_fault(option: str, given: Iterable[str], known: Collection[str], own: Mapping[str, str], what: str) -> str:
+    """What is wrong with the keys of a ``Pairs`` option; empty where all can be handed on.
+
+    Args:
+        option: its name.
+        given: the keys.
+        known: those that the library takes.
+        own: keys that have an option of their own, or must stay as they are, with what to say instead.
+        what: the library's object that takes them.
+    """
+    flag = "--" + option.replace("_", "-")
+    for key in given:
+        if key in own:
+            return f"{flag} {key}: {own[key]}"
+        if key not in known:
+            return f"{flag} {key}: {what} has no such argument" + (
+                f": {hint}" if (hint := did_you_mean(key, known)) else ""
+            )
+    return ""
+
+
+def old_names_of(field: FieldInfo) -> list[str]:
+    """The names that an option had."""
+    return [mark.old for mark in field.metadata if isinstance(mark, Renamed)]
+
+
+def old_names(*models: type[BaseModel]) -> dict[str, str]:
+    """The names that options of the models had, and have now."""
+    return {old: name for model in models for name, field in model.model_fields.items() for old in old_names_of(field)}
+
+
+def option_names(*models: type[BaseModel]) -> set[str]:
+    """The names of the models' options, those that they had among them."""
+    return {name for model in models for name in model.model_fields} | set(old_names(*models))
+
+
+def with_new_names(model: type[BaseModel], values: Mapping[str, Any], *, warn: bool = True) -> dict[str, Any]:
+    """Values by name, with the present names for options of the model that had another.
+
+    Raises:
+        ConfigError: an option is given under both names.
+    """
+    found = dict(values)
+    for old, new in old_names(model).items():
+        if old not in values or old in model.model_fields:
+            continue
+        if new in values:
+            raise ConfigError(f"the option {old!r} is now {new!r}: give only the latter")
+        found[new] = found.pop(old)
+        if warn:
+            _warn_renamed(old, new)
+    return found
+
+
+@cache
+def _warn_renamed(old: str, new: str) -> None:
+    logger.warning(renaming(old, new))
+
+
+def renaming(old: str, new: str) -> str:
+    """What to tell somebody who uses an old name."""
+    return f"the option {old} is now {new}; the old name goes with the next release"
+
+
+def stored(model: type[Model], values: Mapping[str, Any]) -> Model:
+    """Options as this version or an older one has stored them. Raises pydantic's ValidationError."""
+    return model.model_validate(with_new_names(model, values, warn=False))
 
 
 def runtime_names(*models: type[BaseModel]) -> frozenset[str]:
@@ -120,7 +240,7 @@ class _UniqueKeys(yaml.SafeLoader):
 def refuse_unknown(keys: Mapping[str, Any], models: Sequence[type[BaseModel]], source: object) -> None:
     """Raise ``ConfigError`` for a key that no model has; it names the options that are spelled alike."""
     known = {name for model in models for name in model.model_fields}
-    unknown = sorted(set(keys) - known)
+    unknown = sorted(set(keys) - option_names(*models))
     if unknown:
         hint = did_you_mean(unknown[0], known) or "see --help for the options"
         raise ConfigError(f"{source}: unknown option {unknown[0]!r}: {hint}")
@@ -140,7 +260,9 @@ def build(model: type[Model], *layers: Mapping[str, Any]) -> Model:
     Raises:
         ConfigError: a value is of the wrong type or out of range; one line that names the option.
     """
-    values = {name: layer[name] for layer in layers for name in model.model_fields if name in layer}
+    values: dict[str, Any] = {}
+    for layer in layers:
+        values |= {name: value for name, value in with_new_names(model, layer).items() if name in model.model_fields}
     for name, value in values.items():
         field = model.model_fields[name]
         kind = plain_type(field.annotation)
@@ -190,14 +312,14 @@ def changed(options: BaseModel, *, leave_out: Collection[str] = ()) -> dict[str,
 
 
 def command_words(options: Mapping[str, Any]) -> list[str]:
-    """The flags by which a person would give these options on a command line; an empty list has none."""
+    """The flags by which a person would give these options on a command line."""
     words: list[str] = []
     for name, value in options.items():
         flag = "--" + name.replace("_", "-")
         if isinstance(value, bool):
             words.append(flag if value else "--no-" + flag.removeprefix("--"))
         elif isinstance(value, list | tuple):
-            words += (word for one in value for word in words_of(flag, one))
+            words += [word for one in value or ("",) for word in words_of(flag, str(one).replace(",", "\\,"))]
         else:
             words += words_of(flag, "none" if value is None else value)
     return words

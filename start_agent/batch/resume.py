@@ -15,7 +15,7 @@ from typing import Any, Self
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from start_agent.fields import growing_names, runtime_names
+from start_agent.fields import growing_names, old_names, runtime_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +26,13 @@ class ResumeRules:
         runtime: names of options that decide nothing; older versions stored some of them.
         growing: by group, names of numbers that may grow; null is unlimited.
         defaults: by group, the defaults of options, for those that an older version did not have.
+        renamed: by group, the names that options had, and have now.
     """
 
     runtime: Collection[str] = frozenset()
     growing: Mapping[str, Collection[str]] = field(default_factory=dict)
     defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    renamed: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, groups: Mapping[str, type[BaseModel]]) -> Self:
@@ -39,6 +41,7 @@ class ResumeRules:
             runtime=runtime_names(*groups.values()),
             growing={title: growing_names(model) for title, model in groups.items()},
             defaults={title: _defaults(model) for title, model in groups.items()},
+            renamed={title: old_names(model) for title, model in groups.items()},
         )
 
     def differences(self, stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -48,14 +51,19 @@ class ResumeRules:
             new = _named_as(stored, now, _files(stored), _files(now))
             for config in (old, new):
                 config.pop("files", None)
+        for title, defaults in self.defaults.items():
+            if defaults and title in new:
+                old.setdefault(title, {})  # a group that an older version did not have
         for title, group in old.items():
             if isinstance(group, dict) and isinstance(new.get(title), dict):
                 old[title] = self._brought_up(title, group, new[title])
         return differences(old, new)
 
     def _brought_up(self, title: str, old: dict[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-        """A stored group without what decides nothing, with the later defaults, and grown as far as it may."""
-        found = {name: value for name, value in old.items() if name not in self.runtime}
+        """A stored group by the present names, without what decides nothing, with the later defaults, and grown."""
+        names = self.renamed.get(title, {})
+        found = {names.get(name, name): value for name, value in old.items()}
+        found = {name: value for name, value in found.items() if name not in self.runtime}
         defaults = self.defaults.get(title, {})
         found |= {name: defaults[name] for name in new if name not in found and name in defaults}
         for name in self.growing.get(title, ()):

@@ -40,7 +40,6 @@ def add(commands: Any) -> None:
     may_change = RUNTIME_NAMES | fields.runtime_names(*registry.option_models().values())
     parser: argparse.ArgumentParser = commands.add_parser(
         "batch",
-        help="solve and grade a whole set of problems; resumable",
         description="Solve and grade a set of problems, many at once; the same command again does what is missing.",
         epilog=_EXAMPLES + ", ".join("--" + name.replace("_", "-") for name in sorted(may_change)) + ".\n",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -55,8 +54,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Do what is missing; 0 where the run is complete, 1 where traces are pending."""
     file, given = fields.read_yaml(arguments.config), vars(arguments)
     fields.refuse_unknown(file, [RunOptions, *RunConfig.models(file, given)], arguments.config)
-    config = RunConfig.from_layers(file, given)
-    return run_config(config, fields.build(RunOptions, file, given).output_dir)
+    path = fields.build(RunOptions, file, given).output_dir
+    return run_config(RunConfig.from_layers(file, given), path)
 
 
 def run_config(config: RunConfig, path: Path) -> int:

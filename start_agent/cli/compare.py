@@ -19,7 +19,6 @@ def add(commands: Any) -> None:
     """Add the command to the parser."""
     parser: argparse.ArgumentParser = commands.add_parser(
         "compare",
-        help="compare runs over the same problems",
         description="Compare run directories over the problems that they share, each with the first: difference with "
         "its paired interval, a paired test (exact McNemar for one sample a problem, sign-flip permutation of the "
         "problems' means for several), tokens, tool use.",

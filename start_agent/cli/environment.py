@@ -38,7 +38,6 @@ def add(commands: Any) -> None:
     """Add the command to the parser."""
     parser: argparse.ArgumentParser = commands.add_parser(
         "env",
-        help="show versions, devices and the sandbox's isolation",
         description="Show what start-agent finds on this machine; paste it into a bug report.",
     )
     parser.set_defaults(run=run)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection
+import re
+import sys
+from collections.abc import Collection, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -11,41 +13,106 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from start_agent.fields import plain_type
+from start_agent.fields import is_pairs, old_names_of, plain_type, renaming
+
+_COMMA = re.compile(r"(?<!\\),")
+
+CONFIG_HELP = "YAML file of options, named as the flags are"
 
 
 def add_options(
     parser: argparse.ArgumentParser, model: type[BaseModel], title: str, *, known: Collection[str] = ()
 ) -> None:
-    """A flag for each field of the model, described as the field is; not for those that are ``known`` already."""
+    """A flag for each field of the model, described as the field is; not for those that are ``known`` already.
+
+    A list is one flag with several words (one, where the command has positional arguments), or words with commas
+    between them, or the flag several times; ``\\,`` is a comma within a word. Names that an option had still work,
+    with a warning.
+    """
     group = parser.add_argument_group(title)
+    several_words = not getattr(parser, "has_positionals", False)
     for name, field in model.model_fields.items():
         if name in known:
             continue
         flag = "--" + name.replace("_", "-")
-        help_text = (field.description or "").replace("%", "%%") + _default_text(field)
-        kind = plain_type(field.annotation)
-        if kind is bool:
-            group.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=help_text)
-            continue
-        several = get_origin(kind) is tuple
-        action = "append" if several else "store"
-        more = "; may be given several times" if several else ""
-        group.add_argument(
-            flag, action=action, default=argparse.SUPPRESS, help=help_text + more, metavar=_metavar(kind)
-        )
+        settings = _settings(field, several_words=several_words)
+        group.add_argument(flag, default=argparse.SUPPRESS, help=_help(field), **settings)
+        for old in old_names_of(field):
+            add_old_name(parser, "--" + old.replace("_", "-"), flag, **settings)
+
+
+def add_old_name(
+    parser: argparse.ArgumentParser, old: str, flag: str, *, action: Any = "store", **settings: Any
+) -> None:
+    """A flag that was renamed, or does what another does by now: it works, says so on stderr, and is in no help.
+
+    Args:
+        parser: a command's.
+        old: the flag.
+        flag: what to use instead.
+        action: of the new flag; so are the other settings.
+    """
+    base: Any = {"store": _Store}.get(action, action)
+
+    class _Old(base):  # type: ignore[misc]
+        def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+            print(f"start-agent: {renaming(str(option_string), flag)}", file=sys.stderr)
+            super().__call__(parser, namespace, values, option_string)
+
+    settings.setdefault("dest", flag.removeprefix("--").replace("-", "_"))
+    parser.add_argument(old, action=_Old, default=argparse.SUPPRESS, help=argparse.SUPPRESS, **settings)
+
+
+class _Store(argparse.Action):
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        setattr(namespace, self.dest, values)
+
+
+class _Several(argparse.Action):
+    """A list, from all words of all times that the flag is given. An empty word adds nothing: the list may be empty."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        words: Sequence[str] = [values] if isinstance(values, str) else values
+        parts = [part.replace("\\,", ",") for word in words for part in _COMMA.split(word) if part]
+        setattr(namespace, self.dest, [*getattr(namespace, self.dest, []), *parts])
+
+
+def _settings(field: FieldInfo, *, several_words: bool) -> dict[str, Any]:
+    """How argparse is to read an option. Pydantic checks the value."""
+    kind = plain_type(field.annotation)
+    if kind is bool:
+        return {"action": argparse.BooleanOptionalAction}
+    if is_pairs(field):
+        return {"action": "append", "metavar": "KEY=VALUE"}
+    if get_origin(kind) is tuple:
+        one = get_args(kind)[0]
+        return {"action": _Several, "metavar": _metavar(one), "nargs": "+" if several_words else None}
+    choices = _choices(kind)
+    if choices and kind is not field.annotation and field.default is not None:
+        choices = (*choices, "none")
+    return {"metavar": _metavar(kind), "choices": choices or None}
+
+
+def _choices(kind: Any) -> tuple[str, ...]:
+    if get_origin(kind) is Literal:
+        return tuple(map(str, get_args(kind)))
+    if hasattr(kind, "__members__"):
+        return tuple(str(member.value) for member in kind)
+    return ()
 
 
 def _metavar(kind: Any) -> str:
-    if get_origin(kind) is Literal:
-        return "{" + ",".join(map(str, get_args(kind))) + "}"
-    if get_origin(kind) is tuple:
-        return "WORD"
-    if hasattr(kind, "__members__"):
-        return "{" + ",".join(str(member.value) for member in kind) + "}"
+    if choices := _choices(kind):
+        return "{" + ",".join(choices) + "}"
     if get_origin(kind) is dict:
         return "JSON"
     return {int: "N", float: "X", Path: "PATH", date: "DATE"}.get(kind, "TEXT")
+
+
+def _help(field: FieldInfo) -> str:
+    several = get_origin(plain_type(field.annotation)) is tuple
+    more = "; several: a,b" if several else "; may be given several times" if is_pairs(field) else ""
+    return (field.description or "").replace("%", "%%") + _default_text(field) + more
 
 
 def _default_text(field: FieldInfo) -> str:
@@ -55,5 +122,5 @@ def _default_text(field: FieldInfo) -> str:
     if default is None or default in ("", (), {}):
         return ""
     if isinstance(default, tuple):
-        default = " ".join(map(str, default))
+        default = ",".join(str(getattr(one, "value", one)) for one in default)
     return f" (default: {getattr(default, 'value', default)})"

@@ -8,7 +8,7 @@ from typing import Any
 from start_agent.cli import flags
 from start_agent.cli.solving import run_to_end
 from start_agent.engines import registry
-from start_agent.recipes.hint_rft import GROUPS, Parts, check_inputs, stages_of
+from start_agent.recipes.hint_rft import GROUPS, Parts, check_inputs, recipe_names, stages_of
 
 _ABOUT = """From a base model to one that calls Python by itself, in two rounds (START, section 3):
 
@@ -26,13 +26,13 @@ Each stage is a start-agent command with a folder of its own below --output-dir;
 again, after whatever stopped it, goes on from there."""
 
 _EXAMPLES = """examples:
-  start-agent hint-rft --recipe pocket --output-dir runs/start --workers 4
-  start-agent hint-rft --recipe pocket --output-dir runs/start --workers 4 --sampling-rounds 2
+  start-agent hint-rft --config pocket --output-dir runs/start --workers 4
+  start-agent hint-rft --config pocket --output-dir runs/start --workers 4 --sampling-rounds 2
   start-agent solve --model runs/start/start --no-hints "What is 48613 * 7957?"
-  start-agent hint-rft --recipe start-32b --engine vllm --tensor-parallel-size 8 --model Qwen/QwQ-32B-Preview \\
+  start-agent hint-rft --config start-32b --engine vllm --tensor-parallel-size 8 --model Qwen/QwQ-32B-Preview \\
       --data problems.jsonl --question-column question --answer-column answer --output-dir runs/start-32b \\
       --launcher "accelerate launch --config_file accelerate-zero3.yaml"
-  start-agent hint-rft --recipe pocket --output-dir runs/start --dry-run        only show the commands
+  start-agent hint-rft --config pocket --output-dir runs/start --dry-run        only show the commands
 """
 
 
@@ -40,14 +40,14 @@ def add(commands: Any) -> None:
     """Add the command to the parser."""
     parser: argparse.ArgumentParser = commands.add_parser(
         "hint-rft",
-        help="train a model to call Python by itself: both rounds, resumable",
         description=_ABOUT,
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--recipe", default=argparse.SUPPRESS, metavar="TEXT", help="settings by name, or a YAML file's path"
+        "--config", metavar="TEXT", help=f"settings: {', '.join(recipe_names())}, or a YAML file of them"
     )
+    flags.add_old_name(parser, "--recipe", "--config", metavar="TEXT")
     parser.add_argument("--dry-run", action="store_true", help="show the commands of the stages and run none")
     add_options(parser)
     parser.set_defaults(run=run)
@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
     from start_agent.cli.stages import StagesView
     from start_agent.recipes.stages import run_stages
 
-    parts = Parts.from_layers(vars(arguments).get("recipe"), vars(arguments))
+    parts = Parts.from_layers(arguments.config, vars(arguments))
     stages = stages_of(parts)
     check_inputs(parts)
     if arguments.dry_run:

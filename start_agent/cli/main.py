@@ -9,6 +9,7 @@ import sys
 from collections.abc import Collection, Sequence
 from functools import partial
 from importlib import import_module
+from typing import Any
 
 from start_agent.cli.exit_codes import ExitCode, described, exit_code_of
 from start_agent.cli.parser import Command, Parser
@@ -81,10 +82,21 @@ def command_parser(words: Collection[str] = (), *, all_commands: bool = False) -
     chosen = next((word for word in words if not word.startswith("-")), None)
     for name, (module, about) in COMMANDS.items():
         if all_commands or name == chosen:
-            import_module(f"start_agent.cli.{module}").add(commands)
+            import_module(f"start_agent.cli.{module}").add(_Listed(commands, about))
         elif about:
             commands.add_parser(name, help=about)
     return parser
+
+
+class _Listed:
+    """The commands, as a command adds itself to them: the line in the help is added here, where all of them are."""
+
+    def __init__(self, commands: Any, about: str) -> None:
+        self._commands, self._about = commands, about
+
+    def add_parser(self, name: str, **settings: Any) -> Any:
+        """See ``argparse``."""
+        return self._commands.add_parser(name, **settings, **({"help": self._about} if self._about else {}))
 
 
 def _drop_output() -> None:

@@ -6,13 +6,14 @@ import argparse
 import json
 import random
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from start_agent import fields
 from start_agent.cli import flags
 from start_agent.cli.solving import add_options, opened, run_to_end, solver_config
+from start_agent.fields import Renamed
 from start_agent.pocket import held_out
 from start_agent.pocket.options import BuildOptions
 from start_agent.problem import Problem
@@ -31,12 +32,23 @@ class ProblemOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     problems: int = Field(4, ge=1, description="how many held-out problems")
-    problem_seed: int = Field(0, ge=0, description="which ones")
+
+
+class ListOptions(ProblemOptions):
+    """Of the command that lists them."""
+
+    seed: Annotated[int, Renamed("problem_seed")] = Field(0, ge=0, description="decides which ones")
+
+
+class DemoOptions(ProblemOptions):
+    """Of the command that solves them."""
+
+    problem_seed: int | None = Field(None, ge=0, description="decides which ones (default: --seed)")
 
 
 def add(commands: Any) -> None:
     """Add the command and its own commands to the parser."""
-    parser = commands.add_parser("pocket", help="the embedded reasoner: build it, see its problems, watch it")
+    parser = commands.add_parser("pocket")
     actions = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     build = actions.add_parser(
@@ -48,7 +60,7 @@ def add(commands: Any) -> None:
     build.set_defaults(run=run_build)
 
     problems = actions.add_parser("problems", help="print held-out problems as JSON lines")
-    flags.add_options(problems, ProblemOptions, "problems")
+    flags.add_options(problems, ListOptions, "problems")
     problems.set_defaults(run=run_problems)
 
     demo = actions.add_parser(
@@ -56,7 +68,7 @@ def add(commands: Any) -> None:
         help="solve held-out problems, streaming: first alone, then with hints",
         description="Solve held-out problems: the model alone first, then with hints and Python, streaming.",
     )
-    flags.add_options(demo, ProblemOptions, "problems")
+    flags.add_options(demo, DemoOptions, "problems")
     add_options(demo)
     demo.set_defaults(run=run_demo)
 
@@ -72,8 +84,8 @@ def run_build(arguments: argparse.Namespace) -> int:
 
 def run_problems(arguments: argparse.Namespace) -> int:
     """Print problems with their answers."""
-    options = fields.build(ProblemOptions, vars(arguments))
-    for problem in _mixed(options):
+    options = fields.build(ListOptions, vars(arguments))
+    for problem in _mixed(options.problems, options.seed):
         row = {"key": problem.key, "family": problem.meta["subject"], "level": problem.meta["level"]}
         print(json.dumps(row | {"question": problem.question, "answer": problem.answer}))
     return 0
@@ -92,12 +104,13 @@ async def _demo(arguments: argparse.Namespace) -> int:
     from start_agent.decoding.events import TraceFinished
 
     console = Console(highlight=False)
-    options = fields.build(ProblemOptions, vars(arguments))
+    options = fields.build(DemoOptions, vars(arguments))
     right = {"alone": 0, "with hints": 0}
     config = solver_config(arguments)
+    chosen = config.solve.seed or 0 if options.problem_seed is None else options.problem_seed
     async with opened(config) as solver:
         alone = _without_hints(solver)
-        for problem in _mixed(options):
+        for problem in _mixed(options.problems, chosen):
             seed = None if config.solve.seed is None else derive_seed(config.solve.seed, problem.key)
             console.print(Rule(f"{problem.meta['subject']}, level {problem.meta['level']}"), problem.question)
             trace = await alone.solve(problem.question, seed=seed)
@@ -115,11 +128,11 @@ async def _demo(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _mixed(options: ProblemOptions) -> list[Problem]:
+def _mixed(count: int, seed: int) -> list[Problem]:
     """Held-out problems in an order of their own: ``held_out`` goes from family to family, the easy ones first."""
-    problems = held_out(max(options.problems, _DRAWN_FROM))
-    random.Random(options.problem_seed).shuffle(problems)
-    return problems[: options.problems]
+    problems = held_out(max(count, _DRAWN_FROM))
+    random.Random(seed).shuffle(problems)
+    return problems[:count]
 
 
 def _without_hints(solver: Solver) -> Solver:

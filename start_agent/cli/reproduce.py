@@ -23,7 +23,7 @@ At the end there are report.md, report.json and the figures."""
 
 _EXAMPLES = """examples:
   start-agent reproduce --output-dir runs/papers
-  start-agent reproduce --output-dir runs/quick --quick --parts table --parts rounds
+  start-agent reproduce --output-dir runs/quick --quick --parts table rounds
 """
 
 
@@ -31,7 +31,6 @@ def add(commands: Any) -> None:
     """Add the command to the parser."""
     parser: argparse.ArgumentParser = commands.add_parser(
         "reproduce",
-        help="the papers in miniature on the pocket reasoner",
         description=_ABOUT,
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,

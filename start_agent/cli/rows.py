@@ -7,14 +7,15 @@ import sys
 from collections.abc import Mapping
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from start_agent import fields
 from start_agent.cli import flags
 from start_agent.data.export import Format
-from start_agent.errors import DataError
+from start_agent.errors import ConfigError, DataError
+from start_agent.fields import Renamed
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -30,8 +31,8 @@ _EXPORT = """Write a training set for other tools, with its card and manifest: p
 hub instead: a private data set, never one that is public already."""
 
 _EXPORT_EXAMPLES = """examples:
-  start-agent rows export data/seed --output export/seed
-  start-agent rows export data/seed --push me/start-seed
+  start-agent rows export --data data/seed --output-dir export/seed
+  start-agent rows export --data data/seed --push me/start-seed
 """
 
 _COLOURS = {"prompt": "blue", "model": "white", "hint": "yellow", "tool_output": "cyan", "notice": "magenta"}
@@ -52,13 +53,15 @@ class ExportOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Format = Field(Format.TRL, description="what is written; trl holds the ids and labels, ready to train on")
-    output: Path | None = Field(None, description="the folder to write, which must not be there")
+    output_dir: Annotated[Path | None, Renamed("output")] = Field(
+        None, description="the folder to write, which must not be there"
+    )
     push: str = Field("", description="upload to this data set of the hub, privately, in place of writing a folder")
 
 
 def add(commands: Any) -> None:
     """Add the command and its own commands to the parser."""
-    parser = commands.add_parser("rows", help="a training set: see its rows, check it, export it")
+    parser = commands.add_parser("rows")
     actions = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     raw = argparse.RawDescriptionHelpFormatter
 
@@ -84,7 +87,21 @@ def add(commands: Any) -> None:
     export.set_defaults(run=run_export)
 
     for action in (show, check, export):
-        action.add_argument("data", type=Path, metavar="DIR", help="a data folder, made by start-agent select")
+        action.add_argument(
+            "--data", type=Path, metavar="PATH", help="a data folder, made by start-agent select (required)"
+        )
+        action.add_argument("old_data", nargs="?", type=Path, help=argparse.SUPPRESS)
+
+
+def _data(arguments: argparse.Namespace) -> Path:
+    """The data folder, which was a positional argument before."""
+    given: Path | None = arguments.data
+    if given is None and arguments.old_data is not None:
+        print(f"start-agent: {fields.renaming('DIR', '--data DIR')}", file=sys.stderr)
+        given = arguments.old_data
+    if given is None:
+        raise ConfigError("--data: name a data folder, made by  start-agent select")
+    return given
 
 
 def run_show(arguments: argparse.Namespace) -> int:
@@ -96,11 +113,11 @@ def run_show(arguments: argparse.Namespace) -> int:
     from start_agent.models import resolve
     from start_agent.tokens.tokenizer import Tokenizer
 
-    options = fields.build(ShowOptions, vars(arguments))
-    found = need_data(arguments.data)
-    row = next((row for number, row in enumerate(read_rows(arguments.data)) if number == options.index), None)
+    options, data = fields.build(ShowOptions, vars(arguments)), _data(arguments)
+    found = need_data(data)
+    row = next((row for number, row in enumerate(read_rows(data)) if number == options.index), None)
     if row is None:
-        raise DataError(f"{arguments.data} has {found.rows} rows: --index goes from 0 to {found.rows - 1}")
+        raise DataError(f"{data} has {found.rows} rows: --index goes from 0 to {found.rows - 1}")
     model = options.model or found.config.get("select", {}).get("model") or model_of((Path(row["run"]),))
     console = Console(highlight=False)
     tokenizer = Tokenizer.from_pretrained(resolve(model).location)
@@ -113,7 +130,7 @@ def run_check(arguments: argparse.Namespace) -> int:
     """Check; 0 where all is as it was."""
     from start_agent.data.dataset import check
 
-    found = check(arguments.data)
+    found = check(_data(arguments))
     state = "as they were written" if found.intact else "CHANGED since they were written"
     print(f"{found.rows} rows, {state}; traces changed in their runs: {found.changed}, missing: {found.missing}")
     return 0 if found.good else 1
@@ -125,13 +142,13 @@ def run_export(arguments: argparse.Namespace) -> int:
 
     options = fields.build(ExportOptions, vars(arguments))
     if options.push:
-        print(push(arguments.data, options.push))
+        print(push(_data(arguments), options.push))
         return 0
-    if options.output is None:
-        raise DataError("name the folder to write with --output, or a data set of the hub with --push")
+    if options.output_dir is None:
+        raise DataError("name the folder to write with --output-dir, or a data set of the hub with --push")
     if options.format in NOTES:
         print(f"note: {NOTES[options.format]}", file=sys.stderr)
-    print(export(arguments.data, options.output, options.format))
+    print(export(_data(arguments), options.output_dir, options.format))
     return 0
 
 

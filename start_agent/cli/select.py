@@ -26,7 +26,7 @@ _EXAMPLES = """examples:
   start-agent select --kind rft --runs runs/sampled --choice fewest_failed --require-tool --output-dir data/start
   start-agent select --kind hint-rft --greedy runs/alone --runs runs/hinted --hint mix --mix-mask 0.5 --mix-drop 0.5 \\
       --output-dir data/mixed
-  start-agent rows show data/seed
+  start-agent rows show --data data/seed
 """
 
 
@@ -34,7 +34,6 @@ def add(commands: Any) -> None:
     """Add the command to the parser."""
     parser: argparse.ArgumentParser = commands.add_parser(
         "select",
-        help="choose traces of runs to learn from",
         description=_ABOUT,
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,

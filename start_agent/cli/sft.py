@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 _SPANS_SHOWN = 12  # of the first row
 
 _EXAMPLES = """examples:
-  start-agent sft --recipe pocket --data runs/d-seed --output-dir models/start-0
-  start-agent sft --recipe lora --model Qwen/Qwen3-8B --data runs/d-seed --output-dir models/start-0
-  accelerate launch --config_file accelerate-zero3.yaml -m start_agent sft --recipe start-32b \\
+  start-agent sft --config pocket --data runs/d-seed --output-dir models/start-0
+  start-agent sft --config lora --model Qwen/Qwen3-8B --data runs/d-seed --output-dir models/start-0
+  accelerate launch --config_file accelerate-zero3.yaml -m start_agent sft --config start-32b \\
       --model Qwen/QwQ-32B-Preview --data runs/d-seed --output-dir models/start-0
-  start-agent sft --recipe pocket --data runs/d-seed --eval-data runs/d-dev --keep-epochs --output-dir models/start-0
+  start-agent sft --config pocket --data runs/d-seed --eval-data runs/d-dev --keep-epochs --output-dir models/start-0
   start-agent solve --model models/start-0 "What is 17 * 23?"
 
 Run the same command again after whatever stopped it: it goes on from the last checkpoint. These options may change
@@ -42,7 +42,6 @@ def add(commands: Any) -> None:
     """Add the command to the parser."""
     parser: argparse.ArgumentParser = commands.add_parser(
         "sft",
-        help="fine-tune a model on rows with labels; resumable",
         description="Fine-tune a model on rows with labels. Before the first step the rows are checked, and the first "
         "batch against them; the same command again goes on from the last checkpoint.",
         epilog=_EXAMPLES,

@@ -16,7 +16,7 @@ from start_agent.errors import InputError, PromptError
 _EXAMPLES = """examples:
   start-agent solve "What is 48613 * 7957?"
   start-agent solve --no-hints "What is 48613 * 7957?"      the model left alone
-  start-agent solve --rounds 3 --seed 7 --file question.txt
+  start-agent solve --end-of-think-hints 3 --seed 7 --file question.txt
   start-agent solve --model Qwen/QwQ-32B --device cuda --temperature 0.6 --top-p 0.95 "..."
   echo "What is 12 * 34?" | start-agent solve --json | jq .answer
 """
@@ -26,7 +26,6 @@ def add(commands: Any) -> None:
     """Add the command to the parser."""
     parser: argparse.ArgumentParser = commands.add_parser(
         "solve",
-        help="solve one question, streaming",
         description="Solve one question: the model thinks, is hinted, calls Python in a sandbox, and answers.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,

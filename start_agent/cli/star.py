@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -14,6 +16,7 @@ from start_agent.cli import flags
 from start_agent.engines import registry
 from start_agent.engines.base import Engine, Sampling
 from start_agent.errors import ConfigError
+from start_agent.fields import Renamed
 from start_agent.files import file_digest
 from start_agent.papers.addition.options import AdditionOptions
 from start_agent.papers.addition.step import MiniatureConfig, MiniatureOptions
@@ -30,7 +33,7 @@ _EXAMPLES = """examples:
   start-agent star addition --output-dir runs/addition            the paper's addition in miniature, on a CPU
   start-agent star addition --quick --output-dir runs/quick       the same in a minute, too short to show anything
   start-agent star --task gsm8k --split train --model Qwen/Qwen2.5-0.5B --rationales rationales.yaml \\
-      --recipe lora --output-dir runs/star
+      --sft lora --output-dir runs/star
   start-agent star --task gsm8k --split train --no-rationalize ...            for comparison: failures are left out
 
 An iteration lets the model write a rationale for every problem, and once more with the answer shown where it failed
@@ -51,7 +54,7 @@ holds a few examples, and may hold the form of the texts:
 Run the same command again after whatever stopped it: it goes on from there. DIR/summary.json names the best model.
 """
 
-_HIDDEN = frozenset({"epochs", "max_steps", "seed"})  # of training: the loop decides them
+_HIDDEN = frozenset({"num_train_epochs", "max_steps", "seed"})  # of training: the loop decides them
 
 
 def _engines() -> dict[str, type[BaseModel]]:
@@ -68,7 +71,12 @@ class RunOptions(BaseModel):
     engine: str = Field(registry.DEFAULT, description="what writes the rationales: one that loads local models")
     model: str = Field(description="the base: a model of the hub, or a local folder")
     rationales: Path = Field(description="YAML or JSONL file of a few worked examples")
-    recipe: str | None = Field(None, description="settings of training: a recipe of start-agent's, or a YAML file")
+    sft: Annotated[str | None, Renamed("recipe")] = Field(
+        None, description="settings of the training: a recipe's name or a YAML file (see sft --config)"
+    )
+    train_dtype: Annotated[Literal["float32", "bfloat16"] | None, Renamed("weights")] = Field(
+        None, description="of the weights while they train; --dtype is the engine's"
+    )
     dev: int = Field(200, ge=1, description="problems set aside to decide when to stop")
     held_out: int = Field(0, ge=0, description="problems set aside to report on, beside those")
 
@@ -86,7 +94,6 @@ def add(commands: Any) -> None:
     """Add the command to the parser."""
     parser: argparse.ArgumentParser = commands.add_parser(
         "star",
-        help="train a model on its own right rationales (STaR)",
         description="STaR: a model learns to reason from what it reasoned rightly, starting from a few rationales.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -134,13 +141,14 @@ def run_config(config: MiniatureConfig) -> int:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the loop on a task; 0 where it came to its end."""
+    from start_agent.batch.resume import ResumeRules
     from start_agent.batch.store import RunDirectory
     from start_agent.models import local_digests, resolve
     from start_agent.recipes.star.loop import run_star
     from start_agent.recipes.star.rationales import Shots
     from start_agent.recipes.star.store import best, model_folder
     from start_agent.recipes.star.tasks import TaskLearner
-    from start_agent.tasks import stream
+    from start_agent.tasks import resolve_task, stream
     from start_agent.versions import versions
 
     given, file = vars(arguments), fields.read_yaml(arguments.config)
@@ -149,10 +157,10 @@ def run(arguments: argparse.Namespace) -> int:
     own = fields.build(RunOptions, file, given)
     if own.engine not in _engines():
         raise ConfigError(f"--engine {own.engine}: it cannot load the model of an iteration: {', '.join(_engines())}")
-    data, loop = fields.build(DataOptions, file, given), fields.build(StarOptions, file, given)
+    loop, asked = fields.build(StarOptions, file, given), fields.build(DataOptions, file, given)
+    data = asked.seeded(loop.seed, shuffles=resolve_task(asked).shuffles)
     writing, sampling = fields.build(WritingOptions, file, given), fields.build(Sampling, file, given)
-    recipe = read_recipe(own.recipe) if own.recipe else {}
-    training = fields.build(SftOptions, recipe, file, given)
+    training = _training(own, file, given)
     shots = Shots.read(own.rationales)
     base = resolve(own.model).location
 
@@ -169,17 +177,27 @@ def run(arguments: argparse.Namespace) -> int:
         "dev": own.dev,
         "held_out": own.held_out,
     }
-    for group in (data, loop, writing, sampling, training):
+    groups = (data, loop, writing, sampling, training)
+    for group in groups:
         decisive[type(group).__name__] = fields.deciding(group)
     _hide_progress_bars()
     learner = TaskLearner(base, engine, shots, sampling=sampling, writing=writing, training=training)
-    with RunDirectory.open(own.output_dir, decisive, versions=versions()) as directory:
+    rules = replace(ResumeRules.of({type(group).__name__: type(group) for group in groups}), growing={})
+    with RunDirectory.open(own.output_dir, decisive, versions=versions(), rules=rules) as directory:
         done = run_star(learner, problems, evaluations, loop, directory, _tell)
         top = best(done)
         model = str(model_folder(own.output_dir, top.number)) if top.number else own.model
         directory.write_summary({"best": top.number, "model": model, "scores": top.scores})
     print(f"the best score, {top.scores[DEV]:.1%} of the dev problems, is that of iteration {top.number}: {model}")
     return 0
+
+
+def _training(own: RunOptions, *layers: Mapping[str, Any]) -> SftOptions:
+    """The settings of the training; its ``dtype`` has another name here, where the engine has one too."""
+    recipe = read_recipe(own.sft) if own.sft else {}
+    others = [{name: value for name, value in layer.items() if name not in ("dtype", "weights")} for layer in layers]
+    dtype = {} if own.train_dtype is None else {"dtype": own.train_dtype}
+    return fields.build(SftOptions, recipe, *others, dtype)
 
 
 def set_aside(problems: list[Problem], dev: int, held_out: int) -> tuple[list[Problem], dict[str, list[Problem]]]:

@@ -72,7 +72,7 @@ def export(data: Path, output: Path, form: Format) -> Path:
     """
     found = need_data(data)
     if output.exists():
-        raise DataError(f"{output} is there already: name another --output, or remove it")
+        raise DataError(f"{output} is there already: name another --output-dir, or remove it")
     beside = output.with_name(output.name + ".new")
     try:
         shutil.rmtree(beside, ignore_errors=True)

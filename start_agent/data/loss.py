@@ -50,7 +50,9 @@ class LossPolicy(BaseModel):
     mix_train: float = Field(0.0, ge=0, description="weight of 'train' in a mix")
     tool_output: InsertedLoss = Field(InsertedLoss.MASK, description="outputs of tools: no loss on them, or learned")
     notice: InsertedLoss = Field(InsertedLoss.MASK, description="notices to the model: no loss on them, or learned")
-    loss_seed: int = Field(0, ge=0, description="decides a mix, together with the key of each trace")
+    loss_seed: int | None = Field(
+        None, ge=0, description="decides a mix, together with the key of each trace (default: --seed)"
+    )
 
     @model_validator(mode="after")
     def _mix_of_something(self) -> Self:
@@ -58,11 +60,17 @@ class LossPolicy(BaseModel):
             raise ValueError("a mix needs a weight above 0: set mix_mask, mix_drop or mix_train")
         return self
 
+    def seeded(self, seed: int) -> Self:
+        """With the seed of a mix, where none is given: that of the selection, or 0 where there is no mix."""
+        if self.loss_seed is not None:
+            return self
+        return self.model_copy(update={"loss_seed": seed if self.hint is HintLoss.MIX else 0})
+
     def hint_loss(self, key: str) -> HintLoss:
         """What becomes of the hints of the trace with this key: never ``MIX``."""
         if self.hint is not HintLoss.MIX:
             return self.hint
-        drawn = random.Random(derive_seed(self.loss_seed, f"hint loss {key}"))
+        drawn = random.Random(derive_seed(self.loss_seed or 0, f"hint loss {key}"))
         return drawn.choices((HintLoss.MASK, HintLoss.DROP, HintLoss.TRAIN), self._weights())[0]
 
     def _weights(self) -> tuple[float, float, float]:

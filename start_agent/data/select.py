@@ -66,11 +66,12 @@ class SelectConfig:
     @classmethod
     def from_layers(cls, *layers: Mapping[str, Any]) -> Self:
         """From layers of options, later ones over earlier ones. Raises ConfigError."""
+        selection = fields.build(SelectionOptions, *layers)
         found = cls(
             fields.build(SelectOptions, *layers),
-            fields.build(SelectionOptions, *layers),
+            selection,
             fields.build(FilterOptions, *layers),
-            fields.build(LossPolicy, *layers),
+            fields.build(LossPolicy, *layers).seeded(selection.seed),
         )
         if (found.select.kind == "hint-rft") != bool(found.select.greedy):
             raise ConfigError("--greedy: hint-rft needs the runs without hints; rft has no use for them")

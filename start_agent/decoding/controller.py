@@ -248,7 +248,7 @@ class Controller:
             code=settings.tools,
             connective=self._pass_over if may_hint and self._hints_used < settings.max_hints else None,
             connective_after=max(cooldown, 0),
-            replace=may_hint and self._rounds_used < settings.rounds,
+            replace=may_hint and self._rounds_used < settings.end_of_think_hints,
             repetition=settings.repetition,
         )
         self._turns += 1

@@ -8,6 +8,7 @@ from hints import HintLibrary
 from start_agent.decoding.controller import Controller, Finish, Generate, Step
 from start_agent.decoding.settings import DecodingSettings
 from start_agent.errors import ReplayError
+from start_agent.fields import stored
 from start_agent.tokens.markers import Matcher
 from start_agent.tokens.prompts import Prompt
 from start_agent.tokens.stopping import StopKind
@@ -27,7 +28,7 @@ def replay(trace: Trace, tokenizer: Tokenizer, hints: HintLibrary | None = None)
         ReplayError: the controller decides differently; the message says where.
     """
     meta = trace.meta
-    settings = DecodingSettings.model_validate(meta["settings"])
+    settings = stored(DecodingSettings, meta["settings"])
     prompt = prompt_of(trace)
     controller = Controller(
         prompt,

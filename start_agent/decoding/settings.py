@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from hints import Domain, Template
+from start_agent.fields import Renamed
 from start_agent.tokens.markers import CONNECTIVES, LANGUAGES, Markers
 from start_agent.tokens.stopping import Repetition
 
@@ -20,7 +23,9 @@ class DecodingSettings(BaseModel):
     hint_probability: float = Field(0.5, ge=0, le=1, description="chance of a hint at each connective")
     hint_cooldown: int = Field(64, ge=0, description="tokens that the model writes before it is hinted again")
     max_hints: int = Field(1, ge=0, description="hints after connectives, per trace")
-    rounds: int = Field(1, ge=0, description="hints in place of the end of thinking, per trace")
+    end_of_think_hints: Annotated[int, Renamed("rounds")] = Field(
+        1, ge=0, description="hints in place of the end of thinking, per trace"
+    )
     connectives: tuple[str, ...] = Field(CONNECTIVES, description="words after which a hint may come")
 
     tools: bool = Field(True, description="run the code that the model writes while it thinks")

@@ -43,7 +43,7 @@ class Solver:
     Args:
         engine: open (inside its ``async with``).
         sandbox: open; None where ``settings.tools`` is off.
-        settings: what the controller may do; ``{"rounds": 2}`` stands for ``DecodingSettings(rounds=2)``.
+        settings: what the controller may do; a mapping stands for the ``DecodingSettings`` of these values.
         sampling: how tokens are drawn: all of it as ``Sampling``, or as a mapping or ``SamplingOptions`` what shall be
             other than the model's ``generation_config.json`` says.
         hints: the library; the built-in one where none is given.
@@ -260,7 +260,10 @@ def _check_hints(settings: DecodingSettings, library: HintLibrary) -> None:
     """Refuse, before any trace, settings for which the library has no hint."""
     needed = [
         placement
-        for placement, wanted in ((Placement.CONNECTIVE, settings.max_hints), (Placement.END_OF_THINK, settings.rounds))
+        for placement, wanted in (
+            (Placement.CONNECTIVE, settings.max_hints),
+            (Placement.END_OF_THINK, settings.end_of_think_hints),
+        )
         if settings.hints and settings.tools and wanted
     ]
     template = settings.template if settings.domain is Domain.CODE else None

@@ -30,6 +30,12 @@ THREADS = (
 REVISION = "branch, tag or commit of a model of the hub; unset, its main branch"
 """The help of an option that all engines have in common."""
 
+ENGINE_ARG = (
+    "argument that has no option here: of vLLM's AsyncEngineArgs, of transformers' from_pretrained or of the model's "
+    "configuration (quantization=fp8, 'hf_overrides={...}')"
+)
+"""The same."""
+
 KV_CACHE = (
     "size of the KV cache; unset, for transformers half of the memory that is free on a CPU and 85% on a GPU, for "
     "vLLM 2 on a CPU and elsewhere what --gpu-memory-utilization leaves"

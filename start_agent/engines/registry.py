@@ -22,7 +22,7 @@ from start_agent.engines.http import HTTPEngine, HTTPOptions
 from start_agent.engines.transformers import TransformersEngine, TransformersOptions
 from start_agent.engines.vllm import VLLMEngine, VLLMOptions
 from start_agent.errors import ConfigError
-from start_agent.fields import build, did_you_mean
+from start_agent.fields import build, did_you_mean, option_names
 from start_agent.plugins import find_plugin, plugins
 
 GROUP = "start_agent.engines"
@@ -124,9 +124,9 @@ def create(engine: str, model: str, *layers: Mapping[str, Any]) -> Engine:
 
 def refuse_foreign(entry: EngineEntry, *layers: Mapping[str, Any]) -> None:
     """Raise ConfigError where an option is given that only other engines have."""
-    own, engines = set(entry.options.model_fields), known_engines()
+    own, engines = option_names(entry.options), known_engines()
     for name in sorted({name for layer in layers for name in layer} - own):
-        owners = [other.name for other in engines.values() if name in other.options.model_fields]
+        owners = [other.name for other in engines.values() if name in option_names(other.options)]
         if owners:
             flag = name.replace("_", "-")
             raise ConfigError(f"--{flag} is an option of --engine {' and '.join(owners)}, not of {entry.name}")

@@ -122,7 +122,7 @@ def _rounds(parts: Parts, options: ReproduceOptions) -> list[Stage]:
             options,
             f"{name}-rounds-{rounds}",
             model,
-            parts.decoding.model_copy(update={"max_hints": 0, "rounds": rounds, "max_tool_calls": 12}),
+            parts.decoding.model_copy(update={"max_hints": 0, "end_of_think_hints": rounds, "max_tool_calls": 12}),
         )
         for name, model in (("base", parts.model), ("start", "start"))
         for rounds in options.rounds

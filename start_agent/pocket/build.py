@@ -41,7 +41,7 @@ def training_seconds(log: Path) -> float:
 
 
 def build(options: BuildOptions, stream: TextIO = sys.stderr) -> Path:
-    """Train the pocket reasoner and write it to `options.output`; a run cut off goes on where it stopped.
+    """Train the pocket reasoner and write it to `options.output_dir`; a run cut off goes on where it stopped.
 
     Progress goes to `stream`. Returns the output folder, which holds `config.json`, `model.safetensors`
     (bfloat16), `generation_config.json`, the tokenizer's files and `build.json`.
@@ -49,7 +49,7 @@ def build(options: BuildOptions, stream: TextIO = sys.stderr) -> Path:
     import torch
     from transformers import GenerationConfig
 
-    options.output.mkdir(parents=True, exist_ok=True)
+    options.output_dir.mkdir(parents=True, exist_ok=True)
     sample = (piece for pieces in islice(texts(options.seed), options.tokenizer_texts) for piece in pieces)
     tokenizer = train_tokenizer(sample, options.vocabulary)
     model, loss = train(options, encoder(tokenizer), tokenizer.get_vocab_size(), stream=stream)
@@ -57,12 +57,12 @@ def build(options: BuildOptions, stream: TextIO = sys.stderr) -> Path:
     model.config.use_cache = True
     model.config._attn_implementation = None
     model.generation_config = GenerationConfig(bos_token_id=None, eos_token_id=[2, 0], pad_token_id=0)
-    model.to(torch.bfloat16).save_pretrained(options.output)
-    save_tokenizer(tokenizer, options.output, options.context)
+    model.to(torch.bfloat16).save_pretrained(options.output_dir)
+    save_tokenizer(tokenizer, options.output_dir, options.context)
     # It has only ever seen bare questions.
-    (options.output / PROMPTING).write_text(json.dumps({"instruction": ""}) + "\n")
+    (options.output_dir / PROMPTING).write_text(json.dumps({"instruction": ""}) + "\n")
     record = {
-        "options": json.loads(options.model_dump_json(exclude={"output", "work"})),
+        "options": json.loads(options.model_dump_json(exclude={"output_dir", "work"})),
         "seed": options.seed,
         "final_loss": round(loss, 5),
         "parameters": sum(p.numel() for p in model.parameters()),
@@ -71,5 +71,5 @@ def build(options: BuildOptions, stream: TextIO = sys.stderr) -> Path:
         "versions": {name: version(name) for name in ("torch", "transformers", "tokenizers", "safetensors")},
         "python": platform.python_version(),
     }
-    (options.output / "build.json").write_text(json.dumps(record, indent=2) + "\n")
-    return options.output
+    (options.output_dir / "build.json").write_text(json.dumps(record, indent=2) + "\n")
+    return options.output_dir

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from start_agent.fields import Runtime
+from start_agent.fields import Renamed, Runtime
 
 
 class BuildOptions(BaseModel):
@@ -15,7 +15,7 @@ class BuildOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    output: Runtime[Path] = Field(
+    output_dir: Annotated[Runtime[Path], Renamed("output")] = Field(
         description="Folder for the model, the tokenizer and build.json (Hugging Face layout)."
     )
     work: Runtime[Path | None] = Field(
@@ -40,12 +40,18 @@ class BuildOptions(BaseModel):
     )
     final_rate: float = Field(default=0.02, ge=0, le=1, description="Last learning rate as a share of the peak.")
     weight_decay: float = Field(default=0.05, ge=0, description="Weight decay of the matrices.")
-    clip: float = Field(default=1.0, gt=0, description="Largest norm of the gradient.")
+    max_grad_norm: Annotated[float, Renamed("clip")] = Field(
+        default=1.0, gt=0, description="Largest norm of the gradient."
+    )
     threads: Runtime[int | None] = Field(default=None, ge=1, description="CPU threads; by default torch's own choice.")
     device: Runtime[Literal["auto", "cpu", "cuda"]] = Field(default="auto", description="Where to train.")
     compile: Runtime[bool] = Field(default=True, description="Compile the model: twice as fast, needs a C++ compiler.")
-    checkpoint_every: Runtime[int] = Field(default=500, ge=1, description="Steps between checkpoints.")
-    log_every: Runtime[int] = Field(default=20, ge=1, description="Steps between lines of the log.")
+    save_steps: Annotated[Runtime[int], Renamed("checkpoint_every")] = Field(
+        default=500, ge=1, description="Steps between checkpoints."
+    )
+    logging_steps: Annotated[Runtime[int], Renamed("log_every")] = Field(
+        default=20, ge=1, description="Steps between lines of the log."
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> BuildOptions:
@@ -58,4 +64,4 @@ class BuildOptions(BaseModel):
     @property
     def work_folder(self) -> Path:
         """Where checkpoints and the log go."""
-        return self.work if self.work is not None else self.output / "work"
+        return self.work if self.work is not None else self.output_dir / "work"

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from start_agent.fields import deciding
+from start_agent.fields import deciding, with_new_names
 from start_agent.files import atomic_write
 from start_agent.pocket.batches import Encode, batch
 from start_agent.pocket.corpus import mix_at
@@ -79,6 +79,7 @@ def _load_checkpoint(path: Path, options: BuildOptions) -> dict[str, Any] | None
     if not path.exists():
         return None
     state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    state["options"] = with_new_names(BuildOptions, state["options"], warn=False)
     now = deciding(options)
     changed = sorted(name for name in now if state["options"].get(name, now[name]) != now[name])
     if changed == ["steps"] and int(state["step"]) <= min(
@@ -106,7 +107,7 @@ def new_optimizers(model: LlamaForCausalLM, rate: float, weight_decay: float) ->
 
 
 class _Progress:
-    """Rate and remaining time to a stream, and one JSON line per `log_every` steps to the log file."""
+    """Rate and remaining time to a stream, and one JSON line per `logging_steps` steps to the log file."""
 
     def __init__(self, log: TextIO, stream: TextIO, options: BuildOptions, first: int, loss: float) -> None:
         self._log, self._stream, self._options, self._first = log, stream, options, first
@@ -117,7 +118,7 @@ class _Progress:
     def step(self, step: int, loss: float, tokens: int, norm: float) -> None:
         """Note one finished step (counted from 1)."""
         self._loss, self._steps, self._tokens = self._loss + loss, self._steps + 1, self._tokens + tokens
-        if step % self._options.log_every and step != self._options.steps:
+        if step % self._options.logging_steps and step != self._options.steps:
             return
         now = time.monotonic()
         speed = self._tokens / (now - self._last)
@@ -186,11 +187,11 @@ def train(
                 )
             model.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
-            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), options.clip)
+            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), options.max_grad_norm)
             for optimizer in optimizers:
                 optimizer.step()
             progress.step(step + 1, loss.item(), now.ids.numel(), float(norm))
-            if (step + 1) % options.checkpoint_every == 0 or step + 1 == end:
+            if (step + 1) % options.save_steps == 0 or step + 1 == end:
                 save_checkpoint(
                     path,
                     {

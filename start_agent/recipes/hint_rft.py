@@ -98,7 +98,7 @@ def read_hint_rft_recipe(name: str) -> dict[str, Any]:
             return fields.read_yaml(packaged)
     if Path(name).suffix in {_SUFFIX, ".yml"}:
         return fields.read_yaml(Path(name))
-    raise ConfigError(f"--recipe: no recipe {name!r}; there are {', '.join(recipe_names())}, or a YAML file's path")
+    raise ConfigError(f"--config: no recipe {name!r}; there are {', '.join(recipe_names())}, or a YAML file's path")
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,7 +310,7 @@ def fine_tune(parts: Parts, name: str, data: str, recipe: str) -> Stage:
     except ValueError as error:
         raise ConfigError(f"--launcher: {str(error).lower()} in {parts.recipe.launcher!r}") from error
     options = {
-        "recipe": recipe,
+        "config": recipe,
         "model": parts.model,
         "data": str(folder / data),
         "output_dir": str(folder / name),

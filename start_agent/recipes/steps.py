@@ -59,7 +59,7 @@ class SftStepConfig:
     def from_layers(cls, *layers: Mapping[str, Any]) -> Self:
         """From layers of options, later ones over earlier ones, and all over those of a recipe. Raises ConfigError."""
         run = fields.build(TrainOptions, *layers)
-        recipe = read_recipe(run.recipe) if run.recipe else {}
+        recipe = read_recipe(run.config) if run.config else {}
         return cls(run, fields.build(SftOptions, recipe, *layers))
 
 

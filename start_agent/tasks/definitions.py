@@ -21,6 +21,7 @@ _KNOWN = (
         Kind.CHOICE,
         reading.gpqa,
         Source("Idavidrein/gpqa", "gpqa_diamond", "train"),
+        shuffles=True,
         about="science questions for experts; the choices are shuffled by --choice-seed",
     ),
     Task(

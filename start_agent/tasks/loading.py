@@ -138,7 +138,7 @@ def _problems(task: Task, source: Source, options: DataOptions) -> Iterator[Prob
     assert task.read is not None
     for number, row in enumerate(_rows(source, options), start=1):
         try:
-            problem = task.read(row, options.choice_seed)
+            problem = task.read(row, options.choice_seed or 0)
         except DataError as error:
             raise DataError(f"{source.path}, row {number}: {error}") from error
         if options.tolerance and problem.tests is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from start_agent.fields import MayGrow, Runtime
@@ -38,4 +40,12 @@ class DataOptions(BaseModel):
     stream: Runtime[bool | None] = Field(
         None, description="read a set of the hub row by row, without downloading it whole"
     )
-    choice_seed: int = Field(0, ge=0, description="shuffles the choices of gpqa_diamond; recorded with each problem")
+    choice_seed: int | None = Field(
+        None, ge=0, description="shuffles the choices of gpqa_diamond; recorded with each problem (default: --seed)"
+    )
+
+    def seeded(self, seed: int | None, *, shuffles: bool) -> Self:
+        """With the seed of the choices, where none is given: that of the run, or 0 where nothing is shuffled."""
+        if self.choice_seed is not None:
+            return self
+        return self.model_copy(update={"choice_seed": seed or 0 if shuffles else 0})

@@ -48,6 +48,7 @@ class Task:
         source: where its rows are when no file is given; None of problems that are made, not read.
         releases: the names of the files of a release; None of sets that have none.
         make: makes so many problems of a split (None: the task's own), where there is no source.
+        shuffles: whether the seed that ``read`` is given decides anything.
         about: one line.
     """
 
@@ -57,6 +58,7 @@ class Task:
     source: Source | None = None
     releases: Callable[[str], tuple[str, ...]] | None = field(default=None)
     make: Callable[[int, str | None], list[Problem]] | None = field(default=None)
+    shuffles: bool = False
     about: str = ""
 
 

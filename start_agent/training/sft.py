@@ -120,6 +120,7 @@ def train(
         raise MissingExtraError(error.name or "trl", "train") from error
     from start_agent.training.evaluation import refuse_overlap
 
+    options = options.on(trainer.process_count())
     rows, held_back = numbers(rows), numbers(eval_rows)
     base = saving.base_folder(model)
     facts = _look_at(base, rows, options)

@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,12 @@ from transformers import (
     ProgressCallback,
     Trainer,
 )
+from transformers.integrations import get_available_reporting_integrations
 from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
 from trl import SFTConfig, SFTTrainer
 
 from start_agent.errors import ConfigError, ModelError, first_line
+from start_agent.fields import pairs_fault
 from start_agent.training import checkpoints, saving
 from start_agent.training.callbacks import (
     EpochEnds,
@@ -40,39 +42,62 @@ from start_agent.training.options import SftOptions
 from start_agent.training.sampler import EpochSampler
 from start_agent.training.validation import check_batch
 
+_ARGUMENT_OPTIONS = {"lora_r": "lora_rank", "warmup_steps": "warmup_ratio", "use_cpu": "device"}
+"""Arguments of TRL's that an option of ours by another name decides."""
+
+_MAY_BE_GIVEN = frozenset({"optim", "dataloader_pin_memory"})  # of those below, by --sft-arg
+
 
 def arguments(options: SftOptions, folder: Path, processes: int) -> SFTConfig:
-    """The trainer's own settings. ``folder`` takes the checkpoints."""
-    return SFTConfig(
-        output_dir=str(folder),
-        learning_rate=options.learning_rate,
-        num_train_epochs=options.epochs,
-        max_steps=-1 if options.max_steps is None else options.max_steps,
-        per_device_train_batch_size=options.micro_batch,
-        gradient_accumulation_steps=options.batch_size // (options.micro_batch * processes),
-        warmup_steps=options.warmup_share,
-        lr_scheduler_type=options.schedule,
-        weight_decay=options.weight_decay,
-        adam_beta2=options.beta2,
-        max_grad_norm=options.clip,
-        max_length=options.max_length,  # nothing is longer: the guards have seen to it
-        packing=options.packing,
-        packing_strategy="bfd",
-        dataset_kwargs={"skip_prepare_dataset": not options.packing},
-        bf16=options.bf16,
-        gradient_checkpointing=options.gradient_checkpointing,
-        optim="adamw_torch_fused",
-        seed=options.seed,
-        use_cpu=options.device == "cpu" or not torch.accelerator.is_available(),
-        save_strategy="steps",
-        save_steps=options.save_every,
-        logging_steps=options.log_every,
-        logging_first_step=True,
-        logging_nan_inf_filter=False,  # else a loss that is no number any more would be shown as the last good one
-        disable_tqdm=True,
-        report_to=[],
-        dataloader_pin_memory=options.device != "cpu" and torch.accelerator.is_available(),
-    )
+    """The trainer's own settings. ``folder`` takes the checkpoints. Raises ConfigError for a wrong ``sft_arg``."""
+    own = {
+        "output_dir": str(folder),
+        "learning_rate": options.learning_rate,
+        "num_train_epochs": options.num_train_epochs,
+        "max_steps": -1 if options.max_steps is None else options.max_steps,
+        "per_device_train_batch_size": options.per_device_train_batch_size,
+        "gradient_accumulation_steps": options.batch_size // (options.per_device_train_batch_size * processes),
+        "warmup_steps": options.warmup_ratio,
+        "lr_scheduler_type": options.lr_scheduler_type,
+        "weight_decay": options.weight_decay,
+        "adam_beta2": options.adam_beta2,
+        "max_grad_norm": options.max_grad_norm,
+        "max_length": options.max_length,  # nothing is longer: the rows were checked
+        "packing": options.packing,
+        "packing_strategy": "bfd",
+        "dataset_kwargs": {"skip_prepare_dataset": not options.packing},
+        "bf16": options.bf16,
+        "gradient_checkpointing": options.gradient_checkpointing,
+        "optim": "adamw_torch_fused",
+        "seed": options.seed,
+        "use_cpu": options.device == "cpu" or not torch.accelerator.is_available(),
+        "save_strategy": "steps",
+        "save_steps": options.save_steps,
+        "logging_steps": options.logging_steps,
+        "logging_first_step": True,
+        "logging_nan_inf_filter": False,  # else a loss that is no number any more would be shown as the last good one
+        "disable_tqdm": True,
+        "report_to": list(options.report_to),
+        "dataloader_pin_memory": options.device != "cpu" and torch.accelerator.is_available(),
+    }
+    taken = dict.fromkeys(own.keys() - _MAY_BE_GIVEN, "start-agent depends on its value")
+    named = {name: name for name in SftOptions.model_fields} | _ARGUMENT_OPTIONS
+    taken |= {name: f"it has an option of its own, --{option.replace('_', '-')}" for name, option in named.items()}
+    known = {field.name for field in fields(SFTConfig) if field.init}
+    reporters = {"all", "none", *get_available_reporting_integrations()}
+    if missing := sorted(set(options.report_to) - reporters):
+        raise ConfigError(
+            f"--report-to {missing[0]}: it is not installed, or unknown to transformers; there are "
+            f"{', '.join(sorted(reporters))}"
+        )
+    if fault := pairs_fault("sft_arg", options.sft_arg, known, taken, "SFTConfig"):
+        raise ConfigError(fault)
+    return SFTConfig(**{**own, **options.sft_arg})
+
+
+def process_count() -> int:
+    """How many processes a launcher has started to train side by side."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 class RowsTrainer(SFTTrainer):  # type: ignore[misc]  # untyped
@@ -188,18 +213,19 @@ def run(
 
 def _trainer(base: Path, rows: Any, options: SftOptions, work: Path) -> RowsTrainer:
     """The trainer, with the model and the rows; its first batch was held against the rows. Raises ConfigError."""
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    if options.batch_size % (options.micro_batch * processes):
+    processes = process_count()
+    at_once = options.per_device_train_batch_size
+    if options.batch_size % (at_once * processes):
         raise ConfigError(
-            f"--batch-size {options.batch_size} is no multiple of --micro-batch {options.micro_batch} "
+            f"--batch-size {options.batch_size} is no multiple of --per-device-train-batch-size {at_once} "
             f"times {processes} processes"
         )
     if options.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("--device cuda: torch sees no GPU here")
     try:
         settings = arguments(options, work, processes)  # before the model: with DeepSpeed it says how that is loaded
-    except ValueError as error:
-        raise ConfigError(f"this machine does not do what is asked for: {first_line(error)}") from error
+    except (TypeError, ValueError) as error:  # of the machine (bf16), or of an --sft-arg
+        raise ConfigError(f"the trainer does not take these settings: {first_line(error)}") from error
     if settings.deepspeed_plugin is not None and options.lora_rank is not None:
         raise ConfigError("--lora-rank under DeepSpeed is not supported: adapters are for one GPU")
     trainer = RowsTrainer(
@@ -210,7 +236,7 @@ def _trainer(base: Path, rows: Any, options: SftOptions, work: Path) -> RowsTrai
         processing_class=AutoTokenizer.from_pretrained(base),
         peft_config=_adapters(options),
     )
-    first = [trainer.train_dataset[i] for i in range(min(options.micro_batch, len(trainer.train_dataset)))]
+    first = [trainer.train_dataset[i] for i in range(min(at_once, len(trainer.train_dataset)))]
     check_batch(trainer.data_collator(first), rows)
     return trainer
 
@@ -239,15 +265,17 @@ def _run(trainer: RowsTrainer, base: Path, work: Path) -> Outcome:
 
 
 def _load(base: Path, options: SftOptions, *, deepspeed: bool) -> Any:
-    if options.weights == "bfloat16" and options.lora_rank is None and not deepspeed:
+    if options.dtype == "bfloat16" and options.lora_rank is None and not deepspeed:
         raise ConfigError(
-            "--weights bfloat16 rounds small updates of the weights away: use float32, --lora-rank, or DeepSpeed, "
+            "--dtype bfloat16 rounds small updates of the weights away: use float32, --lora-rank, or DeepSpeed, "
             "which keeps a float32 copy of its own"
         )
     try:
-        return AutoModelForCausalLM.from_pretrained(base, dtype=options.weights, attn_implementation=options.attention)
+        return AutoModelForCausalLM.from_pretrained(
+            base, dtype=options.dtype, attn_implementation=options.attn_implementation
+        )
     except ImportError as error:
-        raise ConfigError(f"--attention {options.attention}: {first_line(error)}") from error
+        raise ConfigError(f"--attn-implementation {options.attn_implementation}: {first_line(error)}") from error
     except (OSError, ValueError, RuntimeError) as error:
         raise ModelError(f"cannot load the model {str(base)!r}: {first_line(error)}") from error
 

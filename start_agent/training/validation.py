@@ -152,7 +152,7 @@ def check_packing(model: Any, collate: Callable[[list[dict[str, Any]]], Mapping[
     difference = float((made[0] - made[1]).abs().max() / made[0].abs().max())
     if difference > _PROBE_TOLERANCE:
         raise ConfigError(
-            "packed rows would see each other with this model and this --attention: "
+            "packed rows would see each other with this model and this --attn-implementation: "
             "use flash_attention_2, or train with --no-packing"
         )
 

@@ -10,7 +10,7 @@ import pytest_asyncio
 from start_agent.engines.vllm import VLLMEngine, VLLMOptions
 from start_agent.pocket import weights_path
 
-SHARED = VLLMOptions(context_length=512, kv_cache_gib=0.5, max_batch=32, threads=1)
+SHARED = VLLMOptions(context_length=512, kv_cache_gib=0.5, max_num_seqs=32, threads=1)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

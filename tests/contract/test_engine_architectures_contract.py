@@ -24,7 +24,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def engine(folder: Path) -> AsyncIterator[TransformersEngine]:
-    async with TransformersEngine(str(folder), TransformersOptions(device="cpu", max_batch=32)) as engine:
+    async with TransformersEngine(str(folder), TransformersOptions(device="cpu", max_num_seqs=32)) as engine:
         yield engine
 
 

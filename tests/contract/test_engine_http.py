@@ -40,7 +40,7 @@ def server() -> Iterator[str]:
 async def engine(server: str) -> AsyncIterator[HTTPEngine]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(API_KEY, KEY)
-        async with HTTPEngine(server, POCKET, HTTPOptions(max_batch=32, server_priority=True)) as engine:
+        async with HTTPEngine(server, POCKET, HTTPOptions(max_num_seqs=32, server_priority=True)) as engine:
             yield engine
 
 

@@ -21,7 +21,7 @@ POCKET = str(weights_path())
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=["sglang", "vllm-generate"])
 async def engine(request: pytest.FixtureRequest) -> AsyncIterator[HTTPEngine]:
     async with TransformersEngine(POCKET) as model, ModelServer(request.param, model) as server:
-        options = {"base_url": server.url, "max_batch": 32}
+        options = {"base_url": server.url, "max_num_seqs": 32}
         async with HTTPEngine(server.url, POCKET, options) as engine:
             assert engine.kind == request.param
             yield engine

@@ -167,7 +167,7 @@ async def test_an_engine_that_failed_can_be_opened_again(monkeypatch: pytest.Mon
 
 
 async def test_a_trace_released_while_its_turn_runs_ends_the_turn() -> None:
-    async with _open(max_batch=1) as engine:
+    async with _open(max_num_seqs=1) as engine:
         turn = asyncio.create_task(engine.generate(_ask(engine, [5, 6, 7], 300, trace_id="running")))
         waiting = asyncio.create_task(engine.generate(_ask(engine, [5, 6, 7], 300, trace_id="waiting")))
         await asyncio.sleep(0)  # both are begun

@@ -26,7 +26,7 @@ from start_agent.errors import EngineError, ModelError
 from start_agent.pocket import weights_path
 
 POCKET = str(weights_path())
-SMALL = VLLMOptions(kv_cache_gib=0.25, max_batch=32, threads=1)
+SMALL = VLLMOptions(kv_cache_gib=0.25, max_num_seqs=32, threads=1)
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(400)]  # vLLM takes its time to start
 
@@ -35,7 +35,7 @@ import asyncio, sys
 from start_agent.engines.vllm import VLLMEngine, VLLMOptions
 
 async def main():
-    async with VLLMEngine(sys.argv[1], VLLMOptions(kv_cache_gib=0.25, max_batch=32)):
+    async with VLLMEngine(sys.argv[1], VLLMOptions(kv_cache_gib=0.25, max_num_seqs=32)):
         print("ready", flush=True)
         await asyncio.Event().wait()
 

@@ -23,7 +23,7 @@ POCKET = str(weights_path())
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def engine() -> AsyncIterator[TransformersEngine]:
-    async with TransformersEngine(POCKET, TransformersOptions(device="cpu", max_batch=32)) as engine:
+    async with TransformersEngine(POCKET, TransformersOptions(device="cpu", max_num_seqs=32)) as engine:
         yield engine
 
 

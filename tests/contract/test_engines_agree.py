@@ -26,7 +26,7 @@ async def solve_all(engine: Engine) -> list[Trace]:
     """Traces with hints, code and a round, so that turns begin behind insertions too."""
     problems = held_out(500)[:: 500 // PROBLEMS][:PROBLEMS]
     async with Sandbox(size=4, prestart=4) as box:
-        solver = Solver(engine, box, settings=DecodingSettings(hint_probability=1, rounds=1))
+        solver = Solver(engine, box, settings=DecodingSettings(hint_probability=1, end_of_think_hints=1))
         return list(
             await asyncio.gather(*(solver.solve(problem.question, seed=seed) for seed, problem in enumerate(problems)))
         )

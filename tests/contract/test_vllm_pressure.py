@@ -24,7 +24,7 @@ POCKET = str(weights_path())
 WORST_CASES = 4  # that fit the cache
 CONTEXT = SHARED.context_length or 0
 TRACES = 64
-SETTINGS = DecodingSettings(hint_probability=1, max_hints=2, hint_cooldown=16, rounds=2, tools=False)
+SETTINGS = DecodingSettings(hint_probability=1, max_hints=2, hint_cooldown=16, end_of_think_hints=2, tools=False)
 """Several turns each; no kernels, which would keep the model waiting."""
 
 

@@ -53,9 +53,9 @@ def test_again_is_nothing_owed_also_with_other_runtime_options(runs: Path) -> No
 
 
 def test_other_options_are_refused_in_one_line(runs: Path) -> None:
-    done = start_agent("batch", *POCKET, "--limit", 6, "--rounds", 2, "--output-dir", runs / "hinted")
+    done = start_agent("batch", *POCKET, "--limit", 6, "--end-of-think-hints", 2, "--output-dir", runs / "hinted")
     assert done.returncode == 2
-    assert "decoding.rounds: 1 there, 2 now" in done.stderr
+    assert "decoding.end_of_think_hints: 1 there, 2 now" in done.stderr
     assert done.stderr.count("\n") == 1
 
 

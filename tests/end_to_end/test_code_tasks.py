@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,13 +71,14 @@ def rows(path: Path) -> Path:
 
 @pytest.fixture
 def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    monkeypatch.setattr(registry, "make", lambda *given: ScriptedEngine(script))
+    scripted = replace(registry.find_engine(registry.DEFAULT), make=lambda *given: ScriptedEngine(script))
+    monkeypatch.setattr(registry, "find_engine", lambda name: scripted)
     monkeypatch.setattr(ScriptedEngine, "instruction", BOXED_INSTRUCTION)  # as of a model that says no other
     monkeypatch.setattr(Tokenizer, "from_pretrained", lambda *given, **options: byte_tokenizer())
     data, model = rows(tmp_path / "problems.jsonl"), tmp_path / "model"
     model.mkdir()
     (model / "config.json").write_text("{}")
-    hints = ["--hint-probability", "1", "--rounds", "0", "--kernels", "2"]
+    hints = ["--hint-probability", "1", "--end-of-think-hints", "0", "--kernels", "2"]
     options = ["batch", "--task", "livecodebench", "--data", str(data), "--model", str(model), *hints]
     return [*options, "--output-dir", str(tmp_path / "run")]
 

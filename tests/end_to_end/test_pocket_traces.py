@@ -54,7 +54,7 @@ async def solve_all(
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=0.6, top_p=0.95)])
 async def test_traces_are_what_the_engine_saw(sampling: Sampling) -> None:
     problems = held_out(500)[::42]
-    traces, engine = await solve_all(problems, DecodingSettings(hint_probability=1, rounds=2), sampling)
+    traces, engine = await solve_all(problems, DecodingSettings(hint_probability=1, end_of_think_hints=2), sampling)
     by_prompt_and_end = {
         (tuple(turns[-1][0]), turns[-1][1].token_ids): turns for turns in engine.seen.values()
     }  # a trace is found again by its last turn

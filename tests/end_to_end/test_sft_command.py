@@ -26,13 +26,13 @@ ROOT = Path(__file__).parents[2]
 ROWS = rows(16)
 SETTINGS: dict[str, Any] = {
     "learning_rate": 1e-2,
-    "epochs": 20,
+    "num_train_epochs": 20,
     "batch_size": 8,
-    "micro_batch": 2,
+    "per_device_train_batch_size": 2,
     "max_length": 64,
     "device": "cpu",
     "threads": 1,
-    "save_every": 5,
+    "save_steps": 5,
 }
 SWITCHES = {"bf16": False, "gradient_checkpointing": False}
 
@@ -93,7 +93,12 @@ def test_killed_at_any_moment_the_same_command_ends_in_the_same_weights(base: Pa
 
 def test_two_processes_train_as_one(base: Path, data: Path, tmp_path: Path) -> None:
     """The code path of the 32B recipe, on a tiny model of its architecture: packed, checkpointed, two processes."""
-    changes = {"epochs": 2, "micro_batch": 1, "max_length": 64, "batch_size": 4}  # 16 rows make 8 packed sequences
+    changes = {
+        "num_train_epochs": 2,
+        "per_device_train_batch_size": 1,
+        "max_length": 64,
+        "batch_size": 4,
+    }  # 16 rows make 8 packed sequences
     one, two = tmp_path / "one", tmp_path / "two"
     launched = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     worker = [str(ROOT / "tests" / "support" / "sft_worker.py"), str(tmp_path)]
@@ -133,8 +138,8 @@ def test_zero3_trains_as_one_process(base: Path, data: Path, tmp_path: Path) -> 
         assert old in text
         text = text.replace(old, new)
     (tmp_path / "zero3.yaml").write_text(text)
-    recipe = ["--recipe", "start-32b", "--attention", "sdpa", "--batch-size", "4", "--max-length", "64"]
-    recipe += ["--learning-rate", "1e-3", "--epochs", "2", "--device", "cpu"]
+    recipe = ["--config", "start-32b", "--attn-implementation", "sdpa", "--batch-size", "4", "--max-length", "64"]
+    recipe += ["--learning-rate", "1e-3", "--num-train-epochs", "2", "--device", "cpu"]
     path = f"{ROOT}{os.pathsep}{os.environ['START_AGENT_DEEPSPEED']}"
     launched = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(tmp_path / "zero3.yaml")]
     done = subprocess.run(
@@ -144,7 +149,8 @@ def test_zero3_trains_as_one_process(base: Path, data: Path, tmp_path: Path) -> 
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     settings = SETTINGS | {
-        "batch_size": 4, "micro_batch": 1, "max_length": 64, "learning_rate": 1e-3, "epochs": 2, "packing": True,
+        "batch_size": 4, "per_device_train_batch_size": 1, "max_length": 64, "learning_rate": 1e-3,
+        "num_train_epochs": 2, "packing": True,
     }  # fmt: skip
     alone = train(str(base), ROWS, SftOptions(**settings), tmp_path / "one")
     report = json.loads((tmp_path / "two" / "training" / "report.json").read_text())
@@ -156,9 +162,9 @@ def test_zero3_trains_as_one_process(base: Path, data: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--recipe", "start-33b"], "no recipe 'start-33b'"),
+        (["--config", "start-33b"], "no recipe 'start-33b'"),
         (["--max-length", "20"], "rows are longer than 20 tokens, the longest 39"),
-        (["--micro-batch", "3"], "no multiple of micro_batch 3"),
+        (["--per-device-train-batch-size", "3"], "no multiple of per_device_train_batch_size 3"),
     ],
 )
 def test_what_cannot_be_used_is_refused_in_one_line(

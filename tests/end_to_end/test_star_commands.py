@@ -15,7 +15,16 @@ from start_agent.papers.addition.text import draw
 pytestmark = pytest.mark.timeout(300)
 
 SMALL = ["--iterations", "1", "--problems", "40", "--first-steps", "2", "--evaluated", "20"]
-TRAINING = ["--batch-size", "8", "--micro-batch", "8", "--no-bf16", "--no-gradient-checkpointing", "--threads", "1"]
+TRAINING = [
+    "--batch-size",
+    "8",
+    "--per-device-train-batch-size",
+    "8",
+    "--no-bf16",
+    "--no-gradient-checkpointing",
+    "--threads",
+    "1",
+]
 TRAINING += ["--learning-rate", "1e-4", "--max-length", "256", "--device", "cpu"]
 
 FORM = {
@@ -81,7 +90,7 @@ def test_a_set_of_problems_from_end_to_end(tmp_path: Path, capsys: pytest.Captur
         (["--dev", "40"], "--dev: 40 and 0 problems to set aside, of 10 in all"),
         (["--model", "./no-such-model"], "there is no folder './no-such-model'"),
         (["--patience", "0"], "--patience"),
-        (["--recipe", "no-such"], "--recipe: no recipe 'no-such'"),
+        (["--sft", "no-such"], "--config: no recipe 'no-such'"),
     ],
 )
 def test_bad_input_is_one_line(

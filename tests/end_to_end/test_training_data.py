@@ -116,23 +116,23 @@ def test_a_held_out_problem_is_not_learned(runs: Path) -> None:
 
 
 def test_looking_at_rows(data: Path) -> None:
-    done = start_agent("rows", "show", data, "--index", 0)
+    done = start_agent("rows", "show", "--data", data, "--index", 0)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("⟦<|im_start|>user") and "⟧" in done.stdout
     for kind in ("prompt", "model", "hint", "tool_output", "all"):
         assert f"│ {kind} " in done.stdout
-    assert "as they were written" in start_agent("rows", "check", data).stdout
-    done = start_agent("rows", "show", data, "--index", 99)
+    assert "as they were written" in start_agent("rows", "check", "--data", data).stdout
+    done = start_agent("rows", "show", "--data", data, "--index", 99)
     assert done.returncode == 2
     assert "--index goes from 0" in done.stderr
 
 
 def test_exporting(data: Path, tmp_path: Path) -> None:
-    done = start_agent("rows", "export", data, "--output", tmp_path / "trl")
+    done = start_agent("rows", "export", "--data", data, "--output-dir", tmp_path / "trl")
     assert done.returncode == 0, done.stderr
     assert Path(done.stdout.strip()).suffix == ".parquet"  # pre-tokenized, unless another format is asked for
     assert done.stderr == ""
-    done = start_agent("rows", "export", data, "--format", "sharegpt", "--output", tmp_path / "sharegpt")
+    done = start_agent("rows", "export", "--data", data, "--format", "sharegpt", "--output-dir", tmp_path / "sharegpt")
     assert done.returncode == 0, done.stderr
     assert done.stderr.startswith("note: ")
 
@@ -144,9 +144,9 @@ def test_exporting(data: Path, tmp_path: Path) -> None:
         (["select", "--kind", "sft", "--runs", "r", "--output-dir", "x"], "--kind"),
         (["select", "--kind", "hint-rft", "--runs", "r", "--output-dir", "x"], "--greedy"),
         (["select", "--kind", "rft", "--runs", "no-such-run", "--output-dir", "x"], "no run directory"),
-        (["rows", "show", "no-such-data"], "no data folder"),
-        (["rows", "export", "no-such-data"], "--output"),
-        (["rows", "check", "no-such-data"], "start-agent select"),
+        (["rows", "show", "--data", "no-such-data"], "no data folder"),
+        (["rows", "export", "--data", "no-such-data"], "--output-dir"),
+        (["rows", "check", "--data", "no-such-data"], "start-agent select"),
     ],
 )
 def test_bad_input_is_one_line(
@@ -156,6 +156,6 @@ def test_bad_input_is_one_line(
     done = start_agent(*arguments)
     assert done.returncode == 2
     assert words in done.stderr
-    assert done.stderr.strip().splitlines()[-1].startswith("start-agent: ")
+    assert done.stderr.strip().splitlines()[-1].startswith("start-agent")
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []

@@ -41,7 +41,7 @@ def sandboxes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def command(path: Path) -> list[str]:
-    options = f"--task pocket --limit {PROBLEMS} --concurrency 16 --kernels 3 --threads 1 --max-batch 8 --seed 3"
+    options = f"--task pocket --limit {PROBLEMS} --concurrency 16 --kernels 3 --threads 1 --max-num-seqs 8 --seed 3"
     return [sys.executable, "-m", "start_agent", "batch", "--output-dir", str(path), *options.split()]
 
 

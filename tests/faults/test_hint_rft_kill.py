@@ -41,11 +41,11 @@ SFT = """
 learning_rate: 1.0e-4
 max_steps: 3
 batch_size: 4
-micro_batch: 4
+per_device_train_batch_size: 4
 max_length: 1024
 gradient_checkpointing: false
 device: cpu
-save_every: 1
+save_steps: 1
 """
 
 pytestmark = pytest.mark.timeout(600)
@@ -59,7 +59,7 @@ def recipe(folder: Path, sampling_runs: int) -> Path:
 
 
 def command(recipe: Path, folder: Path) -> list[str]:
-    return [sys.executable, "-m", "start_agent", "hint-rft", "--recipe", str(recipe), "--output-dir", str(folder)]
+    return [sys.executable, "-m", "start_agent", "hint-rft", "--config", str(recipe), "--output-dir", str(folder)]
 
 
 def run(recipe: Path, folder: Path) -> None:
@@ -121,4 +121,5 @@ def test_killed_in_each_stage(
             for folder in ("cut", "whole")
         )
         assert cut == whole and len(set(cut)) == len(cut) >= 21
-    assert sorted(path.stem for path in (tmp_path / "cut" / "stages").iterdir()) == sorted(stages)
+    marks = {path.name for path in (tmp_path / "cut" / "stages").iterdir()}
+    assert marks == {f"{stage}{end}" for stage in stages for end in (".json", ".options.json")}

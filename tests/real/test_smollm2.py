@@ -78,7 +78,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str
 def hinted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
     """It seldom says "Wait": the hint takes the place of the end of its answer."""
     path = tmp_path_factory.mktemp("runs") / "hinted"
-    return path, batch(path, "--hint-probability", "1", "--rounds", "1")
+    return path, batch(path, "--hint-probability", "1", "--end-of-think-hints", "1")
 
 
 @pytest.mark.parametrize("model", [MODEL, FILE], ids=["folder", "gguf"])
@@ -119,7 +119,7 @@ def test_both_engines_say_the_same(alone: tuple[Path, list[dict[str, Any]]], tmp
 
 
 def test_vllm_with_hints(tmp_path: Path) -> None:
-    records = batch(tmp_path / "vllm", "--hint-probability", "1", "--rounds", "1", "--engine", "vllm")
+    records = batch(tmp_path / "vllm", "--hint-probability", "1", "--end-of-think-hints", "1", "--engine", "vllm")
     assert sum(record["counts"]["hints"] for record in records) >= 1
 
 
@@ -133,7 +133,9 @@ def server() -> Iterator[str]:
 def test_a_llama_cpp_server(server: str, tmp_path: Path) -> None:
     records = batch(tmp_path / "http", "--no-hints", "--engine", "http", "--base-url", server, model=FILE)
     assert all(record["counts"]["tokens"] > 5 for record in records)
-    hinted = batch(tmp_path / "hints", "--rounds", "1", "--engine", "http", "--base-url", server, model=FILE)
+    hinted = batch(
+        tmp_path / "hints", "--end-of-think-hints", "1", "--engine", "http", "--base-url", server, model=FILE
+    )
     assert sum(record["counts"]["hints"] for record in hinted) >= 1
 
 
@@ -182,6 +184,8 @@ def test_selecting_showing_and_exporting(
         *(*SHORT, "--no-hints", "--output-dir", output),
     )
     run("select", "--kind", "rft", "--runs", output, "--output-dir", tmp_path / "data")
-    assert "as they were written" in run("rows", "check", tmp_path / "data").stdout
-    assert QUESTION or run("rows", "show", tmp_path / "data").stdout
-    assert Path(run("rows", "export", tmp_path / "data", "--output", tmp_path / "out").stdout.strip()).is_file()
+    assert "as they were written" in run("rows", "check", "--data", tmp_path / "data").stdout
+    assert QUESTION or run("rows", "show", "--data", tmp_path / "data").stdout
+    assert Path(
+        run("rows", "export", "--data", tmp_path / "data", "--output-dir", tmp_path / "out").stdout.strip()
+    ).is_file()

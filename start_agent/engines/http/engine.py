@@ -56,7 +56,7 @@ class HTTPEngine(Engine):
         self.base_url = base_url
         self._client: Client | None = None
         self._server: Server | None = None
-        self._admission = Admission(self.options.max_batch)
+        self._admission = Admission(self.options.max_num_seqs)
         self._slots: list[int] = []  # of llama.cpp, that no open trace has
         self._slot_of: dict[str, int] = {}
 
@@ -81,7 +81,7 @@ class HTTPEngine(Engine):
             raise
         self._client, self.context_length = client, self._server.context_length
         logger.warning("the server at %s is %s", client.url, self._server)
-        places = self.options.max_batch
+        places = self.options.max_num_seqs
         if self._server.slots is not None:
             places = min(places, self._server.slots)
             self._slots = list(reversed(range(places)))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from start_agent.engines.base import REVISION
-from start_agent.fields import Runtime
+from start_agent.fields import Renamed, Runtime
 
 ServerKind = Literal["auto", "vllm", "vllm-generate", "sglang", "llama.cpp"]
 
@@ -25,7 +25,7 @@ class HTTPOptions(BaseModel):
     served_model: Runtime[str | None] = Field(None, description="the model's name at the server (default: --model)")
     revision: str | None = Field(None, description=REVISION)
     context_length: int | None = Field(None, ge=2, description="tokens in a trace; the server's own limit where unset")
-    max_batch: Runtime[int] = Field(
+    max_num_seqs: Annotated[Runtime[int], Renamed("max_batch")] = Field(
         256, ge=1, description="traces that are open at once; others wait. With llama.cpp at most one for each slot"
     )
     max_connections: Runtime[int] = Field(256, ge=1, description="requests that are under way at once")

@@ -15,13 +15,13 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from start_agent.engines.base import KV_CACHE, REVISION, THREADS, Engine, Turn, TurnRequest
+from start_agent.engines.base import ENGINE_ARG, KV_CACHE, REVISION, THREADS, Engine, Turn, TurnRequest
 from start_agent.errors import EngineError, InputError, MissingExtraError, first_line
-from start_agent.fields import Runtime, coerce
+from start_agent.fields import Pairs, Renamed, Runtime, coerce
 from start_agent.tokens.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -45,8 +45,11 @@ class TransformersOptions(BaseModel):
     revision: str | None = Field(None, description=REVISION)
     context_length: int | None = Field(None, ge=2, description="tokens in a trace; the model's own limit where unset")
     threads: Runtime[int | None] = Field(None, ge=1, description=THREADS)
-    max_batch: Runtime[int] = Field(64, ge=1, description="traces that are open at once; others wait")
+    max_num_seqs: Annotated[Runtime[int], Renamed("max_batch")] = Field(
+        64, ge=1, description="traces that are open at once; others wait"
+    )
     kv_cache_gib: Runtime[float | None] = Field(None, gt=0, description=KV_CACHE)
+    engine_arg: Pairs = Field({}, description=ENGINE_ARG)
 
 
 Item = tuple[int, ...] | Turn | BaseException
@@ -169,8 +172,9 @@ class TransformersEngine(Engine):
             device=options.device,
             dtype=options.dtype,
             context_length=options.context_length,
-            places=options.max_batch,
+            places=options.max_num_seqs,
             kv_cache_gib=options.kv_cache_gib,
+            arguments=options.engine_arg,
         )
         self.context_length = self._batch.cache.context_length
 

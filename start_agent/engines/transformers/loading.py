@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -12,10 +13,44 @@ from start_agent.engines.transformers.architecture import Architecture, examine,
 from start_agent.engines.transformers.batch import Batch
 from start_agent.engines.transformers.memory import GIB, cache_bytes, give_back, out_of_memory
 from start_agent.errors import ConfigError, ModelError, first_line
+from start_agent.fields import pairs_fault
 from start_agent.gguf import pretrained
 from start_agent.models import locate
 
 logger = logging.getLogger(__name__)
+
+_ARGUMENTS = frozenset(
+    {
+        *("adapter_kwargs", "cache_dir", "code_revision", "device_map", "experts_implementation", "force_download"),
+        *(
+            "ignore_mismatched_sizes",
+            "key_mapping",
+            "local_files_only",
+            "max_memory",
+            "offload_buffers",
+            "offload_folder",
+        ),
+        *(
+            "proxies",
+            "quantization_config",
+            "subfolder",
+            "trust_remote_code",
+            "use_safetensors",
+            "variant",
+            "weights_only",
+        ),
+    }
+)
+"""Those of ``PreTrainedModel.from_pretrained`` (transformers 5.19) that a user may set."""
+
+_OWN_OPTIONS = {
+    "dtype": "it has an option of its own, --dtype",
+    "torch_dtype": "it has an option of its own, --dtype",
+    "revision": "it has an option of its own, --revision",
+    "attn_implementation": "the engine decides it: sdpa, or eager where the model needs that",
+    "gguf_file": "name the file with --model",
+    "token": "set HF_TOKEN in the environment, which no run records",
+}
 
 _LEAST_TOKENS = 64  # in the KV cache: less is no prompt
 
@@ -29,6 +64,7 @@ def load(
     context_length: int | None,
     places: int,
     kv_cache_gib: float | None,
+    arguments: Mapping[str, Any] | None = None,
 ) -> Batch:
     """Load a model and make a batch for it, whose cache has a budget.
 
@@ -40,10 +76,12 @@ def load(
         context_length: the most tokens in a trace; None for the model's own limit.
         places: traces that are open at once.
         kv_cache_gib: size of the KV cache; None for a part of the memory that is free.
+        arguments: further ones of ``from_pretrained``, or values of the model's configuration.
 
     Raises:
         ModelError: the model cannot be loaded, or is of a kind that cannot be run.
-        ConfigError: the device is not there, the context longer than the model allows, or the cache too small.
+        ConfigError: an argument that is not known, the device is not there, the context longer than the model allows,
+            or the cache too small.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -51,10 +89,14 @@ def load(
     if (dtype, device) == ("auto", "cpu"):
         dtype = "float32"
     place, file = pretrained(locate(name), revision)
+    given = arguments or {}
+    file |= given
+    _refuse(given, given.keys())  # those that are not the user's, which might fail in any way
     try:
         config = transformers.AutoConfig.from_pretrained(place, **file)
     except Exception as error:  # of the file, the hub's client, or a configuration that holds anything
         raise ModelError(f"cannot load the configuration of {name!r}: {first_line(error)}") from error
+    _refuse(given, _ARGUMENTS | config.to_dict().keys())
     architecture = examine(name, config)
     limit = architecture.context_length(context_length)
     model = _weights(name, (place, file), config, architecture, device, dtype)
@@ -75,6 +117,12 @@ def load(
     return batch
 
 
+def _refuse(arguments: Mapping[str, Any], known: Collection[str]) -> None:
+    """Raise ConfigError for an argument that is not known, or that is not the user's to set."""
+    if fault := pairs_fault("engine_arg", arguments, known, _OWN_OPTIONS, "from_pretrained"):
+        raise ConfigError(fault)
+
+
 def _need(device: str) -> None:
     missing = {"cuda": not torch.cuda.is_available(), "mps": not torch.backends.mps.is_available()}
     if missing.get(device):
@@ -90,8 +138,9 @@ def _weights(
         dtype = "bfloat16"  # a GGUF file names no type of its own
     if architecture.eager:
         arguments["attn_implementation"] = "eager"
-    if getattr(config, "quantization_config", None) and not file:
-        arguments["device_map"] = device  # quantized weights cannot be moved later
+    quantized = getattr(config, "quantization_config", None) or arguments.get("quantization_config")
+    if quantized and not file:
+        arguments.setdefault("device_map", device)  # quantized weights cannot be moved later
     try:
         model = transformers.AutoModelForCausalLM.from_pretrained(place, dtype=dtype, **arguments)
         model = model if "device_map" in arguments else model.to(device)

@@ -26,18 +26,19 @@ import time
 import warnings
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import ExitStack, aclosing, contextmanager
+from dataclasses import fields
 from itertools import count
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from start_agent.engines.admission import Admission
 from start_agent.engines.affinity import OWN_CORES_VARIABLE, THREADS_VARIABLE, default_threads, kept_off, own_cores
-from start_agent.engines.base import KV_CACHE, REVISION, THREADS, Engine, Turn, TurnRequest, final_turn
+from start_agent.engines.base import ENGINE_ARG, KV_CACHE, REVISION, THREADS, Engine, Turn, TurnRequest, final_turn
 from start_agent.engines.turns import TurnReader
 from start_agent.errors import ConfigError, EngineError, MissingExtraError, ModelError, first_line
-from start_agent.fields import Runtime, coerce
+from start_agent.fields import Pairs, Renamed, Runtime, coerce, pairs_fault
 from start_agent.models import locate
 from start_agent.tokens.tokenizer import Tokenizer
 
@@ -58,6 +59,23 @@ _ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE",
 }
 
+_OWN_OPTIONS = {
+    "model": "model",
+    "revision": "revision",
+    "dtype": "dtype",
+    "max_model_len": "context-length",
+    "max_num_seqs": "max-num-seqs",
+    "gpu_memory_utilization": "gpu-memory-utilization",
+    "kv_cache_memory_bytes": "kv-cache-gib",
+    "block_size": "block-size",
+    "enable_prefix_caching": "prefix-caching",
+    "enforce_eager": "enforce-eager",
+    "tensor_parallel_size": "tensor-parallel-size",
+}
+"""Arguments of vLLM's that have an option here, and the option."""
+
+_FIXED = ("disable_log_stats", "scheduler_cls", "skip_tokenizer_init", "logits_processors", "seed")
+
 
 class VLLMOptions(BaseModel):
     """How vLLM loads and runs a model."""
@@ -69,7 +87,9 @@ class VLLMOptions(BaseModel):
     )
     revision: str | None = Field(None, description=REVISION)
     context_length: int | None = Field(None, ge=2, description="tokens in a trace; the model's own limit where unset")
-    max_batch: Runtime[int] = Field(256, ge=1, description="traces that are open at once; others wait")
+    max_num_seqs: Annotated[Runtime[int], Renamed("max_batch")] = Field(
+        256, ge=1, description="traces that are open at once; others wait"
+    )
     gpu_memory_utilization: Runtime[float] = Field(
         0.9, gt=0, le=1, description="part of a GPU's memory that vLLM may use, weights and KV cache together"
     )
@@ -85,6 +105,7 @@ class VLLMOptions(BaseModel):
     )
     tensor_parallel_size: Runtime[int] = Field(1, ge=1, description="GPUs that share the model")
     threads: Runtime[int | None] = Field(None, ge=1, description=THREADS)
+    engine_arg: Pairs = Field({}, description=ENGINE_ARG)
     watch_in_scheduler: Runtime[bool] = Field(
         True, description="find the ends of turns in vLLM's own process, where its version allows; off, it is slower"
     )
@@ -104,7 +125,7 @@ class VLLMEngine(Engine):
         self.model, self.options = model, coerce(VLLMOptions, options)
         self._llm: Any = None
         self._failure: str | None = None
-        self._admission = Admission(self.options.max_batch)
+        self._admission = Admission(self.options.max_num_seqs)
         self._numbers = count()
         self._under_way: set[str] = set()
         self._held = ExitStack()
@@ -126,7 +147,7 @@ class VLLMEngine(Engine):
         cache = config.cache_config
         self.block_size = cache.block_size
         capacity = getattr(cache, "kv_cache_size_tokens", None) or cache.num_gpu_blocks * cache.block_size
-        self._admission = Admission(self.options.max_batch, capacity, cache.block_size)
+        self._admission = Admission(self.options.max_num_seqs, capacity, cache.block_size)
         return self
 
     async def _start(self, held: ExitStack) -> Any:
@@ -152,6 +173,8 @@ class VLLMEngine(Engine):
             if on_cpu:
                 self.threads = self.options.threads or default_threads()
                 own = own_cores(self.threads) if executor is not None else own
+            self._refuse_foreign(AsyncEngineArgs, arguments)
+            arguments |= self.options.engine_arg
             # Not in a thread: vLLM ties its sockets and its output task to the loop in which it is made.
             config = AsyncEngineArgs(**arguments).create_engine_config()
             self._choose_watch(config.scheduler_config)
@@ -164,6 +187,14 @@ class VLLMEngine(Engine):
             raise ModelError(f"vLLM does not take the model {self.model!r}: {_reason(error)}") from error
         except RuntimeError as error:
             raise EngineError(f"vLLM did not start with {self.model!r}: {_reason(error)}; its log is above") from error
+
+    def _refuse_foreign(self, kind: type, arguments: Mapping[str, Any]) -> None:
+        """Raise ConfigError for an ``engine_arg`` that vLLM does not know, or that is not the user's to set."""
+        own = {name: f"it has an option of its own, --{flag}" for name, flag in _OWN_OPTIONS.items()}
+        own = dict.fromkeys((*arguments, *_FIXED), "start-agent depends on its value") | own
+        known = {field.name for field in fields(kind) if field.init}
+        if fault := pairs_fault("engine_arg", self.options.engine_arg, known, own, "AsyncEngineArgs"):
+            raise ConfigError(fault)
 
     def _choose_watch(self, settings: Any) -> None:
         """Decide where the turns are watched, and say so once."""
@@ -272,7 +303,7 @@ class VLLMEngine(Engine):
             "tensor_parallel_size": options.tensor_parallel_size,
             "gpu_memory_utilization": options.gpu_memory_utilization,
             "enforce_eager": on_cpu if options.enforce_eager is None else options.enforce_eager,
-            "max_num_seqs": options.max_batch,
+            "max_num_seqs": options.max_num_seqs,
         }
         block_size = options.block_size or (_CPU_BLOCK_SIZE if on_cpu else None)
         gib = options.kv_cache_gib or (_CPU_KV_CACHE_GIB if on_cpu else None)

@@ -46,15 +46,15 @@ class AdditionOptions(BaseModel):
         return SftOptions(
             learning_rate=self.learning_rate,
             batch_size=self.batch_size,
-            micro_batch=self.batch_size,
-            warmup_share=0.1,
-            schedule="linear",
+            per_device_train_batch_size=self.batch_size,
+            warmup_ratio=0.1,
+            lr_scheduler_type="linear",
             max_length=256,
             group_by_length=True,
             bf16=False,
             gradient_checkpointing=False,
             device="cpu",
             threads=self.threads,
-            save_every=100_000,  # an iteration is short: what is torn is trained anew
-            log_every=20,
+            save_steps=100_000,  # an iteration is short: what is torn is trained anew
+            logging_steps=20,
         )

@@ -32,7 +32,7 @@ def complaint(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (("solve", "--modle", "x", "q"), "--model"),
         (("solve", "q", "--temprature=1"), "--temperature"),
         (("batch", "--output-dir", "x", "--smaples", "3"), "--samples"),
-        (("rows", "show", "folder", "--indx", "3"), "--index"),
+        (("rows", "show", "--data", "folder", "--indx", "3"), "--index"),
         (("pocket", "problems", "--problmes", "3"), "--problems"),
     ],
 )
@@ -79,7 +79,7 @@ def test_a_wrong_command_line_is_one_line(
         (("solve", "--config", "latin.txt", "q"), "UTF-8"),
         (("batch", "--task", "pocket", "--split", "absent", "--output-dir", "run"), "held-out"),
         (("batch", "--task", "gsm8k", "--data", "absent.jsonl", "--output-dir", "run"), "absent.jsonl"),
-        (("rows", "show", "latin.txt"), "file"),
+        (("rows", "show", "--data", "latin.txt"), "file"),
     ],
 )
 def test_bad_input_is_found_before_a_model_is_loaded(

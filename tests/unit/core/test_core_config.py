@@ -137,7 +137,8 @@ def test_one_value_is_a_list_of_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ["rounds: 1\nrounds: 2\n", "max-tokens: 1\nmax_tokens: 2\n", "a:\n  b: 1\n  b: 2\n"]
+    "content",
+    ["end_of_think_hints: 1\nend_of_think_hints: 2\n", "max-tokens: 1\nmax_tokens: 2\n", "a:\n  b: 1\n  b: 2\n"],
 )
 def test_a_key_given_twice_is_an_error(tmp_path: Path, content: str) -> None:
     path = tmp_path / "options.yaml"
@@ -213,7 +214,7 @@ def test_the_help_says_type_and_default() -> None:
     for expected in (
         "--max-tokens N 100% of the tokens (default: 100)",
         "--hints, --no-hints hints (default: True)",
-        "--words WORD words (default: Wait But); may be given several times",
+        "--words TEXT [TEXT ...] words (default: Wait,But); several: a,b",
         "--colour {red,blue} a colour (default: red)",
         "--shade {red,blue} another --mode {fast,slow} a mode (default: fast)",
         "--path PATH a path --name TEXT a name (required)",
@@ -249,10 +250,10 @@ def test_flags_of_what_no_flag_gives() -> None:
 
 
 def test_flags_say_what_is_not_a_default() -> None:
-    settings = DecodingSettings(hints=False, rounds=2)
+    settings = DecodingSettings(hints=False, end_of_think_hints=2)
     assert words(DecodingSettings()) == []
-    assert words(settings) == ["--no-hints", "--rounds", "2"]
-    assert changed(settings, leave_out={"hints"}) == {"rounds": 2}
+    assert words(settings) == ["--no-hints", "--end-of-think-hints", "2"]
+    assert changed(settings, leave_out={"hints"}) == {"end_of_think_hints": 2}
 
 
 def test_none_unsets_an_option_that_has_a_default() -> None:

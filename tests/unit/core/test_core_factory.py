@@ -18,9 +18,9 @@ def test_each_name_makes_its_engine() -> None:
 
 
 def test_options_reach_the_engine_later_layers_first() -> None:
-    engine = registry.create("vllm", "m", {"max_batch": 3, "rounds": 2}, {"max_batch": 4})
+    engine = registry.create("vllm", "m", {"max_num_seqs": 3, "rounds": 2}, {"max_num_seqs": 4})
     assert isinstance(engine, VLLMEngine)
-    assert engine.options.max_batch == 4
+    assert engine.options.max_num_seqs == 4
 
 
 @pytest.mark.parametrize("url", ["http://h:1", "http://h:1/", "http://h:1/v1", "http://h:1/v1/"])

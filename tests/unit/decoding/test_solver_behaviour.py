@@ -140,7 +140,7 @@ async def test_after_the_last_call_a_notice_says_that_no_more_code_runs() -> Non
 async def test_a_hint_follows_a_connective_and_opens_code() -> None:
     box = FakeSandbox(lambda code: "42")
     script = ["It is 40. Wait, no, 41.", "print(6*7)\n```", "So 42.</think>\\boxed{42}"]
-    trace = await solve(script, box, hint_probability=1, rounds=0)
+    trace = await solve(script, box, hint_probability=1, end_of_think_hints=0)
     assert kinds(trace) == ["prompt", "model", "hint", "model", "tool_output", "model"]
     assert text(trace, SpanKind.MODEL).startswith("It is 40. Waitprint(6*7)")
     assert text(trace, SpanKind.HINT).startswith(", ")
@@ -151,7 +151,7 @@ async def test_a_hint_follows_a_connective_and_opens_code() -> None:
 
 async def test_the_end_of_thinking_is_replaced_once_a_round() -> None:
     script = ["It is 41.\n</think>\n\n", "x\n```", "Hm, 42.</think>", "y\n```", "Yes.</think>\\boxed{42}"]
-    trace = await solve(script, max_hints=0, rounds=2)
+    trace = await solve(script, max_hints=0, end_of_think_hints=2)
     assert [span.cause for span in trace.of_kind(SpanKind.MODEL)] == [
         "think_end", "code_close", "think_end", "code_close", "eos",
     ]  # fmt: skip
@@ -161,36 +161,38 @@ async def test_the_end_of_thinking_is_replaced_once_a_round() -> None:
 
 
 async def test_an_end_of_sequence_while_thinking_is_replaced_too() -> None:
-    trace = await solve(["It is 41.", "x\n```", "So \\boxed{42}"], max_hints=0, rounds=1)
+    trace = await solve(["It is 41.", "x\n```", "So \\boxed{42}"], max_hints=0, end_of_think_hints=1)
     assert [span.cause for span in trace.of_kind(SpanKind.MODEL)] == ["eos", "code_close", "eos"]
     assert text(trace).count("<|im_end|>") == 2  # of the prompt's user turn, and the last token
     assert trace.answer == "42"  # a model that never closes its thinking answers in it
 
 
 async def test_no_hint_comes_where_no_code_could_run() -> None:
-    trace = await solve(["Wait, a. Wait, b.\n</think>\\boxed{1}"], max_tool_calls=0, hint_probability=1, rounds=3)
+    trace = await solve(
+        ["Wait, a. Wait, b.\n</think>\\boxed{1}"], max_tool_calls=0, hint_probability=1, end_of_think_hints=3
+    )
     assert kinds(trace) == ["prompt", "model"]
-    trace = await solve(["Wait, a.\n</think>\\boxed{1}"], tools=False, hint_probability=1, rounds=3)
+    trace = await solve(["Wait, a.\n</think>\\boxed{1}"], tools=False, hint_probability=1, end_of_think_hints=3)
     assert kinds(trace) == ["prompt", "model"]
 
 
 async def test_the_cooldown_counts_the_models_own_tokens() -> None:
     # Each byte is a token: 30 of them lie between the output and the third connective.
     script = ["Wait, one.", "x\n```", "Wait, two. " + "." * 15 + " Wait, three.", "y\n```", "</think>"]
-    trace = await solve(script, hint_probability=1, max_hints=9, hint_cooldown=20, rounds=0)
+    trace = await solve(script, hint_probability=1, max_hints=9, hint_cooldown=20, end_of_think_hints=0)
     said = [TOKENIZER.decode(span.token_ids) for span in trace.of_kind(SpanKind.MODEL)]
     assert said[2] == "Wait, two. ............... Wait"
 
 
 async def test_the_cap_on_hints_holds() -> None:
     script = ["Wait, 1.", "x\n```", "Wait, 2.", "y\n```", "Wait, 3. Wait, 4.</think>"]
-    trace = await solve(script, hint_probability=1, max_hints=2, hint_cooldown=0, rounds=0)
+    trace = await solve(script, hint_probability=1, max_hints=2, hint_cooldown=0, end_of_think_hints=0)
     assert len(list(trace.of_kind(SpanKind.HINT))) == 2
 
 
 async def test_where_hints_go_follows_from_the_seed() -> None:
     thought = " ".join(f"Wait, {n}." for n in range(20))
-    settings: dict[str, Any] = {"hint_probability": 0.2, "rounds": 0, "hint_cooldown": 0}
+    settings: dict[str, Any] = {"hint_probability": 0.2, "end_of_think_hints": 0, "hint_cooldown": 0}
 
     async def place(seed: int) -> int:
         trace = await solve([thought, "x\n```", "</think>"], seed=seed, **settings)
@@ -204,7 +206,7 @@ async def test_where_hints_go_follows_from_the_seed() -> None:
 async def test_connectives_inside_code_are_left_alone() -> None:
     box = FakeSandbox(lambda code: "ok")
     code = "```python\n# Wait, what\nprint('Wait, </think>')\n```"
-    trace = await solve([code, "</think>\\boxed{1}"], box, hint_probability=1, rounds=0)
+    trace = await solve([code, "</think>\\boxed{1}"], box, hint_probability=1, end_of_think_hints=0)
     assert box.codes == ["# Wait, what\nprint('Wait, </think>')"]
     assert not list(trace.of_kind(SpanKind.HINT))
 
@@ -214,7 +216,7 @@ async def test_connectives_inside_code_are_left_alone() -> None:
 async def test_a_block_that_is_never_closed_costs_neither_hints_nor_cells(block: str, end: str) -> None:
     box = FakeSandbox(lambda code: "5")
     script = [f"Let me see.\n{block}{end}", "print(2+3)\n```", "So 5. ```py\nx\n```", "</think>\\boxed{5}"]
-    trace = await solve(script, box, max_hints=0, rounds=1)
+    trace = await solve(script, box, max_hints=0, end_of_think_hints=1)
     assert kinds(trace) == ["prompt", "model", "hint", "model", "tool_output", "model", "tool_output", "model"]
     fence = next(run for run in ("````", "```", "~~~") if run in block)
     assert text(trace, SpanKind.HINT).lstrip("\n").startswith(f"{fence}\n")
@@ -256,7 +258,7 @@ async def test_the_channels_of_harmony() -> None:
     tokenizer = byte_tokenizer()
     tokenizer.backend.add_special_tokens(["<|end|>", "<|start|>", "<|channel|>", "<|message|>"])
     tokenizer = Tokenizer(tokenizer.backend, eos_ids=tokenizer.eos_ids)
-    settings = DecodingSettings(max_hints=0, rounds=1)
+    settings = DecodingSettings(max_hints=0, end_of_think_hints=1)
     prompt = Prompt(tuple(tokenizer.encode("2+3?")))
     matcher = Matcher(tokenizer, settings.markers(step))
     controller = Controller(
@@ -298,7 +300,7 @@ async def test_code_hints_begin_the_cell() -> None:
         ["Done.\n</think>", "print(f(1))\n```", "</think>x"],
         box,
         max_hints=0,
-        rounds=1,
+        end_of_think_hints=1,
         domain="code",
         template="stdin",
     )
@@ -418,7 +420,7 @@ async def test_nothing_told_is_taken_back() -> None:
     """An end of thinking that a hint replaces is never told, not even its first letters."""
     engine = ScriptedEngine(["a < b </thin </think>\n", "x\n```", "</think>\\boxed{1}"])
     async with FakeSandbox(lambda code: "1") as box:
-        solver = Solver(engine, box, settings=DecodingSettings(max_hints=0, rounds=1))
+        solver = Solver(engine, box, settings=DecodingSettings(max_hints=0, end_of_think_hints=1))
         async with aclosing(solver.stream("What?")) as stream:
             events = [event async for event in stream]
     told = "".join(event.text for event in events if isinstance(event, ModelText))
@@ -491,7 +493,7 @@ async def test_bad_input_is_refused_before_anything_runs() -> None:
 
 
 async def test_a_replay_notices_a_trace_that_was_tampered_with() -> None:
-    trace = await solve(["Wait, no.", "x\n```", "</think>\\boxed{1}"], hint_probability=1, rounds=0)
+    trace = await solve(["Wait, no.", "x\n```", "</think>\\boxed{1}"], hint_probability=1, end_of_think_hints=0)
     hint = trace.spans[2]
     for position, span in (
         (2, Span(hint.kind, hint.token_ids[:-1], hint.cause)),
@@ -510,10 +512,10 @@ async def test_a_replay_notices_a_trace_that_was_tampered_with() -> None:
 
 def test_settings_may_be_a_mapping() -> None:
     engine = ScriptedEngine("Hmm.</think>")
-    solver = Solver(engine, FakeSandbox(), settings={"rounds": 2}, sampling={"temperature": 0.6})
-    assert (solver.settings.rounds, solver.sampling.temperature) == (2, 0.6)
-    with pytest.raises(ConfigError, match="did you mean 'rounds'"):
-        Solver(engine, FakeSandbox(), settings={"roudns": 2})
+    solver = Solver(engine, FakeSandbox(), settings={"end_of_think_hints": 2}, sampling={"temperature": 0.6})
+    assert (solver.settings.end_of_think_hints, solver.sampling.temperature) == (2, 0.6)
+    with pytest.raises(ConfigError, match="did you mean 'max_hints'"):
+        Solver(engine, FakeSandbox(), settings={"max_hnits": 2})
 
 
 async def test_without_a_seed_turns_are_not_seeded_and_the_hints_can_be_replayed() -> None:

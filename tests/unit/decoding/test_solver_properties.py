@@ -55,7 +55,7 @@ def run(seed: int, options: DecodingSettings, context: int) -> tuple[Trace, Scri
         hint_probability=st.sampled_from([0, 0.3, 1]),
         hint_cooldown=st.sampled_from([0, 10, 50]),
         max_hints=st.integers(0, 4),
-        rounds=st.integers(0, 3),
+        end_of_think_hints=st.integers(0, 3),
         max_tool_calls=st.integers(0, 3),
         max_tokens=st.sampled_from([40, 400]),
         repetition_tokens=st.sampled_from([0, 32]),
@@ -75,7 +75,7 @@ def test_a_trace_keeps_its_promises(seed: int, options: DecodingSettings, contex
     hints = [span for span in trace.spans if span.kind is SpanKind.HINT]
     assert trace.tool_calls <= options.max_tool_calls
     assert sum(".connective." in hint.cause for hint in hints) <= options.max_hints * options.hints
-    assert sum(".end_of_think." in hint.cause for hint in hints) <= options.rounds * options.hints
+    assert sum(".end_of_think." in hint.cause for hint in hints) <= options.end_of_think_hints * options.hints
     assert trace.count(SpanKind.MODEL) <= options.max_tokens
     assert position + len(engine.turns[-1].token_ids) <= context
     # No hint lands inside code or after thinking; nothing but the model writes special tokens.

@@ -182,7 +182,7 @@ async def test_a_second_message_of_the_analysis_is_thinking_still() -> None:
     double = FAMILIES["gpt-oss"]
     again = "<|end|><|start|>assistant<|channel|>analysis<|message|>"
     script = [f"{double.opens}One.{again}Two.{CODE}", f"42.{double.end}\\boxed{{42}}"]
-    trace, box = await solve(double, script, rounds=0)
+    trace, box = await solve(double, script, end_of_think_hints=0)
     assert box.codes == ["print(6*7)"] and trace.answer == "42"
 
 

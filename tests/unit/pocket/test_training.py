@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 
 def _options(folder: Path, **changes: Any) -> BuildOptions:
     small: dict[str, Any] = {
-        "output": folder,
+        "output_dir": folder,
         "steps": 3,
         "rows": 4,
         "row_length": 256,
@@ -36,7 +36,7 @@ def _options(folder: Path, **changes: Any) -> BuildOptions:
         "warmup_steps": 1,
         "compile": False,
         "device": "cpu",
-        "log_every": 1,
+        "logging_steps": 1,
     }
     return BuildOptions(**(small | changes))
 

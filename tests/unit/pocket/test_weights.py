@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from start_agent.fields import with_new_names
 from start_agent.pocket import held_out, weights_path
 from start_agent.pocket.build import corpus_digest
 from start_agent.pocket.options import BuildOptions
@@ -58,8 +59,11 @@ def test_the_folder_is_small_and_loads_as_a_plain_llama() -> None:
 
 def test_the_weights_were_built_with_the_default_options_from_this_corpus() -> None:
     record = json.loads((weights_path() / "build.json").read_text())
-    default = json.loads(BuildOptions(output=weights_path()).model_dump_json(exclude={"output", "work", "threads"}))
-    assert {name: record["options"][name] for name in default} == default
+    default = json.loads(
+        BuildOptions(output_dir=weights_path()).model_dump_json(exclude={"output_dir", "work", "threads"})
+    )
+    there = with_new_names(BuildOptions, record["options"])
+    assert {name: there[name] for name in default} == default
     assert record["corpus_sha256"] == corpus_digest(record["seed"])
 
 

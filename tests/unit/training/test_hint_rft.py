@@ -93,18 +93,18 @@ def test_start_may_be_sampled_in_its_turn() -> None:
 
 
 def test_flags_override_the_recipe(model: str) -> None:
-    stages = by_name(stages_of(parts(limit=10, model=model, instruction="Go.", max_batch=7)))
+    stages = by_name(stages_of(parts(limit=10, model=model, instruction="Go.", max_num_seqs=7)))
     assert option(stages["greedy"], "--limit") == ["10"]
     assert option(stages["greedy"], "--model") == [model]
     assert option(stages["sampled-1"], "--instruction") == ["Go."]
-    assert "--max-batch" not in command(stages["greedy"])  # it decides nothing, so it may change
-    assert stages["greedy"].runtime["max_batch"] == 7
+    assert "--max-num-seqs" not in command(stages["greedy"])  # it decides nothing, so it may change
+    assert stages["greedy"].runtime["max_num_seqs"] == 7
 
 
 def test_other_engines(model: str) -> None:
     stages = by_name(stages_of(parts(recipe="start-32b", model=model, instruction="", data="a.jsonl")))
     assert option(stages["hinted"], "--engine") == ["vllm"]
-    assert option(stages["start"], "--recipe") == ["start-32b"]
+    assert option(stages["start"], "--config") == ["start-32b"]
     with pytest.raises(ConfigError, match="--block-size is an option of --engine vllm"):
         parts(block_size=16)
 
@@ -188,7 +188,7 @@ def test_what_cannot_be_read_is_said_before_anything_is_run(given: dict[str, Any
 def test_a_training_whose_settings_do_not_fit(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("batch_size: 32\nmicro_batch: 3\n")
-    with pytest.raises(ConfigError, match=r"^batch_size 32 is no multiple of micro_batch 3"):
+    with pytest.raises(ConfigError, match=r"^batch_size 32 is no multiple of per_device_train_batch_size 3"):
         stages_of(parts(sft=str(path)))
 
 

@@ -33,15 +33,15 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def options(**changes: Any) -> SftOptions:
     small: dict[str, Any] = {
         "learning_rate": 1e-2,
-        "epochs": 2,
+        "num_train_epochs": 2,
         "batch_size": 8,
-        "micro_batch": 4,
+        "per_device_train_batch_size": 4,
         "max_length": 64,
         "bf16": False,
         "gradient_checkpointing": False,
         "device": "cpu",
         "threads": 1,
-        "save_every": 2,
+        "save_steps": 2,
         "eval_steps": 2,
     }
     return SftOptions(**(small | changes))
@@ -83,7 +83,7 @@ def test_rows_held_back_are_evaluated_and_shown(base: Path, tmp_path: Path) -> N
             seen.append(news)
 
     # What is learned is to end: every row ends with the same token.
-    report = train(str(base), ROWS, options(epochs=6), tmp_path, eval_rows=easy, listener=listen)
+    report = train(str(base), ROWS, options(num_train_epochs=6), tmp_path, eval_rows=easy, listener=listen)
     assert [found.step for found in seen] == [0, *range(2, 19, 2)]
     for folder, found in ((base, seen[0]), (tmp_path, seen[-1])):
         loss, right = by_hand(folder, easy)
@@ -177,9 +177,9 @@ def test_a_run_that_goes_on_says_nothing_of_tied_weights(tmp_path: Path, capfd: 
 def test_another_set_held_back_is_another_run(base: Path, tmp_path: Path) -> None:
     from start_agent.errors import RunDirectoryError
 
-    train(str(base), ROWS, options(epochs=1), tmp_path, eval_rows=HELD_BACK)
+    train(str(base), ROWS, options(num_train_epochs=1), tmp_path, eval_rows=HELD_BACK)
     with pytest.raises(RunDirectoryError, match="eval_rows"):
-        train(str(base), ROWS, options(epochs=1), tmp_path, eval_rows=HELD_BACK[1:])
+        train(str(base), ROWS, options(num_train_epochs=1), tmp_path, eval_rows=HELD_BACK[1:])
 
 
 def test_an_eval_set_that_cannot_be_used(base: Path, tmp_path: Path) -> None:

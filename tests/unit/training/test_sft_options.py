@@ -15,7 +15,7 @@ from start_agent.training.options import SftOptions, read_recipe, recipe_names
 
 def test_every_option_says_what_it_is() -> None:
     assert all(field.description for field in SftOptions.model_fields.values())
-    runtime = {"threads", "save_every", "log_every", "keep_epochs", "eval_steps"}
+    runtime = {"threads", "save_steps", "logging_steps", "keep_epochs", "eval_steps", "report_to"}
     assert runtime_names(SftOptions) == runtime
 
 
@@ -27,8 +27,8 @@ def test_the_recipes_are_known_by_name_and_are_whole() -> None:
 
 def test_the_32b_recipe_is_the_papers() -> None:
     options = SftOptions(**read_recipe("start-32b"))
-    assert (options.learning_rate, options.batch_size, options.epochs) == (7e-6, 128, 3)
-    assert (options.schedule, options.warmup_share, options.max_length) == ("cosine", 0.03, 16384)
+    assert (options.learning_rate, options.batch_size, options.num_train_epochs) == (7e-6, 128, 3)
+    assert (options.lr_scheduler_type, options.warmup_ratio, options.max_length) == ("cosine", 0.03, 16384)
     assert options.packing and options.lora_rank is None
 
 
@@ -46,10 +46,10 @@ def test_a_recipe_of_ones_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "bad",
     [
-        {"batch_size": 32, "micro_batch": 3},
+        {"batch_size": 32, "per_device_train_batch_size": 3},
         {"packing": True, "group_by_length": True},
         {"learning_rate": 0},
-        {"warmup_share": 1.0},
+        {"warmup_ratio": 1.0},
         {"speed": 1},
     ],
 )
@@ -68,3 +68,10 @@ def test_the_zero3_configuration_is_as_accelerate_reads_it() -> None:
     assert config.mixed_precision == "bf16"
     assert config.deepspeed_config["zero_stage"] == 3
     assert yaml.safe_load(path.read_text())["deepspeed_config"]["zero3_save_16bit_model"] is True
+
+
+def test_accumulation_decides_the_size_of_a_step() -> None:
+    options = SftOptions(per_device_train_batch_size=2, gradient_accumulation_steps=3)
+    assert options.on(4).batch_size == 24
+    assert options.on(4).gradient_accumulation_steps is None  # so that another number of processes is another run
+    assert SftOptions(batch_size=32).on(4) == SftOptions(batch_size=32)

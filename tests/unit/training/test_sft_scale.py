@@ -20,9 +20,9 @@ def test_the_plan_is_the_recipe_s() -> None:
     options, plan = SftOptions(**read_recipe("start-32b")), Plan()
     assert (plan.batch, plan.micro_batch, plan.length, plan.epochs) == (
         options.batch_size,
-        options.micro_batch,
+        options.per_device_train_batch_size,
         options.max_length,
-        options.epochs,
+        options.num_train_epochs,
     )
 
 

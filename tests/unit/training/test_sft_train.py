@@ -32,16 +32,16 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def options(**changes: Any) -> SftOptions:
     small: dict[str, Any] = {
         "learning_rate": 1e-2,
-        "epochs": 2,
+        "num_train_epochs": 2,
         "batch_size": 8,
-        "micro_batch": 4,
+        "per_device_train_batch_size": 4,
         "max_length": 64,
         "bf16": False,
         "gradient_checkpointing": False,
         "group_by_length": True,
         "device": "cpu",
         "threads": 1,
-        "save_every": 2,
+        "save_steps": 2,
     }
     return SftOptions(**(small | changes))
 
@@ -95,9 +95,11 @@ def test_the_folder_is_the_base_s_but_for_its_weights(base: Path, whole: tuple[P
     AutoModelForCausalLM.from_pretrained(folder)
 
 
-@pytest.mark.parametrize("micro_batch", [20, 4])
+@pytest.mark.parametrize("per_device_train_batch_size", [20, 4])
 @pytest.mark.parametrize("packing", [False, True])
-def test_the_loss_of_a_step_is_that_of_its_labels(base: Path, tmp_path: Path, packing: bool, micro_batch: int) -> None:
+def test_the_loss_of_a_step_is_that_of_its_labels(
+    base: Path, tmp_path: Path, packing: bool, per_device_train_batch_size: int
+) -> None:
     """Padded or packed, at once or accumulated: the mean over the trained tokens of all rows, each row on its own."""
     from torch.nn.functional import cross_entropy
     from transformers import AutoModelForCausalLM
@@ -111,7 +113,12 @@ def test_the_loss_of_a_step_is_that_of_its_labels(base: Path, tmp_path: Path, pa
             total += float(cross_entropy(logits, targets, ignore_index=-100, reduction="sum"))
             count += int((targets != -100).sum())
     settings = options(
-        batch_size=20, micro_batch=micro_batch, epochs=1, packing=packing, group_by_length=False, learning_rate=1e-9
+        batch_size=20,
+        per_device_train_batch_size=per_device_train_batch_size,
+        num_train_epochs=1,
+        packing=packing,
+        group_by_length=False,
+        learning_rate=1e-9,
     )
     report = train(str(base), ROWS, settings, tmp_path)
     assert report.steps == 1
@@ -151,7 +158,7 @@ def test_a_run_cut_off_and_resumed_ends_in_the_same_weights(
         train(str(base), ROWS, options(), tmp_path, listener=killed_at(at))
     assert not (tmp_path / "config.json").exists()
     heard: list[int] = []
-    report = train(str(base), ROWS, options(save_every=3), tmp_path, listener=lambda news: heard.append(news.step))
+    report = train(str(base), ROWS, options(save_steps=3), tmp_path, listener=lambda news: heard.append(news.step))
     assert heard[0] == {1: 1, 4: 3, 5: 5, 6: 5}[at]  # a checkpoint at every second step
     assert same(tmp_path, whole[0])
     curve = (tmp_path / "training" / "loss.csv").read_text()
@@ -193,7 +200,7 @@ def test_a_run_cut_off_after_its_last_step_only_saves(
 def test_a_finished_run_again_trains_nothing(base: Path, whole: tuple[Path, TrainReport]) -> None:
     folder, report = whole
     before = (folder / "model.safetensors").stat().st_mtime_ns
-    again = train(str(base), ROWS, options(save_every=1), folder)
+    again = train(str(base), ROWS, options(save_steps=1), folder)
     assert again.already_done and again.last_loss == report.last_loss
     assert (folder / "model.safetensors").stat().st_mtime_ns == before
 
@@ -222,13 +229,13 @@ def test_a_model_that_no_run_made_is_not_overwritten(base: Path, tmp_path: Path)
 
 def test_a_start_that_came_to_nothing_binds_nobody(base: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="flash"):
-        train(str(base), ROWS, options(attention="flash_attention_2"), tmp_path)
-    assert train(str(base), ROWS, options(epochs=1), tmp_path).steps == 3
+        train(str(base), ROWS, options(attn_implementation="flash_attention_2"), tmp_path)
+    assert train(str(base), ROWS, options(num_train_epochs=1), tmp_path).steps == 3
 
 
 def test_a_loss_that_is_no_number_stops_the_run(base: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="lower --learning-rate"):
-        train(str(base), ROWS, options(learning_rate=1e30, warmup_share=0), tmp_path)
+        train(str(base), ROWS, options(learning_rate=1e30, warmup_ratio=0), tmp_path)
     assert not (tmp_path / "config.json").exists()
 
 
@@ -240,11 +247,11 @@ def test_rows_longer_than_the_model_reads_are_refused(base: Path, tmp_path: Path
 
 def test_weights_in_bfloat16_are_refused_where_nothing_keeps_a_copy(base: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="rounds small updates"):
-        train(str(base), ROWS, options(weights="bfloat16"), tmp_path)
+        train(str(base), ROWS, options(dtype="bfloat16"), tmp_path)
 
 
 def test_adapters_are_merged_into_the_model(base: Path, tmp_path: Path) -> None:
-    report = train(str(base), ROWS, options(lora_rank=2, weights="bfloat16", gradient_checkpointing=True), tmp_path)
+    report = train(str(base), ROWS, options(lora_rank=2, dtype="bfloat16", gradient_checkpointing=True), tmp_path)
     assert (tmp_path / "training" / "adapter" / "adapter_config.json").is_file()
     old, new = weights(base), weights(tmp_path)
     assert old.keys() == new.keys()
@@ -267,7 +274,7 @@ def test_processes_that_do_not_divide_a_step_are_refused(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "3")
-    with pytest.raises(ConfigError, match="no multiple of --micro-batch 4 times 3 processes"):
+    with pytest.raises(ConfigError, match="no multiple of --per-device-train-batch-size 4 times 3 processes"):
         train(str(base), ROWS, options(), tmp_path)
 
 

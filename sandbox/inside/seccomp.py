@@ -63,12 +63,12 @@ _PROTOCOLS = (0, 6, 17)  # the type's own, TCP, UDP
 
 # asm-generic/socket.h, linux/tcp.h, linux/in.h, linux/in6.h. Not: filters (SO_ATTACH_FILTER, SO_ATTACH_BPF, ...), whose
 # memory is the machine's; flow labels of IPv6, of which the machine has 4096; times of arrival, which then all packets
-# of the machine get; TCP_ULP, which loads modules; ...
+# of the machine get; groups of multicast, which take a lock of the machine; TCP_ULP, which loads modules; ...
 _OPTIONS: dict[int, tuple[int, ...]] = {
     1: (2, 5, 6, 9, 10, 12, 13, 15, 16, 18, 20, 21, 66, 67),  # REUSEADDR ... KEEPALIVE, LINGER, timeouts
     6: (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 18, 23, 25, 30),  # NODELAY, CORK, KEEPIDLE, ..., FASTOPEN
-    0: (1, 2, 6, 8, 10, 11, 12, 13, 14, 15, 24, 32, 33, 34, 35, 36, 49),  # TOS, TTL, ..., multicast
-    41: (16, 17, 18, 19, 20, 21, 23, 24, 25, 26, 29, 49, 66, 67),  # V6ONLY, hops, multicast, ...
+    0: (1, 2, 6, 8, 10, 11, 12, 13, 14, 15, 24, 32, 33, 34, 49),  # TOS, TTL, ..., multicast but its groups
+    41: (16, 17, 18, 19, 23, 24, 25, 26, 29, 49, 66, 67),  # V6ONLY, hops, multicast but its groups, ...
 }
 # A socket buffer is memory that often nobody counts: SO_SNDBUF and SO_RCVBUF seem to work, as where the limit is low.
 _SIZES = (7, 8)

@@ -30,6 +30,7 @@ _STARRED = (
 )
 _IMPORTED = [name for name in _STARRED if name not in ("builtins", "typing")]
 _PRELUDE = "".join(f"from {name} import *\n" for name in _STARRED) + f"import {', '.join(_IMPORTED)}\n"
+_FILE = "solution.py"
 _RECURSION = 50_000
 _ROUNDING = 1e-9  # relative or absolute, of numbers returned: doubles have 15 digits, and sums of them lose a few
 _STACK_BYTES = 512 << 20  # what so many calls through C take at most: nested sorts take 5 KB each
@@ -38,15 +39,22 @@ _STACK_BYTES = 512 << 20  # what so many calls through C take at most: nested so
 # session's variables, and no name of its own is in the program's way.
 _PREPARE = """\
 def _prepare():
-    import resource, sys, types
+    import builtins, linecache, resource, sys, types
+    source, file = {source!r}, {file!r}
     _, most = resource.getrlimit(resource.RLIMIT_STACK)
     stack = {stack} if most == resource.RLIM_INFINITY else min(most, {stack})
     resource.setrlimit(resource.RLIMIT_STACK, (stack, most))
     sys.setrecursionlimit({recursion})
     module = types.ModuleType({name!r})
     exec({prelude!r}, module.__dict__)
+    for shell in ("__IPYTHON__", "get_ipython", "display"):  # the builtins of a notebook, which no program has
+        module.__dict__.pop(shell, None)
     module.exit = module.quit = sys.exit
-    return module, compile({source!r}, "<string>", "exec", dont_inherit=True)
+    module.__builtins__ = builtins  # of the main module it is the module
+    module.__file__ = file
+    sys.argv = [file]
+    linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
+    return module, compile(source, file, "exec", dont_inherit=True)
 _module, _code = _prepare()
 """
 
@@ -118,7 +126,9 @@ async def grade_code(program: str | None, tests: CodeTests, sandbox: BaseSandbox
         return Verdict(False, None, Reason.NO_ANSWER, None, "no block of code after thinking")
     cases = read_cases(tests)
     name = "solution" if tests.function else "__main__"  # what a module does when it is run is not wanted there
-    prepare = _PREPARE.format(name=name, prelude=_PRELUDE, source=program, recursion=_RECURSION, stack=_STACK_BYTES)
+    source = program.removeprefix("\ufeff")  # Python skips the mark at the beginning of a file
+    settings = {"recursion": _RECURSION, "stack": _STACK_BYTES, "file": _FILE}
+    prepare = _PREPARE.format(name=name, prelude=_PRELUDE, source=source, **settings)
     test = _FUNCTION.format(function=tests.function, marker=_MARKER) if tests.function else _PROGRAM
     number = 0
     while number < len(cases):
@@ -160,8 +170,8 @@ def _fault(result: Result, case: Case, tests: CodeTests, limits: Limits) -> tupl
             raise GradingError(f"the sandbox's limit of {limits.output_chars:,} characters of output is too narrow")
         return Reason.WRONG_OUTPUT, f"it printed more than {limits.output_chars:,} characters"
     if tests.function:
-        last = next((line for line in reversed(result.stdout.splitlines()) if line.startswith(_MARKER)), None)
-        returned = "" if last is None else last.removeprefix(_MARKER)
+        _, marked, last = f"\n{result.stdout}".rpartition(f"\n{_MARKER}")
+        returned = last.partition("\n")[0] if marked else ""
         right = same_value(case.output, returned, tests.tolerance)
         return None if right else (Reason.WRONG_OUTPUT, f"it returned {_clip(returned)}, not {_clip(case.output)}")
     if same_output(case.output, result.stdout, tests.tolerance):
@@ -176,23 +186,36 @@ def _clip(text: str) -> str:
 
 def same_output(expected: str, printed: str, tolerance: float = 0.0) -> bool:
     """Whether a printed text is the expected one, line by line, as LiveCodeBench compares them."""
+    printed, expected = printed.strip(), expected.strip()
+    if printed.count("\n") != expected.count("\n"):  # before a long output is taken apart in the event loop
+        return False
     lines, wanted = _lines(printed), _lines(expected)
-    return len(lines) == len(wanted) and all(
+    return all(
         line == other or _same_numbers(other, line, tolerance) for line, other in zip(lines, wanted, strict=True)
     )
 
 
 def _lines(text: str) -> list[str]:
-    return [line.strip() for line in text.strip().split("\n")]
+    return [line.strip() for line in text.split("\n")]
 
 
 def _same_numbers(expected: str, printed: str, tolerance: float) -> bool:
     """Whether two lines are rows of the same numbers."""
+    if _is_much_longer(printed, expected):
+        return False
     try:
         pairs = [(Decimal(one), Decimal(two)) for one, two in zip(expected.split(), printed.split(), strict=True)]
         return all(one == two or _near(float(one), float(two), tolerance) for one, two in pairs)
     except (InvalidOperation, ValueError):  # a word, not as many, or a signalling NaN
         return False
+
+
+def _is_much_longer(found: str, expected: str) -> bool:
+    """Whether a text is too long to say the same in other words: what a program wrote is parsed in the event loop.
+
+    JSON escapes make six characters of one, and a double may have 17 digits where one was expected.
+    """
+    return len(found) > 18 * len(expected) + 1_000
 
 
 def _near(expected: float, found: float, tolerance: float) -> bool:
@@ -201,6 +224,8 @@ def _near(expected: float, found: float, tolerance: float) -> bool:
 
 def same_value(expected: str, returned: str, tolerance: float = 0.0) -> bool:
     """Whether two values in JSON are equal. Numbers with a decimal point may differ by the rounding of doubles."""
+    if _is_much_longer(returned, expected):
+        return False
     try:
         pairs = _pairs(json.loads(expected, parse_int=Decimal), json.loads(returned, parse_int=Decimal))
         return all(_same(one, two, tolerance) for one, two in pairs)

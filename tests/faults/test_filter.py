@@ -46,6 +46,8 @@ async def test_attributes_that_are_memory_which_nothing_counts(attack: Attack, c
         ("tried(pair.setsockopt, socket.SOL_SOCKET, 29, 1)", "ENOPROTOOPT"),  # SO_TIMESTAMP
         ("tried(pair.setsockopt, socket.SOL_SOCKET, 32, 1 << 30)", "ENOPROTOOPT"),  # SO_SNDBUFFORCE
         ("tried(pair.setsockopt, 41, 32, bytes(32))", "ENOPROTOOPT"),  # IPV6_FLOWLABEL_MGR
+        ("tried(pair.setsockopt, 41, 20, bytes(20))", "ENOPROTOOPT"),  # IPV6_ADD_MEMBERSHIP
+        ("tried(pair.setsockopt, 0, 35, bytes(8))", "ENOPROTOOPT"),  # IP_ADD_MEMBERSHIP
         ("prctl(22, 2, ctypes.addressof(described))", "EINVAL"),  # PR_SET_SECCOMP
         ("call('seccomp', 1, 0, described)", "EPERM"),
         ("call('io_setup', 1, bytes(8))", "ENOSYS"),

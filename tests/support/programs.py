@@ -166,6 +166,20 @@ WRITING = {
     "print(s + string.seen - 1)",
 }
 
+SURROUNDINGS = {
+    "file": "import os\nassert os.path.basename(__file__).endswith('.py')\ninput()\n" + _SUM.format("input().split()"),
+    "argv": "import sys\nassert sys.argv[0] == __file__ and len(sys.argv) == 1\ninput()\n"
+    + _SUM.format("input().split()"),
+    "builtins": "__builtins__.input()\n__builtins__.print(sum(map(int, input().split())))",
+    "mark": "\ufeffinput()\n" + _SUM.format("input().split()"),
+    "no-shell": "assert not {'get_ipython', '__IPYTHON__'} & set(globals())\ninput()\n"
+    + _SUM.format("input().split()"),
+    "source": "import inspect\ndef f(): return 1\nassert 'return 1' in inspect.getsource(f)\ninput()\n"
+    + _SUM.format("input().split()"),
+}
+"""What a program finds around it."""
+
 PROGRAMS = {f"read-{name}": code for name, code in READING.items()} | {
     f"write-{name}": f"{_READ}{code}" for name, code in WRITING.items()
 }
+PROGRAMS |= {f"around-{name}": code for name, code in SURROUNDINGS.items()}

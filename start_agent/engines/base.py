@@ -53,6 +53,10 @@ class Sampling(BaseModel):
     top_k: int = Field(0, ge=0, description="the k likeliest tokens only; 0 takes all")
     min_p: float = Field(0.0, ge=0.0, le=1.0, description="tokens at least this likely, relative to the likeliest")
 
+    def as_options(self) -> dict[str, float | int]:
+        """The options that say so, whatever the model's own sampling: all of them, or that it is greedy."""
+        return self.model_dump(mode="json") if self.temperature else {"temperature": 0.0}
+
 
 class SamplingOptions(BaseModel):
     """What the user says of sampling; what is unset is taken from the model's ``generation_config.json``."""

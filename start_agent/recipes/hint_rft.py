@@ -227,7 +227,6 @@ def solve(
     problems: Mapping[str, Any] | None = None,
 ) -> Stage:
     """A ``batch`` step: greedy unless ``sampling`` is given, over the recipe's problems unless others are."""
-    drawn = sampling or Sampling()  # all of it: what is left out would be the model's own
     options = {
         "output_dir": str(parts.recipe.output_dir / name),
         "model": model,
@@ -236,7 +235,7 @@ def solve(
         **(fields.changed(parts.problems) if problems is None else problems),
         **parts.running,
         **fields.changed(decoding),
-        **(drawn.model_dump(mode="json") if drawn.temperature else {"temperature": 0.0}),
+        **(sampling or Sampling()).as_options(),
         **({"samples": samples} if samples > 1 else {}),
     }
     return Stage(name, "batch", options, tuple(after), parts.runtime)

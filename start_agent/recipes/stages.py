@@ -73,15 +73,14 @@ class Stage:
 
     def same_as(self, mark: Mapping[str, Any]) -> bool:
         """Whether the mark of a stage that is done is of this one. Raises KeyError, TypeError for what is no mark."""
-        if "command" in mark:  # of 0.1, which kept the command's words
-            command = find_step(self.step).command
-            words = list(map(str, mark["command"]))
-            kind, options = tuple(words[: len(command)]) == command, parsed_words(words[len(command) :])
-        else:
-            kind, options = mark["step"] == self.step, mark["options"]
-        config = find_step(self.step).config
+        step = find_step(self.step)
         try:
-            return kind and bool(config(options) == config(self.options))
+            if "command" in mark:  # of 0.1, which kept the command's words
+                count, words = len(step.command), list(map(str, mark["command"]))
+                kind, meant = tuple(words[:count]) == step.command, step.of_0_1(parsed_words(words[count:]))
+            else:
+                kind, meant = mark["step"] == self.step, [mark["options"]]
+            return kind and any(step.config(options) == step.config(self.options) for options in meant)
         except ConfigError:
             return False
 

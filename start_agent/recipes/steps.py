@@ -6,13 +6,15 @@ Another package's step is a ``Step`` at ``module:object``.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from start_agent import fields
 from start_agent.data.select import SelectConfig, select
+from start_agent.decoding.settings import DecodingSettings
+from start_agent.engines.base import Sampling
 from start_agent.evaluation import RunConfig, RunOptions, run_evaluation
 from start_agent.plugins import find_plugin
 from start_agent.training.loading import load_rows, source
@@ -28,11 +30,13 @@ class Step:
         command: of ``start-agent``, which does the same with the options as flags.
         config: options by name → what ``run`` takes; equal for options that mean the same. Raises ConfigError.
         run: does it; done again, it does what is missing.
+        of_0_1: options as the command took them in version 0.1 → what they may mean today, for the marks of that time.
     """
 
     command: tuple[str, ...]
     config: Callable[[Mapping[str, Any]], Any]
     run: Callable[[Any], object]
+    of_0_1: Callable[[Mapping[str, Any]], Sequence[Mapping[str, Any]]] = lambda options: [options]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +80,32 @@ def run_sft(config: SftStepConfig) -> TrainReport:
     )
 
 
+def _batch_of_0_1(options: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What is unset was no part of the model's own sampling: that was not looked at."""
+    named = fields.with_new_names(DecodingSettings, options, warn=False)
+    others = {name: value for name, value in named.items() if name not in Sampling.model_fields}
+    return [others | fields.build(Sampling, options).as_options()]
+
+
+def _select_of_0_1(options: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Traces were repaired unless ``--no-repair`` was given, and are not today unless ``--repair`` is: what is selected
+    already is not selected again for that."""
+    return [options] if "repair" in options else [options, {**options, "repair": True}]
+
+
+def _sft_of_0_1(options: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [fields.with_new_names(TrainOptions, options, warn=False)]
+
+
 STEPS: dict[str, Step] = {
     "batch": Step(
-        ("batch",), BatchConfig.from_layers, lambda config: asyncio.run(run_evaluation(config.run, config.output_dir))
+        ("batch",),
+        BatchConfig.from_layers,
+        lambda config: asyncio.run(run_evaluation(config.run, config.output_dir)),
+        _batch_of_0_1,
     ),
-    "select": Step(("select",), SelectConfig.from_layers, select),
-    "sft": Step(("sft",), SftStepConfig.from_layers, run_sft),
+    "select": Step(("select",), SelectConfig.from_layers, select, _select_of_0_1),
+    "sft": Step(("sft",), SftStepConfig.from_layers, run_sft, _sft_of_0_1),
 }
 """Those that come with the package, by name."""
 

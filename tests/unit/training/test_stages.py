@@ -242,3 +242,38 @@ def test_a_mark_is_of_the_same_stage_however_its_options_are_written() -> None:
     assert not stage.same_as({"command": ["select", *words[1:]]})
     with pytest.raises(KeyError):
         stage.same_as({})
+
+
+@pytest.mark.parametrize(
+    ("words", "sampling", "same"),
+    [
+        ([], {"temperature": 0.0}, True),  # it was greedy unless told otherwise
+        (["--temperature", "0.0", "--top-p", "0.9"], {"temperature": 0.0}, True),
+        (["--temperature", "0.6"], {"temperature": 0.6, "top_p": 1.0, "top_k": 0, "min_p": 0.0}, True),
+        (["--temperature", "0.6"], {"temperature": 0.6, "top_p": 0.9, "top_k": 0, "min_p": 0.0}, False),
+        ([], {}, False),  # the model's own
+        (["--temperature", "warm"], {"temperature": 0.0}, False),
+    ],
+)
+def test_a_mark_of_0_1_left_out_what_was_the_default_then(
+    words: list[str], sampling: dict[str, float], same: bool
+) -> None:
+    stage = Stage("a", "batch", {"output_dir": "out", "task": "pocket", "end_of_think_hints": 2, **sampling})
+    command = ["batch", "--output-dir", "out", "--task", "pocket", "--rounds", "2", *words]
+    assert stage.same_as({"command": command}) is same
+
+
+@pytest.mark.parametrize(
+    ("words", "repair", "same"),
+    [
+        ([], True, True),
+        ([], False, True),  # what is selected already is not selected again for a default that has changed
+        (["--no-repair"], False, True),
+        (["--no-repair"], True, False),
+        (["--repair"], False, False),
+    ],
+)
+def test_a_mark_of_0_1_repaired_unasked(words: list[str], repair: bool, same: bool) -> None:
+    stage = Stage("a", "select", {"kind": "rft", "runs": ["r"], "output_dir": "out", "repair": repair})
+    command = ["select", "--kind", "rft", "--runs", "r", "--output-dir", "out", *words]
+    assert stage.same_as({"command": command}) is same

@@ -155,6 +155,15 @@ class Trace:
         except ValueError:
             return f"<trace of {self.count()} tokens in {len(self.spans)} spans, {self.outcome or 'unfinished'}>"
 
+    def _repr_html_(self) -> str | None:
+        """In notebooks: who wrote what, by colour; None where the text is not known, so that ``repr`` is shown."""
+        from start_agent.render import trace_html
+
+        try:
+            return trace_html(self)
+        except ValueError:
+            return None
+
     def __reduce__(self) -> tuple[Any, ...]:
         return Trace, (self.spans, self.outcome, self.answer, self.meta, self.answer_begins, self.schema)
 

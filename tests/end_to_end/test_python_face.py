@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import pickle
 import subprocess
 import sys
@@ -109,6 +110,8 @@ def test_users_code_is_typed(tmp_path: Path) -> None:
     (tmp_path / "users.py").write_text(USERS)
     (tmp_path / "mypy.ini").write_text(MYPY)
     words = [sys.executable, "-m", "mypy", "users.py"]
-    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    # mypy does not see editable installs, which are found by a hook.
+    environment = os.environ | {"PYTHONPATH": str(Path(start_agent.__file__).parents[1])}
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
     assert "start_agent.decoding.solver.Solver" in done.stdout

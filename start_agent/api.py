@@ -54,8 +54,9 @@ def solve(question: str, **options: Any) -> Trace:
 
 async def solve_async(question: str, **options: Any) -> Trace:
     """``solve``, to be awaited."""
-    async with open(**options) as solver:
-        return await solver.solve(question, seed=SolverConfig.of(**options).solve.seed)
+    opened = open(**options)
+    async with opened as solver:
+        return await solver.solve(question, seed=opened.config.solve.seed)
 
 
 def evaluate(

@@ -177,22 +177,12 @@ class SolverConfig:
         generation = read_configs(self.choice.location, self.revision).generation
         return self.sampling.resolved(generation)
 
-    def changed(self, **options: Any) -> Self:
-        """With other values of options by name. Raises ConfigError."""
-        given = {name: value for group in self.groups.values() for name, value in _set(group).items()}
-        return replace(type(self).of(**{"engine": self.engine} | given | options), files=self.files)
-
     def packed(self) -> Self:
         """With the content of the files that it names, for machines that do not have them. Raises ConfigError."""
         try:
             return replace(self, files={str(path): path.expanduser().read_bytes() for path in self.named_files})
         except OSError as error:
             raise ConfigError(f"cannot read {error.filename}: {error.strerror}") from error
-
-
-def _set(options: BaseModel) -> dict[str, Any]:
-    """The options that are not at their defaults."""
-    return {name: getattr(options, name) for name in options.model_fields_set}
 
 
 @asynccontextmanager
@@ -236,8 +226,9 @@ async def open_solver(
             chat=local.chat,
             recorded_chat=config.chat,
         )
-        for line in solver.notices() if on_notice is not None else ():
-            on_notice(line)  # type: ignore[misc] # it is not None here
+        if on_notice is not None:
+            for line in solver.notices():
+                on_notice(line)
         yield solver
 
 

@@ -117,10 +117,14 @@ class RunConfig:
         return problems and problems * self.batch.samples
 
     @property
+    def groups(self) -> dict[str, BaseModel]:
+        """The options that the run directory stores, by the titles of their groups."""
+        return self.solver.groups | {"batch": self.batch, "data": self.data}
+
+    @property
     def rules(self) -> ResumeRules:
         """What may change when the run is resumed."""
-        groups = self.solver.groups | {"batch": self.batch, "data": self.data}
-        return ResumeRules.of({title: type(group) for title, group in groups.items()})
+        return ResumeRules.of({title: type(group) for title, group in self.groups.items()})
 
     def on(self, day: date) -> Self:
         """With the day that chat templates print, where none is given."""
@@ -137,15 +141,28 @@ class RunConfig:
             ModelError: the model cannot be found or read.
             OSError: a file cannot be read.
         """
-        groups = self.solver.groups | {"batch": self.batch, "data": self.data}
         found: dict[str, Any] = {"engine": self.solver.engine}
-        found |= {title: fields.deciding(group) for title, group in groups.items()}
+        found |= {title: fields.deciding(group) for title, group in self.groups.items()}
         found["sampling"] = self.solver.resolved_sampling().model_dump(mode="json")
         files = [path for path in self.solver.named_files if path.is_file()]
         if self.data.data is not None and (path := Path(self.data.data).expanduser()).exists():
             files += data_files(path)
         found["files"] = {str(path): file_digest(path) for path in files} | local_digests(self.solver.solve.model)
         return found
+
+
+@dataclass(frozen=True, slots=True)
+class BatchConfig:
+    """A run and where it is kept."""
+
+    run: RunConfig
+    output_dir: Path
+
+    @classmethod
+    def from_layers(cls, *layers: Mapping[str, Any]) -> Self:
+        """From layers of options, later ones over earlier ones. Raises ConfigError."""
+        path = fields.build(RunOptions, *layers).output_dir
+        return cls(RunConfig.from_layers(*layers), path)
 
 
 RUNTIME_NAMES = fields.runtime_names(*GROUPS.values(), *RUN_GROUPS.values())
@@ -155,7 +172,7 @@ RUNTIME_NAMES = fields.runtime_names(*GROUPS.values(), *RUN_GROUPS.values())
 class RunListener:
     """Follows a run. The base listens to nothing."""
 
-    def on_start(self, directory: RunDirectory, total: int | None, sandbox: BaseSandbox | None) -> None:
+    def on_start(self, total: int | None, sandbox: BaseSandbox | None) -> None:
         """Traces are missing, and what makes them is open; ``total`` traces in all, as far as that is known."""
 
     def on_progress(self, progress: Progress) -> None:
@@ -178,9 +195,8 @@ async def run_evaluation(
         InputError, HintError, EngineError, SandboxError: as ``open_executor``.
     """
     listener = listener or RunListener()
-    noted = (read_note(output_dir, _PROMPT) or {}).get(
-        "day"
-    )  # prompts that print the day print that of the first start
+    # Prompts that print the day print that of the first start.
+    noted = (read_note(output_dir, _PROMPT) or {}).get("day")
     dated = config.on(date.fromisoformat(noted) if noted else date.today())
     with RunDirectory.open(output_dir, config.stored(), versions=versions(), rules=config.rules) as directory:
         if directory.truncated_bytes:
@@ -190,7 +206,12 @@ async def run_evaluation(
         progress = Progress()
         # Before a model is loaded in vain: the first problem is read, and all of them where none is missing.
         if await asyncio.to_thread(has_pending, stream(config.data), directory, config.batch.samples):
-            progress = await _run_pending(dated, directory, listener)
+            try:
+                progress = await _run_pending(dated, directory, listener)
+            except asyncio.CancelledError:
+                count = len(directory.done)
+                listener.on_notice(f"{count} records are in {output_dir}: the same command goes on from there")
+                raise
         elif not directory.truncated_bytes:
             listener.on_notice(f"nothing is pending: {output_dir} has {len(directory.done)} records")
         summary = summarize(output_dir, config.batch.samples)
@@ -209,7 +230,7 @@ async def _run_pending(config: RunConfig, directory: RunDirectory, listener: Run
             sandbox = local.solver.sandbox
         else:
             executor = await open_workers(stack, config.solver, config.kind, config.batch, config.ray)
-        listener.on_start(directory, config.total, sandbox)
+        listener.on_start(config.total, sandbox)
         return await run_at(executor, stream(config.data), directory, config.batch, listener=listener.on_progress)
 
 

@@ -75,6 +75,11 @@ Pairs = Annotated[dict[str, Any], _PAIRS]
 in YAML and Python a mapping."""
 
 
+def flag_of(name: str) -> str:
+    """The flag of an option."""
+    return "--" + name.replace("_", "-")
+
+
 def is_pairs(field: FieldInfo) -> bool:
     """Whether an option is of the type ``Pairs``."""
     return any(mark is _PAIRS for mark in field.metadata)
@@ -90,7 +95,7 @@ def pairs_fault(option: str, given: Iterable[str], known: Collection[str], own: 
         own: keys that have an option of their own, or must stay as they are, with what to say instead.
         what: the library's object that takes them.
     """
-    flag = "--" + option.replace("_", "-")
+    flag = flag_of(option)
     for key in given:
         if key in own:
             return f"{flag} {key}: {own[key]}"
@@ -277,9 +282,9 @@ def build(model: type[Model], *layers: Mapping[str, Any]) -> Model:
         message = first["msg"].removeprefix("Value error, ")
         if not first["loc"]:  # of several options together: the message names them
             raise ConfigError(message) from error
-        name = str(first["loc"][0]).replace("_", "-")
+        flag = flag_of(str(first["loc"][0]))
         given = "" if first["type"] == "missing" else f" (given: {first['input']!r})"
-        raise ConfigError(f"--{name}: {message[:1].lower()}{message[1:]}{given}") from error
+        raise ConfigError(f"{flag}: {message[:1].lower()}{message[1:]}{given}") from error
 
 
 def coerce(model: type[Model], given: Model | Mapping[str, Any] | None) -> Model:
@@ -296,11 +301,6 @@ def coerce(model: type[Model], given: Model | Mapping[str, Any] | None) -> Model
     return given
 
 
-def of_type(kind: type[Model], groups: Mapping[str, BaseModel]) -> Model:
-    """Of groups of options by their titles, the one of this type."""
-    return next(group for group in groups.values() if isinstance(group, kind))
-
-
 def changed(options: BaseModel, *, leave_out: Collection[str] = ()) -> dict[str, Any]:
     """The options that are not at their defaults, by name, JSON-able."""
     values = options.model_dump(mode="json", exclude=set(leave_out))
@@ -315,7 +315,7 @@ def command_words(options: Mapping[str, Any]) -> list[str]:
     """The flags by which a person would give these options on a command line."""
     words: list[str] = []
     for name, value in options.items():
-        flag = "--" + name.replace("_", "-")
+        flag = flag_of(name)
         if isinstance(value, bool):
             words.append(flag if value else "--no-" + flag.removeprefix("--"))
         elif isinstance(value, list | tuple):

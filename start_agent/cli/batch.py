@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
-import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,13 +12,20 @@ from start_agent.cli import flags
 from start_agent.cli.progress import ProgressBar
 from start_agent.cli.solving import add_options, hide_progress_bars, notice, run_to_end
 from start_agent.engines import registry
-from start_agent.evaluation import RUN_GROUPS, RUNTIME_NAMES, RunConfig, RunListener, RunOptions, run_evaluation
+from start_agent.evaluation import (
+    RUN_GROUPS,
+    RUNTIME_NAMES,
+    BatchConfig,
+    RunConfig,
+    RunListener,
+    RunOptions,
+    run_evaluation,
+)
 
 if TYPE_CHECKING:
     from sandbox import BaseSandbox
     from start_agent.analysis.summary import Summary
     from start_agent.batch.progress import Progress
-    from start_agent.batch.store import RunDirectory
 
 _EXAMPLES = """examples:
   start-agent batch --task pocket --limit 60 --output-dir runs/pocket
@@ -41,7 +46,7 @@ def add(commands: Any) -> None:
     parser: argparse.ArgumentParser = commands.add_parser(
         "batch",
         description="Solve and grade a set of problems, many at once; the same command again does what is missing.",
-        epilog=_EXAMPLES + ", ".join("--" + name.replace("_", "-") for name in sorted(may_change)) + ".\n",
+        epilog=_EXAMPLES + ", ".join(fields.flag_of(name) for name in sorted(may_change)) + ".\n",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     for title, model in RUN_GROUPS.items():
@@ -54,26 +59,19 @@ def run(arguments: argparse.Namespace) -> int:
     """Do what is missing; 0 where the run is complete, 1 where traces are pending."""
     file, given = fields.read_yaml(arguments.config), vars(arguments)
     fields.refuse_unknown(file, [RunOptions, *RunConfig.models(file, given)], arguments.config)
-    path = fields.build(RunOptions, file, given).output_dir
-    return run_config(RunConfig.from_layers(file, given), path)
+    return run_config(BatchConfig.from_layers(file, given))
 
 
-def run_config(config: RunConfig, path: Path) -> int:
+def run_config(config: BatchConfig) -> int:
     """Do what is missing of a run, and show how it goes."""
-    return run_to_end(_batch(config, path))
+    return run_to_end(_batch(config))
 
 
-async def _batch(config: RunConfig, path: Path) -> int:
-    hide_progress_bars(config.solver)
+async def _batch(config: BatchConfig) -> int:
+    hide_progress_bars(config.run.solver)
     with _Display() as display:
-        try:
-            summary, progress = await run_evaluation(config, path, display)
-        except asyncio.CancelledError:
-            if display.directory is not None:
-                count = len(display.directory.done)
-                print(f"{count} records are in {path}: the same command goes on from there", file=sys.stderr)
-            raise
-    _report(path, summary, progress)
+        summary, progress = await run_evaluation(config.run, config.output_dir, display)
+    _report(config.output_dir, summary, progress)
     return 1 if progress.failed else 0
 
 
@@ -82,12 +80,10 @@ class _Display(ExitStack, RunListener):
 
     def __init__(self) -> None:
         super().__init__()
-        self.directory: RunDirectory | None = None
         self._bar: ProgressBar | None = None
 
-    def on_start(self, directory: RunDirectory, total: int | None, sandbox: BaseSandbox | None) -> None:
+    def on_start(self, total: int | None, sandbox: BaseSandbox | None) -> None:
         """Show the bar."""
-        self.directory = directory
         self._bar = self.enter_context(ProgressBar(total, sandbox))
 
     def on_progress(self, progress: Progress) -> None:
@@ -102,11 +98,10 @@ class _Display(ExitStack, RunListener):
 
 def _report(path: Path, summary: Summary, progress: Progress) -> None:
     """Print the table of the summary."""
-    from rich.console import Console
-
+    from start_agent.cli.live import tables_console
     from start_agent.cli.tables import summary_tables
 
-    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    console = tables_console()
     for table in summary_tables(summary, str(path), progress):
         console.print(table)
     if progress.failed:

@@ -11,20 +11,18 @@ from typing import Any
 
 from sandbox import Sandbox, SandboxError
 from start_agent import __version__
+from start_agent.engines.registry import BUILT_IN
 
 _PACKAGES = {
     "ipykernel": "",
     "jupyter_client": "",
     "tokenizers": "",
-    "torch": "transformers",
-    "transformers": "transformers",
+    **{package: extra for engine in BUILT_IN for package, extra in engine.packages.items()},
     "numpy": "",
     "sympy": "",
     "math-verify": "math",
     "scipy": "math",
     "datasets": "data",
-    "vllm": "vllm",
-    "httpx": "http",
     "ray": "ray",
     "trl": "train",
 }

@@ -13,11 +13,14 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from start_agent.fields import is_pairs, old_names_of, plain_type, renaming
+from start_agent.fields import flag_of, is_pairs, old_names_of, plain_type, renaming
 
 _COMMA = re.compile(r"(?<!\\),")
 
-CONFIG_HELP = "YAML file of options, named as the flags are"
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """The flag of a configuration file."""
+    parser.add_argument("--config", type=Path, metavar="PATH", help="YAML file of options, named as the flags are")
 
 
 def add_options(
@@ -34,11 +37,11 @@ def add_options(
     for name, field in model.model_fields.items():
         if name in known:
             continue
-        flag = "--" + name.replace("_", "-")
+        flag = flag_of(name)
         settings = _settings(field, several_words=several_words)
         group.add_argument(flag, default=argparse.SUPPRESS, help=_help(field), **settings)
         for old in old_names_of(field):
-            add_old_name(parser, "--" + old.replace("_", "-"), flag, **settings)
+            add_old_name(parser, flag_of(old), flag, **settings)
 
 
 def add_old_name(

@@ -38,7 +38,7 @@ def add(commands: Any) -> None:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--config", type=Path, metavar="PATH", help="YAML file of options, named as the flags are")
+    flags.add_config(parser)
     for title, model in GROUPS.items():
         flags.add_options(parser, model, title)
     parser.set_defaults(run=run)

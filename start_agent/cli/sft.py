@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -15,8 +16,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from start_agent import fields
 from start_agent.cli import flags
 from start_agent.cli.live import PLAIN_EVERY
-from start_agent.recipes.steps import SftStepConfig
+from start_agent.recipes.steps import SftStepConfig, run_sft
 from start_agent.training.options import SftOptions, TrainOptions
+from start_agent.training.sft import main_process
 
 if TYPE_CHECKING:
     from start_agent.training.callbacks import Step
@@ -35,7 +37,7 @@ _EXAMPLES = """examples:
 
 Run the same command again after whatever stopped it: it goes on from the last checkpoint. These options may change
 between the starts: """
-_EXAMPLES += ", ".join("--" + name.replace("_", "-") for name in sorted(fields.runtime_names(SftOptions))) + ".\n"
+_EXAMPLES += ", ".join(fields.flag_of(name) for name in sorted(fields.runtime_names(SftOptions))) + ".\n"
 
 
 def add(commands: Any) -> None:
@@ -59,21 +61,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 def run_config(config: SftStepConfig) -> int:
     """Train, and show how it goes."""
-    from start_agent.training.loading import load_rows, source
-    from start_agent.training.sft import main_process, train
-
-    options, settings = config.run, config.training
-    rows = load_rows(options.data)
-    held_back = () if options.eval_data is None else load_rows(options.eval_data)
+    options = config.run
     with _Bar() if main_process() else nullcontext() as bar:
-        report = train(
-            options.model,
-            rows,
-            settings,
-            options.output_dir,
-            eval_rows=held_back,
-            source=source(options.data),
-            begin=None if bar is None else lambda facts: _show(rows[0], facts, options),
+        report = run_sft(
+            config,
+            begin=None if bar is None else partial(_show, options),
             listener=None if bar is None else bar.on_progress,
         )
     if not main_process():
@@ -96,7 +88,7 @@ def run_config(config: SftStepConfig) -> int:
     return 0
 
 
-def _show(row: Mapping[str, Any], facts: RowsFacts, options: TrainOptions) -> None:
+def _show(options: TrainOptions, row: Mapping[str, Any], facts: RowsFacts) -> None:
     """What the loss sees, in all and of a row, so that a mask that is off is noticed before hours are spent on it."""
     from start_agent.cli.rows import row_text
     from start_agent.data.dataset import MANIFEST, read_rows

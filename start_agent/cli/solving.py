@@ -10,13 +10,13 @@ import signal
 import sys
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 from pydantic import BaseModel
 
 from start_agent import fields
 from start_agent.build import GROUPS, SolverConfig, open_solver
 from start_agent.cli import flags
+from start_agent.cli.exit_codes import ExitCode
 from start_agent.decoding.solver import Solver
 from start_agent.engines import registry
 from start_agent.models import EMBEDDED
@@ -24,7 +24,7 @@ from start_agent.models import EMBEDDED
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of everything that solves."""
-    parser.add_argument("--config", type=Path, metavar="PATH", help="YAML file of options, named as the flags are")
+    flags.add_config(parser)
     for title, model in GROUPS.items():
         flags.add_options(parser, model, title)
     known: set[str] = set()
@@ -58,6 +58,11 @@ def hide_progress_bars(config: SolverConfig) -> None:
     if config.solve.model not in EMBEDDED and sys.stderr.isatty():
         return
     os.environ.setdefault("TQDM_DISABLE", "1")  # read by tqdm when it is imported: GGUF's bar asks nobody else
+    hide_transformers_bars()
+
+
+def hide_transformers_bars() -> None:
+    """Those that transformers draws as it loads a model."""
     with contextlib.suppress(ImportError):  # the engine will say what is missing
         from transformers.utils.logging import disable_progress_bar
 
@@ -77,13 +82,13 @@ def run_to_end(work: Coroutine[None, None, int]) -> int:
         return asyncio.run(cancellable())
     except asyncio.CancelledError:
         print("start-agent: terminated", file=sys.stderr)
-        return 128 + signal.SIGTERM
+        return ExitCode.TERMINATED
 
 
 def _title(engine: str, model: type[BaseModel], known: set[str]) -> str:
     """The head of an engine's options: those that it shares with the engines above, with its own defaults."""
     shared = [
-        "--" + name.replace("_", "-") + (f" ({field.default})" if field.default is not None else "")
+        fields.flag_of(name) + (f" ({field.default})" if field.default is not None else "")
         for name, field in model.model_fields.items()
         if name in known
     ]

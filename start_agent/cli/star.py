@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from start_agent import fields
 from start_agent.cli import flags
+from start_agent.cli.solving import hide_transformers_bars
 from start_agent.engines import registry
 from start_agent.engines.base import Engine, Sampling
 from start_agent.errors import ConfigError
@@ -98,7 +99,7 @@ def add(commands: Any) -> None:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--config", type=Path, metavar="PATH", help="YAML file of options, named as the flags are")
+    flags.add_config(parser)
     known = set(_HIDDEN)
     groups = _GROUPS | {f"{name} engine": options for name, options in _engines().items()} | {"training": SftOptions}
     for title, model in groups.items():
@@ -129,7 +130,7 @@ def run_config(config: MiniatureConfig) -> int:
     from start_agent.papers.addition.report import SECTION
     from start_agent.papers.addition.step import run_miniature
 
-    _hide_progress_bars()
+    hide_transformers_bars()
 
     def tell(variant: str, iteration: Iteration) -> None:
         _tell(iteration, f"{variant} rationalization, ")
@@ -180,7 +181,7 @@ def run(arguments: argparse.Namespace) -> int:
     groups = (data, loop, writing, sampling, training)
     for group in groups:
         decisive[type(group).__name__] = fields.deciding(group)
-    _hide_progress_bars()
+    hide_transformers_bars()
     learner = TaskLearner(base, engine, shots, sampling=sampling, writing=writing, training=training)
     rules = replace(ResumeRules.of({type(group).__name__: type(group) for group in groups}), growing={})
     with RunDirectory.open(own.output_dir, decisive, versions=versions(), rules=rules) as directory:
@@ -220,10 +221,3 @@ def _tell(iteration: Iteration, title: str = "") -> None:
         learned = f"{iteration.generated} of {iteration.tried} right, {iteration.rationalized} more rationalized, "
         learned += f"{iteration.steps} steps; "
     print(f"{title}iteration {iteration.number}: {learned}{scores}", file=sys.stderr)
-
-
-def _hide_progress_bars() -> None:
-    """Those of transformers, which would run once for each iteration."""
-    from transformers.utils.logging import disable_progress_bar
-
-    disable_progress_bar()

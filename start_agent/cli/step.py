@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from start_agent.cli import batch, select, sft, star
 from start_agent.errors import ConfigError
 from start_agent.recipes.steps import find_step
+
+_SHOWN = {("batch",): "batch", ("select",): "select", ("sft",): "sft", ("star", "addition"): "star"}
+"""Commands whose modules show how a step goes, with ``run_config``."""
 
 
 def add(commands: Any) -> None:
@@ -30,14 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"cannot read the options {arguments.options}: {error}") from error
     step = find_step(arguments.step)
     config = step.config(options)
-    match step.command:
-        case ("batch",):
-            return batch.run_config(config.run, config.output_dir)
-        case ("select",):
-            return select.run_config(config)
-        case ("sft",):
-            return sft.run_config(config)
-        case ("star", "addition"):
-            return star.run_config(config)
+    if step.command in _SHOWN:
+        return int(import_module(f"start_agent.cli.{_SHOWN[step.command]}").run_config(config))
     step.run(config)
     return 0

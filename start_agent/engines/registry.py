@@ -10,7 +10,7 @@ Without an installed package, ``--engine my_package.engine:ENTRY`` names one as 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -22,7 +22,7 @@ from start_agent.engines.http import HTTPEngine, HTTPOptions
 from start_agent.engines.transformers import TransformersEngine, TransformersOptions
 from start_agent.engines.vllm import VLLMEngine, VLLMOptions
 from start_agent.errors import ConfigError
-from start_agent.fields import build, did_you_mean, option_names
+from start_agent.fields import build, did_you_mean, flag_of, option_names
 from start_agent.plugins import find_plugin, plugins
 
 GROUP = "start_agent.engines"
@@ -51,7 +51,7 @@ class EngineEntry:
     local: bool = False
 
 
-_BUILT_IN = (
+BUILT_IN = (
     EngineEntry(
         "transformers",
         TransformersOptions,
@@ -81,7 +81,7 @@ def known_engines() -> dict[str, EngineEntry]:
     Raises:
         ConfigError: a plug-in cannot be imported, or is no ``EngineEntry``.
     """
-    return {entry.name: entry for entry in (*_BUILT_IN, *plugins(GROUP, EngineEntry))}
+    return {entry.name: entry for entry in (*BUILT_IN, *plugins(GROUP, EngineEntry))}
 
 
 def find_engine(name: str) -> EngineEntry:
@@ -93,14 +93,6 @@ def find_engine(name: str) -> EngineEntry:
         hint = did_you_mean(name, known) or f"there are {', '.join(known)}, or module:object"
         raise ConfigError(f"--engine: no engine {name!r}: {hint}")
     return known[name]
-
-
-def entry_of(options: BaseModel) -> EngineEntry:
-    """The engine whose options these are. Raises TypeError."""
-    for entry in known_engines().values():
-        if type(options) is entry.options:
-            return entry
-    raise TypeError(f"{type(options).__name__} are no known engine's options")
 
 
 class EngineChoice(BaseModel):
@@ -128,11 +120,9 @@ def refuse_foreign(entry: EngineEntry, *layers: Mapping[str, Any]) -> None:
     for name in sorted({name for layer in layers for name in layer} - own):
         owners = [other.name for other in engines.values() if name in option_names(other.options)]
         if owners:
-            flag = name.replace("_", "-")
-            raise ConfigError(f"--{flag} is an option of --engine {' and '.join(owners)}, not of {entry.name}")
+            raise ConfigError(f"{flag_of(name)} is an option of --engine {' and '.join(owners)}, not of {entry.name}")
 
 
-def option_models(engines: Iterable[str] | None = None) -> dict[str, type[BaseModel]]:
-    """The options of the engines, by the engine's name; of all known ones unless some are named."""
-    known = known_engines()
-    return {name: known[name].options for name in (known if engines is None else engines)}
+def option_models() -> dict[str, type[BaseModel]]:
+    """The options of the engines, by the engine's name."""
+    return {name: entry.options for name, entry in known_engines().items()}

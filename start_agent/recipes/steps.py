@@ -8,18 +8,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from start_agent import fields
 from start_agent.data.select import SelectConfig, select
 from start_agent.decoding.settings import DecodingSettings
 from start_agent.engines.base import Sampling
-from start_agent.evaluation import RunConfig, RunOptions, run_evaluation
+from start_agent.evaluation import BatchConfig, run_evaluation
 from start_agent.plugins import find_plugin
 from start_agent.training.loading import load_rows, source
 from start_agent.training.options import SftOptions, TrainOptions, read_recipe
 from start_agent.training.sft import TrainReport, train
+
+if TYPE_CHECKING:
+    from start_agent.training.callbacks import Listener
+    from start_agent.training.validation import RowsFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,19 +43,6 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class BatchConfig:
-    """A run and where it is kept."""
-
-    run: RunConfig
-    output_dir: Path
-
-    @classmethod
-    def from_layers(cls, *layers: Mapping[str, Any]) -> Self:
-        """From layers of options, later ones over earlier ones. Raises ConfigError."""
-        return cls(RunConfig.from_layers(*layers), fields.build(RunOptions, *layers).output_dir)
-
-
-@dataclass(frozen=True, slots=True)
 class SftStepConfig:
     """A training: on what, to where, and how."""
 
@@ -67,16 +57,31 @@ class SftStepConfig:
         return cls(run, fields.build(SftOptions, recipe, *layers))
 
 
-def run_sft(config: SftStepConfig) -> TrainReport:
-    """Train. Raises what ``training.sft.train`` raises."""
-    options = config.run
+def run_sft(
+    config: SftStepConfig,
+    *,
+    begin: Callable[[Mapping[str, Any], RowsFacts], None] | None = None,
+    listener: Listener | None = None,
+) -> TrainReport:
+    """Train.
+
+    Args:
+        config: on what, to where, and how.
+        begin: called with the first row and what all of them hold, once there is something to train.
+        listener: called with each point of the loss curve and each evaluation.
+
+    Raises what ``training.sft.train`` raises.
+    """
+    options, rows = config.run, load_rows(config.run.data)
     return train(
         options.model,
-        load_rows(options.data),
+        rows,
         config.training,
         options.output_dir,
         eval_rows=() if options.eval_data is None else load_rows(options.eval_data),
         source=source(options.data),
+        begin=None if begin is None else lambda facts: begin(rows[0], facts),
+        listener=listener,
     )
 
 

@@ -47,7 +47,7 @@ class Summary:
         seconds, wait_seconds, queue_seconds: a trace, on average; from start to verdict, waiting for a kernel, and
             waiting to be let into the engine.
         turns: requests to the engine for a trace, on average.
-        decoded_tokens, fed_tokens, reused_tokens: of the engine, in all; see ``events.Cost``.
+        decoded_tokens, fed_tokens, reused_tokens: of the engine, in all; see ``decoding.events.Cost``.
         reprefilled_share: of the tokens fed, those whose KV had been computed before.
         preemptions: how often the engine dropped a trace's KV under way, in all.
     """

@@ -3,7 +3,7 @@
 ::
 
     with RunDirectory.open(Path("runs/gsm8k"), config) as directory:
-        tally = await run_batch(solver, problems, directory, BatchOptions(samples=4), seed=0, grade=grade)
+        progress = await run_batch(solver, problems, directory, BatchOptions(samples=4), seed=0, grade=grade)
     print(summarize(Path("runs/gsm8k")).accuracy)
 """
 

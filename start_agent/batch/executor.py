@@ -1,4 +1,4 @@
-"""The bench: where a job, one sample of a problem, becomes a record."""
+"""The rollout executor: turns a job, one sample of a problem, into a record."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class RolloutExecutor(Protocol):
     """Where traces are made and judged.
 
     Attributes:
-        tally: of the run; the bench counts in it the faults, and where traces are.
+        progress: of the run; the executor counts in it the faults, and where traces are.
         listener: to be told of each fault.
     """
 
@@ -42,7 +42,7 @@ class RolloutExecutor(Protocol):
 
 
 class LocalExecutor:
-    """The bench of one process: a solver and a grader.
+    """The executor of one process: a solver and a grader.
 
     Args:
         solver: open. See ``run_batch``.

@@ -19,7 +19,7 @@ class Progress:
         done: records that this run has added; ``right`` of them are right, with so many ``tokens`` after their
             prompts and so many ``tool_calls``.
         faults: of the infrastructure, by the name of the exception, those that a further try repaired among them.
-        failed: traces that failed at every try: still owed.
+        failed: traces that failed at every try: still pending.
         last_fault: the latest of them, in words.
         in_engine, in_kernel, in_grading: traces that are there now.
         wait_seconds: for kernels, over all traces.

@@ -16,7 +16,7 @@ from start_agent.trace import SpanKind, Trace
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One sample of a problem: what a record is made of, and what is owed until there is one."""
+    """One sample of a problem: what a record is made of, and what is pending until there is one."""
 
     problem: Problem
     sample: int

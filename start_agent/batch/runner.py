@@ -1,7 +1,7 @@
 """The runner: many traces at once, each on its own way, each finished one on disk before the next is begun.
 
 Problems are taken from their iterator as there is room for them; nothing is kept of what is finished but its key.
-There are no rounds: a trace that waits for its kernel holds up nobody. Traces come to be at a bench: the
+There are no rounds: a trace that waits for its kernel holds up nobody. Traces are made by an executor: the
 ``LocalExecutor`` of this process, or those of other machines (``start_agent.batch.ray``).
 """
 
@@ -62,7 +62,7 @@ async def run_batch(
         listener: is told of the progress.
 
     Returns:
-        The tally. ``failed`` traces are owed still: the same call goes on with them.
+        The progress. ``failed`` traces are still pending: the same call goes on with them.
 
     Raises:
         BatchError: ``options.max_faults`` traces have failed at every try, or the directory cannot be written.
@@ -79,7 +79,7 @@ async def run_at(
     *,
     listener: Listener | None = None,
 ) -> Progress:
-    """As ``run_batch``, at a bench that is open. It serves one run: the tally is its own."""
+    """As ``run_batch``, by an executor that is open. It serves one run: the progress is its own."""
     if listener is not None:
         executor.listener = listener
     executor.progress.started = time.perf_counter()

@@ -9,7 +9,7 @@
 
 A record is handed to the system in one write before it counts as done, so that a killed process loses none. It is
 forced to the disk (fsync) when the run ends or is interrupted, not at each line: a machine that loses its power may
-lose the last lines. Whatever is lost, a torn last line included, is owed again by the next run.
+lose the last lines. Whatever is lost, a torn last line included, is pending for the next run.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class RunDirectory:
     Attributes:
         path: the folder.
         done: the keys of the records, as bytes: all that is kept in memory of them.
-        recovered: bytes of a torn last line that were cut off.
+        truncated_bytes: of a torn last line that were cut off.
     """
 
     def __init__(self, path: Path) -> None:

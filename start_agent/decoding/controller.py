@@ -139,7 +139,7 @@ class Controller:
         return Step((Span(SpanKind.PROMPT, self._prompt.token_ids),), self._generate())
 
     def turn_ended(self, token_ids: tuple[int, ...], stop: StopKind) -> Step:
-        """The engine wrote ``token_ids``, trimmed by the watch's rule, and stopped for this reason."""
+        """The engine wrote ``token_ids``, trimmed by the trim rule, and stopped for this reason."""
         self._read(token_ids)
         span = Span(SpanKind.MODEL, token_ids, stop.value)
         match stop:

@@ -250,7 +250,7 @@ class Solver:
 
 
 def _phase_of_token(checker: StopChecker, token_id: int) -> Phase:
-    """The phase in which the token begins; the watch moves on over it."""
+    """The phase in which the token begins; the stop checker moves on over it."""
     phase = phase_of(checker.state)
     checker.push(token_id)
     return phase

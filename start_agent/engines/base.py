@@ -1,4 +1,4 @@
-"""What every engine is: a turn takes token ids, sampling settings and a watch; it yields new ids and why it ended.
+"""What every engine is: a turn takes ids, sampling settings and a stop checker; it yields new ids and why it ended.
 
 An engine knows nothing of tools, hints or traces. The caller owns the list of ids and hands in the whole of it each
 turn; ``trace_id`` only tells the engine which cached state may be of use.
@@ -150,7 +150,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """The end of a turn: the tokens that are kept, trimmed by the watch's rule, and why it ended."""
+    """The end of a turn: the tokens that are kept, trimmed by the trim rule, and why it ended."""
 
     token_ids: tuple[int, ...]
     stop: StopKind

@@ -32,11 +32,11 @@ def byte_tokenizer() -> Tokenizer:
 
 
 class ScriptedEngine(Engine):
-    """Each turn of a trace says the next entry of the script, token by token, until the watch stops it.
+    """Each turn of a trace says the next entry of the script, token by token, until the stop checker stops it.
 
     Args:
         script: the turns' texts (special tokens spelled out are meant) or ids, taken in order by each trace; or a
-            function of the request. An entry that the watch does not stop is followed by the end of sequence.
+            function of the request. An entry that the stop checker does not stop is followed by the end of sequence.
         tokenizer: the vocabulary; ``byte_tokenizer()`` where none is given.
         context_length: in tokens.
 

@@ -144,7 +144,7 @@ class StopChecker:
         armed: what ends the turn.
         recent: the tokens of the model's thoughts before, for finding repetition across turns (see ``thoughts``).
 
-    Nothing else decides: an engine may take these four, and let a watch of its own read where the tokens arise.
+    Nothing else decides: an engine may take these four, and let a checker of its own read where the tokens arise.
     """
 
     def __init__(self, matcher: Matcher, state: State, conditions: StopConditions, recent: Sequence[int] = ()) -> None:

@@ -147,7 +147,7 @@ class SGLang(Dialect):
             "frequency_penalty": 0.0,
             "presence_penalty": 0.0,
             "repetition_penalty": 1.0,
-            "ignore_eos": True,  # which makes it ignore stop ids too: the watch ends the turn
+            "ignore_eos": True,  # which makes it ignore stop ids too: the stop checker ends the turn
             "no_stop_trim": True,
             "skip_special_tokens": False,
         }
@@ -237,7 +237,7 @@ def _vllm_sampling(ask: Ask) -> dict[str, Any]:
         "presence_penalty": 0.0,
         "repetition_penalty": 1.0,
         "stop_token_ids": list(ask.eos_ids),
-        "ignore_eos": True,  # only what the watch is armed with ends a turn
+        "ignore_eos": True,  # only what the stop checker finds ends a turn
     }
     return body if ask.seed is None else body | {"seed": ask.seed & _VLLM_LARGEST_SEED}
 

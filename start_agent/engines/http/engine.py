@@ -9,8 +9,8 @@ any end of sequence) or left ids out, the server is asked to go on behind the la
 consist of several answers; those after the first draw from seeds of their own. How long a server is waited for,
 ``client.py`` says.
 
-**What is cached** vLLM tells only at the end of an answer, so that there a turn that the watch stopped counts its
-whole prompt as fed; SGLang and llama.cpp tell it at the beginning.
+**What is cached** vLLM tells only at the end of an answer, so that there a turn that the stop checker ended counts
+its whole prompt as fed; SGLang and llama.cpp tell it at the beginning.
 """
 
 from __future__ import annotations

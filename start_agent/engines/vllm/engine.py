@@ -333,7 +333,7 @@ class VLLMEngine(Engine):
             min_p=request.sampling.min_p,
             seed=None if request.seed is None else request.seed & _LARGEST_SEED,
             max_tokens=request.max_tokens,
-            ignore_eos=True,  # only what the watch is armed with ends a turn
+            ignore_eos=True,  # only what the stop checker finds ends a turn
             detokenize=False,
             output_kind=RequestOutputKind.DELTA if delta else RequestOutputKind.FINAL_ONLY,
             skip_clone=True,

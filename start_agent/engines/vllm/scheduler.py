@@ -35,7 +35,7 @@ logging.getLogger("vllm.config.scheduler").addFilter(lambda record: "custom sche
 
 
 class _Parts(msgspec.Struct, array_like=True):
-    """What a watch is made of, on its way between the processes."""
+    """What a stop checker is made of, on its way between the processes."""
 
     markers: Markers
     state: State
@@ -44,7 +44,7 @@ class _Parts(msgspec.Struct, array_like=True):
 
 
 def extra_arguments(checker: StopChecker) -> dict[str, Any]:
-    """Those of a request whose tokens such a watch shall read; the watch has not read any yet."""
+    """Those of a request whose tokens such a checker shall read; it has not read any yet."""
     parts = _Parts(checker.matcher.markers, checker.state, checker.conditions, checker.recent)
     return {_WATCH: msgspec.msgpack.encode(parts)}
 
@@ -60,7 +60,7 @@ def preemptions(stop_reason: object) -> tuple[int, int]:
 
 @dataclass(slots=True)
 class _Reading:
-    """A request's watch, and what it has read and not told of; without a watch vLLM goes its own way.
+    """A request's checker, and what it has read and not told of; without one vLLM goes its own way.
 
     ``lost`` are the tokens whose KV the latest preemption dropped, until the request goes on.
     """
@@ -76,7 +76,7 @@ class CheckingScheduler(Scheduler):  # type: ignore[misc] # vLLM has no types
     """Ends each request where its watch says. vLLM calls it with the new tokens of each request at every step.
 
     It also counts what preemptions cost. Nothing of ours travels back but a request's ``stop_reason``, which no other
-    rule sets where stop ids and stop strings are left to the watch.
+    rule sets where stop ids and stop strings are left to the stop checker.
     """
 
     def __init__(self, vllm_config: Any, *arguments: Any, **named: Any) -> None:

@@ -45,7 +45,7 @@ def run_addition(
     options: AdditionOptions | None = None,
     listener: Listener = lambda variant, iteration: None,
 ) -> dict[str, Any]:
-    """Run all of it, or what is still owed, and write ``report.json``, ``report.md`` and ``addition.png``.
+    """Run all of it, or what is still missing, and write ``report.json``, ``report.md`` and ``addition.png``.
 
     Args:
         output_dir: new, or that of the same run.

@@ -133,7 +133,7 @@ def run_star(
     directory: RunDirectory,
     listener: Callable[[Iteration], None] = lambda iteration: None,
 ) -> list[Iteration]:
-    """Run the loop, or what is still owed of it; returns all iterations, the base's evaluation first.
+    """Run the loop, or what is still missing of it; returns all iterations, the base's evaluation first.
 
     Args:
         learner: generates, judges, fine-tunes.

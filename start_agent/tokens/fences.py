@@ -32,6 +32,7 @@ _BEHIND_PROSE = re.compile(rb"(?<!`)(?P<run>`{3,})(?P<info>[\w+#.-]*)[ \t]*\r?\n
 _CLOSING = re.compile(rb"(?P<lead>[ \t]*)(?P<run>`{3,}|~{3,})")
 _LANGUAGE = re.compile(rb"[\s{.]*(?P<word>[\w+#.\x80-\xff-]*)")
 _UNDECIDED = re.compile(rb"(?<!`)`{3,}[\w+#.-]*\Z")
+_RUN_BEGUN = re.compile(rb"(?<!`)`{1,2}\Z|(?<!~)~{1,2}\Z")
 
 
 class Fence(NamedTuple):
@@ -91,6 +92,14 @@ def may_open(line: bytes, *, begins: bool) -> bool:
     if begins and (opened := opening(line)) is not None and not opened.behind_prose:
         return True
     return _UNDECIDED.search(line) is not None
+
+
+def fence_begun(line: bytes, *, begins: bool) -> int:
+    """How many of the last bytes of a line that goes on may belong to a fence that opens a block; 0 for none."""
+    if begins and (opened := opening(line)) is not None and not opened.behind_prose:
+        return len(line) - opened.begin
+    found = _UNDECIDED.search(line) or _RUN_BEGUN.search(line)
+    return 0 if found is None else len(line) - found.start()
 
 
 def is_one_of(language: str, languages: Collection[str]) -> bool:

@@ -1,0 +1,187 @@
+"""Segments: nothing is lost, nothing is shown twice, and what is code is what runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import aclosing
+from itertools import groupby
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sandbox import FakeSandbox
+from start_agent.decoding.events import ModelText, SpanAdded, TraceFinished
+from start_agent.decoding.segments import Segment, Segmenter, SegmentKind
+from start_agent.decoding.settings import DecodingSettings
+from start_agent.decoding.solver import Solver
+from start_agent.engines.scripted import ScriptedEngine, byte_tokenizer
+from start_agent.tokens.fences import program
+from start_agent.tokens.markers import Markers, Matcher, State
+from start_agent.trace import SpanKind, Trace
+
+TOKENIZER = byte_tokenizer()
+MATCHER = Matcher(TOKENIZER)
+PIECES = [
+    *(
+        "Some words. ",
+        "\n",
+        "```python\n",
+        "```",
+        "``",
+        "`",
+        "~~~",
+        "print(1)\n",
+        "x = 2",
+        "    ",
+        "- ",
+        "> ",
+        "é",
+        "\r\n",
+    ),
+    *("</think>", "</th", "<think>", "Wait", "```text\n", "so: ```py\n", "| a |\n", "```output\n3\n```\n", "\t```\n"),
+]
+TEXTS = st.lists(st.sampled_from(PIECES), max_size=25).map("".join)
+
+
+def joined(segments: Sequence[Segment]) -> list[tuple[SegmentKind, str]]:
+    """The texts by kind; how they were cut is not of interest."""
+    fences = (SegmentKind.CODE_OPEN, SegmentKind.CODE_CLOSE)
+    groups = groupby(segments, key=lambda one: one.kind)
+    texts = [(kind, "".join(one.text for one in group)) for kind, group in groups]
+    return [(kind, text) for kind, text in texts if text or kind in fences]
+
+
+@given(TEXTS, st.data())
+def test_nothing_is_lost_however_it_comes(text: str, data: st.DataObject) -> None:
+    ids = TOKENIZER.encode(text)
+    whole = Segmenter(MATCHER, State(), TOKENIZER.eos_ids)
+    pieces = Segmenter(MATCHER, State(), TOKENIZER.eos_ids)
+    at_once = [*whole.written(ids), *whole.flush()]
+    one_by_one: list[Segment] = []
+    while ids:
+        size = data.draw(st.integers(1, len(ids)))
+        one_by_one += pieces.written(ids[:size])
+        ids = ids[size:]
+    one_by_one += pieces.flush()
+    assert "".join(one.text for one in at_once) == text
+    assert [id_ for one in one_by_one for id_ in one.token_ids] == TOKENIZER.encode(text)
+    kinds = [(one.kind, one.text) for one in at_once if one.text]
+    assert joined(one_by_one) == joined(at_once), kinds
+
+
+@given(TEXTS)
+def test_no_marker_is_shown(text: str) -> None:
+    segmenter = Segmenter(MATCHER, State(), TOKENIZER.eos_ids)
+    segments = [*segmenter.written(TOKENIZER.encode(text)), *segmenter.flush()]
+    matches = MATCHER.read(State(), text.encode())[1]
+    opened = [match for match in matches if match.kind.value == "code_open"]
+    assert sum(one.kind is SegmentKind.CODE_OPEN for one in segments) == len(opened)
+    ended = any(match.kind.value == "think_end" for match in matches)
+    assert any(one.kind is SegmentKind.MARKER for one in segments) == ended
+    if ended:
+        thoughts = "".join(one.text for one in segments if one.kind in (SegmentKind.THOUGHT, SegmentKind.CODE))
+        end = next(match for match in matches if match.kind.value == "think_end")
+        assert len(thoughts.encode()) <= end.begin
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Let us see.\n```python\nprint(1)", "Let us see.\n|print(1)"),
+        ("Let us see.\n```pyt", "Let us see.\n"),
+        ("Use `x` here", "Use `x` here"),
+        ("Use ```x``` here", "Use ```x``` here"),
+        ("```python\nx = 1\n", "|x = 1"),
+        ("```python\nx = 1\n  ", "|x = 1"),
+        ("```python\nx = 1\n  y", "|x = 1\n  y"),
+        ("```python\nx = 1\n``", "|x = 1"),
+        ("```python\nx = 1\n``y", "|x = 1\n``y"),
+        ("```python\nx = 1\n```", "|x = 1|"),
+        ("a</thi", "a"),
+        ("a</thing", "a</thing"),
+        ("a\n~~", "a\n"),
+    ],
+)
+def test_what_may_be_a_marker_waits_and_nothing_else(text: str, shown: str) -> None:
+    matcher = Matcher(TOKENIZER, Markers(think_ends=("</think>",)))
+    segmenter = Segmenter(matcher, State(), TOKENIZER.eos_ids)
+    found = ""
+    for one in segmenter.written(TOKENIZER.encode(text)):
+        fence = one.kind in (SegmentKind.CODE_OPEN, SegmentKind.CODE_CLOSE)
+        found += "|" if fence else one.text
+    assert found == shown
+
+
+def test_without_tools_code_is_a_thought() -> None:
+    segmenter = Segmenter(MATCHER, State(), TOKENIZER.eos_ids, runs=False)
+    segments = segmenter.written(TOKENIZER.encode("a\n```python\nx\n```\nb</think>c"))
+    assert joined(segments) == [
+        (SegmentKind.THOUGHT, "a\n```python\nx\n```\nb"),
+        (SegmentKind.MARKER, "</think>"),
+        (SegmentKind.ANSWER, "c"),
+    ]
+
+
+def test_a_channel_that_is_opened_late() -> None:
+    matcher = Matcher(TOKENIZER, Markers(think_ends=("<e>",), think_start="<s>"))
+    segmenter = Segmenter(matcher, State(answering=True, unopened=True), TOKENIZER.eos_ids)
+    segments = [*segmenter.written(TOKENIZER.encode("hi<s>think<e>answer")), *segmenter.flush()]
+    assert joined(segments) == [
+        (SegmentKind.ANSWER, "hi"),
+        (SegmentKind.MARKER, "<s>"),
+        (SegmentKind.THOUGHT, "think"),
+        (SegmentKind.MARKER, "<e>"),
+        (SegmentKind.ANSWER, "answer"),
+    ]
+
+
+async def segmented(script: Sequence[str], **settings: Any) -> tuple[list[Segment], Trace, FakeSandbox]:
+    """All segments of a trace, which is checked against them."""
+    engine = ScriptedEngine(script)
+    async with FakeSandbox(lambda code: "42") as box:
+        solver = Solver(engine, box, settings=DecodingSettings(**settings))
+        prompt = solver.format.prompt("What is 6*7?")
+        matcher = Matcher(TOKENIZER, solver.settings.markers(*prompt.think_ends, think_start=prompt.think_start))
+        segmenter = Segmenter(matcher, prompt.state, TOKENIZER.eos_ids)
+        segments: list[Segment] = []
+        async with aclosing(solver.stream("What is 6*7?")) as events:
+            async for event in events:
+                match event:
+                    case ModelText():
+                        segments += segmenter.written(event.token_ids)
+                    case SpanAdded(span) if span.kind not in (SpanKind.PROMPT, SpanKind.MODEL):
+                        segments += segmenter.inserted(span.kind, span.token_ids)
+                    case TraceFinished(trace):
+                        segments += segmenter.flush()
+    after = [token_id for span in trace.spans[1:] for token_id in span.token_ids]
+    assert [token_id for one in segments for token_id in one.token_ids] == after
+    assert "".join(one.text for one in segments) == TOKENIZER.decode(after)
+    return segments, trace, box
+
+
+async def test_a_trace_with_a_hint_a_cell_and_an_answer() -> None:
+    script = [
+        "Hm. </think>", "a = 6\nprint(a*7)\n```\n", "So 42.</think>\nThe answer is \\boxed{42}.<|im_end|>",
+    ]  # fmt: skip
+    segments, trace, box = await segmented(script, hint_probability=0)
+    assert box.codes == ["a = 6\nprint(a*7)"]
+    kinds = [kind for kind, _ in joined(segments)]
+    assert kinds == ["thought", "code_open", "code", "code_close", "output", "thought", "marker", "answer", "marker"]
+    hint = "".join(one.text for one in segments if one.author is SpanKind.HINT)
+    assert hint == trace.text(SpanKind.HINT)
+    assert next(one.text for one in segments if one.author is SpanKind.TOOL_OUTPUT).endswith("```output\n42\n```\n")
+    assert segments[-1].text == "<|im_end|>"
+
+
+CODES = st.lists(st.sampled_from(["x = 1", "    y = 2", "``", "`", "", "print('```')", "é", "\tz", "a\r"]), max_size=8)
+
+
+@given(CODES.map("\n".join))
+async def test_code_is_what_runs(code: str) -> None:
+    segments, _, box = await segmented(
+        [f"```python\n{code}\n```\n", "</think>\\boxed{1}<|im_end|>"], hint_probability=0, end_of_think_hints=0
+    )
+    streamed = "".join(one.text for one in segments if one.kind is SegmentKind.CODE)
+    assert [program(streamed.encode())] == box.codes

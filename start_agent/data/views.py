@@ -92,7 +92,7 @@ class TraceView:
                     state, found = matcher.step(state, token_id)
                     matches += found
             else:
-                state, found = matcher.inserted(state, piece, may_open=span.kind is SpanKind.HINT)
+                state, found = matcher.inserted(state, piece, span.kind)
                 matches += found
             for match in matches:
                 if match.kind is MarkerKind.CODE_OPEN:

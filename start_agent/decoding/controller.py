@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from hints import Domain, HintLibrary, Placement, join
 from start_agent.decoding.settings import DecodingSettings
-from start_agent.errors import QuestionError
+from start_agent.errors import PromptError, QuestionError
 from start_agent.seeds import derive_seed
 from start_agent.tokens.answers import last_boxed, last_code_block
 from start_agent.tokens.fences import program
@@ -36,6 +36,12 @@ EMPTY_OUTPUT = "(no output: print a value to see it)"
 
 CALLS_USED_UP = "tool_calls_used_up"
 """The cause of the notice that no more code runs."""
+
+FIRST_HINT = "first_hint"
+"""The cause of a first hint that is no hint of the library."""
+
+THINKING_OPENED = "thinking_opened"
+"""The cause of a notice that opens the thinking, as the model would have done: for a hint that comes first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +75,14 @@ Action = Generate | RunCode | Finish
 
 
 @dataclass(frozen=True, slots=True)
+class FirstHint:
+    """A text that is inserted where the thinking begins; ``cause`` is its span's: of a hint of the library, its id."""
+
+    text: str
+    cause: str = FIRST_HINT
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """Spans that join the trace now, and what to do then."""
 
@@ -88,9 +102,11 @@ class Controller:
         seed: decides where hints go and which; turns of sampling derive their seeds from it.
         seeded: whether the turns have seeds at all; False leaves sampling to the engine's own randomness.
         context_length: the engine's, in tokens.
+        first_hint: comes before the model's first token.
 
     Raises:
         QuestionError: the prompt leaves no room in the context for a single token.
+        PromptError: there is a first hint, and the prompt has closed the thinking.
     """
 
     def __init__(
@@ -104,7 +120,10 @@ class Controller:
         seed: int,
         seeded: bool = True,
         context_length: int,
+        first_hint: FirstHint | None = None,
     ) -> None:
+        if first_hint is not None and not prompt.thinking:
+            raise PromptError("a first hint needs the thinking, which is off: switch it on, or leave the hint out")
         if len(prompt.token_ids) >= context_length:
             raise QuestionError(
                 f"the prompt has {len(prompt.token_ids)} tokens and the model's context is {context_length}: "
@@ -114,6 +133,7 @@ class Controller:
         self._tokenizer, self._matcher, self._hints = tokenizer, matcher, hints
         self._seed, self._seeded, self._random = seed, seeded, random.Random(derive_seed(seed, "hints"))
         self._prompt, self._context_left = prompt, context_length - len(prompt.token_ids)
+        self._first_hint = first_hint
         self._state = prompt.state
         self._text = bytearray()  # all after the prompt
         self._code_begins = self._code_ends = 0  # in _text: the code of the latest block
@@ -135,8 +155,15 @@ class Controller:
         return self._phase or phase_of(self._state)
 
     def start(self) -> Step:
-        """The first step: the prompt joins the trace."""
-        return Step((Span(SpanKind.PROMPT, self._prompt.token_ids),), self._generate())
+        """The first step: the prompt joins the trace, and with it the first hint."""
+        spans = [Span(SpanKind.PROMPT, self._prompt.token_ids)]
+        if self._first_hint is not None:
+            if self._prompt.think_opens:
+                opening = self._tokenizer.encode_markers(self._prompt.think_opens)
+                spans.append(self._inserted(SpanKind.NOTICE, opening, THINKING_OPENED))
+            hint = self._first_hint
+            spans.append(self._inserted(SpanKind.HINT, self._tokenizer.encode(hint.text), hint.cause))
+        return Step(tuple(spans), self._generate())
 
     def turn_ended(self, token_ids: tuple[int, ...], stop: StopKind) -> Step:
         """The engine wrote ``token_ids``, trimmed by the trim rule, and stopped for this reason."""
@@ -222,15 +249,18 @@ class Controller:
 
     def _insert(self, kind: SpanKind, text: str, cause: str, *before: Span) -> Step:
         """Add text that the model did not write, encoded on its own, and let the model go on."""
-        token_ids = tuple(self._tokenizer.encode(text))
+        return Step((*before, self._inserted(kind, self._tokenizer.encode(text), cause)), self._generate())
+
+    def _inserted(self, kind: SpanKind, token_ids: Sequence[int], cause: str) -> Span:
+        """The span of tokens that the model did not write; they are read as all others are."""
         encoded = self._tokenizer.bytes_of(token_ids)
-        self._state, matches = self._matcher.inserted(self._state, encoded, may_open=kind is SpanKind.HINT)
+        self._state, matches = self._matcher.inserted(self._state, encoded, kind)
         self._follow(matches)
         self._text += encoded
         self._length += len(token_ids)
         self._context_left -= len(token_ids)
         self._since_inserted = 0
-        return Step((*before, Span(kind, token_ids, cause)), self._generate())
+        return Span(kind, tuple(token_ids), cause)
 
     def _as_output(self, text: str) -> str:
         separator = "" if self._text.endswith(b"\n") else "\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from hints import HintLibrary
-from start_agent.decoding.controller import Controller, Finish, Generate, Step
+from start_agent.decoding.controller import Controller, Finish, FirstHint, Generate, Step
 from start_agent.decoding.settings import DecodingSettings
 from start_agent.errors import ReplayError
 from start_agent.fields import stored
@@ -38,6 +38,7 @@ def replay(trace: Trace, tokenizer: Tokenizer, hints: HintLibrary | None = None)
         settings=settings,
         seed=meta["seed"],
         context_length=meta["context_length"],
+        first_hint=FirstHint(**meta["first_hint"]) if "first_hint" in meta else None,
     )
     step, at = controller.start(), 0
     while not isinstance(step.action, Finish):
@@ -64,7 +65,7 @@ def prompt_of(trace: Trace) -> Prompt:
     meta = trace.meta
     ends = tuple(meta.get("think_ends", [meta.get("think_end", "</think>")]))
     ids = tuple(token_id for span in trace.of_kind(SpanKind.PROMPT) for token_id in span.token_ids)
-    return Prompt(ids, meta.get("thinking", True), ends, meta.get("think_start", ""))
+    return Prompt(ids, meta.get("thinking", True), ends, meta.get("think_start", ""), meta.get("think_opens", ""))
 
 
 def _compare(trace: Trace, at: int, step: Step) -> int:

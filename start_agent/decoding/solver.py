@@ -5,16 +5,16 @@ from __future__ import annotations
 import codecs
 import secrets
 import uuid
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
 from functools import cached_property, partial
 from itertools import groupby
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
-from hints import Domain, HintLibrary, Placement
+from hints import Domain, HintLibrary, NoHintError, Placement, join
 from sandbox import BaseSandbox, Session
 from start_agent import __version__
-from start_agent.decoding.controller import Controller, Finish, Generate, RunCode
+from start_agent.decoding.controller import Controller, Finish, FirstHint, Generate, RunCode
 from start_agent.decoding.events import CellFinished, CellStarted, Cost, Event, ModelText, SpanAdded, TraceFinished
 from start_agent.decoding.settings import DecodingSettings
 from start_agent.engines.base import (
@@ -34,7 +34,33 @@ from start_agent.tokens.phases import Phase, phase_of
 from start_agent.tokens.prompts import ChatFormat, Prompt
 from start_agent.tokens.stopping import StopChecker
 from start_agent.tokens.templates import ChatOptions
+from start_agent.tokens.tokenizer import Message
 from start_agent.trace import Trace
+
+_MOST_MATCHERS = 32  # kept; requests may bring connectives and languages of their own
+
+
+class TraceOptions(TypedDict, total=False):
+    """What may be said of a single trace, besides its question and its seed; all of it is optional.
+
+    Attributes:
+        messages: a conversation, in place of a question; see ``ChatFormat.prompt``.
+        instruction: a sentence that follows the question, or the last message of the user. Unset, it is the solver's
+            for a question and none for a conversation; empty, there is none.
+        session: a session of the sandbox in which the cells run, with the variables that it has. It stays open: it is
+            the caller's. Unset, the trace gets a new one for itself when its first cell runs.
+        trace_id: names the trace to the engine; unset, a new name.
+        keep: leave what the engine has cached for the trace where it is, however the trace ends: the caller gives it
+            back with ``engine.release(trace_id)``.
+        first_hint: the id of a hint of the library, or any other text: inserted where the thinking begins.
+    """
+
+    messages: Sequence[Message] | None
+    instruction: str | None
+    session: Session | None
+    trace_id: str | None
+    keep: bool
+    first_hint: str | None
 
 
 class Solver:
@@ -108,47 +134,94 @@ class Solver:
             lines.append(f"the model's generation_config.json also asks for {values}, which is not applied")
         return [*lines, *self.format.notices(self.system)]
 
-    def changed(self, *, settings: DecodingSettings | None = None, instruction: str | None = None) -> Solver:
-        """A solver like this one, with other settings or another instruction."""
-        return Solver(
+    def changed(
+        self,
+        *,
+        settings: DecodingSettings | None = None,
+        sampling: Sampling | SamplingOptions | Mapping[str, Any] | None = None,
+        instruction: str | None = None,
+        system: str | None = None,
+        chat: ChatOptions | Mapping[str, Any] | None = None,
+    ) -> Solver:
+        """A solver like this one, but for what is given; cheap enough to make one for each request.
+
+        Both share the engine, the sandbox, the hints, the matchers and, where ``chat`` is equal, the chat format.
+
+        Args:
+            settings, instruction, system, chat: in place of this solver's.
+            sampling: as the class takes it: a mapping or ``SamplingOptions`` start from what the model asks for.
+
+        Raises:
+            ConfigError: see the class.
+        """
+        chat = self.chat if chat is None else coerce(ChatOptions, chat)
+        other = Solver(
             self.engine,
             self.sandbox,
-            settings=settings or self.settings,
-            sampling=self.sampling,
+            settings=self.settings if settings is None else settings,
+            sampling=self.sampling if sampling is None else sampling,
             hints=self.hints,
             instruction=self.instruction if instruction is None else instruction,
-            system=self.system,
-            chat=self.chat,
-            recorded_chat=self._recorded_chat,
+            system=self.system if system is None else system,
+            chat=chat,
+            recorded_chat=self._recorded(chat),
         )
+        other._sampling_given = self._sampling_given if sampling is None else other._sampling_given
+        other._matchers = self._matchers
+        if chat == self.chat:
+            other.format = self.format
+        return other
 
-    async def solve(self, question: str, *, seed: int | None = 0) -> Trace:
-        """Grow a trace to its end. Raises what ``stream`` raises."""
-        async with aclosing(self.stream(question, seed=seed, live=False)) as events:
+    def _recorded(self, chat: ChatOptions) -> ChatOptions:
+        """What traces record of other options: for files that they share with this solver's, the user's own paths."""
+        same = ("chat_template", "think_markers")
+        paths = {
+            name: getattr(self._recorded_chat, name) for name in same if getattr(chat, name) == getattr(self.chat, name)
+        }
+        return chat.model_copy(update=paths)
+
+    async def solve(
+        self, question: str | None = None, *, seed: int | None = 0, **options: Unpack[TraceOptions]
+    ) -> Trace:
+        """Grow a trace to its end. Takes what ``stream`` takes, and raises what it raises."""
+        async with aclosing(self.stream(question, seed=seed, live=False, **options)) as events:
             async for event in events:
                 if isinstance(event, TraceFinished):
                     return event.trace
         raise AssertionError("a stream ended without a trace")
 
-    async def stream(self, question: str, *, seed: int | None = 0, live: bool = True) -> AsyncGenerator[Event, None]:
-        """Grow a trace and tell of it; the last event is ``TraceFinished``.
+    async def stream(
+        self,
+        question: str | None = None,
+        *,
+        seed: int | None = 0,
+        live: bool = True,
+        **options: Unpack[TraceOptions],
+    ) -> AsyncGenerator[Event, None]:
+        """Grow a trace and report each event; the last one is ``TraceFinished``.
 
-        Closing the generator early cancels what is under way: no kernel and no cached state is left behind.
+        Closing the generator early cancels what is under way. No kernel and no cached state is left behind, but for
+        what the caller keeps (``session``, ``keep``).
 
         Args:
-            question: what is asked.
+            question: what is asked; None where ``messages`` are given.
             seed: decides the hints, the sampling and the random numbers of cells. None: sampling has no seed, and that
-                of the others is drawn anew; it is stored in the trace, which can be replayed like any other.
-            live: tell of the model's text as it comes (``ModelText``), not only of whole spans.
+                of the others is drawn anew; it is stored in the trace, which can be replayed like any other. A session
+                that is given keeps the random numbers that it was opened with.
+            live: report the model's text as it comes (``ModelText``), not only whole spans.
+            options: see ``TraceOptions``.
 
         Raises:
-            PromptError: the question makes no prompt for this model.
+            PromptError: the question or the conversation makes no prompt for this model, or there is no thinking for
+                ``first_hint`` to begin.
+            ValueError: both a question and messages are given, or neither.
             EngineError, SandboxError: the infrastructure failed; there is no trace.
         """
         tokenizer, seeded = self.engine.tokenizer, seed is not None
         seed = secrets.randbits(63) if seed is None else seed
-        prompt = self.format.prompt(question, system=self.system, instruction=self.instruction)
+        prompt, asked = self._prompt(question, options)
         matcher = self._matcher(self.settings.markers(*prompt.think_ends, think_start=prompt.think_start))
+        first_hint = self._first_hint(options.get("first_hint"))
         controller = Controller(
             prompt,
             tokenizer=tokenizer,
@@ -158,12 +231,18 @@ class Solver:
             seed=seed,
             seeded=seeded,
             context_length=self.engine.context_length,
+            first_hint=first_hint,
         )
-        trace = Trace(meta=self._meta(question, seed, prompt) | ({} if seeded else {"seeded": False}))
-        trace_id, cost = uuid.uuid4().hex, Cost()
+        trace = Trace(meta=self._meta(asked, seed, prompt) | ({} if seeded else {"seeded": False}))
+        if first_hint is not None:
+            trace.meta["first_hint"] = {"text": first_hint.text, "cause": first_hint.cause}
+        trace_id, cost = options.get("trace_id") or uuid.uuid4().hex, Cost()
         async with AsyncExitStack() as stack:
-            stack.push_async_callback(self.engine.release, trace_id)
-            session: Session | None = None
+            if not options.get("keep"):
+                stack.push_async_callback(self.engine.release, trace_id)
+            session = options.get("session")
+            if session is not None:
+                trace.meta["shared_session"] = True
             step = controller.start()
             while trace.outcome is None:
                 for span in step.spans:
@@ -184,7 +263,8 @@ class Solver:
                                     yield item
                     case RunCode(code):
                         yield CellStarted(code)
-                        session = session or await self._open_session(stack, trace, seed)
+                        session = session or await self._open_session(stack, seed)
+                        trace.meta["sandbox"] = self._isolation
                         result = await session.execute(code, timeout=self.settings.cell_timeout)
                         yield CellFinished(result)
                         step = controller.tool_returned(result.text, result.outcome.value)
@@ -209,31 +289,63 @@ class Solver:
                     token_ids = tuple(run)
                     yield ModelText(token_ids, utf8.decode(self.engine.tokenizer.bytes_of(token_ids)), phase)
 
-    async def _open_session(self, stack: AsyncExitStack, trace: Trace, seed: int) -> Session:
-        """The trace's kernel, taken when its first cell is there."""
+    async def _open_session(self, stack: AsyncExitStack, seed: int) -> Session:
+        """The trace's own kernel, taken when its first cell is there."""
         assert self.sandbox is not None, "a controller without tools runs no code"
-        trace.meta["sandbox"] = self.sandbox.isolation
         return await stack.enter_async_context(self.sandbox.session(seed=derive_seed(seed, "cells")))
 
-    def _matcher(self, markers: Markers) -> Matcher:
-        if markers not in self._matchers:
-            self._matchers[markers] = Matcher(self.engine.tokenizer, markers)
-        return self._matchers[markers]
+    @property
+    def _isolation(self) -> str:
+        assert self.sandbox is not None, "a controller without tools runs no code"
+        return self.sandbox.isolation
 
-    def _meta(self, question: str, seed: int, prompt: Prompt) -> dict[str, Any]:
+    def _prompt(self, question: str | None, options: TraceOptions) -> tuple[Prompt, dict[str, Any]]:
+        """The prompt, and what the trace stores of what was asked."""
+        messages, instruction = options.get("messages"), options.get("instruction")
+        if (question is None) == (messages is None):
+            raise ValueError("give either a question or messages")
+        if question is not None:
+            instruction = self.instruction if instruction is None else instruction
+            prompt = self.format.prompt(question, system=self.system, instruction=instruction)
+            return prompt, {"question": question, "instruction": instruction, "system": self.system}
+        assert messages is not None
+        prompt = self.format.prompt(messages, system=self.system, instruction=instruction or "")
+        last = next((message["content"] for message in reversed(messages) if message["role"] == "user"), "")
+        asked = {"question": last, "instruction": instruction or "", "system": self.system}
+        return prompt, asked | {"messages": [dict(message) for message in messages]}
+
+    def _first_hint(self, given: str | None) -> FirstHint | None:
+        """A hint of the library, or a text of the caller's own."""
+        if not given:
+            return None
+        try:
+            hint = self.hints[given]
+        except NoHintError:
+            return FirstHint(given)
+        return FirstHint(join("", hint), hint.id)
+
+    def _matcher(self, markers: Markers) -> Matcher:
+        matcher = self._matchers.pop(markers, None) or Matcher(self.engine.tokenizer, markers)
+        self._matchers[markers] = matcher  # the latest one last
+        if len(self._matchers) > _MOST_MATCHERS:
+            del self._matchers[next(iter(self._matchers))]
+        return matcher
+
+    def _meta(self, asked: dict[str, Any], seed: int, prompt: Prompt) -> dict[str, Any]:
         return {
             "version": __version__,
-            "question": question,
+            "question": asked["question"],
             "seed": seed,
             "engine": self.engine.name,
             "model": self.engine.model,
             "context_length": self.engine.context_length,
             "sampling": self.sampling.model_dump(mode="json"),
             "settings": self.settings.model_dump(mode="json"),
-            "instruction": self.instruction,
-            "system": self.system,
+            "instruction": asked["instruction"],
+            "system": asked["system"],
             "thinking": prompt.thinking,
             "think_end": prompt.think_ends[0],
+            **({"messages": asked["messages"]} if "messages" in asked else {}),
         } | self._more_meta(prompt)
 
     def _more_meta(self, prompt: Prompt) -> dict[str, Any]:
@@ -244,6 +356,7 @@ class Solver:
         return {
             **({"think_ends": list(prompt.think_ends)} if len(prompt.think_ends) > 1 else {}),
             **({"think_start": prompt.think_start} if prompt.think_start else {}),
+            **({"think_opens": prompt.think_opens} if prompt.think_opens else {}),
             **({"chat": chat} if chat else {}),
             **({"commit": self.engine.tokenizer.commit} if self.engine.tokenizer.commit else {}),
         }

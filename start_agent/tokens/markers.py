@@ -28,6 +28,7 @@ from typing import NamedTuple
 
 from start_agent.tokens.fences import LONGEST_LINE, Fence, Opening, is_one_of, may_open, opening
 from start_agent.tokens.tokenizer import Tokenizer
+from start_agent.trace import SpanKind
 
 CONNECTIVES = ("Wait", "Alternatively")
 """The connectives after which START inserts hints (arXiv 2503.04625)."""
@@ -232,21 +233,25 @@ class Matcher:
                 return Block.PROSE, None, None
         return block, fence, None
 
-    def inserted(self, state: State, text: bytes, *, may_open: bool) -> tuple[State, tuple[Match, ...]]:
+    def inserted(self, state: State, text: bytes, kind: SpanKind) -> tuple[State, tuple[Match, ...]]:
         """Pass over text that was put in, not generated: no marker spans the seam.
 
-        With ``may_open`` (a hint) the text may close a block and end inside another, and its fences are among the
-        matches; otherwise (a tool's output) prose goes on after it, whatever fences it spells.
+        A hint may close a block and end inside another; its fences are among the matches. A notice may open the
+        thinking, where the state says that it is ``unopened``. After all else (a tool's output) prose goes on,
+        whatever fences it spells.
         """
         before = State(state.block, False, state.fence, position=state.position)
-        after, found = self.read(before, text) if may_open else (State(), ())
-        fences = tuple(match for match in found if match.kind in (MarkerKind.CODE_OPEN, MarkerKind.CODE_CLOSE))
+        after, found = self.read(before, text) if kind is SpanKind.HINT else (State(), ())
+        kept = tuple(match for match in found if match.kind in (MarkerKind.CODE_OPEN, MarkerKind.CODE_CLOSE))
         begins = text.endswith(b"\n") if text else state.begins and not state.line  # a fence may, on either side
         tail = text[-1:] or state.tail[-1:]
         position = state.position + len(text)
-        if state.answering:
-            return state._replace(position=position), fences
-        return State(after.block, False, after.fence, b"", begins, tail, len(tail), position), fences
+        if kind is SpanKind.NOTICE and state.unopened and self._start in text:
+            end = state.position + text.index(self._start) + len(self._start)
+            kept = (Match(MarkerKind.THINK_START, end - len(self._start), end, ""),)
+        elif state.answering:
+            return state._replace(position=position), kept
+        return State(after.block, False, after.fence, b"", begins, tail, len(tail), position), kept
 
 
 def _any_of(patterns: Sequence[bytes]) -> re.Pattern[bytes]:

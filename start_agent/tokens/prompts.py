@@ -1,38 +1,44 @@
-"""Questions → prompt ids, and whether the prompt has already opened (or closed) the thinking."""
+"""Questions and conversations → prompt ids, and whether the prompt has already opened (or closed) the thinking."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from start_agent.errors import PromptError, QuestionError, first_line
+from start_agent.errors import PromptError, first_line
+from start_agent.tokens import conversations
+from start_agent.tokens.conversations import OTHER_THOUGHTS, THOUGHTS, Guarded
 from start_agent.tokens.markers import State
 from start_agent.tokens.templates import ChatOptions, ChatTemplate, with_options
 from start_agent.tokens.thinking import SWITCHES, Family, builtin_families, find_family, read_families
 from start_agent.tokens.tokenizer import Message, Tokenizer
 
-_PRIVATE = 0x100000  # plane 16, of private use: characters that stand in for others while a template is rendered
 _PROBE = "What is 2 + 3?"
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A rendered question.
+    """A rendered question or conversation.
 
     Attributes:
         token_ids: what the engine is given first.
         thinking: False where the prompt itself has closed the thinking; the model then answers at once.
         think_ends: the markers that end the thinking. A model that never writes one thinks until its end of sequence.
         think_start: where not empty, the model thinks only after it has written this marker.
+        think_opens: what the model writes first to open its thinking; empty where the prompt has opened it, or where
+            the model does not think between markers.
+        thoughts_shown: how many of the earlier messages' thoughts the template shows; it drops the others.
     """
 
     token_ids: tuple[int, ...]
     thinking: bool = True
     think_ends: tuple[str, ...] = ("</think>",)
     think_start: str = ""
+    think_opens: str = ""
+    thoughts_shown: int = 0
 
     @property
     def state(self) -> State:
@@ -43,11 +49,21 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class _Rendered:
-    """A rendered prompt: its text, with the characters that stand in for others, and what follows the last message."""
+    """A rendered prompt.
+
+    Attributes:
+        text: with the characters that stand in for others.
+        own: what of it is the template's own.
+        tail: what follows the last message.
+        written: the characters that people wrote, by those that stand in for them.
+        thoughts_shown: of the prompt.
+    """
 
     text: str
+    own: str
     tail: str
     written: Mapping[str, str]
+    thoughts_shown: int
 
 
 class ChatFormat:
@@ -71,30 +87,52 @@ class ChatFormat:
         self._controls = frozenset(tokenizer.controls.values())
         self._guarded = {marker[0] for marker in (*self._controls, *markers)}
 
-    def prompt(self, question: str, *, system: str = "", instruction: str = "") -> Prompt:
-        """Render a question; see ``render_prompt``."""
-        if not question.strip():
-            raise QuestionError("the question is empty")
-        rendered = self._render(question, system, instruction)
+    def prompt(self, asked: str | Sequence[Message], *, system: str = "", instruction: str = "") -> Prompt:
+        """Render a question, or a whole conversation.
+
+        The ids are those of transformers' ``apply_chat_template(tokenize=True)``; but a special token or a think marker
+        that is spelled out in a message, whoever wrote it, stays text.
+
+        Args:
+            asked: a question, whose surrounding white space is dropped; or messages with ``role`` and ``content``. The
+                roles are system, developer (system, where the template has no such role), user and assistant. An
+                assistant's message may have its thoughts under ``reasoning_content``; the template keeps or drops them,
+                ``Prompt.thoughts_shown`` says how many it kept. Several messages of the system at the beginning are
+                given to the template as one.
+            system: a message of the system, where a conversation has none; none where empty.
+            instruction: a sentence that follows the last message of the user, in a paragraph of its own; none where
+                empty.
+
+        Raises:
+            QuestionError: no message, or an empty last one.
+            PromptError: see ``render_prompt``; or a message with another role, or with keys that are not understood.
+        """
+        messages = [{"role": "user", "content": asked.strip()}] if isinstance(asked, str) else asked
+        messages = conversations.checked(messages)
+        rendered = self._render(
+            conversations.arranged(messages, system=system, instruction=instruction, developer=self._has_developer)
+        )
         family = self.family(rendered)
         opened = rendered.tail.rfind(family.start)
         closed = max(rendered.tail.rfind(end) for end in family.ends)
+        thinking = opened >= closed and self._switched_off is None
         return Prompt(
             tuple(self.tokenizer.encode_prompt(rendered.text, rendered.written)),
-            thinking=opened >= closed and self._switched_off is None,
+            thinking=thinking,
             think_ends=family.ends,
             think_start=family.start if family.channel and opened < 0 else "",
+            think_opens=self._opening(family, rendered) if thinking and opened < 0 else "",
+            thoughts_shown=rendered.thoughts_shown,
         )
 
     def family(self, rendered: _Rendered | None = None) -> Family:
         """The model's family of think markers. Raises ``PromptError`` for channels that are not understood."""
-        rendered = rendered or self._render(_PROBE, "", "")
-        source = self.renderer.source if isinstance(self.renderer, ChatTemplate) else ""
+        rendered = rendered or self._render([{"role": "user", "content": _PROBE}])
         options = self.options
         return find_family(
             rendered.tail,
-            rendered.text,
-            source,
+            rendered.own,
+            self._source,
             self._families,
             tokens=self._controls,
             start=options.think_start,
@@ -121,26 +159,47 @@ class ChatFormat:
         """Whether the prompts depend on the day."""
         return isinstance(self.renderer, ChatTemplate) and self.renderer.prints_day
 
-    def _render(self, question: str, system: str, instruction: str) -> _Rendered:
+    @property
+    def _source(self) -> str:
+        return self.renderer.source if isinstance(self.renderer, ChatTemplate) else ""
+
+    @property
+    def _has_developer(self) -> bool:
+        return re.search(r"""(['"])developer\1""", self._source) is not None
+
+    def _opening(self, family: Family, rendered: _Rendered) -> str:
+        """What the model writes to open its thinking, with the line break that the template has behind it."""
+        named = family.named_in(rendered.own + self._source) or family.spelled_with(self._controls)
+        if not named and not self.options.think_start:
+            return ""
+        return family.start + "\n" * (rf"{family.start}\n" in self._source)
+
+    def _render(self, messages: list[Message]) -> _Rendered:
         if self.renderer is None:
             raise PromptError("this model has no chat template: use a chat or reasoning model, or give --chat-template")
-        texts = {"user": "\n\n".join(part for part in (question.strip(), instruction) if part), "system": system}
-        used = {*"".join(texts.values())}
-        free = (chr(code) for code in range(_PRIVATE, _PRIVATE + 0xFFFD) if chr(code) not in used)
-        written = {next(free): character for character in sorted(self._guarded & used)}
-        table = str.maketrans({character: other for other, character in written.items()})
-        messages: list[Message] = [
-            {"role": role, "content": texts[role].translate(table)} for role in ("system", "user") if texts[role]
-        ]
-        ends = [next(free) for _ in messages]
-        # Once more with a mark behind each message: is each there, and what follows the last?
-        marked = self._call(
-            [message | {"content": message["content"] + end} for message, end in zip(messages, ends, strict=True)]
-        )
-        if any(marked.count(end) != 1 for end in ends):
+        guarded = Guarded.of([self._with_all_keys(message) for message in messages], self._guarded)
+        # Once more with marks around each text: is each message there, and what follows the last?
+        marked = self._call(guarded.marked())
+        if any(guarded.shown(marked, at, "content") != 1 for at in range(len(messages))):
             raise PromptError("the model's chat template does not show each message exactly once")
-        tail = re.split("[" + "".join(ends) + "]", marked)[-1]
-        return _Rendered(self._call(messages), tail, written)
+        thoughts = [
+            sum(guarded.shown(marked, at, key) for key in (THOUGHTS, *OTHER_THOUGHTS)) for at in range(len(messages))
+        ]
+        if any(times > 1 for times in thoughts):
+            raise PromptError("the model's chat template shows the thoughts of a message more than once")
+        return _Rendered(
+            self._call(guarded.messages),
+            guarded.template_text(marked),
+            guarded.tail(marked),
+            guarded.written,
+            sum(thoughts),
+        )
+
+    def _with_all_keys(self, message: Message) -> Message:
+        """A message with its thoughts under each of the names that the template looks for."""
+        if THOUGHTS not in message or not isinstance(self.renderer, ChatTemplate):
+            return message
+        return message | {key: message[THOUGHTS] for key in OTHER_THOUGHTS if self.renderer.uses(key)}
 
     def _call(self, messages: list[Message]) -> str:
         assert self.renderer is not None
@@ -190,10 +249,7 @@ class ChatFormat:
 def render_prompt(
     tokenizer: Tokenizer, question: str, *, system: str = "", instruction: str = "", options: ChatOptions | None = None
 ) -> Prompt:
-    """Render a question through the model's chat template.
-
-    The ids are those of transformers' ``apply_chat_template(tokenize=True)``; but a special token that is spelled out
-    in what people wrote (``question``, ``system``, ``instruction``) stays text.
+    """Render a question through the model's chat template; see ``ChatFormat.prompt``.
 
     Args:
         tokenizer: the model's.

@@ -11,6 +11,7 @@ blanks and line breaks (Gemma's): those are text like any other.
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
@@ -147,6 +148,16 @@ class Tokenizer:
         """Text in which special tokens are meant → ids. Never for anybody's input."""
         ids: list[int] = self._whole.encode(text, add_special_tokens=False).ids
         return ids
+
+    def encode_markers(self, text: str) -> list[int]:
+        """Text in which control tokens are meant → ids, as they stand within a text. Never for anybody's input.
+
+        What is no control token is read as ``encode`` reads it.
+        """
+        ids_of = {content: token_id for token_id, content in self._controls.items()}
+        longest_first = sorted(map(re.escape, ids_of), key=len, reverse=True)
+        parts = re.split(f"({'|'.join(longest_first)})", text) if longest_first else [text]
+        return [token_id for part in parts for token_id in ([ids_of[part]] if part in ids_of else self.encode(part))]
 
     def encode_prompt(self, text: str, written: Mapping[str, str]) -> list[int]:
         """A rendered prompt → ids, as transformers encodes it; but what people wrote spells no control token.

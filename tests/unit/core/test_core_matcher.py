@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from start_agent.tokens.markers import Block, MarkerKind, Markers, Match, Matcher, State
 from start_agent.tokens.tokenizer import Tokenizer
+from start_agent.trace import SpanKind
 from tests.support import reference
 
 FRAGMENTS = [
@@ -326,7 +327,7 @@ def test_a_step_reads_the_bytes_of_a_token_and_padding_has_none() -> None:
 def test_no_marker_spans_the_seam_of_an_insertion(before: bytes, hint: bytes, after: bytes) -> None:
     before, hint = before + b"Wa", b"it, </thi" + hint + b"\n<"
     state, _ = read_in([before])
-    joined, found = PLAIN.inserted(state, hint, may_open=True)
+    joined, found = PLAIN.inserted(state, hint, SpanKind.HINT)
     assert joined.position == len(before) + len(hint)
     assert all(match.begin >= len(before) for match in found)
     _, later = PLAIN.read(joined, b"/think>" + after)
@@ -336,11 +337,11 @@ def test_no_marker_spans_the_seam_of_an_insertion(before: bytes, hint: bytes, af
 
 def test_a_hint_may_open_a_block_and_a_tools_output_may_not() -> None:
     text = b"Let me compute.\n```python\n"
-    opened, found = PLAIN.inserted(State(), text, may_open=True)
+    opened, found = PLAIN.inserted(State(), text, SpanKind.HINT)
     assert opened.block is Block.CODE and [match.kind for match in found] == [MarkerKind.CODE_OPEN]
     # The line break that ends it may begin the closing fence of what the model writes.
     assert [match.kind for match in PLAIN.read(opened, b"```\n")[1]] == [MarkerKind.CODE_CLOSE]
-    after, found = PLAIN.inserted(opened, b"```output\n" + text, may_open=False)
+    after, found = PLAIN.inserted(opened, b"```output\n" + text, SpanKind.TOOL_OUTPUT)
     assert after.block is Block.PROSE and found == ()
     # ... and one after it, the opening one.
     assert [match.kind for match in PLAIN.read(after, b"```py\n")[1]] == [MarkerKind.CODE_OPEN]
@@ -349,6 +350,6 @@ def test_a_hint_may_open_a_block_and_a_tools_output_may_not() -> None:
 def test_an_empty_insertion_keeps_the_line() -> None:
     for text in (b"x", b"x\n"):
         state, _ = read_in([text])
-        after, _ = PLAIN.inserted(state, b"", may_open=False)
+        after, _ = PLAIN.inserted(state, b"", SpanKind.TOOL_OUTPUT)
         block = PLAIN.read(after, b"```js\n")[0].block
         assert block is (Block.OTHER if text.endswith(b"\n") else Block.PROSE)

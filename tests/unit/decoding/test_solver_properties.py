@@ -89,7 +89,7 @@ def test_a_trace_keeps_its_promises(seed: int, options: DecodingSettings, contex
             assert not state.answering
             assert max(span.token_ids) < 256
             encoded = TOKENIZER.bytes_of(span.token_ids)
-            state, _ = matcher.inserted(state, encoded, may_open=span.kind is SpanKind.HINT)
+            state, _ = matcher.inserted(state, encoded, span.kind)
     # Views are of the spans, and the spans survive storage.
     assert [label for label in trace.labels() if label != IGNORE_INDEX] == [
         token_id for span in trace.of_kind(SpanKind.MODEL) for token_id in span.token_ids

@@ -1,7 +1,9 @@
 """The trace: the exact token ids that a model saw and wrote, each span marked with who wrote it.
 
 A trace is a list of spans. Concatenated, the spans are, id for id, what the engine was given and what it gave.
-Masks, text and counts are computed from the spans when asked for; none is stored beside them.
+Masks, text and counts are computed from the spans when asked for; none is stored beside them. A new field of ``Trace``
+or ``Span`` goes into ``to_json`` and ``from_json``, one of ``Trace`` into ``__reduce__`` as well, and into the table of
+docs/reference/traces.md.
 """
 
 from __future__ import annotations

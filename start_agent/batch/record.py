@@ -1,4 +1,4 @@
-"""A record: one finished, graded trace, as a line of the run directory."""
+"""A record: one finished, graded trace, as a line of the run directory (``store`` writes and reads the lines)."""
 
 from __future__ import annotations
 

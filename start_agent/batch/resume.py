@@ -1,6 +1,6 @@
 """Whether a run may go on in a directory: what its stored configuration and the one of this start have in common.
 
-What decides a record must be the same. How a run is carried out (``config.Runtime``) may change, how much is done
+What decides a record must be the same. How a run is carried out (``fields.Runtime``) may change, how much is done
 (``fields.MayGrow``) may grow, and a file may lie elsewhere as long as its content is the same.
 """
 

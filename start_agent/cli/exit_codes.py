@@ -1,4 +1,4 @@
-"""The exit codes of every command, in one place."""
+"""The exit codes of every command, in one place: what each means, and which error gives which (see ``errors``)."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ the caller. Given the same observations it takes the same actions, so a stored t
 ::
 
     start() ─► Generate ─► turn_ended ─┬─ connective     ─► + hint        ─► Generate
-                                       ├─ end of thinking ─► + hint       ─► Generate      (rounds left)
+                                       ├─ end of thinking ─► + hint       ─► Generate      (hints left)
                                        ├─ code closed    ─► RunCode ─► tool_returned ─► + tool output ─► Generate
                                        ├─ code closed    ─► + notice      ─► Generate      (no calls left)
                                        └─ end, limit, repetition          ─► Finish

@@ -9,7 +9,7 @@ from start_agent.tokens.stopping import Stop, StopKind
 
 
 class TurnReader:
-    """Pushes ids into the request's watch, which alone decides the stop and the trim.
+    """Pushes ids into the request's stop checker, which alone decides the stop and the trim.
 
     Engines that run ahead of the stop checker (another process, a server) hand in ids in runs; those behind the end of
     the turn are passed over: they were never in the trace.

@@ -6,6 +6,10 @@ r"""Answers → verdicts.
     async with GraderPool() as pool:  # many
         verdict = await grade(problem, trace, pool=pool, sandbox=box, decode=tokenizer.decode)
 
+Which rule is asked: ``grade`` chooses by the problem's kind. In mathematics ``math.preliminary`` asks ``numbers``, then
+``words`` (units, clock times, names) about both answers in one ``spelling``; what these leave open goes to
+``expressions`` (Math-Verify), in a process of ``pool``. ``choice`` and ``code`` are the other kinds.
+
 What a model did wrong is a `Verdict` with a `Reason`; where the infrastructure fails there is no verdict, but a
 `GradingError` or a `SandboxError`. Importing this package loads neither Math-Verify nor SymPy.
 """

@@ -25,7 +25,8 @@ ROUNDED_DIGITS = 6
 That is Math-Verify's own ``float_rounding``.
 """
 
-# Words that follow a number without changing it. A closed list: "12 pi" and "3 million" are other numbers.
+# Words that follow a number without changing it. A closed list: "12 pi" and "3 million" are other numbers. What units
+# are worth, and which other words may follow a number, is in ``words``.
 _UNITS = (
     "dollars?|cents?|degrees?|feet|foot|ft|inch(?:es)?|in|miles?|yards?|km|cm|mm|m|meters?|metres?|kilometers?|"
     "centimeters?|hours?|minutes?|seconds?|days?|weeks?|months?|years?|people|units?|square units|cubic units"

@@ -2,7 +2,7 @@
 
 A marker is a run of bytes; tokens cut it anywhere, and one token may hold several. ``Matcher.step`` moves an
 immutable ``State`` over one token, so that a state can be kept, forked and gone back to. What ends a turn of
-generation, and which of its tokens are kept, is decided in ``watch.py``.
+generation, and which of its tokens are kept, is decided in ``stopping.py``.
 
 The rules:
 

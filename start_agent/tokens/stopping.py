@@ -1,7 +1,7 @@
 """Where a turn of generation ends, and which of its tokens are kept: the trim rule.
 
-Engines push what they sample into a ``Watch`` and stop when told; the controller pushes what it got and reads the
-same markers.
+Engines push what they sample into a ``StopChecker`` and stop when told; the controller says what to stop at
+(``StopConditions``), pushes what it got, and reads the same markers.
 
 **Trim**: the token that completes a marker is kept whole; what came after it was never in the trace. A connective is
 certain only once the byte after it was seen: the token that brings that byte is dropped, unless it also holds the end
@@ -38,7 +38,7 @@ class StopKind(StrEnum):
 class Repetition:
     """Endless repetition: the last tokens are one run of at most ``max_period`` tokens, over and over.
 
-    A watch shows it thoughts alone, no code and no tables.
+    A ``StopChecker`` shows it thoughts alone, no code and no tables.
 
     It stops a turn once the run was said ``min_repeats`` times and covers ``min_tokens`` tokens.
     """
@@ -141,7 +141,7 @@ class StopChecker:
     Args:
         matcher: the vocabulary's matcher.
         state: where the text stands before the turn.
-        armed: what ends the turn.
+        conditions: what ends the turn.
         recent: the tokens of the model's thoughts before, for finding repetition across turns (see ``thoughts``).
 
     Nothing else decides: an engine may take these four, and let a checker of its own read where the tokens arise.

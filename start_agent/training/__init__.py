@@ -1,1 +1,1 @@
-"""From traces to a model: selection, rows with labels, supervised fine-tuning, and the recipes of the papers."""
+"""From rows with labels to a model: validation, trainer, checkpoints, saving, cards. Uses data and below."""

@@ -18,7 +18,10 @@ _LAUNCHER = "accelerate-"  # for `accelerate launch`, not for us
 
 
 class SftOptions(BaseModel):
-    """How a model is fine-tuned. The defaults are the paper's where it says them; ``recipes/`` has whole sets."""
+    """How a model is fine-tuned. The defaults are the paper's where it says them; ``recipes/`` has whole sets.
+
+    ``trainer.arguments`` hands them on to TRL.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

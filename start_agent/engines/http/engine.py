@@ -1,7 +1,7 @@
 """A model behind a running server: ids go in, ids come back as they are sampled, no text is decoded on the way.
 
-The request's watch reads the ids and decides the stop; the connection is then closed, which makes the server cancel
-the request. What kind of server it is, is found out at the start (``finding.py``); how each is asked, in
+The request's stop checker reads the ids and decides the stop; the connection is then closed, which makes the server
+cancel the request. What kind of server it is, is found out at the start (``finding.py``); how each is asked, in
 ``dialects.py``.
 
 **Nothing that was read is lost.** Where an answer breaks off (the server restarts), ends too soon (llama.cpp stops at

@@ -6,7 +6,7 @@ let in only where the cache will probably hold all that the open traces come to 
 traces that were let in earlier go first. Where the cache does not hold it, vLLM preempts the trace that was let in
 last: it drops its KV and computes it again later. The oldest goes on whatever happens, so all come to their end.
 
-vLLM itself stops at the length; everything else is found by the request's watch. It reads the tokens in vLLM's
+vLLM itself stops at the length; everything else is found by the request's stop checker. It reads the tokens in vLLM's
 scheduler (``scheduler.py``) where the installed version takes it (``compatibility.py``), and where nobody listens
 nothing is told of a turn before its end; elsewhere it reads them in this process, and gives the request up at the
 turn's end.
@@ -50,7 +50,8 @@ _CPU_KV_CACHE_GIB = 2.0  # vLLM would take 92% of the memory
 _LARGEST_SEED = (1 << 63) - 1
 
 # Set where the user has not: quiet on standard output, nothing sent home, and threads neither bound to a core each
-# (``cores.py`` says which cores they have) nor spinning for the next piece of work, where others may want the core.
+# (``engines/affinity.py`` says which cores they have) nor spinning for the next piece of work, where others may want
+# the core.
 _ENVIRONMENT = {
     "VLLM_LOGGING_LEVEL": "WARNING",
     "VLLM_LOGGING_STREAM": "ext://sys.stderr",

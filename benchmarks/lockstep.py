@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Iterable, Iterator
 from contextlib import contextmanager
 
-from start_agent.engines.base import Engine, Turn, TurnRequest
+from start_agent.engines.base import Engine, Tokens, Turn, TurnRequest
 
 
 @contextmanager
@@ -64,7 +64,7 @@ class InRounds(Engine):
         self._turns: Counter[str] = Counter()
         self._running, self._idle_since = 0, time.perf_counter()
 
-    async def stream(self, request: TurnRequest) -> AsyncGenerator[tuple[int, ...] | Turn, None]:
+    async def stream(self, request: TurnRequest) -> AsyncGenerator[Tokens | Turn, None]:
         """See ``Engine.stream``: one run of ids, at the end of the round."""
         await self._gate.wait()
         if not self._running:
@@ -77,7 +77,7 @@ class InRounds(Engine):
         self.rounds = max(self.rounds, self._turns[request.trace_id])
         await self._gate.wait()
         if turn.token_ids:
-            yield turn.token_ids
+            yield Tokens(turn.token_ids, turn.logprobs)
         yield turn
 
     async def release(self, trace_id: str) -> None:

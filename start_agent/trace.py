@@ -9,11 +9,12 @@ docs/reference/traces.md.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, TypeVar
 
 from start_agent.errors import TraceFormatError
+from start_agent.logprobs import TokenLogprob, logprobs_from_json, logprobs_to_json
 
 Field = TypeVar("Field")
 
@@ -55,12 +56,23 @@ class Span:
     """A run of tokens by one author.
 
     ``cause`` says what no token can: for a model span why it ended (a ``StopKind``), for a hint its id, for a tool
-    output the outcome of the cell, for a notice its name.
+    output the outcome of the cell, for a notice its name. ``logprobs``, one for each token, are of a model span alone,
+    and only where the engine was asked for them: what the model did not sample has none.
+
+    Raises:
+        ValueError: log-probabilities of another kind of span, or of another number than there are tokens.
     """
 
     kind: SpanKind
     token_ids: tuple[int, ...]
     cause: str = ""
+    logprobs: tuple[TokenLogprob, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.logprobs is not None and (self.kind is not SpanKind.MODEL or len(self.logprobs) != len(self.token_ids)):
+            raise ValueError(
+                f"{len(self.logprobs)} log-probabilities for {len(self.token_ids)} tokens of kind {self.kind}"
+            )
 
 
 @dataclass(slots=True)
@@ -106,6 +118,23 @@ class Trace:
         """The ids where the loss looks (spans of the ``trained`` kinds), ``IGNORE_INDEX`` elsewhere."""
         wanted = frozenset(trained)
         return [token_id if span.kind in wanted else IGNORE_INDEX for span in self.spans for token_id in span.token_ids]
+
+    def logprobs(self) -> list[float | None]:
+        """The log-probability of each token, as long as ``token_ids``; None of those that have none: what the model did
+        not write, and all of a trace whose engine was not asked for them."""
+        return [
+            one
+            for span in self.spans
+            for one in (
+                [None] * len(span.token_ids) if span.logprobs is None else [found.logprob for found in span.logprobs]
+            )
+        ]
+
+    def without_logprobs(self) -> Trace:
+        """The same trace without log-probabilities; itself where it has none."""
+        if all(span.logprobs is None for span in self.spans):
+            return self
+        return replace(self, spans=[replace(span, logprobs=None) for span in self.spans])
 
     def count(self, *kinds: SpanKind) -> int:
         """Tokens in spans of the given kinds; of all kinds when none is named."""
@@ -170,12 +199,17 @@ class Trace:
         return Trace, (self.spans, self.outcome, self.answer, self.meta, self.answer_begins, self.schema)
 
     def to_json(self, decode: Decode | None = None) -> dict[str, Any]:
-        """A JSON-ready object. With ``decode``, each span also carries its ``text``, for ``texts``."""
+        """A JSON-ready object. With ``decode``, each span also carries its ``text``, for ``texts``.
+
+        Log-probabilities are there only where the trace has some.
+        """
         spans: list[dict[str, Any]] = []
         for span in self.spans:
             row: dict[str, Any] = {"kind": span.kind.value, "token_ids": list(span.token_ids)}
             if span.cause:
                 row["cause"] = span.cause
+            if span.logprobs is not None:
+                row |= logprobs_to_json(span.logprobs)
             if decode is not None:
                 row["text"] = decode(span.token_ids)
             spans.append(row)
@@ -201,7 +235,12 @@ class Trace:
             raise TraceFormatError(f"not a trace of a schema up to {SCHEMA_VERSION} (found {schema!r})")
         try:
             spans = [
-                Span(SpanKind(row["kind"]), _checked_ids(row["token_ids"]), _checked(str, row.get("cause", "")))
+                Span(
+                    SpanKind(row["kind"]),
+                    _checked_ids(row["token_ids"]),
+                    _checked(str, row.get("cause", "")),
+                    logprobs_from_json(row),
+                )
                 for row in _checked(list, data["spans"])
             ]
             outcome = None if data["outcome"] is None else TraceOutcome(data["outcome"])

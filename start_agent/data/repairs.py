@@ -34,15 +34,19 @@ difflib itself calls sequences close matches."""
 
 
 def modify(trace: Trace, tokenizer: Tokenizer) -> Trace:
-    """The repaired trace, with the names of its repairs in ``meta``; the trace itself where there is nothing to do."""
+    """The repaired trace, with the names of its repairs in ``meta``; the trace itself where there is nothing to do.
+
+    A repaired trace has no log-probabilities: those that it had are of tokens in another context.
+    """
     names: list[str] = []
+    found = trace.without_logprobs()
     for name, rule in _RULES.items():
-        while (repaired := rule(TraceView(trace, tokenizer))) is not None:
+        while (repaired := rule(TraceView(found, tokenizer))) is not None:
             names.append(name)
-            trace = repaired
+            found = repaired
     if not names:
         return trace
-    return replace(trace, meta=trace.meta | {MODIFICATIONS: [*trace.meta.get(MODIFICATIONS, ()), *names]})
+    return replace(found, meta=found.meta | {MODIFICATIONS: [*found.meta.get(MODIFICATIONS, ()), *names]})
 
 
 def cut_after_answer(reading: TraceView) -> Trace | None:

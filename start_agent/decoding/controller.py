@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from hints import Domain, HintLibrary, Placement, join
 from start_agent.decoding.settings import DecodingSettings
 from start_agent.errors import PromptError, QuestionError
+from start_agent.logprobs import TokenLogprob
 from start_agent.seeds import derive_seed
 from start_agent.tokens.answers import last_boxed, last_code_block
 from start_agent.tokens.fences import program
@@ -165,10 +166,15 @@ class Controller:
             spans.append(self._inserted(SpanKind.HINT, self._tokenizer.encode(hint.text), hint.cause))
         return Step(tuple(spans), self._generate())
 
-    def turn_ended(self, token_ids: tuple[int, ...], stop: StopKind) -> Step:
-        """The engine wrote ``token_ids``, trimmed by the trim rule, and stopped for this reason."""
+    def turn_ended(
+        self, token_ids: tuple[int, ...], stop: StopKind, logprobs: tuple[TokenLogprob, ...] | None = None
+    ) -> Step:
+        """The engine wrote ``token_ids``, trimmed by the trim rule, and stopped for this reason.
+
+        ``logprobs`` decide nothing; they join the trace with their tokens.
+        """
         self._read(token_ids)
-        span = Span(SpanKind.MODEL, token_ids, stop.value)
+        span = Span(SpanKind.MODEL, token_ids, stop.value, logprobs)
         match stop:
             case StopKind.CONNECTIVE:
                 self._hints_used += 1

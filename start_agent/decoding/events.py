@@ -10,17 +10,22 @@ from typing import Literal
 
 from sandbox import Result
 from start_agent.engines.base import Turn
+from start_agent.logprobs import TokenLogprob
 from start_agent.tokens.phases import Phase
 from start_agent.trace import Span, Trace
 
 
 @dataclass(frozen=True, slots=True)
 class ModelText:
-    """The model wrote ``token_ids``; ``text`` is what they complete of the text (bytes of a character wait)."""
+    """The model wrote ``token_ids``; ``text`` is what they complete of the text (bytes of a character wait).
+
+    ``logprobs``, one for each token, where the settings ask for log-probabilities.
+    """
 
     token_ids: tuple[int, ...]
     text: str
     phase: Phase
+    logprobs: tuple[TokenLogprob, ...] | None = None
     type: Literal["model_text"] = "model_text"
 
 

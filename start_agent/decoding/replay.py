@@ -50,7 +50,7 @@ def replay(trace: Trace, tokenizer: Tokenizer, hints: HintLibrary | None = None)
         if span.kind is not expected:
             raise ReplayError(f"span {at} is of kind {span.kind}, the controller waits for {expected}")
         if expected is SpanKind.MODEL:
-            step = controller.turn_ended(span.token_ids, StopKind(span.cause))
+            step = controller.turn_ended(span.token_ids, StopKind(span.cause), span.logprobs)
         else:
             step = controller.tool_returned(unwrapped(tokenizer.decode(span.token_ids)), span.cause)
     at = _compare(trace, at, step)

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from hints import Domain, Template
 from start_agent.fields import Renamed
+from start_agent.logprobs import MAX_LOGPROBS
 from start_agent.tokens.markers import CONNECTIVES, LANGUAGES, Markers
 from start_agent.tokens.stopping import Repetition
 
@@ -35,6 +36,13 @@ class DecodingSettings(BaseModel):
 
     max_tokens: int = Field(16384, ge=1, description="tokens that the model may write in all")
     max_turn_tokens: int = Field(16384, ge=1, description="tokens that the model may write without a stop")
+    logprobs: int | None = Field(
+        None,
+        ge=0,
+        le=MAX_LOGPROBS,
+        description="record the log-probability of each token that the model writes, and of so many of the likeliest "
+        "in its place; unset, of none",
+    )
     repetition_tokens: int = Field(128, ge=0, description="a run repeated over this many tokens ends it; 0 never does")
     repetition_repeats: int = Field(4, ge=2, description="how often the run must have been said by then")
 

@@ -252,13 +252,19 @@ class Solver:
                     case Generate() as action:
                         new_checker = partial(StopChecker, matcher, action.state, action.conditions, action.recent)
                         request = TurnRequest(
-                            trace_id, trace.token_ids, self.sampling, action.seed, action.max_tokens, new_checker
+                            trace_id,
+                            trace.token_ids,
+                            self.sampling,
+                            action.seed,
+                            action.max_tokens,
+                            new_checker,
+                            self.settings.logprobs,
                         )
                         async with aclosing(self._turn(request, live)) as items:
                             async for item in items:
                                 if isinstance(item, Turn):
                                     cost.add(len(request.token_ids), item)
-                                    step = controller.turn_ended(item.token_ids, item.stop)
+                                    step = controller.turn_ended(item.token_ids, item.stop, item.logprobs)
                                 else:
                                     yield item
                     case RunCode(code):
@@ -285,9 +291,13 @@ class Solver:
                 if isinstance(item, Turn):
                     yield item
                     return
-                for phase, run in groupby(item, key=lambda token_id: _phase_of_token(checker, token_id)):
+                begin = 0
+                for phase, run in groupby(item.token_ids, key=lambda token_id: _phase_of_token(checker, token_id)):
                     token_ids = tuple(run)
-                    yield ModelText(token_ids, utf8.decode(self.engine.tokenizer.bytes_of(token_ids)), phase)
+                    text = utf8.decode(self.engine.tokenizer.bytes_of(token_ids))
+                    logprobs = item.logprobs and item.logprobs[begin : begin + len(token_ids)]
+                    yield ModelText(token_ids, text, phase, logprobs)
+                    begin += len(token_ids)
 
     async def _open_session(self, stack: AsyncExitStack, seed: int) -> Session:
         """The trace's own kernel, taken when its first cell is there."""

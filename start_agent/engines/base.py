@@ -15,7 +15,8 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from start_agent.errors import PromptError
+from start_agent.errors import ConfigError, PromptError
+from start_agent.logprobs import MAX_LOGPROBS, TokenLogprob
 from start_agent.models import instruction_for
 from start_agent.tokens.stopping import StopChecker, StopKind
 from start_agent.tokens.tokenizer import Tokenizer
@@ -117,6 +118,9 @@ class TurnRequest:
         seed: of this turn; the same ids, settings and seed give the same tokens. None: the engine's own randomness.
         max_tokens: at least 1; with ``token_ids`` within the engine's context length.
         new_checker: makes the stop checker that ends the turn; an engine that tries again makes another.
+        num_logprobs: None asks for no log-probabilities, 0 for those of the sampled tokens, k for those of the k
+            likeliest tokens as well, at most ``MAX_LOGPROBS`` (vLLM's ``logprobs``). They are natural logarithms of
+            the model's own distribution, before temperature and filters (vLLM's ``raw_logprobs``).
     """
 
     trace_id: str
@@ -125,6 +129,7 @@ class TurnRequest:
     seed: int | None
     max_tokens: int
     new_checker: Callable[[], StopChecker]
+    num_logprobs: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,15 +154,27 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class Tokens:
+    """A run of new tokens; ``logprobs``, one for each of them, only where the request asks for log-probabilities."""
+
+    token_ids: tuple[int, ...]
+    logprobs: tuple[TokenLogprob, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Turn:
-    """The end of a turn: the tokens that are kept, trimmed by the trim rule, and why it ended."""
+    """The end of a turn: the tokens that are kept, trimmed by the trim rule, and why it ended.
+
+    ``logprobs``, one for each token that is kept, only where the request asks for log-probabilities.
+    """
 
     token_ids: tuple[int, ...]
     stop: StopKind
     usage: Usage
+    logprobs: tuple[TokenLogprob, ...] | None = None
 
 
-async def final_turn(items: AsyncGenerator[tuple[int, ...] | Turn, None]) -> Turn:
+async def final_turn(items: AsyncGenerator[Tokens | Turn, None]) -> Turn:
     """What a stream ends with."""
     async with aclosing(items):
         async for item in items:
@@ -189,14 +206,15 @@ class Engine(abc.ABC):
         """Give back everything; turns under way are cancelled."""
 
     @abc.abstractmethod
-    def stream(self, request: TurnRequest) -> AsyncGenerator[tuple[int, ...] | Turn, None]:
-        """Run a turn: runs of new ids as they are settled, then one ``Turn`` with all of them, last.
+    def stream(self, request: TurnRequest) -> AsyncGenerator[Tokens | Turn, None]:
+        """Run a turn: runs of new tokens as they are settled, then one ``Turn`` with all of them, last.
 
         Concatenated, the runs are ``Turn.token_ids``: what a later token may still undo (a marker that is
         replaced, a looked-ahead token) is held back. Closing the iterator early cancels the turn.
 
         Raises:
             PromptError: the ids and ``max_tokens`` do not fit the context, or there are none.
+            ConfigError: the engine does not take the sampling settings, or gives no such log-probabilities.
             EngineError: the engine failed; the turn may be tried again with the same request.
         """
 
@@ -208,7 +226,7 @@ class Engine(abc.ABC):
         """Forget what is kept for a trace. Unknown names are fine."""
 
     def check(self, request: TurnRequest) -> None:
-        """Refuse a request that cannot be run, as ``stream`` must. Raises ``PromptError``."""
+        """Refuse a request that cannot be run, as ``stream`` must. Raises ``PromptError``, ``ConfigError``."""
         if not request.token_ids:
             raise PromptError("the prompt has no tokens")
         if request.max_tokens < 1:
@@ -218,3 +236,5 @@ class Engine(abc.ABC):
                 f"{len(request.token_ids)} tokens and {request.max_tokens} new ones do not fit the context of "
                 f"{self.context_length}: shorten the question or lower --max-tokens"
             )
+        if request.num_logprobs is not None and not 0 <= request.num_logprobs <= MAX_LOGPROBS:
+            raise ConfigError(f"--logprobs {request.num_logprobs}: none, or 0 to {MAX_LOGPROBS}")

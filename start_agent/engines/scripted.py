@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Sequence
 
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
-from start_agent.engines.base import Engine, Turn, TurnRequest, Usage
+from start_agent.engines.base import Engine, Tokens, Turn, TurnRequest, Usage
+from start_agent.logprobs import TokenLogprob, token_logprob
 from start_agent.tokens.stopping import StopKind
 from start_agent.tokens.tokenizer import Message, Tokenizer
 
@@ -31,6 +33,23 @@ def byte_tokenizer() -> Tokenizer:
     return Tokenizer(backend, eos_ids=[len(alphabet) + 2], render_chat=render)
 
 
+def scripted_logprob(token_id: int, number: int, size: int) -> TokenLogprob:
+    """What a scripted engine gives for a token: another number for each of 64 ids, so that a shift is seen.
+
+    The token is the likeliest, with a probability of at least one half; the ids after it share the rest.
+
+    Args:
+        token_id: the token that was said.
+        number: how many of the likeliest are wanted.
+        size: of the vocabulary.
+    """
+    own = 0.5 + token_id % 64 / 128
+    top = [(token_id, math.log(own))] + [
+        ((token_id + place) % size, math.log((1 - own) / 2**place)) for place in range(1, number)
+    ]
+    return token_logprob(math.log(own), top[:number])
+
+
 class ScriptedEngine(Engine):
     """Each turn of a trace says the next entry of the script, token by token, until the stop checker stops it.
 
@@ -39,6 +58,8 @@ class ScriptedEngine(Engine):
             function of the request. An entry that the stop checker does not stop is followed by the end of sequence.
         tokenizer: the vocabulary; ``byte_tokenizer()`` where none is given.
         context_length: in tokens.
+
+    The script has no probabilities: those that it gives are made up, of each token by its id (``scripted_logprob``).
 
     ``requests`` keeps every request, ``turns`` what was answered, ``released`` the names given back.
     """
@@ -59,24 +80,26 @@ class ScriptedEngine(Engine):
         """None: what is asked is what the test says."""
         return ""
 
-    async def stream(self, request: TurnRequest) -> AsyncGenerator[tuple[int, ...] | Turn, None]:
+    async def stream(self, request: TurnRequest) -> AsyncGenerator[Tokens | Turn, None]:
         """Say the next entry; see ``Engine.stream``. A script that has run out is an ``IndexError``."""
         self.check(request)
         await asyncio.sleep(0)  # as every engine does, it lets others run and can be cancelled
         self.requests.append(request)
-        checker, written, told, stop = request.new_checker(), list[int](), 0, None
+        checker, written, settled, stop = request.new_checker(), list[int](), 0, None
         for token_id in self._entry(request):
             written.append(token_id)
             stop = checker.push(token_id)
             if stop is not None or len(written) == request.max_tokens:
                 break
-            if checker.committed > told:
-                yield tuple(written[told : checker.committed])
-                told = checker.committed
-        kept = tuple(written[: stop.num_kept] if stop else written)
-        if kept[told:]:
-            yield kept[told:]
-        turn = Turn(kept, stop.kind if stop else StopKind.LENGTH, Usage(0, len(request.token_ids), len(written)))
+            if checker.committed > settled:
+                run = written[settled : checker.committed]
+                yield Tokens(tuple(run), self._logprobs(request, run))
+                settled = checker.committed
+        kept = written[: stop.num_kept] if stop else written
+        if run := kept[settled:]:
+            yield Tokens(tuple(run), self._logprobs(request, run))
+        usage = Usage(0, len(request.token_ids), len(written))
+        turn = Turn(tuple(kept), stop.kind if stop else StopKind.LENGTH, usage, self._logprobs(request, kept))
         self.turns.append(turn)
         yield turn
 
@@ -84,6 +107,12 @@ class ScriptedEngine(Engine):
         """Note the name and start its script over."""
         self.released.append(trace_id)
         self._next.pop(trace_id, None)
+
+    def _logprobs(self, request: TurnRequest, token_ids: Sequence[int]) -> tuple[TokenLogprob, ...] | None:
+        if request.num_logprobs is None:
+            return None
+        size, number = len(self.tokenizer.pieces), request.num_logprobs
+        return tuple(scripted_logprob(token_id, number, size) for token_id in token_ids)
 
     def _entry(self, request: TurnRequest) -> list[int]:
         if callable(self._script):

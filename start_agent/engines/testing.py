@@ -15,6 +15,7 @@ text shows one is due, and expects the same text up to exactly there.
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
@@ -22,8 +23,9 @@ from contextlib import aclosing
 import pytest
 import pytest_asyncio
 
-from start_agent.engines.base import Engine, Sampling, Turn, TurnRequest
-from start_agent.errors import PromptError
+from start_agent.engines.base import Engine, Sampling, Tokens, Turn, TurnRequest
+from start_agent.errors import ConfigError, PromptError
+from start_agent.logprobs import MAX_LOGPROBS
 from start_agent.tokens.markers import Markers, Matcher, State
 from start_agent.tokens.prompts import render_prompt
 from start_agent.tokens.stopping import NEVER, Repetition, StopChecker, StopConditions, StopKind
@@ -54,6 +56,7 @@ class EngineContract:
         trace_id: str | None = None,
         sampling: Sampling | None = None,
         seed: int | None = 0,
+        num_logprobs: int | None = None,
     ) -> TurnRequest:
         """A request under a name that is given back after the test."""
         matcher = Matcher(engine.tokenizer, markers)
@@ -65,6 +68,7 @@ class EngineContract:
             seed,
             max_tokens,
             lambda: StopChecker(matcher, State(), conditions),
+            num_logprobs,
         )
 
     def prompt(self, engine: Engine, question: int = 0) -> list[int]:
@@ -77,6 +81,20 @@ class EngineContract:
         assert (turn.stop, len(turn.token_ids)) == (StopKind.LENGTH, max_tokens)
         return turn.token_ids
 
+    async def streamed(self, engine: Engine, request: TurnRequest) -> tuple[Tokens, Turn]:
+        """The runs of a stream, joined, and its turn."""
+        runs: list[Tokens] = []
+        async with aclosing(engine.stream(request)) as items:
+            async for item in items:
+                if isinstance(item, Turn):
+                    asked = request.num_logprobs is not None
+                    assert all((run.logprobs is not None) is asked for run in runs)
+                    token_ids = tuple(token_id for run in runs for token_id in run.token_ids)
+                    logprobs = tuple(one for run in runs for one in run.logprobs or ())
+                    return Tokens(token_ids, logprobs if asked else None), item
+                runs.append(item)
+        raise AssertionError("a stream without a turn")
+
     async def test_greedy_is_deterministic(self, engine: Engine) -> None:
         """Greedy is deterministic."""
         ids = self.prompt(engine)
@@ -85,14 +103,9 @@ class EngineContract:
     async def test_a_stream_is_its_turn(self, engine: Engine) -> None:
         """A stream is its turn."""
         ids = self.prompt(engine)
-        heard: list[int] = []
-        async with aclosing(engine.stream(self.request(engine, ids, 40))) as items:
-            async for item in items:
-                if isinstance(item, Turn):
-                    turn = item
-                else:
-                    heard += item
-        assert tuple(heard) == turn.token_ids == (await self.free(engine, ids, 40))
+        streamed, turn = await self.streamed(engine, self.request(engine, ids, 40))
+        assert streamed.token_ids == turn.token_ids == (await self.free(engine, ids, 40))
+        assert streamed.logprobs is turn.logprobs is None
 
     async def test_a_stop_id_ends_the_turn_and_stays(self, engine: Engine) -> None:
         """A stop id ends the turn and stays."""
@@ -143,15 +156,9 @@ class EngineContract:
         request = self.request(
             engine, ids, 80, conditions=StopConditions(frozenset(), code=False, replace=True), markers=markers
         )
-        heard: list[int] = []
-        async with aclosing(engine.stream(request)) as items:
-            async for item in items:
-                if isinstance(item, Turn):
-                    turn = item
-                else:
-                    heard += item
+        streamed, turn = await self.streamed(engine, request)
         assert turn.stop is StopKind.THINK_END
-        assert turn.token_ids == tuple(heard) == free[:keep]
+        assert turn.token_ids == streamed.token_ids == free[:keep]
 
     async def test_an_end_of_thinking_that_nobody_waits_for_does_not_stop(self, engine: Engine) -> None:
         """An end of thinking that nobody waits for does not stop."""
@@ -263,3 +270,88 @@ class EngineContract:
             await task
         await engine.release("cancelled")
         assert len(await self.free(engine, ids, 10)) == 10
+
+    @pytest.mark.parametrize("number", [0, 1, 5])
+    async def test_log_probabilities_are_aligned_with_the_tokens(self, engine: Engine, number: int) -> None:
+        """Log-probabilities are aligned with the tokens, in runs and in turns, the likeliest with them."""
+        ids = self.prompt(engine)
+        for sampling in (Sampling(), Sampling(temperature=1.5, top_k=30)):
+            request = self.request(engine, ids, 40, sampling=sampling, seed=3, num_logprobs=number)
+            streamed, turn = await self.streamed(engine, request)
+            assert streamed == Tokens(turn.token_ids, turn.logprobs)
+            assert turn.logprobs is not None and len(turn.logprobs) == len(turn.token_ids) == 40
+            plain = await engine.generate(self.request(engine, ids, 40, sampling=sampling, seed=3))
+            assert (plain.token_ids, plain.logprobs) == (turn.token_ids, None)
+            for token_id, (logprob, top) in zip(turn.token_ids, turn.logprobs, strict=True):
+                assert logprob <= 0
+                assert len(top) == len({candidate for candidate, _ in top}) == number
+                values = [value for _, value in top]
+                assert values == sorted(values, reverse=True)
+                assert dict(top).get(token_id, logprob) == logprob
+                assert sum(math.exp(value) for value in values) <= 1 + 1e-4
+                if number and token_id not in dict(top):
+                    assert logprob <= values[-1]
+                if number and not sampling.temperature:
+                    assert token_id == top[0][0] or logprob == values[0]
+
+    async def test_log_probabilities_are_those_before_temperature_and_filters(self, engine: Engine) -> None:
+        """Log-probabilities are those of the model's own distribution, whatever is sampled from."""
+        ids = self.prompt(engine)
+        plain = await engine.generate(self.request(engine, ids, 1, num_logprobs=5))
+        for sampling in (Sampling(temperature=1.9), Sampling(temperature=0.6, top_p=0.5, top_k=2)):
+            request = self.request(engine, ids, 1, sampling=sampling, seed=7, num_logprobs=5)
+            turn = await engine.generate(request)
+            assert plain.logprobs is not None and turn.logprobs is not None
+            if turn.token_ids == plain.token_ids:
+                assert turn.logprobs[0].logprob == pytest.approx(plain.logprobs[0].logprob, abs=1e-3)
+            expected = [value for _, value in plain.logprobs[0].top]
+            assert [value for _, value in turn.logprobs[0].top] == pytest.approx(expected, abs=1e-3)
+
+    async def test_the_trim_cuts_log_probabilities_with_their_tokens(self, engine: Engine) -> None:
+        """The trim cuts log-probabilities with their tokens; those that are kept are the same."""
+        ids = self.prompt(engine)
+        free = await engine.generate(self.request(engine, ids, 80, num_logprobs=2))
+        assert free.logprobs is not None
+        wanted = free.token_ids[len(free.token_ids) // 2]
+        at = free.token_ids.index(wanted)
+        for replace in (False, True):
+            conditions = StopConditions(frozenset({wanted}), code=False, replace=replace)
+            request = self.request(engine, ids, 80, conditions=conditions, num_logprobs=2)
+            streamed, turn = await self.streamed(engine, request)
+            assert streamed == Tokens(turn.token_ids, turn.logprobs)
+            request = self.request(engine, ids, 80, conditions=conditions, num_logprobs=2)
+            for found in (turn, await engine.generate(request)):
+                assert found.token_ids == free.token_ids[: at + (not replace)]
+                assert found.logprobs is not None
+                for one, other in zip(found.logprobs, free.logprobs[: len(found.token_ids)], strict=True):
+                    assert one.logprob == pytest.approx(other.logprob, abs=1e-3)
+
+    async def test_log_probabilities_of_traces_side_by_side(self, engine: Engine) -> None:
+        """Each trace gets its own log-probabilities, and only those that it asked for."""
+        prompts = [self.prompt(engine, n % len(QUESTIONS)) for n in range(8)]
+        numbers = [None, 0, 3, 20]
+
+        async def one(n: int) -> Turn:
+            await engine.generate(self.request(engine, prompts[n], 3 * n + 1))  # so that they do not go in step
+            return await engine.generate(self.request(engine, prompts[n], 20, num_logprobs=numbers[n // 2]))
+
+        alone = [
+            await engine.generate(self.request(engine, ids, 20, num_logprobs=0)) for ids in prompts[: len(QUESTIONS)]
+        ]
+        for n, turn in enumerate(await asyncio.gather(*map(one, range(8)))):
+            expected = alone[n % len(QUESTIONS)]
+            assert turn.token_ids == expected.token_ids
+            number = numbers[n // 2]
+            if number is None:
+                assert turn.logprobs is None
+                continue
+            assert turn.logprobs is not None and expected.logprobs is not None
+            assert {len(found.top) for found in turn.logprobs} == {number}
+            for found, wanted in zip(turn.logprobs, expected.logprobs, strict=True):
+                assert found.logprob == pytest.approx(wanted.logprob, abs=1e-3)
+
+    async def test_more_log_probabilities_than_anybody_gives_are_refused(self, engine: Engine) -> None:
+        """More log-probabilities than anybody gives are refused."""
+        for number in (-1, MAX_LOGPROBS + 1):
+            with pytest.raises(ConfigError):
+                await engine.generate(self.request(engine, self.prompt(engine), 5, num_logprobs=number))

@@ -42,7 +42,7 @@ async def turn(fake: FakeServer, *answers: Answer, options: HTTPOptions = QUICK)
             async for item in items:
                 if isinstance(item, Turn):
                     return item, heard
-                heard += item
+                heard += item.token_ids
     raise AssertionError("no turn")
 
 
@@ -140,7 +140,7 @@ async def test_a_restarting_server_is_waited_for_and_nothing_is_lost(caplog: pyt
                 async for item in items:
                     if isinstance(item, Turn):
                         return item
-                    heard.extend(item)
+                    heard.extend(item.token_ids)
                     seen.set()
             raise AssertionError("no turn")
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from start_agent.engines.base import Engine, TurnRequest
-from start_agent.engines.scripted import ScriptedEngine, byte_tokenizer
+from start_agent.engines.scripted import ScriptedEngine, byte_tokenizer, scripted_logprob
 from start_agent.engines.testing import EngineContract
 
 WORDS = b"Wait so the sum is 12 and 35 . Then I add , check it again \n for Alternatively what we know".split(b" ")
@@ -33,3 +33,9 @@ class TestScripted(EngineContract):
     async def engine(self) -> AsyncIterator[Engine]:
         async with ScriptedEngine(babble, context_length=600) as engine:
             yield engine
+
+    async def test_log_probabilities_are_those_before_temperature_and_filters(self, engine: Engine) -> None:
+        """It has no distribution: what it gives follows from the token that it says."""
+        turn = await engine.generate(self.request(engine, self.prompt(engine), 9, num_logprobs=3))
+        size = len(engine.tokenizer.pieces)
+        assert turn.logprobs == tuple(scripted_logprob(token_id, 3, size) for token_id in turn.token_ids)

@@ -200,7 +200,7 @@ class ModelServer(Server):
             async with aclosing(self.engine.stream(request)) as items:
                 async for item in items:
                     if not isinstance(item, Turn):
-                        for token_id in item:
+                        for token_id in item.token_ids:
                             yield token_id
         finally:
             await self.engine.release(name)

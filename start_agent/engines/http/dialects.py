@@ -7,12 +7,21 @@ filters in ``Sampling``'s order, but for SGLang, which applies min-p last.
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 from start_agent.engines.base import Sampling
-from start_agent.errors import EngineError
+from start_agent.engines.http.places import (
+    Place,
+    aligned,
+    completion_places,
+    generate_places,
+    llama_places,
+    sglang_places,
+)
+from start_agent.errors import ConfigError, EngineError
+from start_agent.logprobs import MAX_LOGPROBS, TokenLogprob
 
 USABLE = "vLLM (0.10.2 or later), SGLang or llama.cpp's llama-server"
 """Servers that take and give token ids."""
@@ -33,6 +42,7 @@ class Ask:
         eos_ids: ids that end the answer, as far as the server can be told.
         slot: llama.cpp's slot that holds the trace's cache.
         later: open traces may go first.
+        num_logprobs: of ``TurnRequest``.
     """
 
     token_ids: Sequence[int]
@@ -42,14 +52,19 @@ class Ask:
     eos_ids: Sequence[int] = ()
     slot: int = -1
     later: bool = False
+    num_logprobs: int | None = None
 
 
 class Piece(NamedTuple):
-    """What one event says: new ids, how many of the prompt's were cached (where it says so), whether it is the last."""
+    """What one event says: new ids, how many of the prompt's were cached (where it says so), whether it is the last.
+
+    ``logprobs``, one for each id, only where the server was asked for them and gives them.
+    """
 
     token_ids: list[int]
     cached: int | None = None
     finished: bool = False
+    logprobs: list[TokenLogprob] | None = None
 
 
 class NoIdsError(EngineError):
@@ -77,9 +92,14 @@ class Dialect(abc.ABC):
     def body(self, ask: Ask, *, stream: bool = True) -> dict[str, Any]:
         """The request, for a stream of events or for one answer."""
 
+    def check(self, ask: Ask) -> None:  # noqa: B027 - most kinds answer whatever is asked
+        """Refuse what this server does not answer. Raises ``ConfigError``."""
+
     @abc.abstractmethod
-    def parse(self, event: dict[str, Any], seen: int) -> Piece:
+    def parse(self, event: dict[str, Any], seen: int, num_logprobs: int | None = None) -> Piece:
         """Read an event of an answer of which ``seen`` ids are known, or a whole answer.
+
+        ``num_logprobs`` is what was asked for.
 
         Raises:
             NoIdsError: there is text where ids should be.
@@ -98,10 +118,11 @@ class VLLM(Dialect):
         return _vllm_body(self.served, ask, stream=stream) | {
             "prompt": list(ask.token_ids),
             "return_token_ids": True,
-            **_vllm_sampling(ask),
+            "return_tokens_as_token_ids": True,
+            **_vllm_sampling(ask, ask.num_logprobs),
         }
 
-    def parse(self, event: dict[str, Any], seen: int) -> Piece:
+    def parse(self, event: dict[str, Any], seen: int, num_logprobs: int | None = None) -> Piece:
         """See ``Dialect.parse``."""
         usage = event.get("usage") or {}
         cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
@@ -109,7 +130,14 @@ class VLLM(Dialect):
         if not choices:
             return Piece([], cached)
         token_ids, finished = choices[0].get("token_ids"), choices[0].get("finish_reason") is not None
-        return Piece(_checked([] if token_ids is None and finished else token_ids), cached, finished)
+        ids = _checked([] if token_ids is None and finished else token_ids)
+        said = choices[0].get("logprobs")
+        logprobs = None if num_logprobs is None or said is None else aligned(ids, self.places(said), num_logprobs)
+        return Piece(ids, cached, finished, logprobs)
+
+    def places(self, logprobs: dict[str, Any]) -> Iterable[Place]:
+        """What a choice's ``logprobs`` say."""
+        return completion_places(logprobs)
 
 
 class VLLMGenerate(VLLM):
@@ -122,19 +150,43 @@ class VLLMGenerate(VLLM):
         """See ``Dialect.body``."""
         return _vllm_body(self.served, ask, stream=stream) | {
             "token_ids": list(ask.token_ids),
-            "sampling_params": _vllm_sampling(ask) | {"detokenize": False},
+            "sampling_params": _vllm_sampling(ask, self._number(ask.num_logprobs)) | {"detokenize": False},
         }
+
+    def places(self, logprobs: dict[str, Any]) -> Iterable[Place]:
+        """See ``VLLM.places``."""
+        return generate_places(logprobs)
+
+    @staticmethod
+    def _number(num_logprobs: int | None) -> int | None:
+        """How many to ask for: the sampled token counts as one of them, though it may not be among the likeliest.
+
+        With the most that can be asked for, and only there, it so takes the place of the last of them.
+        """
+        return num_logprobs and min(num_logprobs + 1, MAX_LOGPROBS)
 
 
 class SGLang(Dialect):
-    """SGLang's ``/generate``. Seeds hold where it runs with --enable-deterministic-inference (``seeded``)."""
+    """SGLang's ``/generate``. Seeds hold where it runs with --enable-deterministic-inference (``seeded``).
+
+    Its log-probabilities are those after the temperature, unless SGLANG_RETURN_ORIGINAL_LOGPROB is set in its
+    environment (``raw_logprobs``).
+    """
 
     kind = "sglang"
     path = "/generate"
 
     def __init__(self, served: str, *, seeded: bool = False) -> None:
         super().__init__(served)
-        self.seeded = seeded
+        self.seeded, self.raw_logprobs = seeded, False
+
+    def check(self, ask: Ask) -> None:
+        """See ``Dialect.check``."""
+        if ask.num_logprobs is not None and not self.raw_logprobs and ask.sampling.temperature not in (0, 1):
+            raise ConfigError(
+                "--logprobs: SGLang gives them after the temperature: use --temperature 0 or 1, or start it with "
+                "SGLANG_RETURN_ORIGINAL_LOGPROB=1"
+            )
 
     def body(self, ask: Ask, *, stream: bool = True) -> dict[str, Any]:
         """See ``Dialect.body``."""
@@ -153,16 +205,22 @@ class SGLang(Dialect):
         }
         if self.seeded and ask.seed is not None:
             sampling["sampling_seed"] = ask.seed & 0x7FFFFFFF
-        return {"input_ids": list(ask.token_ids), "sampling_params": sampling, "stream": stream}
+        body = {"input_ids": list(ask.token_ids), "sampling_params": sampling, "stream": stream}
+        if ask.num_logprobs is not None:
+            body |= {"return_logprob": True, "logprob_start_len": -1, "top_logprobs_num": ask.num_logprobs}
+        return body
 
-    def parse(self, event: dict[str, Any], seen: int) -> Piece:
+    def parse(self, event: dict[str, Any], seen: int, num_logprobs: int | None = None) -> Piece:
         """See ``Dialect.parse``. Events hold all ids so far, or the new ones only: the server's options decide."""
         meta = event.get("meta_info") or {}
         ids, total = _checked(event.get("output_ids")), int(meta.get("completion_tokens", seen))
         if total - seen > len(ids):
             raise EngineError(f"the server sent {len(ids)} ids where {total - seen} are new")
         new = ids[len(ids) - (total - seen) :]
-        return Piece(new, meta.get("cached_tokens"), meta.get("finish_reason") is not None)
+        logprobs = None
+        if num_logprobs is not None and "output_token_logprobs" in meta:
+            logprobs = aligned(new, sglang_places(meta, len(new)), num_logprobs)
+        return Piece(new, meta.get("cached_tokens"), meta.get("finish_reason") is not None, logprobs)
 
 
 class LlamaCpp(Dialect):
@@ -197,7 +255,8 @@ class LlamaCpp(Dialect):
             "logit_bias": [],
             "stop": [],
             "grammar": "",
-            "n_probs": 0,
+            "n_probs": 0 if ask.num_logprobs is None else max(ask.num_logprobs, 1),
+            "post_sampling_probs": False,
             "n_indent": 0,
             "t_max_predict_ms": 0,
             "cache_prompt": True,
@@ -207,14 +266,17 @@ class LlamaCpp(Dialect):
             "return_progress": stream,
         }
 
-    def parse(self, event: dict[str, Any], seen: int) -> Piece:
+    def parse(self, event: dict[str, Any], seen: int, num_logprobs: int | None = None) -> Piece:
         """See ``Dialect.parse``."""
         if progress := event.get("prompt_progress"):
             return Piece([], int(progress.get("cache", 0)))
         ids = _checked(event.get("tokens"))
         if event.get("tokens_predicted", 0) > seen + len(ids):
             raise LostIdsError(event["tokens_predicted"])
-        return Piece(ids, None, bool(event.get("stop")))
+        said, logprobs = event.get("completion_probabilities"), None
+        if num_logprobs is not None and said is not None and ids:
+            logprobs = aligned(ids, llama_places(said), num_logprobs)
+        return Piece(ids, None, bool(event.get("stop")), logprobs)
 
 
 def _vllm_body(served: str, ask: Ask, *, stream: bool) -> dict[str, Any]:
@@ -226,7 +288,7 @@ def _vllm_body(served: str, ask: Ask, *, stream: bool) -> dict[str, Any]:
     return body
 
 
-def _vllm_sampling(ask: Ask) -> dict[str, Any]:
+def _vllm_sampling(ask: Ask, logprobs: int | None) -> dict[str, Any]:
     body: dict[str, Any] = {
         "max_tokens": ask.max_tokens,
         "temperature": ask.sampling.temperature,
@@ -239,6 +301,8 @@ def _vllm_sampling(ask: Ask) -> dict[str, Any]:
         "stop_token_ids": list(ask.eos_ids),
         "ignore_eos": True,  # only what the stop checker finds ends a turn
     }
+    if logprobs is not None:
+        body["logprobs"] = logprobs
     return body if ask.seed is None else body | {"seed": ask.seed & _VLLM_LARGEST_SEED}
 
 
@@ -248,9 +312,9 @@ def _checked(token_ids: object) -> list[int]:
     return token_ids
 
 
-def read(dialect: Dialect, event: dict[str, Any], seen: int) -> Piece:
+def read(dialect: Dialect, event: dict[str, Any], seen: int, num_logprobs: int | None = None) -> Piece:
     """``Dialect.parse``; raises ``EngineError`` besides, where the event is of no known form."""
     try:
-        return dialect.parse(event, seen)
+        return dialect.parse(event, seen, num_logprobs)
     except (ValueError, AttributeError, TypeError, KeyError, IndexError) as error:
         raise EngineError(f"the server answers with something that is no completion of {dialect.kind}'s") from error

@@ -25,13 +25,13 @@ from types import TracebackType
 from typing import Any, Self
 
 from start_agent.engines.admission import Admission
-from start_agent.engines.base import Engine, Turn, TurnRequest
+from start_agent.engines.base import Engine, Tokens, Turn, TurnRequest
 from start_agent.engines.http.client import Client, Failure, FailureKind, Patience
 from start_agent.engines.http.dialects import Ask, Dialect, LostIdsError, Piece, read
 from start_agent.engines.http.finding import Server, find
 from start_agent.engines.http.options import HTTPOptions
 from start_agent.engines.turns import TurnReader
-from start_agent.errors import EngineError
+from start_agent.errors import ConfigError, EngineError
 from start_agent.fields import coerce
 from start_agent.seeds import derive_seed
 from start_agent.tokens.tokenizer import Tokenizer
@@ -102,7 +102,7 @@ class HTTPEngine(Engine):
         if client is not None:
             await client.close()
 
-    async def stream(self, request: TurnRequest) -> AsyncGenerator[tuple[int, ...] | Turn, None]:
+    async def stream(self, request: TurnRequest) -> AsyncGenerator[Tokens | Turn, None]:
         """See ``Engine.stream``."""
         self.check(request)
         client, dialect = self._running()
@@ -120,7 +120,9 @@ class HTTPEngine(Engine):
             sorted(reader.checker.conditions.eos_ids),
             self._slot_of.get(request.trace_id, -1),
             later=self.options.server_priority and not continued,
+            num_logprobs=request.num_logprobs,
         )
+        dialect.check(ask)
         while not reader.over:
             known = len(reader.written)
             try:
@@ -170,12 +172,14 @@ async def _answer(client: Client, dialect: Dialect, ask: Ask, reader: TurnReader
     async with aclosing(client.events(dialect.path, dialect.body(ask))) as events:
         async for event in events:
             try:
-                piece = read(dialect, event, seen)
+                piece = read(dialect, event, seen, ask.num_logprobs)
             except LostIdsError as lost:
                 yield await _whole(client, dialect, replace(ask, max_tokens=lost.count), reader, seen)
                 return
             seen, finished = seen + len(piece.token_ids), finished or piece.finished
-            over = reader.read(piece.token_ids)
+            if ask.num_logprobs is not None and piece.token_ids and piece.logprobs is None:
+                raise ConfigError(f"the server at {client.url} gives no log-probabilities: leave --logprobs out")
+            over = reader.read(piece.token_ids, piece.logprobs)
             yield piece
             if over and not piece.finished:
                 return  # closing the stream makes the server cancel the request
@@ -185,9 +189,9 @@ async def _answer(client: Client, dialect: Dialect, ask: Ask, reader: TurnReader
 
 async def _whole(client: Client, dialect: Dialect, ask: Ask, reader: TurnReader, seen: int) -> Piece:
     """The same answer again in one piece: the same ids and seed give the same, and nothing is left out."""
-    ids = read(dialect, await client.post(dialect.path, dialect.body(ask, stream=False)), 0).token_ids
+    piece = read(dialect, await client.post(dialect.path, dialect.body(ask, stream=False)), 0, ask.num_logprobs)
+    ids, logprobs = piece.token_ids, piece.logprobs or []
     if seen and ids[:seen] != reader.written[-seen:]:
-        ids = []  # rounded differently beside other traces: go on behind what is known
-        seen = 0
-    reader.read(ids[seen:])
+        return Piece([])  # rounded differently beside other traces: go on behind what is known
+    reader.read(ids[seen:], logprobs[seen:])
     return Piece(ids[seen:])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -17,11 +17,13 @@ from start_agent.engines.http.dialects import (
     Dialect,
     LlamaCpp,
     NoIdsError,
+    Piece,
     SGLang,
     VLLMGenerate,
     read,
 )
 from start_agent.errors import ConfigError, EngineError, ModelError
+from start_agent.logprobs import MAX_LOGPROBS
 from start_agent.tokens.tokenizer import Tokenizer
 
 _OWNERS = {"vllm": "vllm", "sglang": "sglang", "llamacpp": "llama.cpp"}
@@ -90,7 +92,11 @@ async def find(client: Client, tokenizer: Tokenizer, model: str) -> Server:
     if not context:
         raise ConfigError(f"{client.url} does not say how long its context is: give --context-length")
     named = "" if owner in _OWNERS or not owner else f" (of {owner!r})"
-    return Server(await _answering(client, tried, tokenizer, named), min(context), slots)
+    ask = Ask(tokenizer.encode("1")[:1], 1, Sampling(), 0)
+    dialect = await _answering(client, tried, ask, named)
+    if isinstance(dialect, SGLang):
+        dialect.raw_logprobs = await _gives_raw_logprobs(client, dialect, ask)
+    return Server(dialect, min(context), slots)
 
 
 def _chosen(client: Client, cards: Sequence[dict[str, Any]], model: str, *, by_name: bool) -> dict[str, Any]:
@@ -131,13 +137,12 @@ async def _sglang_information(client: Client) -> dict[str, Any]:
     return {}
 
 
-async def _answering(client: Client, dialects: Sequence[Dialect], tokenizer: Tokenizer, named: str) -> Dialect:
+async def _answering(client: Client, dialects: Sequence[Dialect], ask: Ask, named: str) -> Dialect:
     """The first dialect in which the server goes on with token ids."""
-    ask = Ask(tokenizer.encode("1")[:1], 1, Sampling(), 0)
     refusal = ""
     for dialect in dialects:
         try:
-            if await client.patiently(partial(_first_ids, client, dialect, ask)):
+            if await client.patiently(partial(_first_piece, client, dialect, ask)):
                 return dialect
         except (RefusedError, NoIdsError) as error:
             refusal = str(error)
@@ -147,10 +152,28 @@ async def _answering(client: Client, dialects: Sequence[Dialect], tokenizer: Tok
     )
 
 
-async def _first_ids(client: Client, dialect: Dialect, ask: Ask) -> list[int]:
-    """The first ids of an answer; none where it has none."""
+async def _gives_raw_logprobs(client: Client, dialect: Dialect, ask: Ask) -> bool:
+    """Whether the log-probabilities of a server are those before the temperature: twice as high, it halves the
+    distances between those after it."""
+    spreads = list[float]()
+    for temperature in (1.0, 2.0):
+        warm = replace(ask, sampling=Sampling(temperature=temperature), num_logprobs=MAX_LOGPROBS)
+        try:
+            piece = await client.patiently(partial(_first_piece, client, dialect, warm))
+        except EngineError:
+            return False
+        if piece is None or not piece.logprobs or not piece.logprobs[0].top:
+            return False
+        values = [value for _, value in piece.logprobs[0].top]
+        spreads.append(values[0] - values[-1])
+    return spreads[1] > 0.75 * spreads[0]
+
+
+async def _first_piece(client: Client, dialect: Dialect, ask: Ask) -> Piece | None:
+    """The first of an answer that has ids; None where none has."""
     async with aclosing(client.events(dialect.path, dialect.body(ask))) as events:
         async for event in events:
-            if ids := read(dialect, event, 0).token_ids:
-                return ids
-    return []
+            piece = read(dialect, event, 0, ask.num_logprobs)
+            if piece.token_ids:
+                return piece
+    return None

@@ -25,8 +25,9 @@ from start_agent.engines.base import Turn, TurnRequest, Usage
 from start_agent.engines.transformers.architecture import Architecture
 from start_agent.engines.transformers.memory import give_back, out_of_memory
 from start_agent.engines.transformers.passes import Passes
-from start_agent.engines.transformers.sampling import sample
+from start_agent.engines.transformers.sampling import logprobs_of, sample
 from start_agent.errors import EngineError
+from start_agent.logprobs import TokenLogprob
 from start_agent.tokens.stopping import Stop, StopChecker, StopKind
 
 logger = logging.getLogger(__name__)
@@ -37,7 +38,10 @@ _LEAST_PREFILL = 64  # tokens in a pass, below which a smaller one saves no memo
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """A running turn; ``since`` is when it began to wait, on ``perf_counter``, ``queue_seconds`` how long it waited."""
+    """A running turn; ``since`` is when it began to wait, on ``perf_counter``, ``queue_seconds`` how long it waited.
+
+    ``logprobs`` are as many as ``written`` where the request asks for some, else none.
+    """
 
     request: TurnRequest
     checker: StopChecker
@@ -45,11 +49,16 @@ class Job:
     cached_tokens: int
     computed_tokens: int = 0
     written: list[int] = field(default_factory=list)
+    logprobs: list[TokenLogprob] = field(default_factory=list)
     reported: int = 0
     since: float = 0.0
     queue_seconds: float = 0.0
     preempted: int = 0
     recomputed_tokens: int = 0
+
+    def logprobs_of(self, begin: int, end: int) -> tuple[TokenLogprob, ...] | None:
+        """Those of a run of what is written; None where the request asks for none."""
+        return None if self.request.num_logprobs is None else tuple(self.logprobs[begin:end])
 
 
 @dataclass(slots=True, eq=False)
@@ -213,6 +222,7 @@ class Batch:
     def _sampled(self, rows: list[Row], logits: torch.Tensor) -> list[Progress]:
         jobs = [row.job for row in rows if row.job is not None]
         tokens = sample(logits, [job.request.sampling for job in jobs], [job.random for job in jobs])
+        _note_logprobs(logits, jobs, tokens)
         results: list[Progress] = []
         for row, job, token in zip(rows, jobs, tokens, strict=True):
             row.pending = [token]
@@ -330,6 +340,17 @@ def _fed(row: Row, token_ids: Sequence[int]) -> None:
         row.job.computed_tokens += len(token_ids)
 
 
+def _note_logprobs(logits: torch.Tensor, jobs: Sequence[Job], tokens: Sequence[int]) -> None:
+    """Add the log-probabilities of what was just sampled to the turns that ask for them."""
+    asking = [index for index, job in enumerate(jobs) if job.request.num_logprobs is not None]
+    if not asking:
+        return
+    numbers = [jobs[index].request.num_logprobs or 0 for index in asking]
+    found = logprobs_of(logits[asking], [tokens[index] for index in asking], numbers)
+    for index, one in zip(asking, found, strict=True):
+        jobs[index].logprobs.append(one)
+
+
 def _ended(job: Job, stop: Stop) -> Turn:
     usage = Usage(
         job.cached_tokens,
@@ -339,7 +360,7 @@ def _ended(job: Job, stop: Stop) -> Turn:
         job.preempted,
         job.recomputed_tokens,
     )
-    return Turn(tuple(job.written[: stop.num_kept]), stop.kind, usage)
+    return Turn(tuple(job.written[: stop.num_kept]), stop.kind, usage, job.logprobs_of(0, stop.num_kept))
 
 
 def _common_prefix(one: Sequence[int], other: Sequence[int]) -> int:

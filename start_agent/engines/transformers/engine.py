@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from start_agent.engines.base import ENGINE_ARG, KV_CACHE, REVISION, THREADS, Engine, Turn, TurnRequest
+from start_agent.engines.base import ENGINE_ARG, KV_CACHE, REVISION, THREADS, Engine, Tokens, Turn, TurnRequest
 from start_agent.errors import EngineError, InputError, MissingExtraError, first_line
 from start_agent.fields import Pairs, Renamed, Runtime, coerce
 from start_agent.tokens.tokenizer import Tokenizer
@@ -52,7 +52,7 @@ class TransformersOptions(BaseModel):
     engine_arg: Pairs = Field({}, description=ENGINE_ARG)
 
 
-Item = tuple[int, ...] | Turn | BaseException
+Item = Tokens | Turn | BaseException
 
 
 @dataclass(slots=True, eq=False)
@@ -122,7 +122,7 @@ class TransformersEngine(Engine):
         gc.collect()  # models and caches refer to themselves, and a device's memory does not wait
         give_back(device)
 
-    async def stream(self, request: TurnRequest) -> AsyncGenerator[tuple[int, ...] | Turn, None]:
+    async def stream(self, request: TurnRequest) -> AsyncGenerator[Tokens | Turn, None]:
         """See ``Engine.stream``."""
         async with aclosing(self._news(request, live=True)) as news:
             async for item in news:
@@ -140,7 +140,7 @@ class TransformersEngine(Engine):
         """See ``Engine.release``."""
         self._inbox.put(lambda: self._release(trace_id))
 
-    async def _news(self, request: TurnRequest, *, live: bool) -> AsyncGenerator[tuple[int, ...] | Turn, None]:
+    async def _news(self, request: TurnRequest, *, live: bool) -> AsyncGenerator[Tokens | Turn, None]:
         self.check(request)
         if self._thread is None or self._failure is not None:
             raise EngineError(f"the engine is not running: {self._failure or 'use it inside `async with`'}")
@@ -246,7 +246,8 @@ class TransformersEngine(Engine):
             if ticket.live and not isinstance(end, EngineError):
                 committed = len(end.token_ids) if end else job.checker.committed
                 if committed > job.reported:
-                    items.append(tuple(job.written[job.reported : committed]))
+                    run = tuple(job.written[job.reported : committed])
+                    items.append(Tokens(run, job.logprobs_of(job.reported, committed)))
                     job.reported = committed
             if end is not None:
                 items.append(end)

@@ -1,4 +1,4 @@
-"""Logits → tokens, for a batch whose rows have settings and seeds of their own."""
+"""Logits → tokens and their log-probabilities, for a batch whose rows have settings and seeds of their own."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from start_agent.engines.base import Sampling
+from start_agent.logprobs import TokenLogprob, token_logprob
 
 
 def sample(logits: torch.Tensor, settings: Sequence[Sampling], randoms: Sequence[random.Random]) -> list[int]:
@@ -31,6 +32,24 @@ def sample(logits: torch.Tensor, settings: Sequence[Sampling], randoms: Sequence
         for row, token in zip(drawn, picked.tolist(), strict=True):
             tokens[row] = token
     return tokens
+
+
+def logprobs_of(logits: torch.Tensor, tokens: Sequence[int], numbers: Sequence[int]) -> list[TokenLogprob]:
+    """The log-probabilities of one token per row, and of each row's likeliest.
+
+    Args:
+        logits: (rows, vocabulary), as the model gave them.
+        tokens: one per row, sampled from it.
+        numbers: how many of the likeliest each row wants.
+    """
+    logprobs = logits.log_softmax(dim=-1, dtype=torch.float32)
+    chosen = logprobs[range(len(tokens)), list(tokens)].tolist()
+    values, ids = logprobs.topk(min(max(numbers), logprobs.shape[-1]), dim=-1)
+    tops = zip(ids.tolist(), values.tolist(), strict=True)
+    return [
+        token_logprob(logprob, zip(row_ids[:number], row_values[:number], strict=True))
+        for logprob, number, (row_ids, row_values) in zip(chosen, numbers, tops, strict=True)
+    ]
 
 
 def _draw(logits: torch.Tensor, settings: Sequence[Sampling], uniform: torch.Tensor) -> torch.Tensor:

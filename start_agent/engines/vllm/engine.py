@@ -24,7 +24,7 @@ import logging
 import os
 import time
 import warnings
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, aclosing, contextmanager
 from dataclasses import fields
 from itertools import count
@@ -35,10 +35,21 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from start_agent.engines.admission import Admission
 from start_agent.engines.affinity import OWN_CORES_VARIABLE, THREADS_VARIABLE, default_threads, kept_off, own_cores
-from start_agent.engines.base import ENGINE_ARG, KV_CACHE, REVISION, THREADS, Engine, Turn, TurnRequest, final_turn
+from start_agent.engines.base import (
+    ENGINE_ARG,
+    KV_CACHE,
+    REVISION,
+    THREADS,
+    Engine,
+    Tokens,
+    Turn,
+    TurnRequest,
+    final_turn,
+)
 from start_agent.engines.turns import TurnReader
 from start_agent.errors import ConfigError, EngineError, MissingExtraError, ModelError, first_line
 from start_agent.fields import Pairs, Renamed, Runtime, coerce, pairs_fault
+from start_agent.logprobs import TokenLogprob, likeliest, token_logprob
 from start_agent.models import locate
 from start_agent.tokens.tokenizer import Tokenizer
 
@@ -75,7 +86,7 @@ _OWN_OPTIONS = {
 }
 """Arguments of vLLM's that have an option here, and the option."""
 
-_FIXED = ("disable_log_stats", "scheduler_cls", "skip_tokenizer_init", "logits_processors", "seed")
+_FIXED = ("disable_log_stats", "scheduler_cls", "skip_tokenizer_init", "logits_processors", "seed", "logprobs_mode")
 
 
 class VLLMOptions(BaseModel):
@@ -227,15 +238,16 @@ class VLLMEngine(Engine):
                     llm.output_handler.cancel()  # else it takes the end of the processes for a failure, and says so
                 await asyncio.to_thread(llm.shutdown)  # it waits for its processes
 
-    def stream(self, request: TurnRequest) -> AsyncGenerator[tuple[int, ...] | Turn, None]:
+    def stream(self, request: TurnRequest) -> AsyncGenerator[Tokens | Turn, None]:
         """See ``Engine.stream``."""
         return self._run(request, streaming=True)
 
     async def generate(self, request: TurnRequest) -> Turn:
-        """See ``Engine.generate``: vLLM's core tells of the turn once, at its end."""
+        """See ``Engine.generate``: vLLM's core reports the turn once, at its end, but where log-probabilities are asked
+        for."""
         return await final_turn(self._run(request, streaming=False))
 
-    async def _run(self, request: TurnRequest, *, streaming: bool) -> AsyncGenerator[tuple[int, ...] | Turn, None]:
+    async def _run(self, request: TurnRequest, *, streaming: bool) -> AsyncGenerator[Tokens | Turn, None]:
         self.check(request)
         if not (request.sampling.temperature == 0 or 0.01 <= request.sampling.temperature <= 2):
             raise ConfigError(f"--temperature {request.sampling.temperature}: vLLM takes 0, and 0.01 to 2")
@@ -260,8 +272,9 @@ class VLLMEngine(Engine):
             async with aclosing(outputs):  # closing it early aborts the request
                 async for output in outputs:
                     reused = output.num_cached_tokens or reused
-                    stop_reason = output.outputs[0].stop_reason
-                    if reader.read(output.outputs[0].token_ids):
+                    written = output.outputs[0]
+                    stop_reason = written.stop_reason
+                    if reader.read(written.token_ids, _logprobs(written.logprobs, request.num_logprobs)):
                         break
                     if news := reader.news():
                         yield news
@@ -326,7 +339,8 @@ class VLLMEngine(Engine):
             from start_agent.engines.vllm.scheduler import extra_arguments
 
             watched["extra_args"] = extra_arguments(reader.checker)
-        delta = streaming or not self.watches_in_scheduler
+        # vLLM takes log-probabilities from the step in which their tokens are reported: they cannot be held back.
+        delta = streaming or not self.watches_in_scheduler or request.num_logprobs is not None
         return SamplingParams(
             temperature=request.sampling.temperature,
             top_p=request.sampling.top_p,
@@ -334,6 +348,7 @@ class VLLMEngine(Engine):
             min_p=request.sampling.min_p,
             seed=None if request.seed is None else request.seed & _LARGEST_SEED,
             max_tokens=request.max_tokens,
+            logprobs=request.num_logprobs,
             ignore_eos=True,  # only what the stop checker finds ends a turn
             detokenize=False,
             output_kind=RequestOutputKind.DELTA if delta else RequestOutputKind.FINAL_ONLY,
@@ -360,6 +375,19 @@ class VLLMEngine(Engine):
             self._fail("vLLM's process died; its log says why")
             return EngineError(f"the engine failed: {self._failure}")
         return EngineError(f"the engine failed: {_reason(error.__cause__ or error)}")
+
+
+def _logprobs(found: Sequence[Mapping[int, Any]] | None, number: int | None) -> list[TokenLogprob] | None:
+    """vLLM's log-probabilities, where they are asked for: at each place the sampled token's comes first."""
+    if number is None or found is None:
+        return None
+    return [
+        token_logprob(
+            next(iter(place.values())).logprob,
+            likeliest({token_id: one.logprob for token_id, one in place.items()}, number),
+        )
+        for place in found
+    ]
 
 
 @contextmanager

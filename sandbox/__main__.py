@@ -1,4 +1,4 @@
-"""``python -m sandbox selftest``: try to get out, and say what held. ``soak``: random hostile cells, for long."""
+"""The commands ``python -m sandbox selftest`` (escape attempts) and ``soak`` (a long run of random hostile cells)."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import sys
 
 from sandbox import SandboxError
 
-_SELFTEST = "Run every probe in a session of its own. The exit status is 1 if one gets out, or no tier holds here."
+_SELFTEST = "Run each probe in its own session. Exits with 1 if a probe escapes, or if no tier works on this machine."
 _SOAK = (
-    "Run random hostile cells beside siblings. The exit status is 1 if anything is lost or left. Ctrl-C ends it after "
-    "the round. It takes all cores, and up to 448 MB for each session that runs a cell."
+    "Run random hostile cells next to ordinary sessions (siblings). Exits with 1 if a sibling loses state or anything "
+    "is left behind. Ctrl-C stops after the current round. Uses all cores, and up to 448 MB per session that runs a "
+    "cell."
 )
 
 
@@ -19,14 +20,12 @@ def main() -> int:
     """Parse the command line. Returns the exit status."""
     from sandbox import selftest, soak_command
 
-    parser = argparse.ArgumentParser(prog="python -m sandbox", description="Checks of the sandbox on this machine.")
+    parser = argparse.ArgumentParser(prog="python -m sandbox", description="Checks the sandbox on this machine.")
     commands = parser.add_subparsers(dest="command", required=True)
-    probing = commands.add_parser("selftest", help="try to get out, and say what held", description=_SELFTEST)
-    probing.add_argument("--expect-tier", type=int, choices=(1, 2, 3), help="fail where isolation is weaker than this")
-    probing.add_argument("--tier", type=int, choices=(1, 2, 3), help="try this one only")
-    soaking = commands.add_parser(
-        "soak", help="run random hostile cells beside siblings, and see what is lost", description=_SOAK
-    )
+    probing = commands.add_parser("selftest", help="attempt to escape, and report each attempt", description=_SELFTEST)
+    probing.add_argument("--expect-tier", type=int, choices=(1, 2, 3), help="fail if isolation is weaker than this")
+    probing.add_argument("--tier", type=int, choices=(1, 2, 3), help="try only this tier")
+    soaking = commands.add_parser("soak", help="run random hostile cells next to ordinary sessions", description=_SOAK)
     soak_command.add_options(soaking)
     arguments = parser.parse_args()
     try:

@@ -1,4 +1,4 @@
-"""The face of every sandbox: what callers may rely on, whatever runs the code behind it."""
+"""The interface of all sandboxes: what callers may rely on, whatever runs the code."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ class Stats:
 
     Attributes:
         sessions: sessions opened.
-        kernels_started: kernels that came up.
-        kernels_grouped: those of them that had cgroups of their own.
+        kernels_started: kernels that started successfully.
+        kernels_grouped: started kernels that had their own cgroups.
         kernels_live: kernels running or starting now.
-        kernels_ready: those of them that wait for the next session.
-        zygote_restarts: times that the process from which kernels are forked has died.
+        kernels_ready: idle kernels, ready for the next session.
+        zygote_restarts: how often the process from which kernels are forked has died.
         waiting: callers waiting for a free place now.
-        waited_s: seconds that callers have waited for their sessions, in sum.
+        waited_s: total seconds that callers have waited for their sessions.
         cells: cells executed.
         outcomes: cells by outcome.
-        faults: infrastructure faults, those that a retry repaired among them.
+        faults: infrastructure faults, including those resolved by a retry.
     """
 
     sessions: int = 0
@@ -51,37 +51,36 @@ class Session(ABC):
     async def execute(
         self, code: str, *, timeout: float | None = None, stdin: str | None = None, fork: bool = False
     ) -> Result:
-        """Run one cell and wait for its end.
+        """Run one cell and wait until it ends.
 
         Args:
-            code: Python as in a notebook cell; any text at all is accepted.
+            code: Python as in a notebook cell; any text is accepted.
             timeout: wall time in seconds; `Limits.seconds` when None.
             stdin: what `input()` and `sys.stdin` read; empty when None.
-            fork: whether to run it as a program that begins with the session's variables, in a fork of the kernel. What
-                it does to variables, descriptors, threads and limits is gone afterwards, and what it has started ends
-                with it. Its standard streams are files, whose content is given as it is: what it has not flushed
-                before `os._exit` is lost, as in any program, and what it wrote to stderr comes last in `printed`.
-                `sys.exit()` and `sys.exit(0)` are good ends. One that dies costs the session nothing; see
-                `Result.exit_status`. Where there are no forks (see `BaseSandbox.forks`) the kernel itself ends as that
-                program, and `state_lost` is set.
+            fork: whether to run the code as a program that starts with the session's variables, in a fork of the
+                kernel. Its changes to variables, descriptors, threads and limits are discarded afterwards, and its
+                child processes end with it. Its standard streams are files whose content is returned unchanged: output
+                not flushed before `os._exit` is lost, as in any program, and stderr comes last in `printed`.
+                `sys.exit()` and `sys.exit(0)` count as success. A fork that dies does not affect the session; see
+                `Result.exit_status`. Where forks are not available (see `BaseSandbox.forks`), the kernel itself runs
+                the program and ends with it, and `state_lost` is set.
 
         Returns:
-            The result, whatever the code did: raised, hung, crashed, flooded. When `state_lost` is set, the
-            variables are gone and the next cell starts on a fresh kernel.
+            The result, whatever the code did: raised, hung, crashed, or printed too much. When `state_lost` is set,
+            the variables are gone and the next cell starts on a fresh kernel.
 
         Raises:
             SandboxClosed: the session or its sandbox is closed.
-            SandboxError: the infrastructure failed (after one retry where nothing is lost by it). The session
-                may be used again; it then has no variables.
+            SandboxError: the infrastructure failed (after one retry, if no state is lost by retrying). The session
+                can be used again, without its variables.
             ValueError: the timeout is not positive.
 
-        Cancelling it kills the kernel and leaves nothing running; the session may be used again, without its
-        variables.
+        Cancelling kills the kernel and leaves nothing running; the session can be used again, without its variables.
         """
 
 
 class BaseSandbox(ABC):
-    """A bounded supply of sessions. Used as an async context manager, whose end kills everything."""
+    """A limited number of sessions. An async context manager; leaving it kills everything."""
 
     limits: Limits
     size: int
@@ -89,38 +88,38 @@ class BaseSandbox(ABC):
     @property
     @abstractmethod
     def isolation(self) -> str:
-        """What stands between the code and the host, to be recorded with every trace. Never raises."""
+        """The isolation between the code and the host, recorded with every trace. Never raises."""
 
     @property
     @abstractmethod
     def stats(self) -> Stats:
-        """Counts since it was opened. Never raises; readable after the end."""
+        """Counts since the sandbox was opened. Never raises; still readable after closing."""
 
     @property
     def forks(self) -> bool:
-        """Whether a session is as before after ``execute(fork=True)``: not where code may start no processes."""
+        """Whether ``execute(fork=True)`` leaves the session unchanged: False where code may not start processes."""
         return True
 
     @abstractmethod
     def session(self, *, seed: int | None = None) -> AbstractAsyncContextManager[Session]:
-        """A context manager that waits for a free place and gives a new session.
+        """A context manager that waits for a free place and returns a new session.
 
         Args:
-            seed: any whole number. Sessions of one seed draw the same random numbers in the same cells, from
-                `random`, `numpy.random` and sympy. None for numbers that nobody foresees.
+            seed: any integer. Sessions with the same seed draw the same random numbers in the same cells, from
+                `random`, `numpy.random` and sympy. None for unpredictable numbers.
 
-        At most `size` sessions are open at once; those who wait are served in the order of asking. The end of
-        the block frees the place and leaves nothing of the session behind. Cancelling the wait gives the
-        place in the queue up.
+        At most `size` sessions are open at once; waiting callers are served first come, first served. Leaving the
+        block frees the place and leaves nothing of the session behind. Cancelling while waiting gives up the place
+        in the queue.
 
-        Entering it raises:
+        Entering raises:
             SandboxClosed: the sandbox is not open, or was closed while waiting.
             SandboxError: no kernel could be started, even at the second attempt.
         """
 
     @abstractmethod
     async def __aenter__(self) -> Self:
-        """Open it.
+        """Open the sandbox.
 
         Raises:
             SandboxUnavailable: this machine cannot run it; the message says what to do.
@@ -130,4 +129,4 @@ class BaseSandbox(ABC):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close it: sessions still open are killed, those who wait get SandboxClosed. Raises nothing else."""
+        """Close the sandbox: kill open sessions, raise SandboxClosed in waiting callers. Raises nothing itself."""

@@ -1,6 +1,7 @@
-"""Jupyter's five channels at the host, for trusted clients, in front of one session of a sandbox.
+"""Jupyter's five channels on the host, which give trusted clients access to one session of a sandbox.
 
-What comes in is translated for the session and its results back, so that no message of a kernel reaches a client.
+Requests are translated into calls of the session and results into Jupyter messages, so that no message from a kernel
+reaches a client.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from sandbox.errors import SandboxClosed, SandboxError
 from sandbox.result import Outcome, Result
 from sandbox.session import KernelSession
 
-# The "ports" of ipc, with which the names of the sockets end.
+# The "ports" of the ipc transport: the suffixes of the socket names.
 PORTS = {"shell": 1, "iopub": 2, "stdin": 3, "control": 4, "hb": 5}
-_LINGER_MS = 100  # for a last reply to get out
+_LINGER_MS = 100  # time for the last reply to be sent
 
 _INFORMATION = {
     "status": "ok",
@@ -39,12 +40,12 @@ _Request = dict[str, Any]
 
 
 class Bridge:
-    """The five channels, in front of one session.
+    """Serves the five channels for one session.
 
     Args:
-        session: what runs the cells.
-        wire: what signs and checks messages.
-        address: what the names of the sockets begin with.
+        session: runs the cells.
+        wire: signs and checks messages.
+        address: prefix of the socket names.
     """
 
     def __init__(self, session: KernelSession, wire: Wire, address: str) -> None:
@@ -55,7 +56,7 @@ class Bridge:
         try:
             self._shell = self._bind("shell", zmq.ROUTER, address)
             self._iopub = self._bind("iopub", zmq.PUB, address)
-            self._stdin = self._bind("stdin", zmq.ROUTER, address)  # where nothing is ever asked
+            self._stdin = self._bind("stdin", zmq.ROUTER, address)  # bound but never used
             self._control = self._bind("control", zmq.ROUTER, address)
             self._heartbeat = self._bind("hb", zmq.ROUTER, address)
         except BaseException:
@@ -72,7 +73,7 @@ class Bridge:
         self._context.destroy(linger=_LINGER_MS)
 
     async def serve(self) -> None:
-        """Answer until asked to shut down. Raises SandboxClosed when the sandbox is closed meanwhile."""
+        """Serve requests until a shutdown request. Raises SandboxClosed if the sandbox is closed meanwhile."""
         tasks = [asyncio.create_task(work) for work in (self._serve_shell(), self._serve_control(), self._beat())]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -88,7 +89,7 @@ class Bridge:
             self._heartbeat.send_multipart(await self._heartbeat.recv_multipart())
 
     async def _receive(self, channel: zmq.asyncio.Socket) -> tuple[list[bytes], _Request] | None:
-        """The next message, or None if that is not one of ours."""
+        """The next message, or None if it is not valid."""
         frames = await channel.recv_multipart()
         try:
             identities, rest = self._wire.feed_identities(frames)
@@ -105,14 +106,14 @@ class Bridge:
             kind = request["header"]["msg_type"]
             if kind != "execute_request":
                 self._answer(self._shell, identities, request)
-                if kind == "shutdown_request":  # here, as clients before protocol 5.3 send it
+                if kind == "shutdown_request":  # clients before protocol 5.3 send it on this channel
                     return
                 continue
             self._publish("status", {"execution_state": "busy"}, request)
             content, closed = await self._execute(request)
             queued = []
             if content["status"] == "error" and request["content"].get("stop_on_error", True):
-                # Asked for before the reply, so that what a client sends in knowledge of it is not given up.
+                # Collected before the reply is sent: requests that a client sends after it are not aborted.
                 while await self._shell.poll(0):
                     queued.append(await self._receive(self._shell))
             self._reply(self._shell, identities, request, content)
@@ -131,7 +132,7 @@ class Bridge:
                 self._answer(self._control, identities, request)
 
     def _answer(self, channel: zmq.asyncio.Socket, identities: list[bytes], request: _Request) -> None:
-        """Answer what needs no kernel. An execute_request that gets here is aborted; the unknown gets no reply."""
+        """Answer requests that need no kernel; abort execute requests; send no reply to unknown ones."""
         kind, asked = request["header"]["msg_type"], request["content"]
         if kind == "interrupt_request":
             self._session.interrupt()
@@ -167,10 +168,10 @@ class Bridge:
         self._wire.send(self._iopub, kind, content, parent=request, ident=kind.encode())
 
     async def _execute(self, request: _Request) -> tuple[dict[str, Any], SandboxClosed | None]:
-        """Run a cell and publish what came of it.
+        """Run a cell and publish its result.
 
         Returns:
-            The reply's content, and why there will be no more of them, if so.
+            The content of the reply, and the error if the sandbox was closed.
         """
         asked = request["content"]
         code, silent = str(asked.get("code", "")), asked.get("silent", False)
@@ -199,9 +200,9 @@ class Bridge:
 
 
 def _failure(error: str) -> dict[str, Any]:
-    """What Jupyter wants to know of an error, from the traceback that a model reads."""
+    """Jupyter's fields of an error (ename, evalue, traceback), from the traceback that the model reads."""
     last = error.rpartition("Traceback (most recent call last):\n")[2].split("\n")
-    # Frames are indented; what is said first without is the exception.
+    # Frames are indented; the first line that is not is the exception.
     begin = next((place for place, line in enumerate(last) if line[:1].strip()), 0)
     name, _, value = "\n".join(last[begin:]).partition(": ")
     if not name.replace(".", "").isidentifier():

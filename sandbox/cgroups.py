@@ -1,16 +1,16 @@
-"""Cgroups for kernels, where this user can make some: a hard bound on a kernel's memory and processes in sum.
+"""Cgroups for kernels, where this user can create them: a hard limit on a kernel's total memory and processes.
 
-Beside them all other limits stay. A group has room for `Limits.memory_in_sum_bytes` and for full file systems, which
-are memory, too; Linux kills processes in it that want more. What Linux itself holds for them (pipes, page tables)
-counts as well.
+All other limits stay in force. A group allows `Limits.memory_in_sum_bytes` plus full file systems, which also live in
+memory; Linux kills its processes when they need more. Memory that Linux itself holds for them (pipes, page tables)
+counts too.
 
-A kernel enters its groups itself, before it does anything else, through descriptors that the host has opened. In
-version 1 a thread that moves itself costs some 20 µs, while moving another process makes Linux wait for a grace period,
-10 to 20 ms; in version 2 there is no way around that.
+A kernel enters its groups itself, before it does anything else, through descriptors opened by the host. In version 1 a
+thread that moves itself costs some 20 µs, while moving another process makes Linux wait for a grace period, 10 to
+20 ms; in version 2 there is no way around that.
 
-Version 1: below the groups that this process is in. Version 2: there as well if that is allowed, which it is not while
-processes are in this process's group; then beside it, or beside one that it is in, if its own has no limit that kernels
-would so get around. A systemd user session has such a place.
+In version 1 the groups are made below the groups of this process. In version 2 that works only if no process is in this
+process's group; otherwise they are made next to it, or next to one of its ancestors, unless kernels would escape a
+limit that way. A systemd user session has such a place.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ from sandbox.limits import Limits
 _log = logging.getLogger(__name__)
 
 _CONTROLLERS = ("memory", "pids")
-_MARGIN_BYTES = 4 << 20  # Linux kills for want of a few pages, when it has found no more to give back
+_MARGIN_BYTES = 4 << 20  # Linux kills when a few pages are missing and it cannot reclaim any
 _CONNECTION_BYTES = 64 << 20
-_EVENTS = {1: "memory.oom_control", 2: "memory.events"}  # by version: counts of what was killed for want of memory
-_TURNS, _TURN_SECONDS = 1_000, 0.001  # for Linux to be done with a group's processes
+_EVENTS = {1: "memory.oom_control", 2: "memory.events"}  # by version: counts of processes killed for lack of memory
+_TURNS, _TURN_SECONDS = 1_000, 0.001  # attempts and pause, until Linux has removed a group's processes
 
 
 class _Unusable(Exception):  # noqa: N818 - a reason, not an error
-    """Why there can be no groups here."""
+    """Why cgroups cannot be used here."""
 
 
 @dataclass(slots=True)
 class Group:
-    """The groups of one kernel. Made by `Groups.make`; whoever has it closes `entries` and calls `remove`.
+    """The cgroups of one kernel. Made by `Groups.make`; the owner must close `entries` and call `remove`.
 
     Attributes:
         version: of cgroups.
-        memory: bytes that there may be in it.
-        folders: one in each hierarchy, that of memory first.
-        entries: a descriptor for each; a process that writes "0" to it is in.
+        memory: memory limit in bytes.
+        folders: one per hierarchy, the one for memory first.
+        entries: a descriptor for each; a process enters by writing "0" to it.
     """
 
     version: int
@@ -59,17 +59,17 @@ class Group:
     entries: list[int] = field(default_factory=list)
 
     def open_events(self) -> int | None:
-        """A descriptor for `has_overflowed`; None where there is none left, or the group is gone."""
+        """A descriptor for `has_overflowed`; None if no descriptor is left, or the group is gone."""
         try:
             return os.open(f"{self.folders[0]}/{_EVENTS[self.version]}", os.O_RDONLY)
         except (OSError, IndexError):
             return None
 
     def has_overflowed(self, events: int | None = None) -> bool:
-        """Whether Linux has killed some of its processes because they had used up its memory.
+        """Whether Linux has killed any of its processes because the memory limit was reached.
 
         Args:
-            events: a descriptor of `open_events`, which takes longer than reading it; None to open one.
+            events: a descriptor from `open_events`; None to open one. Opening takes longer than reading.
         """
         if events is None:
             if (events := self.open_events()) is None:
@@ -81,7 +81,7 @@ class Group:
         with contextlib.suppress(OSError, IndexError, KeyError):
             words = os.pread(events, 4096, 0).decode().split()
             counts = dict(zip(words[::2], map(int, words[1::2]), strict=True))
-            if counts["oom_kill"] > 0:  # among them those killed for want of memory further up
+            if counts["oom_kill"] > 0:  # also counts kills caused by the limit of an ancestor
                 if self.version == 2:
                     return counts["oom"] > 0
                 most = int((self.folders[0] / "memory.max_usage_in_bytes").read_text())
@@ -89,7 +89,7 @@ class Group:
         return False
 
     async def remove(self) -> None:
-        """Kill what is still in it, and remove it. What Linux does not let go of is left to the sandbox's end."""
+        """Kill the remaining processes and remove the group. What cannot be removed now is removed with the sandbox."""
         for _ in range(_TURNS):
             self.folders = [folder for folder in self.folders if not _removed(folder)]
             if not self.folders:
@@ -97,23 +97,24 @@ class Group:
             for folder in self.folders:
                 with contextlib.suppress(OSError):
                     for process in map(int, (folder / "cgroup.procs").read_text().split()):
-                        if process:  # 0 is one that we cannot see; to kill(2) it is we ourselves
+                        if process:  # 0 is a process that we cannot see; kill(2) would take it for ourselves
                             os.kill(process, signal.SIGKILL)
             await asyncio.sleep(_TURN_SECONDS)
 
 
 class Groups:
-    """The cgroups of one sandbox, if there can be some. They go with its folder.
+    """The cgroups of one sandbox, if they can be used. They are removed with its folder.
 
     Args:
-        folder: the sandbox's; it gets a note of them, by which `sandbox.guardian.clear` removes them.
+        folder: the folder of the sandbox; the groups are listed in a file there, so that `sandbox.guardian.clear` can
+            remove them.
     """
 
     def __init__(self, folder: Path) -> None:
         self._note = folder / guardian.GROUPS
         self._version = 0
         self._homes: list[Path] = []
-        self._files: list[tuple[int, str]] = []  # those that there are: the number of the hierarchy, the name
+        self._files: list[tuple[int, str]] = []  # the limit files that exist: index of the hierarchy, name
         self._made = 0
         self._why_not = ""
         try:
@@ -153,7 +154,7 @@ class Groups:
             folder.rmdir()
 
     def make(self, limits: Limits) -> Group | None:
-        """Groups for one kernel; None where there are none. Raises OSError where no descriptor is left."""
+        """Groups for one kernel; None if cgroups are not used. Raises OSError if no descriptor is left."""
         if self._why_not:
             return None
         try:
@@ -184,7 +185,7 @@ class Groups:
             group.folders.append(folder)
         values = {
             **dict.fromkeys(("memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "memory.max"), group.memory),
-            # In version 1 what the buffers of connections hold is counted by itself.
+            # Version 1 counts the buffers of connections separately.
             "memory.kmem.tcp.limit_in_bytes": min(group.memory, _CONNECTION_BYTES),
             "memory.swap.max": 0,
             "memory.oom.group": 1,
@@ -204,20 +205,20 @@ class Groups:
             group.entries.append(os.open(folder / entry, os.O_WRONLY))
 
     def give_up(self, reason: str) -> None:
-        """Make no more. The first reason is kept."""
+        """Stop using cgroups. The first reason is kept."""
         if not self._why_not:
             self._why_not = reason
-            _log.info("No cgroups: %s. The other limits hold.", reason)
+            _log.info("Cgroups are not used: %s. The other limits still apply.", reason)
 
 
 def _places(memberships: str, mounts: str) -> tuple[int, list[Path]]:
-    """The version, and the folders of the groups that this process is in: of each controller, memory first.
+    """The cgroup version, and the folders of this process's groups, one per controller, memory first.
 
     Args:
-        memberships: /proc/self/cgroup.
-        mounts: /proc/self/mountinfo.
+        memberships: content of /proc/self/cgroup.
+        mounts: content of /proc/self/mountinfo.
 
-    Raises _Unusable where they are not all to be seen. Formats: cgroups(7), proc_pid_mountinfo(5).
+    Raises _Unusable if some of them are not mounted. Formats: cgroups(7), proc_pid_mountinfo(5).
     """
     own: dict[str, str] = {}
     for line in memberships.splitlines():
@@ -242,7 +243,7 @@ def _places(memberships: str, mounts: str) -> tuple[int, list[Path]]:
 
 
 def _from_here_up(own: Path) -> Iterator[Path]:
-    """Where groups of version 2 may be made: in this group, and in those above as long as it leaves no limit behind."""
+    """Where groups of version 2 may be made: in this group, and in its ancestors as long as no limit is escaped."""
     for path in (own, *own.parents):
         if not (path / "cgroup.procs").exists():
             return
@@ -253,7 +254,7 @@ def _from_here_up(own: Path) -> Iterator[Path]:
 
 
 def _delegate(home: Path) -> None:
-    """Have groups in this one limit memory and processes. Raises OSError where it has not been delegated itself."""
+    """Enable the controllers for groups below `home`. Raises OSError if they are not delegated to us."""
     for folder in (home.parent, home):
         control = folder / "cgroup.subtree_control"
         if not set(_CONTROLLERS) <= set(control.read_text().split()):

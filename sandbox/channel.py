@@ -6,10 +6,10 @@ import asyncio
 import os
 from collections.abc import Callable
 
-_READ_BYTES = 64 << 10  # at a time: what a pipe holds, and what takes the host well under a millisecond
+_READ_BYTES = 64 << 10  # per read: the capacity of a pipe, processed in well under a millisecond
 
-# A kernel may write a byte at a time. After so many reads there is a pause after each, and what comes in it is read at
-# once.
+# A kernel may write one byte at a time. After this many reads there is a pause after each, so that what arrives
+# meanwhile is read at once.
 _FREE_READS = 64
 _PAUSE_SECONDS = 0.002
 
@@ -20,7 +20,7 @@ class Channel:
     Args:
         requests: the writing end of the pipe to the kernel.
         replies: the reading end of the pipe from it. Both are closed by `close`.
-        call: what to call with the bytes that have come; with none when nothing will come any more.
+        call: called with the bytes received; with empty bytes at the end of the stream.
     """
 
     def __init__(self, requests: int, replies: int, call: Callable[[bytes], None]) -> None:
@@ -36,13 +36,13 @@ class Channel:
         os.set_blocking(replies, False)
 
     def start_reading(self) -> None:
-        """Read from now on. At other times what the kernel says waits in the pipe, and then the kernel does."""
+        """Start reading. Otherwise output of the kernel stays in the pipe, and the kernel blocks when it is full."""
         self._reading = True
         self._reads = 0
         self._register()
 
     def stop_reading(self) -> None:
-        """Read no more. The loop goes on watching until the kernel says something, which most do only when asked."""
+        """Stop reading. The reader stays registered until the kernel next writes: most write only when asked."""
         self._reading = False
         if self._pause is not None:
             self._pause.cancel()
@@ -69,7 +69,7 @@ class Channel:
         self._register()
 
     def read(self) -> bool:
-        """Pass on what has come, at most 64 KiB. Returns whether there was something."""
+        """Read at most 64 KiB and pass them on. Returns whether there was anything."""
         try:
             data = os.read(self._replies, _READ_BYTES)
         except BlockingIOError:
@@ -77,7 +77,7 @@ class Channel:
         except OSError:
             data = b""
         self._reads += 1
-        if not data:  # closed: the loop would call for ever
+        if not data:  # closed: the loop would call this endlessly
             self.stop_reading()
             self._unregister()
         elif self._reading and self._reads > _FREE_READS and self._pause is None:
@@ -87,7 +87,7 @@ class Channel:
         return bool(data)
 
     def send(self, data: bytes) -> None:
-        """Send to the kernel: what does not go at once goes when it reads."""
+        """Send to the kernel; what does not fit into the pipe is sent as the kernel reads."""
         if self._unsent:
             data = bytes(self._unsent) + data
         self._unsent = memoryview(data)
@@ -101,7 +101,7 @@ class Channel:
             self._unsent = self._unsent[os.write(self._requests, self._unsent) :]
         except BlockingIOError:
             return
-        except OSError:  # nobody there any more, which shows elsewhere
+        except OSError:  # the kernel is gone, which is noticed elsewhere
             self._unsent = memoryview(b"")
         if self._writing and not self._unsent:
             self._writing = False

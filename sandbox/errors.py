@@ -1,16 +1,16 @@
-"""What can go wrong on the host's side of the sandbox.
+"""The errors of the sandbox's infrastructure.
 
 ::
 
-    SandboxError                  the infrastructure failed; the model is not to blame, the call may be retried
-    ├── SandboxUnavailable        this machine cannot isolate code as asked (no tier holds)
+    SandboxError                  the infrastructure failed; not the model's fault, the call may be retried
+    ├── SandboxUnavailable        this machine cannot isolate code as requested (no tier works)
     ├── SandboxClosed             used before ``async with`` or after it ended
-    ├── KernelStartError          a kernel did not come up, twice in a row
-    │   └── HostFull              since no descriptor or process is left for it: not now, but perhaps later
-    ├── SandboxFaulty             too many kernels could not be started: stop the run
-    └── KernelProtocolError       a kernel that has run no code yet said something that is not of the wire's form
+    ├── KernelStartError          a kernel did not start, twice in a row
+    │   └── HostFull              no file descriptor or process is left for it; may work later
+    ├── SandboxFaulty             too many kernels failed to start: stop the run
+    └── KernelProtocolError       a kernel that has not run any code yet sent an invalid message
 
-What the *code* did wrong is never one of these: it is a `sandbox.Result` with a `sandbox.Outcome`.
+Errors of the *code* are never one of these: they are a `sandbox.Result` with a `sandbox.Outcome`.
 """
 
 from __future__ import annotations
@@ -25,36 +25,36 @@ class SandboxError(Exception):
 
 
 class SandboxUnavailable(SandboxError):  # noqa: N818 - reads better where it is caught
-    """This machine cannot run the isolation that was asked for; the message says in one line what to do."""
+    """This machine cannot provide the requested isolation; the message says in one line what to do."""
 
 
 class SandboxClosed(SandboxError):  # noqa: N818
-    """The sandbox or the session is not open: before its ``async with``, or after it."""
+    """The sandbox or the session was used before its ``async with`` or after it ended."""
 
 
 class SandboxFaulty(SandboxError):  # noqa: N818
-    """More kernels fail to start than `Sandbox(max_fault_rate=)` allows; trying on would only hide what is wrong."""
+    """More kernels failed to start than `Sandbox(max_fault_rate=)` allows; retrying would only hide the cause."""
 
 
 class KernelStartError(SandboxError):
-    """A kernel could not be started, although starting was tried a second time."""
+    """A kernel could not be started, even at the second attempt."""
 
 
 class HostFull(KernelStartError):  # noqa: N818
-    """No file descriptor or process is left here for a kernel: a full table of this process's, or of the machine's.
+    """No file descriptor or process is left for a kernel: a limit of this process or of the machine is reached.
 
-    Does not count towards `SandboxFaulty`: sessions can be opened again as soon as there is room. Those that are
-    open go on.
+    Does not count towards `SandboxFaulty`: new sessions can be opened as soon as there is room. Open sessions are not
+    affected.
     """
 
 
 def start_error(error: OSError) -> KernelStartError:
-    """What a failed system call means for the start of a kernel or a zygote."""
+    """The error to raise when a system call failed at the start of a kernel or a zygote."""
     words = f"{error.strerror} ({error.filename})" if error.filename else str(error.strerror)
     if error.errno in _FULL:
-        return HostFull(f"there is no room for another kernel here now: {words}")
+        return HostFull(f"no resources are left to start another kernel: {words}")
     return KernelStartError(f"no kernel can be started: {words}")
 
 
 class KernelProtocolError(SandboxError):
-    """A fresh kernel, which has run no code yet, sent something that is not of the form of `sandbox.inside.wire`."""
+    """A fresh kernel, which has not run any code yet, sent a message that does not follow `sandbox.inside.wire`."""

@@ -1,4 +1,4 @@
-"""A sandbox that runs nothing: for tests of what is built on top."""
+"""A sandbox that runs no code and answers from a script, for tests."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from sandbox.limits import Limits
 from sandbox.result import Outcome, Result
 
 Answer = Result | str | SandboxError
-"""What a cell comes to: a result, its printed text (outcome OK), or an infrastructure fault to raise."""
+"""The answer to a cell: a result, its printed text (outcome OK), or an infrastructure fault to raise."""
 
 Script = Mapping[str, Answer] | Callable[[str], Answer | Awaitable[Answer]]
-"""Code to answer. A callable may be async, to wait or to hang, and may itself raise a SandboxError."""
+"""Maps code to answers. A callable may be async, to wait or to hang, and may raise a SandboxError."""
 
 
 class FakeSandbox(BaseSandbox):
     """Answers each cell from a script instead of running it.
 
     ``FakeSandbox({"1+1": "2"})``, or ``FakeSandbox(lambda code: Result(Outcome.ERROR, error="..."))``. Code
-    that a mapping does not know is answered by `Outcome.ERROR` naming it, so that a test fails where it should.
+    that is missing from a mapping is answered with `Outcome.ERROR` and a message that names it.
 
     Attributes:
-        codes: every cell executed, in order, whatever the session.
-        seeds: the seed of every session, in order.
-        open_sessions: sessions open now; 0 at the end of a tidy test.
+        codes: all cells executed, in order, in all sessions.
+        seeds: the seeds of all sessions, in order.
+        open_sessions: sessions open now; should be 0 at the end of a test.
     """
 
     def __init__(self, script: Script | None = None, *, limits: Limits | None = None, size: int = 8) -> None:
@@ -58,11 +58,11 @@ class FakeSandbox(BaseSandbox):
         return self._stats
 
     def fail_next(self, error: SandboxError, times: int = 1) -> None:
-        """Make the next `times` cells raise this infrastructure fault instead of being answered."""
+        """Make the next `times` cells raise this infrastructure fault."""
         self._faults.extend([error] * times)
 
     def session(self, *, seed: int | None = None) -> AbstractAsyncContextManager[Session]:
-        """A new session, once there is a place. The seed is kept in `seeds`."""
+        """A new session, once a place is free. The seed is recorded in `seeds`."""
         return self._session(seed)
 
     @asynccontextmanager
@@ -116,16 +116,16 @@ class FakeSandbox(BaseSandbox):
         return result
 
     async def __aenter__(self) -> Self:
-        """Open it."""
+        """Open the sandbox."""
         self._open = True
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close it and turn away those who wait."""
+        """Close the sandbox and raise SandboxClosed in waiting callers."""
         self._open = False
-        # Each waiter that this wakes finds the sandbox closed and, on leaving, wakes the next.
+        # Each waiter that wakes up finds the sandbox closed and, on leaving, wakes the next one.
         self._places.release()
 
 

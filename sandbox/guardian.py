@@ -1,12 +1,12 @@
-"""Between the host and a zygote: a small process that outlives the host, if only to leave nothing of it behind.
+"""A small process between the host and a zygote that cleans up when the host dies.
 
-A zygote, and bubblewrap before it, asks Linux to be killed with its parent. But whoever dies before it has asked, or
-while another waits to be told to ask, leaves somebody behind: bubblewrap's child waits for ever for a parent that was
-killed in those few milliseconds. So their parent is this process, which nobody kills along with the host (it has a
-session of its own), and which inherits whatever they leave. It ends them all when the host ends or says so, or when
-the zygote has ended; and where the host was killed, it removes the sandbox's folder, too.
+A zygote, and bubblewrap before it, asks Linux to be killed when its parent ends. But a parent that is killed in the few
+milliseconds before that leaves a process behind: bubblewrap's child then waits forever. So their parent is this
+process, which is not killed along with the host (it has its own session) and which inherits their orphans. It kills
+them all when the host ends or asks for it, or when the zygote has ended; if the host was killed, it also removes the
+sandbox's folder.
 
-Run as a program on its own, with the standard library alone, since there is one for each zygote.
+Runs as a standalone program with the standard library only, since there is one for each zygote.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from collections import deque
 from pathlib import Path
 
 GROUPS = "groups"
-"""The file in a sandbox's folder that names, one in a line, the cgroups in which it makes those of its kernels."""
+"""The file in a sandbox's folder that lists, one per line, the parent cgroups of its kernels' cgroups."""
 
 _REMOVE = "--remove"
-_MOVED = "moved-"  # how the names of folders begin that were moved to be removed
+_MOVED = "moved-"  # prefix of folders that were moved up for removal
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
-_NOT_IGNORED = (signal.SIGPIPE, signal.SIGXFSZ)  # as Python does in itself
+_NOT_IGNORED = (signal.SIGPIPE, signal.SIGXFSZ)  # Python ignores these in its own process
 
 
 def command(host: int, stop: int, folder: Path, program: list[str]) -> list[str]:
@@ -37,24 +37,24 @@ def command(host: int, stop: int, folder: Path, program: list[str]) -> list[str]
 
     Args:
         host: descriptor of the host's process (a pidfd).
-        stop: descriptor of a pipe's end; the host writes to the other end, or closes it, when all is to end.
-        folder: the sandbox's, to be removed where the host has died.
-        program: what to run and to guard.
+        stop: reading end of a pipe; the host writes to the other end, or closes it, to stop everything.
+        folder: the folder of the sandbox, to be removed if the host has died.
+        program: the command to run and to guard.
     """
-    from sandbox import interpreter  # not above: as a program, this file is without its package
+    from sandbox import interpreter  # not at the top: run as a program, this file cannot import its package
 
     return [str(interpreter.executable()), "-ISB", __file__, str(host), str(stop), str(folder), *program]
 
 
 def removal(folder: Path) -> list[str]:
-    """The command line of a process that removes a folder, when nobody else needs the time."""
+    """The command line of a process that removes a folder at low priority."""
     from sandbox import interpreter
 
     return [str(interpreter.executable()), "-ISB", __file__, _REMOVE, str(folder)]
 
 
 def clear(folder: Path) -> bool:
-    """Remove a sandbox's folder, and the cgroups that it names, as far as no process is in them.
+    """Remove a sandbox's folder and the cgroups listed in it, if no process is in them.
 
     Returns whether the folder is gone.
     """
@@ -63,10 +63,10 @@ def clear(folder: Path) -> bool:
 
 
 def remove(folder: Path) -> bool:
-    """Remove a folder with all that is in it, however deep, whatever its modes are. Returns whether it is gone.
+    """Remove a folder with everything in it, at any depth and with any modes. Returns whether it is gone.
 
-    Folders are moved up to the topmost before they are looked into: so there is no recursion, no long path, and never
-    more than four descriptors. No link is followed, no other mount entered; what cannot be removed is left.
+    Subfolders are moved to the top level before they are read: no recursion, no long paths, and at most four open
+    descriptors. Links are not followed and other mounts not entered; what cannot be removed stays.
     """
     try:
         top = _open(str(folder), None)
@@ -88,7 +88,7 @@ def remove(folder: Path) -> bool:
 
 
 def _open(name: str, parent: int | None, mount: int | None = None) -> int:
-    """A folder, readable, after it was made so; see open(2) for O_PATH. Raises OSError if it is of another mount."""
+    """Make a folder accessible and open it; see open(2) for O_PATH. Raises OSError if it is on another mount."""
     place = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
     try:
         if mount is not None and _mount(place) != mount:
@@ -101,8 +101,8 @@ def _open(name: str, parent: int | None, mount: int | None = None) -> int:
 
 
 def _mount(descriptor: int) -> int:
-    """The number of the mount that a file is in: a bind mount has the device of what it shows. See proc(5), fdinfo."""
-    handle = os.open(f"/proc/self/fdinfo/{descriptor}", os.O_RDONLY)  # by hand: there may be many folders
+    """The mount id of a file. (The device would not do: a bind mount has that of its source.) See proc(5), fdinfo."""
+    handle = os.open(f"/proc/self/fdinfo/{descriptor}", os.O_RDONLY)  # without Path, for speed: there may be many
     try:
         words = os.read(handle, 4096).split()
     finally:
@@ -111,7 +111,7 @@ def _mount(descriptor: int) -> int:
 
 
 def _empty(name: str, top: int, mount: int) -> list[str]:
-    """Remove an entry of the topmost folder. Returns the names that folders in it have there now."""
+    """Remove an entry of the top-level folder. Returns the new top-level names of its subfolders."""
     if not stat.S_ISDIR(os.stat(name, dir_fd=top, follow_symlinks=False).st_mode):
         os.unlink(name, dir_fd=top)
         return []
@@ -125,7 +125,7 @@ def _empty(name: str, top: int, mount: int) -> list[str]:
                 if not is_folder:
                     os.unlink(entry, dir_fd=inner)
                     continue
-                os.close(_open(entry, inner, mount))  # a folder can only be moved by who may write to it
+                os.close(_open(entry, inner, mount))  # makes it writable, which moving a folder needs
                 new = f"{_MOVED}{secrets.token_hex(8)}"
                 os.rename(entry, new, src_dir_fd=inner, dst_dir_fd=top)
                 moved.append(new)
@@ -137,7 +137,7 @@ def _empty(name: str, top: int, mount: int) -> list[str]:
 
 
 def remove_groups(note: Path) -> None:
-    """Remove the cgroups that a file names, and those in them, as far as there are any and they are empty."""
+    """Remove the cgroups listed in a file, and the groups in them, if they exist and are empty."""
     with contextlib.suppress(OSError):
         for home in map(Path, note.read_text().splitlines()):
             with contextlib.suppress(OSError):
@@ -147,7 +147,7 @@ def remove_groups(note: Path) -> None:
 
 
 def main() -> None:
-    """Run the program and guard it, or remove a folder. Standard input is the zygote's, for it alone."""
+    """Run the program and guard it, or remove a folder. Standard input is passed on to the zygote."""
     import ctypes
 
     if sys.argv[1] == _REMOVE:
@@ -158,12 +158,12 @@ def main() -> None:
     folder, program = Path(sys.argv[3]), sys.argv[4:]
     for descriptor in (host, stop):
         os.set_inheritable(descriptor, False)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # the host may have blocked what wakes this
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # the host may have blocked SIGCHLD
     ended, end = os.pipe()
     os.set_blocking(end, False)
     signal.set_wakeup_fd(end)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    # From here on the orphans of our children are ours, and not those of the system's first process.
+    # From here on, orphans of our children become our children, not those of the system's init process.
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     zygote = os.pidfd_open(os.posix_spawn(program[0], program, os.environ, setsigdef=_NOT_IGNORED))
     os.close(0)
@@ -181,10 +181,10 @@ def main() -> None:
 
 
 def _end_all() -> None:
-    """Kill our children, and those whom they leave to us, until there are none."""
+    """Kill our children, and the orphans that they leave to us, until there are none."""
     children = Path(f"/proc/self/task/{threading.get_native_id()}/children")
     while True:
-        # One that waits to be waited for is named as well. So there is one dying, or there is none at all.
+        # Zombies are listed as well: if any child is left, waitpid returns one of them soon.
         for child in map(int, children.read_text().split()):
             os.kill(child, signal.SIGKILL)
         try:

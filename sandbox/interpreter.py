@@ -1,6 +1,6 @@
-"""Which files this process's Python consists of: what a kernel, which runs the same Python, has to see.
+"""The files of this process's Python, which kernels need to see because they run the same Python.
 
-All names are absolute and without ``..``, as both sides of a mount need them.
+All paths are absolute and without ``..``, as mounts require.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from functools import cache
 from pathlib import Path
 
 _PARTS = ("bin", "include", "lib", "lib32", "lib64", "libexec", "share", "pyvenv.cfg")
-"""What belongs to Python in its prefix. What else lies there (a project, another environment) is nobody's business."""
+"""The parts of a prefix that belong to Python. Other content (a project, another environment) is not shown."""
 
 
 def plain(path: str | Path) -> Path:
-    """A name without ``..`` for the same file: by the text where that leads there, else by the file system."""
+    """A path without ``..`` to the same file: simplified as text if that is equivalent, else resolved."""
     simple = Path(os.path.abspath(path))  # noqa: PTH100 - Path.absolute keeps ".."
     try:
         return simple if simple.samefile(path) else Path(path).resolve()
@@ -26,7 +26,7 @@ def plain(path: str | Path) -> Path:
 
 @cache
 def executable() -> Path:
-    """The interpreter, as it was called: of a virtual environment the link in it."""
+    """The path by which the interpreter was started: in a virtual environment, the link in it."""
     return plain(sys.executable)
 
 
@@ -38,13 +38,13 @@ def libraries() -> list[Path]:
 
 @cache
 def shared_libraries() -> list[Path]:
-    """The folders of LD_LIBRARY_PATH, without which a Python of a module system or an own build does not start."""
+    """The folders of LD_LIBRARY_PATH, which a Python from a module system or a custom build may need to start."""
     entries = os.environ.get("LD_LIBRARY_PATH", "").split(":")
     return [plain(entry) for entry in entries if entry.startswith("/") and Path(entry).is_dir()]
 
 
 def _own_library() -> set[Path]:
-    """The file of Python's own shared library, where it has one: it may be found by a path within the executable."""
+    """Python's shared library, if it has one: the executable may refer to it by a path of its own."""
     lines = Path("/proc/self/maps").read_text().splitlines()
     names = {line.split(maxsplit=5)[5] for line in lines if "/libpython" in line}
     return {plain(name) for name in names}
@@ -52,7 +52,7 @@ def _own_library() -> set[Path]:
 
 @cache
 def files() -> list[Path]:
-    """All folders and files that are needed, by each name that leads there; some lie within others."""
+    """All folders and files that are needed, by each path that leads to them; some lie within others."""
     prefixes = {plain(prefix) for prefix in (sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix)}
     found = {prefix / part for prefix in prefixes for part in _PARTS}
     found |= {plain(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")}
@@ -62,7 +62,7 @@ def files() -> list[Path]:
 
 @cache
 def links() -> list[Path]:
-    """The links from the interpreter's name to its file: that of a virtual environment may be a link to a link."""
+    """The links from the interpreter's path to its file: in a virtual environment there may be several."""
     found = []
     path = executable()
     while path.is_symlink() and path not in found:

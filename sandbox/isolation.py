@@ -1,12 +1,12 @@
-"""What a kernel sees instead of the host: the files of its root, its environment, and the ways to make that so.
+"""What a kernel sees instead of the host: its root file system and environment, and how they are set up.
 
-Tiers, from the strongest: 1, bubblewrap builds the root; 2, the program inside does (`sandbox.inside.root`); 3, no
-root of its own, but Landlock and a filter of system calls; 0, nothing at all. In tiers 1 and 2 each kernel then makes
-namespaces of its own (`sandbox.inside.enter`).
+Tiers, strongest first: 1, bubblewrap builds the root; 2, the program inside does (`sandbox.inside.root`); 3, no
+separate root, but Landlock and a seccomp filter; 0, no isolation. In tiers 1 and 2 each kernel then creates its own
+namespaces (`sandbox.inside.enter`).
 
-As an ordinary user, a user namespace gives the right to do so. Root needs none, and each kernel changes to a user id of
-its own: limits on processes do not bind root, and an interpreter installed under a private home can only be mounted by
-root.
+An ordinary user gets the right to do so from a user namespace. Root does not need one; there, each kernel changes to
+its own user id, because process limits do not apply to root. Only root can mount an interpreter that is installed under
+a private home.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ NAMES: dict[Tier, str] = {
     2: "namespaces (tier 2)",
     3: "Landlock and seccomp (tier 3)",
 }
-"""By tier, what stands between the code and the host."""
+"""The isolation between the code and the host, by tier."""
 
-# Where things are inside, in tiers 1 and 2. Short, and in nobody's way.
+# Paths inside the sandbox, in tiers 1 and 2. Short, and in no other program's way.
 HOME = "/sandbox"
 INSIDE = "/run/sandbox_inside"
 WRITABLE = (HOME, "/tmp", "/dev/shm")
@@ -44,11 +44,11 @@ NAMESPACES = ("mnt", "net", "pid", "ipc", "uts")
 inside = Path(__file__).with_name("inside")
 
 Mount = tuple[Literal["bind", "folder", "link", "memory", "cover"], str, str]
-"""Kind, source (of a link: its text), target. A cover is an empty folder in front of what is not to be seen."""
+"""Kind, source (for a link: its text), target. A cover is an empty folder that hides what lies below it."""
 
 
 def environment(home: str) -> dict[str, str]:
-    """All of the environment that a kernel gets; nothing of the host's."""
+    """The complete environment of a kernel; nothing is taken from the host's."""
     threads = ("OPENBLAS", "OMP", "MKL", "NUMEXPR")
     prefix = interpreter.plain(sys.prefix)
     paths = ":".join(str(path) for path in interpreter.libraries() if not path.is_relative_to(prefix))
@@ -65,9 +65,9 @@ def environment(home: str) -> dict[str, str]:
         "MPLBACKEND": "agg",
         "MPLCONFIGDIR": f"{home}/.matplotlib",
         "PYTHONDONTWRITEBYTECODE": "1",
-        "PYTHONHASHSEED": "0",  # so that sets of texts print alike in all kernels
+        "PYTHONHASHSEED": "0",  # so that sets of strings print in the same order in all kernels
         "PYTHONPATH": paths,
-        "PIP_RETRIES": "0",  # there is no network to wait for
+        "PIP_RETRIES": "0",  # there is no network
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
         **({"LD_LIBRARY_PATH": shared} if shared else {}),
         **{f"{name}_NUM_THREADS": "1" for name in threads},
@@ -75,15 +75,15 @@ def environment(home: str) -> dict[str, str]:
 
 
 def namespaces() -> dict[str, str]:
-    """The host's namespaces, for a kernel to compare its own with."""
+    """The host's namespaces, for kernels to compare with their own."""
     return {name: str(Path(f"/proc/self/ns/{name}").readlink()) for name in NAMESPACES}
 
 
 def python_command(folder: str) -> list[str]:
-    """The interpreter on the program inside, without user site and without the program's folder on the path.
+    """The command that starts the program inside, without user site and without the program's folder on the path.
 
     Args:
-        folder: where the package `sandbox.inside` is, as a package of its own.
+        folder: location of the package `sandbox.inside`, which is imported as a top-level package.
     """
     parent, name = os.path.split(folder)
     program = f"import sys; sys.path.insert(0, {parent!r}); from {name}.start import main; sys.path.pop(0); main()"
@@ -91,11 +91,11 @@ def python_command(folder: str) -> list[str]:
 
 
 def names(changes_users: bool, uid: int) -> dict[str, str]:
-    """Files of /etc, by name: who there is, and what `localhost` is. Nothing of the host's.
+    """Content of the files in /etc, by name: users, groups and hosts. Nothing is taken from the host.
 
     Args:
-        changes_users: whether each kernel has a user id of its own.
-        uid: this process's.
+        changes_users: whether each kernel has its own user id.
+        uid: the user id of this process.
     """
     uids = range(users.FIRST, users.LAST + 1) if changes_users else sorted({1000, uid} - {0})
     return {
@@ -107,23 +107,23 @@ def names(changes_users: bool, uid: int) -> dict[str, str]:
 
 
 def bubblewrap_command(etc: Path) -> list[str]:
-    """The whole command line of a zygote in a root of its own.
+    """The command line that starts a zygote in its own root file system.
 
     Args:
-        etc: a folder with files that are to be in /etc.
+        etc: a folder with the files to show in /etc.
 
-    Raises SandboxUnavailable without bubblewrap, or where Python shares its folder with a home.
+    Raises SandboxUnavailable if bubblewrap is missing, or if Python is installed in a folder that contains a home.
     """
     bubblewrap = shutil.which("bwrap")
     if bubblewrap is None:
-        raise SandboxUnavailable("bwrap is not on the path")
-    # With another number, bubblewrap would make two user namespaces, of which only the outer one has rights over the
-    # processes. Each kernel gets a number other than 0 with a user namespace of its own.
+        raise SandboxUnavailable("bwrap is not on PATH")
+    # With another uid, bubblewrap would make two user namespaces, of which only the outer one has rights over the
+    # processes. Each kernel gets a uid other than 0 through its own user namespace.
     user = [] if users.changes_users() else ["--unshare-user", "--uid", "0", "--gid", "0"]
-    # With these the zygote makes the kernels' namespaces; they lose them all.
+    # The zygote needs these to create the kernels' namespaces; kernels drop them all.
     kept = ["SYS_ADMIN", "SETUID", "SETGID", "SETPCAP", "NET_ADMIN", "KILL"]
     if user:
-        kept.append("SETFCAP")  # without it, Linux lets no user namespace have a name for this one's user 0
+        kept.append("SETFCAP")  # without it, Linux lets no user namespace map this one's user 0
     options = {"bind": "--ro-bind", "link": "--symlink"}
     arguments: list[str] = []
     for kind, source, target in mounts(etc):
@@ -150,12 +150,12 @@ def bubblewrap_command(etc: Path) -> list[str]:
 
 
 def mounts(etc: Path) -> list[Mount]:
-    """What the root is made of, besides /proc and /dev, in the order of making.
+    """The mounts of the root file system besides /proc and /dev, in the order in which they are made.
 
     Args:
-        etc: a folder with files that are to be in /etc.
+        etc: a folder with the files to show in /etc.
 
-    Raises SandboxUnavailable where Python shares its folder with a home.
+    Raises SandboxUnavailable if Python is installed in a folder that contains a home.
     """
     found: list[Mount] = [("folder", "", f"/{name}") for name in ("etc", "run")]
     for path in _system():
@@ -163,7 +163,7 @@ def mounts(etc: Path) -> list[Mount]:
     found += [("bind", path, path) for path in _ALSO if Path(path).exists()]
     found += [("bind", str(path), f"/etc/{path.name}") for path in sorted(etc.iterdir())]
     found += [("memory", "", path) for path in WRITABLE]
-    # After /tmp: an interpreter may live there, and these would be hidden behind it.
+    # After /tmp, which would otherwise hide an interpreter installed there.
     found += _interpreter_mounts()
     found.append(("bind", str(inside), INSIDE))
     for place, hidden in hidden_python():
@@ -172,7 +172,7 @@ def mounts(etc: Path) -> list[Mount]:
 
 
 def hidden_python() -> list[tuple[str, str]]:
-    """What of the interpreter lies where code may write, each with a second place from where to show it again."""
+    """Parts of the interpreter in writable folders, each with a second place from which it is mounted again."""
     hidden = [path for kind, _, path in _interpreter_mounts() if kind == "bind" and path.startswith(_below(WRITABLE))]
     return [(f"{_PYTHON}/{number}", path) for number, path in enumerate(hidden)]
 
@@ -182,13 +182,13 @@ def _below(paths: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def readable() -> list[str]:
-    """What a kernel without a root of its own may read: the same, where it is."""
+    """The paths that a kernel without its own root may read: the same files, at their place on the host."""
     shown = [*_system(), *(Path(path) for kind, _, path in _interpreter_mounts() if kind == "bind")]
     return [str(path) for root in shown for path in _without(root, _covers())] + list(_ALSO)
 
 
 def _without(folder: Path, covered: list[Path]) -> list[Path]:
-    """The folder, or the largest parts of it in which nothing lies that is covered."""
+    """The folder, or the largest parts of it that contain no covered folder."""
     if not any(path.is_relative_to(folder) for path in covered):
         return [folder]
     if folder in covered:
@@ -197,13 +197,13 @@ def _without(folder: Path, covered: list[Path]) -> list[Path]:
 
 
 def shows(path: Path) -> bool:
-    """Whether a kernel can see what of the host's is in a folder, or in one above it."""
+    """Whether kernels can see a folder of the host, or one that contains it."""
     path = path.resolve()
     return any(path.is_relative_to(shown.resolve()) for shown in (*_system(), *interpreter.files()))
 
 
 def hides(path: Path) -> bool:
-    """Whether a kernel sees nothing of the host's there, neither that nor what lies in it."""
+    """Whether a path of the host, with everything in it, is invisible to kernels."""
     path = path.resolve()
     places = {shown.resolve(): True for shown in (*_system(), *interpreter.files())} | dict.fromkeys(_covers(), False)
     around = [place for place in places if path.is_relative_to(place)]
@@ -213,18 +213,18 @@ def hides(path: Path) -> bool:
 
 
 def home() -> Path | None:
-    """This user's home. None where it is no folder of somebody's own: of services and in containers it may be "/"."""
+    """This user's home; None if there is none of its own: for services and in containers it may be "/"."""
     try:
         path = Path.home().resolve()
-    except RuntimeError:  # neither HOME nor the list of users knows
+    except RuntimeError:  # neither in HOME nor in the user database
         return None
     return path if path.is_dir() and path != Path("/") else None
 
 
 def hidden_from_others() -> str | None:
-    """A folder of the interpreter that only root can reach; None where all users can, or kernels are no other users.
+    """A folder of the interpreter that only root can reach; None if there is none, or kernels keep our user id.
 
-    Without a root of their own (tiers 0 and 3) kernels that run as other users need all of them.
+    Without their own root (tiers 0 and 3), kernels that run as other users need access to all of these folders.
     """
     if not users.changes_users():
         return None
@@ -237,15 +237,15 @@ def hidden_from_others() -> str | None:
 
 @cache
 def _system() -> list[Path]:
-    """The folders, and links to such, in which the system has its programs and libraries."""
+    """The folders with the system's programs and libraries, and links to such folders."""
     return [path for name in _SYSTEM if (path := Path("/", name)).is_dir()]
 
 
 @cache
 def _covers() -> list[Path]:
-    """Folders of the host's that lie in what a kernel is shown and that it does not need, outermost first.
+    """Folders within the visible files that kernels do not need and that are hidden from them, outermost first.
 
-    Those are sources, as in /usr/src/app of a container; this checkout, where it is one; and this user's home.
+    These are sources, as in /usr/src/app of a container; this checkout, if it is one; and this user's home.
     """
     checkout, user = Path(__file__).resolve().parents[1], home()
     places = {Path("/usr/src"), checkout}
@@ -260,7 +260,7 @@ def _covers() -> list[Path]:
 
 @cache
 def _interpreter_mounts() -> list[Mount]:
-    """The interpreter's own files where the system does not have them, and the covers, outer ones first."""
+    """Mounts of interpreter files outside the system's folders, and of the covers, outer ones first."""
     user, covered = home(), _covers()
     placed: list[tuple[Path, bool]] = [(path, True) for path in _system() if not path.is_symlink()]
     found: list[Mount] = []
@@ -270,7 +270,7 @@ def _interpreter_mounts() -> list[Mount]:
         return max(around, key=lambda pair: len(pair[0].parts))[1] if around else False
 
     def make_way(path: Path) -> None:
-        # Bubblewrap would make the folders on the way readable by root alone.
+        # Bubblewrap would make the parent folders readable by root only.
         way: list[Mount] = [("folder", "", str(parent)) for parent in reversed(path.parents[:-1])]
         found.extend(step for step in way if step not in found and not is_shown(Path(step[2])))
 

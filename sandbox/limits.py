@@ -1,4 +1,4 @@
-"""What one session may use."""
+"""Resource limits of one session."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from dataclasses import dataclass, fields
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds for one session and its kernel; all must be positive. Raises ValueError otherwise.
+    """Limits of one session and its kernel; all must be positive. Raises ValueError otherwise.
 
     Attributes:
-        seconds: wall time of one cell in seconds, unless `execute` is given its own timeout.
-        grace_seconds: how long a cell may take to obey the interrupt after its time is up, before it is killed.
+        seconds: wall time of one cell in seconds, unless `execute` is called with a timeout.
+        grace_seconds: how long a cell may keep running after it was interrupted at its timeout, before it is killed.
         start_seconds: how long one kernel may take to start before the attempt counts as failed.
-        memory_bytes: private memory of each process (RLIMIT_DATA; an idle kernel has about 100 MB of it).
-        memory_in_sum_bytes: memory of a session's processes together, looked at four times a second while a cell runs
-            and once a second between cells: a bound on what stays in use, not on a short peak. Where there are
-            cgroups, Linux itself bounds the peak, too.
-        processes: processes and threads together (an idle kernel has one).
-        disk_bytes: size of each of the writable file systems (working directory, /tmp, /dev/shm); they are
-            in memory. Also the largest single file.
+        memory_bytes: private memory of each process (RLIMIT_DATA; an idle kernel uses about 100 MB of it).
+        memory_in_sum_bytes: total memory of all processes of a session, measured four times a second while a cell runs
+            and once a second between cells: it bounds sustained use, not a short peak. Where cgroups are available,
+            Linux bounds the peak, too.
+        processes: processes plus threads (an idle kernel has one).
+        disk_bytes: size of each of the writable file systems (working directory, /tmp, /dev/shm), which live in
+            memory. Also the maximum size of a file.
         inodes: files and folders in each of them.
         open_files: file descriptors of each process.
-        output_chars: characters of the text that the model reads; more is cut in the middle.
+        output_chars: characters of the text that the model reads; longer text is cut in the middle.
         printed_chars: characters that a cell may print before it is stopped with `Outcome.OUTPUT`.
         cells: cells of one session.
     """

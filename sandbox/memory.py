@@ -1,9 +1,8 @@
-"""How much memory a kernel and its child processes have in sum, as far as Linux shows it where there are no cgroups.
+"""Total memory of a kernel and its child processes, from /proc, for machines without cgroups.
 
-Pages that are nobody's alone (the zygote's, after a fork those of the parent) are counted once, which takes a walk
-through all of a process's pages. What takes no walk comes first, and mostly is enough: all pages that processes have,
-shared or not, are at least as many; and since the latest walk no more can have been added than they have faults and new
-pages.
+Shared pages (those of the zygote, and of the parent after a fork) are counted once, which needs a walk through all
+pages of each process. Upper bounds that need no walk are tried first and usually suffice: the sum of all pages, shared
+or not; and the sum at the latest walk plus the page faults and new pages since then.
 """
 
 from __future__ import annotations
@@ -18,35 +17,35 @@ from dataclasses import dataclass
 from pathlib import Path
 
 LOOK_SECONDS = 0.2
-"""Of processor time that a walk may take. One of 64 idle processes takes 0.06; more pages or mappings than that are an
-overrun, whatever they are."""
+"""CPU time that a walk may take. A walk through 64 idle processes takes 0.06 s; processes with so many pages or
+mappings that it takes longer count as over the limit."""
 WAIT_SECONDS = 0.5
-"""That it may take at all: Linux makes it wait for a process that is about to fork, for one."""
+"""Wall time that a walk may take: Linux makes it wait for a process that is forking, for example."""
 
 _MOST_PROCESSES = 4_096
 _FILE_BYTES = 4_096  # status, stat and smaps_rollup are shorter
-_SHARE, _PAUSE_SECONDS = 10, 1.0  # a walk is followed by so many times its duration without one, and so much at most
-# Memory for each mapping, which no number counts (struct vm_area_struct and its place in a tree); they are counted in
-# one process for all, where there are many processes, up to a bound from which on it counts as full.
+_SHARE, _PAUSE_SECONDS = 10, 1.0  # pause after a walk: this many times its duration, at most this many seconds
+# Kernel memory of each mapping (struct vm_area_struct and its tree node), which no statistic counts. With many
+# processes, the mappings of one are counted and taken for all, up to a bound above which the maximum is assumed.
 _MAPPING_BYTES, _MANY_MAPPINGS, _MOST_MAPPINGS, _MANY_PROCESSES = 300, 16_384, 65_530, 8
 
 
 class UncountableError(Exception):
-    """A look took too long, or the processes cannot be seen."""
+    """Measuring took too long, or the processes cannot be seen."""
 
 
 class TableFullError(Exception):
-    """This process, or the machine, can open no file now: the host's doing, which says nothing of the kernel."""
+    """The limit of open files of this process or of the machine is reached; says nothing about the kernel."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Member:
-    """A process.
+    """One process.
 
     Attributes:
-        own: bytes of memory that it has, shared with other processes by forks or not.
+        own: bytes of its memory, including pages shared with forks.
         tables: bytes of its page tables.
-        faults: pages that it may have got, or made its own, ever.
+        faults: page faults so far: an upper bound on pages it got or copied.
     """
 
     own: int
@@ -55,28 +54,27 @@ class _Member:
 
 
 class Family:
-    """A process and all that it has started.
+    """A process and its descendants.
 
     Args:
-        process: the host's number of it.
-        namespaced: whether it is the first of a process namespace of its own.
-        unknown: bytes to count for a process that cannot be looked at.
+        process: its process id on the host.
+        namespaced: whether it is the first process of its own pid namespace.
+        unknown: bytes to count for a process that cannot be read.
     """
 
     def __init__(self, process: int, *, namespaced: bool, unknown: int) -> None:
         self._process = process
         self._namespaced = namespaced
         self._unknown = unknown
-        self._walked: dict[tuple[int, int], _Member] = {}  # at the latest walk
-        self._sum = 0  # that came out
+        self._walked: dict[tuple[int, int], _Member] = {}  # the processes at the latest walk
+        self._sum = 0  # result of the latest walk
         self._next_walk = 0.0
-        self._all_ours = False  # what the latest look has seen of /proc
+        self._all_ours = False  # whether the /proc read last shows only our processes
 
     def exceeds(self, most: int) -> bool:
-        """Whether it has more than so many bytes. Raises UncountableError, TableFullError.
+        """Whether it uses more than `most` bytes. Raises UncountableError, TableFullError.
 
-        Of processes that come and go all the time, those that have gone before they were looked at count like the
-        others.
+        Processes that end before they are read count as much as the average of the others.
         """
         with contextlib.ExitStack() as stack:
             folder = self._folder(stack)
@@ -105,11 +103,11 @@ class Family:
                 return False
             if beside + self._walk(folder, members) <= most:
                 return False
-            self._next_walk = 0.0  # looked at again at once
+            self._next_walk = 0.0  # the next call walks again at once
             return True
 
     def _folder(self, stack: contextlib.ExitStack) -> int:
-        """A /proc that has all of its processes: its own, in which there are no others, if we may look at that."""
+        """A /proc with all of its processes: the one in its namespace, which has no others, if it is readable."""
         for path in (f"/proc/{self._process}/root/proc", "/proc") if self._namespaced else ("/proc",):
             with contextlib.suppress(OSError):
                 folder = _open(path, os.O_RDONLY | os.O_DIRECTORY)
@@ -130,7 +128,7 @@ class Family:
     def _descendants(self) -> list[int]:
         family = [self._process]
         seen = {self._process}
-        for member in family:  # which grows meanwhile
+        for member in family:  # the list grows meanwhile
             with contextlib.suppress(OSError):
                 for thread in Path(f"/proc/{member}/task").iterdir():
                     children = (thread / "children").read_bytes()
@@ -143,14 +141,14 @@ class Family:
 
     def _member(self, folder: int, number: int) -> dict[tuple[int, int], _Member]:
         status = _fields(_read(folder, f"{number}/status"))
-        if b"RssAnon" not in status:  # it has ended, and nobody has waited for it
+        if b"RssAnon" not in status:  # a zombie
             return {}
-        stat = _read(folder, f"{number}/stat").rpartition(b")")[2].split()  # from the third field, state, on
+        stat = _read(folder, f"{number}/stat").rpartition(b")")[2].split()  # starts at the third field, state
         own = status[b"RssAnon"] + status.get(b"VmSwap", 0)
         return {(number, int(stat[19])): _Member(own, status.get(b"VmPTE", 0), int(stat[7]) + int(stat[9]))}
 
     def _since(self, members: dict[tuple[int, int], _Member]) -> int:
-        """The most that can have been added since the latest walk."""
+        """Upper bound on the bytes added since the latest walk."""
         added = 0
         for key, member in members.items():
             if (before := self._walked.get(key)) is None:
@@ -164,7 +162,7 @@ class Family:
         total = 0
         for (number, _), member in members.items():
             share = member.own
-            with contextlib.suppress(OSError, KeyError, ValueError):  # gone, or not to be looked at
+            with contextlib.suppress(OSError, KeyError, ValueError):  # gone, or not readable
                 fields = _fields(_read(folder, f"{number}/smaps_rollup"))
                 share = fields[b"Pss_Anon"] + fields.get(b"SwapPss", 0)
             total += share
@@ -193,7 +191,7 @@ def _read(folder: int, name: str) -> bytes:
 
 
 def _fields(text: bytes) -> dict[bytes, int]:
-    """Those of a file's lines that are a name and kilobytes, in bytes."""
+    """The fields of a /proc file that are given in kB, in bytes."""
     found = {}
     for line in text.splitlines():
         if line.endswith(b" kB"):

@@ -1,4 +1,4 @@
-"""What keeps code from being isolated on this machine, as far as it can be seen, and what to do about each."""
+"""Known reasons why code cannot be isolated on this machine, and what to do about each."""
 
 from __future__ import annotations
 
@@ -16,43 +16,43 @@ _LIMITS = {
     resource.RLIMIT_NOFILE: ("-n", 32, 128, 1),
     resource.RLIMIT_NPROC: ("-u", 1, 128, 1),
 }
-"""Limit: ulimit's letter for it, the least to start with and what is more than enough for a few kernels, both in
-ulimit's units, and those units. With less memory than the least, OpenBLAS, which numpy and scipy load, tries to get it
-for ever instead of failing."""
+"""Limit: ulimit's letter, the minimum to start at all and an ample value for a few kernels, both in ulimit's units, and
+the size of that unit. With less memory than the minimum, OpenBLAS, which numpy and scipy load, retries forever instead
+of failing."""
 
 _SWITCHES = {
     "user/max_user_namespaces": "0",
     "kernel/unprivileged_userns_clone": "0",
     "kernel/apparmor_restrict_unprivileged_userns": "1",
 }
-"""Files below /proc/sys, and with what in it ordinary users have no user namespaces of use."""
+"""Files below /proc/sys, and the value with which ordinary users cannot use user namespaces."""
 
 
 def found() -> list[str]:
-    """Everything that is known to be in the way, each as what to do."""
+    """All known obstacles, each as an instruction."""
     remedies = [] if shutil.which("bwrap") else ["install bubblewrap"]
     if not users.changes_users():
         remedies += [f"allow user namespaces (sysctl {name})" for name in _closed_switches()]
     if masked := masked_proc(Path("/proc/self/mountinfo").read_text()):
         remedies.append(
-            f"have {masked[0]} and the like not masked (Docker: --security-opt systempaths=unconfined, "
+            f"unmask {masked[0]} and similar paths (Docker: --security-opt systempaths=unconfined, "
             "Podman: --security-opt unmask=ALL, Kubernetes: procMount: Unmasked)"
         )
     if "\nSeccomp:\t2" in Path("/proc/self/status").read_text():
         remedies.append(
-            "have no filter of system calls over this process (Docker and Podman: --security-opt seccomp=unconfined, "
+            "run this process without a seccomp filter (Docker and Podman: --security-opt seccomp=unconfined, "
             "Kubernetes: seccompProfile: Unconfined)"
         )
     return [*remedies, *limits()]
 
 
 def limits() -> list[str]:
-    """The hard limits of this process that may be too low to work with, each as what to do."""
+    """Hard limits of this process that may be too low, each as an instruction."""
     return [remedy for remedy, _ in _low_limits()]
 
 
 def hopeless_limits() -> list[str]:
-    """Those with which no kernel starts in any tier."""
+    """Hard limits so low that no kernel can start in any tier, each as an instruction."""
     return [remedy for remedy, hopeless in _low_limits() if hopeless]
 
 
@@ -66,10 +66,10 @@ def _low_limits() -> list[tuple[str, bool]]:
 
 
 def masked_proc(mounts: str) -> list[str]:
-    """What is mounted over parts of /proc: then Linux lets nobody in a user namespace mount another.
+    """Mounts that hide parts of /proc: with any, Linux refuses to mount /proc in a user namespace.
 
     Args:
-        mounts: /proc/self/mountinfo; see proc_pid_mountinfo(5).
+        mounts: content of /proc/self/mountinfo; see proc_pid_mountinfo(5).
     """
     return [point for line in mounts.splitlines() if (point := line.split()[4]).startswith("/proc/")]
 

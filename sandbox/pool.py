@@ -1,4 +1,4 @@
-"""The kernels of one sandbox: some ready ahead of demand, each used for one session, the zygote that they come from."""
+"""The kernels of one sandbox: a pool with some started ahead of demand, and the zygote they are forked from."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from sandbox.zygote import Zygote
 _log = logging.getLogger(__name__)
 
 _STARTS_WATCHED = 40
-_FEWEST_FAULTS = 8  # before a rate means anything
+_FEWEST_FAULTS = 8  # below this, a fault rate means nothing
 
 
 class Pool:
     """Starts kernels, keeps `prestart` of them ready, and restarts the zygote when it dies.
 
     Args:
-        tier: how they are isolated.
-        limits: what each of them may use.
+        tier: the isolation of the kernels.
+        limits: limits of each kernel.
         folder: a private folder of the host.
         preload: modules that the zygote imports.
         prestart: kernels to keep ready.
-        groups: where kernels get their cgroups.
-        stats: where to count.
-        fault_rate: the share of starts that may fail.
-        starts: kernels that may be starting at once; the others have no descriptor yet.
+        groups: makes cgroups for the kernels.
+        stats: counters to update.
+        fault_rate: the maximum share of failed starts.
+        starts: maximum number of concurrent starts; queued starts hold no descriptor.
     """
 
     def __init__(
@@ -78,31 +78,31 @@ class Pool:
 
     @property
     def ready(self) -> int:
-        """Kernels that are ready and not in use."""
+        """Number of idle kernels that are ready for use."""
         return sum(spare.done() and not spare.cancelled() and spare.exception() is None for spare in self._spares)
 
     def refill(self, room: int | None = None) -> None:
-        """Start kernels ahead, as many as are wanted.
+        """Start idle kernels up to `prestart`.
 
         Args:
-            room: how many more than those in sessions there may be; None for as at the last call.
+            room: maximum number of kernels besides those in sessions; None for the value of the last call.
         """
         self._room = self._room if room is None else room
         while not self.closed and len(self._spares) < min(self._prestart, self._room):
             self._spares.append(self._start_spare())
 
     async def take(self) -> Kernel:
-        """A started kernel, from those ready if there is one; whoever takes it calls `drop`.
+        """A started kernel, an idle one if there is one. The caller must `drop` it.
 
         Raises:
             KernelStartError, KernelProtocolError: the second attempt failed, too.
             SandboxFaulty: too many starts have failed.
-            SandboxClosed: it was closed meanwhile.
+            SandboxClosed: the pool was closed meanwhile.
         """
         failed = False
         while True:
             self._require_health()
-            while self._spares and _has_failed(self._spares[0]):  # some time ago, and for nobody
+            while self._spares and _has_failed(self._spares[0]):  # failed while no caller was waiting
                 self._spares.popleft()
             spare = self._spares.popleft() if self._spares else self._start_spare()
             try:
@@ -114,7 +114,7 @@ class Pool:
                 failed = True
                 continue
             except asyncio.CancelledError:
-                if spare.cancelled():  # not we were cancelled: the sandbox was closed
+                if spare.cancelled():  # not this call: the sandbox was closed
                     raise SandboxClosed("the sandbox was closed") from None
                 if not self.closed and len(self._spares) < self._prestart:
                     self._spares.appendleft(spare)
@@ -124,7 +124,7 @@ class Pool:
                 raise
             if not kernel.dead and not kernel.doomed:
                 return kernel
-            # It was ready and has died since, unused: with its zygote, or for want of memory.
+            # It died while idle: with its zygote, or for lack of memory.
             self._stats.faults += 1
             await self.drop(kernel)
 
@@ -134,8 +134,7 @@ class Pool:
         faults = [fault for fault in self._starts if fault is not None]
         if len(faults) >= _FEWEST_FAULTS and len(faults) > self._fault_rate * len(self._starts):
             raise SandboxFaulty(
-                f"{len(faults)} of the last {len(self._starts)} kernels could not be started, the last one since "
-                f"{faults[-1]}"
+                f"{len(faults)} of the last {len(self._starts)} kernels could not be started; last reason: {faults[-1]}"
             )
 
     def _drop_unwanted(self, spare: asyncio.Task[Kernel]) -> None:
@@ -171,19 +170,19 @@ class Pool:
         return kernel
 
     def _fault(self, error: Exception) -> None:
-        if not isinstance(error, HostFull):  # which says nothing of the next start
+        if not isinstance(error, HostFull):  # which does not predict the next start
             self._starts.append(str(error))
         self._stats.faults += 1
 
     async def _living_zygote(self) -> Zygote:
-        """The zygote; another one where it has died. Raises KernelStartError, SandboxUnavailable, SandboxClosed."""
+        """The zygote, restarted if it has died. Raises KernelStartError, SandboxUnavailable, SandboxClosed."""
         async with self._zygote_turn:
             if self.closed:
                 raise SandboxClosed("the sandbox was closed")
             if self._zygote is not None and not self._zygote.dead:
                 return self._zygote
             if self._zygote is not None:
-                _log.warning("The sandbox's zygote has died; starting another.")
+                _log.warning("The sandbox's zygote has died; restarting it.")
                 self._stats.zygote_restarts += 1
                 await self._zygote.close()
                 self._zygote = None
@@ -211,7 +210,7 @@ class Pool:
             spare.cancel()
         await asyncio.gather(*spares, return_exceptions=True)
         await asyncio.gather(*(self.drop(kernel) for kernel in list(self.kernels)))
-        await asyncio.to_thread(self._watch.close)  # it may be in the middle of a look
+        await asyncio.to_thread(self._watch.close)  # may block: its thread may be measuring
         async with self._zygote_turn:
             if self._zygote is not None:
                 await self._zygote.close()
@@ -223,6 +222,6 @@ def _has_failed(spare: asyncio.Task[Kernel]) -> bool:
 
 
 def _mark_exception_retrieved(task: asyncio.Task[Kernel]) -> None:
-    """A spare that fails while nobody waits is found out by the next who takes it; asyncio need not complain."""
+    """Keep asyncio from logging a failed spare that has no waiter: the next `take` notices it."""
     with contextlib.suppress(asyncio.CancelledError):
         task.exception()

@@ -1,4 +1,4 @@
-"""What the self-test attempts: each probe is a cell that tries to get out, or at what is not the kernel's."""
+"""The escape attempts of the self-test: each probe is a cell that tries to reach something outside its kernel."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from sandbox.isolation import Tier
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """An attempt.
+    """One attempt.
 
     Attributes:
-        name: what it is after.
-        code: prints "escaped" if it got that; names in braces are filled in from the host.
-        quick: whether it is tried at each opening.
-        tiers: those that stop it.
+        name: its goal.
+        code: prints "escaped" if it succeeds; names in braces are filled in from the host.
+        quick: whether it runs whenever a sandbox is opened.
+        tiers: the tiers that defend against it.
     """
 
     name: str
@@ -37,7 +37,7 @@ _MAP = (
     "libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]\n"
     "failed = ctypes.c_void_p(-1).value\n"
 )
-# A filter of one instruction, which lets all pass.
+# A filter of one instruction, which allows everything.
 _FILTER = (
     "import ctypes, socket, struct\ncode = ctypes.create_string_buffer(struct.pack('HBBI', 6, 0, 0, 0x7fff0000), 8)\n"
     "address = ctypes.addressof(code)\n"

@@ -1,4 +1,4 @@
-"""A kernel provisioner: stock Jupyter clients on isolated kernels.
+"""A kernel provisioner that gives stock Jupyter clients isolated kernels.
 
 ::
 
@@ -6,10 +6,9 @@
         manager = kernel_manager(box)  # an AsyncKernelManager like any other
         await manager.start_kernel()
 
-The client is trusted, the kernel is not, and no libzmq ever meets it: the five channels that a client expects are
-served at the host (`sandbox.bridge`), which translates for a `Session` of the sandbox, and its results back. So every
-bound and every check of the sandbox holds for Jupyter's clients, too. See "With Jupyter clients" in README.md
-for what that costs.
+The client is trusted, the kernel is not and never talks ZeroMQ: the five channels that a client expects are served on
+the host (`sandbox.bridge`), which translates between them and a `Session` of the sandbox. So all limits and checks of
+the sandbox also hold for Jupyter clients. "With Jupyter clients" in README.md lists the differences to stock kernels.
 """
 
 from __future__ import annotations
@@ -33,14 +32,14 @@ from sandbox.session import KernelSession
 
 
 class SandboxProvisioner(KernelProvisionerBase):
-    """Gives an `AsyncKernelManager` a session of a sandbox for a kernel.
+    """Uses a session of a sandbox as the kernel of an `AsyncKernelManager`.
 
-    Made by `kernel_manager`, or by jupyter_client itself for a kernelspec that asks for ``start-agent-sandbox``.
-    A kernel that dies is replaced by the session, and the cell's error says so: to Jupyter it lives on.
+    Made by `kernel_manager`, or by jupyter_client itself for a kernelspec that names ``start-agent-sandbox``. When the
+    kernel dies, the session replaces it and the cell's error says so; for Jupyter the kernel stays alive.
     """
 
-    sandbox = traitlets.Any(None, help="an open Sandbox; None for one of the kernel's own, opened with it")
-    limits = traitlets.Dict(help="the `Limits` of the kernel's own sandbox").tag(config=True)
+    sandbox = traitlets.Any(None, help="an open Sandbox; None to open one for this kernel alone")
+    limits = traitlets.Dict(help="the `Limits` of this kernel's sandbox, if it opens one").tag(config=True)
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -51,21 +50,21 @@ class SandboxProvisioner(KernelProvisionerBase):
 
     @property
     def has_process(self) -> bool:
-        """Whether there is a kernel, or one whose end nobody has waited for."""
+        """Whether there is a kernel, or one that has ended but was not waited for."""
         return self._life is not None
 
     async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
-        """Nothing of the kernelspec's command and environment reaches the kernel."""
+        """Discard the command and environment of the kernelspec."""
         if isinstance(self.parent, KernelManager):
             self.kernel_id = self.parent.kernel_id
         return {"cmd": []}
 
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
-        """Take a kernel and serve it.
+        """Open a session and serve it.
 
         Raises:
-            SandboxError: as `Sandbox.session`, and as opening one where it has none.
-            TypeError: the manager is not an AsyncKernelManager: the kernel would end with its loop.
+            SandboxError: as `Sandbox.session`, and as opening a sandbox if none was given.
+            TypeError: the manager is not an AsyncKernelManager, whose event loop the kernel needs.
         """
         manager = self.parent
         if not isinstance(manager, AsyncKernelManager):
@@ -103,7 +102,7 @@ class SandboxProvisioner(KernelProvisionerBase):
         return self.connection_info
 
     async def _live(self, wire: Wire, address: str, ready: asyncio.Future[None]) -> None:
-        """All of a kernel's life, in one task, so that whatever ends it cleans up in one way."""
+        """The lifetime of a kernel, in one task, so that there is one clean-up whatever ends it."""
         async with AsyncExitStack() as stack:
             box = self.sandbox
             if box is None:
@@ -120,7 +119,7 @@ class SandboxProvisioner(KernelProvisionerBase):
             self.log.error("The kernel %s has ended: %s", self.kernel_id, error)
 
     async def poll(self) -> int | None:
-        """None while the kernel is there, then 0 if it was shut down, -9 if killed, 1 if its sandbox failed."""
+        """None while the kernel is alive; then 0 if it was shut down, -9 if killed, 1 if its sandbox failed."""
         if self._life is None:
             return 0
         if not self._life.done():
@@ -130,7 +129,7 @@ class SandboxProvisioner(KernelProvisionerBase):
         return 0 if self._life.exception() is None else 1
 
     async def wait(self) -> int | None:
-        """Wait until nothing is left of the kernel."""
+        """Wait until the kernel is gone. Returns as `poll`."""
         if self._life is not None:
             await asyncio.wait({self._life})
         status = await self.poll()
@@ -148,16 +147,16 @@ class SandboxProvisioner(KernelProvisionerBase):
             raise ValueError(f"isolated kernels take SIGINT, SIGTERM and SIGKILL, not {signum}")
 
     async def kill(self, restart: bool = False) -> None:
-        """Begin the kernel's end; `wait` waits for it."""
-        if self._life is not None and not self._life.cancelling():  # the end itself is not to be cut short
+        """Start to shut the kernel down; `wait` waits for it."""
+        if self._life is not None and not self._life.cancelling():  # do not interrupt the clean-up
             self._life.cancel()
 
     async def terminate(self, restart: bool = False) -> None:
-        """As `kill`: there is nothing that code could do about it."""
+        """As `kill`: code gets no chance to react."""
         await self.kill(restart)
 
     async def cleanup(self, restart: bool = False) -> None:
-        """Remove the sockets' folder, unless clients are to find the next kernel there."""
+        """Remove the folder of the sockets, unless a restarted kernel will use it."""
         if not restart and self._folder is not None:
             folder, self._folder = self._folder, None
             await asyncio.to_thread(folder.remove)
@@ -167,8 +166,8 @@ def kernel_manager(sandbox: Sandbox, **traits: Any) -> AsyncKernelManager:
     """A stock kernel manager whose kernels are sessions of a sandbox.
 
     Args:
-        sandbox: open, and kept open by the caller, in the event loop in which the manager is used.
-        traits: of the manager.
+        sandbox: an open sandbox of the event loop in which the manager is used; the caller keeps it open.
+        traits: traits of the manager.
     """
     manager = AsyncKernelManager(**traits)
     manager.provisioner = SandboxProvisioner(parent=manager, sandbox=sandbox)

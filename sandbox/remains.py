@@ -1,4 +1,4 @@
-"""What there is of a sandbox in this machine: processes, folders, cgroups; and what of it is left at the end."""
+"""The processes, folders and cgroups of a sandbox, and which of them are left after it was closed."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _CGROUPS = "/sys/fs/cgroup"
 
 @dataclass(frozen=True, slots=True)
 class Remains:
-    """What may be left of a sandbox.
+    """Processes and folders that a sandbox has to remove.
 
     Attributes:
-        processes: this process's descendants, each with the time at which it was started (a number may be used again).
-        folders: of the sandbox's, and its cgroups' by the same name.
+        processes: descendants of this process, each with its start time (process ids are reused).
+        folders: the folder of the sandbox, and its cgroups, which have the same name.
     """
 
     processes: frozenset[tuple[int, str]] = field(default_factory=frozenset)
@@ -24,7 +24,11 @@ class Remains:
 
     @classmethod
     def of(cls, folder: Path) -> Self:
-        """All that there is of an open sandbox now, by its folder."""
+        """What exists of an open sandbox now.
+
+        Args:
+            folder: the folder of the sandbox.
+        """
         groups = [Path(place, folder.name) for place, names, _ in os.walk(_CGROUPS) if folder.name in names]
         return cls(frozenset(descendants()), frozenset([folder, *groups]))
 
@@ -32,13 +36,13 @@ class Remains:
         return Remains(self.processes | other.processes, self.folders | other.folders)
 
     def left(self) -> list[str]:
-        """What of it there is still, in words."""
+        """Descriptions of what still exists."""
         found = [f"process {number}" for number, started in sorted(self.processes) if _stat(number)[1:] == [started]]
         return found + [f"folder {folder}" for folder in sorted(self.folders) if folder.exists()]
 
 
 def descendants() -> set[tuple[int, str]]:
-    """The children of this process, their children and so on: the number of each, and when it was started."""
+    """The descendants of this process: process id and start time of each."""
     parents: dict[int, tuple[int, str]] = {}
     for name in filter(str.isdigit, os.listdir("/proc")):  # noqa: PTH208 - there are thousands
         if stat := _stat(int(name)):
@@ -52,7 +56,7 @@ def descendants() -> set[tuple[int, str]]:
 
 
 def _stat(process: int) -> list[str]:
-    """The parent of a process, and when it was started; nothing where it has ended. See proc_pid_stat(5)."""
+    """The parent and the start time of a process; empty if it has ended. See proc_pid_stat(5)."""
     try:
         state, parent, *more = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):

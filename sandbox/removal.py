@@ -1,7 +1,7 @@
-"""Removing a kernel's folder: where there is much in it, by a process of its own.
+"""Removes a kernel's folder, in a separate process if it holds many files.
 
-Where code has no file system of its own (tier 3), nothing bounds how many files it makes: 20,000 a second, and to
-remove as many took half a second of the host's processor time.
+Where code has no file system of its own (tier 3), the number of its files is not limited: it can create 20,000 per
+second, and removing that many took half a second of the host's CPU time.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from sandbox import guardian
 from sandbox.zygote import ended
 
 _FEW = 500
-"""Entries of a folder, in all: so many are removed in some 5 ms."""
-_FEW_BYTES = 64 << 20  # on the disk; Linux takes some 10 ms for as many
+"""Entries of a folder, counted recursively: this many are removed in about 5 ms."""
+_FEW_BYTES = 64 << 20  # on disk: this many are freed in about 10 ms
 
 
 async def remove(folder: Path) -> None:
-    """Remove a folder that nobody writes to any more, as far as `guardian.remove` can."""
+    """Remove a folder that no process writes to any more, as far as `guardian.remove` can."""
     if await asyncio.to_thread(_remove_few, folder):
         return
     try:
@@ -36,7 +36,7 @@ def _start(command: list[str]) -> subprocess.Popen[bytes]:
 
 
 def _remove_few(folder: Path) -> bool:
-    """Remove it if there is little in it. Returns whether that was so."""
+    """Remove the folder if it holds few files. Returns whether it did."""
     if not _has_few(folder):
         return False
     guardian.remove(folder)
@@ -58,6 +58,6 @@ def _has_few(folder: Path) -> bool:
                         places.append(entry.path)
     except FileNotFoundError:  # never made, or gone already
         return True
-    except OSError:  # of a path that is too long, or of modes: whatever code has built, it is not looked into here
+    except OSError:  # too long a path, or no permission: leave it to the other process
         return False
     return True

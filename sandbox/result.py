@@ -1,4 +1,4 @@
-"""What one cell came to, and the text of it that a model reads."""
+"""The result of one cell, and the text that a model reads of it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from sandbox.inside.terminal import shown
 
 __all__ = ["Outcome", "Result", "clean", "cut_middle", "was_cut"]
 
-# CSI, OSC, other strings, character sets and two-character escape sequences (ECMA-48, ECMA-35). What has no end hides
-# at most its line.
+# CSI, OSC, other strings, character sets and two-character escape sequences (ECMA-48, ECMA-35). An unterminated
+# sequence hides at most its line.
 _ANSI = re.compile(
     r"\x1b(?:\[[0-?]*+[ -/]*+[@-~]|\][^\x07\x1b\n]*+(?:\x07|\x1b\\)?|[PX^_][^\x1b\n]*+\x1b\\"
     r"|[()*+][0-9A-Z]|[@-Z\\-_7-9=>])"
@@ -21,41 +21,40 @@ _ANSI = re.compile(
 
 
 class Outcome(StrEnum):
-    """How a cell ended. Everything but OK is the code's own doing."""
+    """How a cell ended. Everything but OK is the fault of the code."""
 
     OK = "ok"
     ERROR = "error"
     """It raised an exception (`sys.exit()` and `input()` past the end of stdin among them)."""
     TIMEOUT = "timeout"
-    """It ran longer than its time and was interrupted or killed."""
+    """It exceeded its timeout and was interrupted or killed."""
     MEMORY = "memory"
-    """It raised MemoryError at the memory limit, or its processes had more than they may have together."""
+    """It raised MemoryError at the memory limit, or its processes exceeded their total limit."""
     DIED = "died"
-    """Its process ended or broke: `os._exit`, a segmentation fault, a kernel talking nonsense."""
+    """Its process ended or broke: `os._exit`, a segmentation fault, invalid messages from the kernel."""
     OUTPUT = "output"
     """It printed more than `Limits.printed_chars` and was stopped."""
     CELLS = "cells"
-    """It was not run: the session has used up `Limits.cells`."""
+    """It was not run: the session has reached `Limits.cells`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One executed cell.
+    """The result of one cell.
 
     Attributes:
         outcome: how it ended.
-        stdout: what it printed to stdout, and what its child processes printed, cut in the middle if too long.
+        stdout: what the cell printed to stdout, and all output of child processes, cut in the middle if too long.
         value: the last expression's value as a notebook shows it, or None if there was none.
-        error: a compact traceback or one line that says what went wrong; None when all is well.
+        error: a compact traceback or a one-line message; None if the cell succeeded.
         duration_s: wall time in seconds.
-        printed: all that it printed, stdout and stderr in the order of printing, cut likewise; None where that is
-            the same as `stdout`.
-        late: what threads of earlier cells printed meanwhile, and what was printed since the last cell; no part of the
-            above. Of much only the beginning.
-        truncated: whether anything was cut from what it printed, value or error.
+        printed: stdout and stderr in the order of printing, cut likewise; None if that is the same as `stdout`.
+        late: what threads of earlier cells printed meanwhile, and what was printed since the last cell; not part of
+            the above. Only the beginning is kept.
+        truncated: whether anything was cut from the output, value or error.
         state_lost: whether the session's variables are gone (the next cell starts on a fresh kernel).
-        exit_status: how a fork ended that did not run the cell to its end: 0 for `os._exit(0)`, negative for a signal.
-            None otherwise.
+        exit_status: exit status of a fork that did not reach the end of the cell: 0 for `os._exit(0)`, negative for a
+            signal. None otherwise.
     """
 
     outcome: Outcome
@@ -71,14 +70,14 @@ class Result:
 
     @classmethod
     def no_more_cells(cls, limit: int) -> Self:
-        """The result of a cell that was not run, since the session has had its `limit` of cells."""
+        """The result of a cell that was not run because the session has reached its `limit` of cells."""
         return cls(Outcome.CELLS, error=f"LimitError: no more code runs here, after {limit:,} cells.")
 
     @property
     def text(self) -> str:
-        """What the model reads: the printed text, then the value, then the error. No trailing newline.
+        """What the model reads: the printed text, then the value, then the error, without a trailing newline.
 
-        Empty when the cell printed and returned nothing: the caller decides how to show that.
+        Empty if the cell printed and returned nothing; the caller decides how to show that.
         """
         printed = self.stdout if self.printed is None else self.printed
         parts = [printed.rstrip("\n"), self.value, self.error]
@@ -86,16 +85,16 @@ class Result:
 
 
 _CONTROLS = "\x1b\r\b"
-_MOST_CONTROLS = 4_000  # in a text that is made what a terminal shows; of more, nobody reads anything
+_MOST_CONTROLS = 4_000  # with more, a text is not rendered as a terminal would: it is not readable anyway
 _MOST_CHARS = 64 << 10
 
 
 def clean(text: str) -> str:
-    """As a terminal shows it at last.
+    """The text as a terminal finally shows it.
 
-    Lines that were written over are as they ended (not in a text of more than 64 K characters), ANSI sequences are left
-    out; of thousands, only their first characters are. Whatever the text is made of, this takes the host some
-    milliseconds.
+    Overwritten lines are shown in their final state (except in texts of more than 64 K characters) and ANSI sequences
+    removed; if there are thousands, only the control characters are removed. Takes the host a few milliseconds for any
+    text.
     """
     controls = sum(map(text.count, _CONTROLS))
     if controls > _MOST_CONTROLS:

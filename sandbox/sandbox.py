@@ -1,4 +1,4 @@
-"""The real sandbox: a bounded supply of isolated kernels, some of them started ahead of demand."""
+"""The real sandbox: a limited number of isolated kernels, some of them started ahead of demand."""
 
 from __future__ import annotations
 
@@ -29,29 +29,27 @@ _log = logging.getLogger(__name__)
 PRELOAD = ("numpy", "sympy")
 
 _CELLS_A_CORE = 4
-_LEAST_CHARS = 200  # with fewer, what a probe says of its escape could be cut
+_LEAST_CHARS = 200  # with fewer, the output of a probe could be cut
 
 
 class Sandbox(BaseSandbox):
-    """Runs cells in IPython kernels, forked from a warm process and kept from the host by Linux.
+    """Runs cells in IPython kernels, forked from a warm process and isolated from the host by Linux.
 
     Args:
-        limits: what each session may use; at least 200 characters of output.
-        size: sessions open at once; kernels alive at once, idle ones among them, are never more. Opening lowers
-            it, with a warning, to what the memory here and the hard limit of file descriptors allow, and raises the
-            soft limit where that is too low.
-        cells: cells that run at once, over all sessions; the others wait for their turn, which costs them none of
-            their time. None for four on each CPU core: sessions are mostly idle, a cell is not.
-        prestart: kernels kept ready for the next sessions, as far as `size` has room.
-        unsafe_no_isolation: run the code with nothing in between: as this very user; of root, as other users.
-            Logged as a warning, and `isolation` says "none".
-        tier: the one isolation to use (see `sandbox.isolation`); None for the strongest that holds here.
-        preload: modules to import before the first kernel is started, so that no cell waits for them.
-        max_fault_rate: the share of the latest starts that may fail, before sessions are refused with
-            SandboxFaulty.
+        limits: limits of each session; at least 200 characters of output.
+        size: maximum number of open sessions, and of live kernels including idle ones. Opening lowers it, with a
+            warning, to what memory and the hard limit of file descriptors allow, and raises the soft limit if needed.
+        cells: maximum number of concurrently running cells, over all sessions; waiting does not count towards their
+            timeout. None for four per CPU core: sessions are mostly idle, running cells are not.
+        prestart: kernels kept ready for the next sessions, as far as `size` allows.
+        unsafe_no_isolation: run the code without isolation: as this user, or, if this is root, as other users.
+            Logged as a warning, and `isolation` is "none".
+        tier: the only tier to use (see `sandbox.isolation`); None for the strongest that works on this machine.
+        preload: modules to import before the first kernel is started, so that cells do not wait for them.
+        max_fault_rate: the share of recent starts that may fail before sessions are refused with SandboxFaulty.
 
-    Belongs to one event loop. Open it with ``async with``, which tries to get out of a first kernel and raises
-    SandboxUnavailable where that works in every tier.
+    Belongs to one event loop. Open it with ``async with``, which attempts to escape from a first kernel and raises
+    SandboxUnavailable if no tier prevents that.
     """
 
     def __init__(
@@ -99,9 +97,9 @@ class Sandbox(BaseSandbox):
 
     @property
     def isolation(self) -> str:
-        """What stands between the code and the host, e.g. "bubblewrap (tier 1)", or "none"; see `sandbox.isolation`.
+        """The isolation in use, e.g. "bubblewrap (tier 1)", or "none"; see `sandbox.isolation`.
 
-        Before it is opened, what it will be tried first.
+        Before opening, the tier that will be tried first.
         """
         return isolation.NAMES[self.tier]
 
@@ -112,12 +110,12 @@ class Sandbox(BaseSandbox):
 
     @property
     def forks(self) -> bool:
-        """Whether there are forks, as in all tiers but the third; see `BaseSandbox.forks`."""
+        """Whether forks are available: in all tiers but 3; see `BaseSandbox.forks`."""
         return self.tier != 3
 
     @property
     def cgroups(self) -> str:
-        """What cgroups bound, beside the other limits; or that they are not used, and why not."""
+        """What cgroups limit, in addition to the other limits; or why they are not used."""
         return "not used: the sandbox has not been opened" if self._groups is None else str(self._groups)
 
     @property
@@ -129,12 +127,12 @@ class Sandbox(BaseSandbox):
         return self._stats
 
     async def __aenter__(self) -> Self:
-        """Open it: warm up, and see whether the isolation holds."""
+        """Open the sandbox: start the zygote and check that the isolation works."""
         if self._folder is not None:
             raise SandboxClosed("the sandbox is already open")
         try:
             await self._start()
-        except OSError as error:  # no descriptor is left, say
+        except OSError as error:  # e.g. no descriptor is left
             await self._close()
             raise SandboxUnavailable(f"Code cannot be run here: {error.strerror or error}.") from error
         return self
@@ -146,12 +144,12 @@ class Sandbox(BaseSandbox):
             _log.warning("The sandbox runs code WITHOUT ISOLATION: unsafe_no_isolation is set.")
         if hopeless := obstacles.hopeless_limits():
             raise SandboxUnavailable(f"Code cannot be run here: {', '.join(hopeless)}.")
-        self._lock = await asyncio.to_thread(folders.make)  # which removes what others have left
+        self._lock = await asyncio.to_thread(folders.make)  # also removes folders of dead sandboxes
         self._folder = self._lock.path
         self._claim = capacity.claim(self.size)
         if self.size > self._claim.kernels:
             most = self._claim.kernels
-            _log.warning("The memory and descriptors here are enough for %d sessions, not %d.", most, self.size)
+            _log.warning("Memory and file descriptors suffice for %d sessions, not %d.", most, self.size)
             self.size = most
         self._places = asyncio.Semaphore(self.size)
         reasons = []
@@ -202,7 +200,7 @@ class Sandbox(BaseSandbox):
             self._claim.starts,
         )
         self._claim.live = lambda: len(pool.kernels)
-        enough = replace(self.limits, cells=1_000_000)  # the probes are not the user's cells: all of them must run
+        enough = replace(self.limits, cells=1_000_000)  # the probes must all run, whatever the user's limit
         canary = KernelSession(self._pool, enough, lambda result: None, self._turns)
         try:
             await canary.open()
@@ -216,12 +214,12 @@ class Sandbox(BaseSandbox):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Kill every kernel and turn away those who wait."""
+        """Kill all kernels and raise SandboxClosed in waiting callers."""
         await self._close()
 
     async def _close(self) -> None:
         self._folder = None
-        # Each waiter that this wakes finds the sandbox closed and, on leaving, wakes the next.
+        # Each waiter that wakes up finds the sandbox closed and, on leaving, wakes the next one.
         self._places.release()
         await self._close_pool()
         if self._claim is not None:
@@ -236,7 +234,7 @@ class Sandbox(BaseSandbox):
             await self._pool.close()
 
     def session(self, *, seed: int | None = None) -> AbstractAsyncContextManager[Session]:
-        """A new session on a kernel of its own, once there is a place. See `BaseSandbox.session`."""
+        """A new session with its own kernel, once a place is free. See `BaseSandbox.session`."""
         return self._session(seed)
 
     @asynccontextmanager

@@ -1,5 +1,5 @@
-# ruff: noqa: T201 - its report is for people
-"""Probes: cells that try to get out. A few at each opening decide the tier; all of them are for people and CI."""
+# ruff: noqa: T201 - prints its report
+"""Runs the probes: the quick ones whenever a sandbox is opened, to choose the tier; all of them as a self-test."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from sandbox.result import Outcome, Result
 from sandbox.sandbox import Sandbox
 
 _HELD, _ESCAPED = "contained", "ESCAPED"
-_COLUMN = max(len(probe.name) for probe in PROBES)  # of their names
+_COLUMN = max(len(probe.name) for probe in PROBES)
 
 
 _READ_PYTHON = """
@@ -38,12 +38,12 @@ for folder in filter(os.path.isdir, sys.path):
                 sys.exit(f"{error.strerror}: {error.filename} (chmod -R a+rX on its folder makes it readable)")
 import colorsys
 """
-"""What can be imported can be opened, in a kernel that may be another user than the host; else it says what cannot."""
+"""Opens everything that can be imported, since a kernel may run as another user; names the first file that fails."""
 
 
 @contextlib.contextmanager
 def bait(folder: Path) -> Iterator[dict[str, Any]]:
-    """Things of the host's for probes to be after: their names, for filling in."""
+    """Create targets on the host for the probes. Yields their names, to be filled into the probes' code."""
     abstract = f"\0sandbox-selftest-{secrets.token_hex(8)}"
     secret = secrets.token_hex(16)
     home = isolation.home()
@@ -80,7 +80,7 @@ def bait(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 async def attempt(session: Session, probe: Probe, filled: dict[str, Any]) -> tuple[bool, str]:
-    """Whether a probe was contained, and what it came to."""
+    """Whether a probe was contained, and the last line of its result."""
     result: Result = await session.execute(probe.code.format(**filled), timeout=10)
     return "escaped" not in result.stdout, _last_line(result)
 
@@ -90,16 +90,16 @@ def _last_line(result: Result) -> str:
 
 
 async def quick(session: Session, tier: Tier, folder: Path) -> list[str]:
-    """Run a canary cell, then the quick probes. Returns what was got at: nothing, if all is well.
+    """Run a canary cell, then the quick probes. Returns the escapes, empty if the isolation holds.
 
-    Raises SandboxUnavailable where not even the canary cell works.
+    Raises SandboxUnavailable if even the canary cell fails.
     """
     canary = await session.execute("x = 6\nprint(x * 7)")
     if canary.outcome is not Outcome.OK or canary.text != "42":
         raise SandboxUnavailable(f"a first cell did not work: {_last_line(canary)}")
     result = await session.execute(_READ_PYTHON)
     if result.outcome is not Outcome.OK or result.text:
-        raise SandboxUnavailable(f"Python is not complete for the code: {_last_line(result)}")
+        raise SandboxUnavailable(f"the code cannot read all of Python: {_last_line(result)}")
     if tier == 0:
         return []
     escaped = []
@@ -113,11 +113,11 @@ async def quick(session: Session, tier: Tier, folder: Path) -> list[str]:
 
 
 async def full(expected: int | None, tier: Tier | None) -> int:
-    """Run every probe in a session of its own and print what comes of it. Returns the exit status.
+    """Run each probe in its own session and print the results. Returns the exit status.
 
     Args:
-        expected: the weakest tier that will do; None for any.
-        tier: the one to try; None for the strongest here.
+        expected: the weakest acceptable tier; None for any.
+        tier: the tier to try; None for the strongest that works here.
     """
     escaped = 0
     async with Sandbox(size=2, tier=tier or None) as box:
@@ -126,7 +126,7 @@ async def full(expected: int | None, tier: Tier | None) -> int:
         with bait(box._require_open()) as filled:
             for probe in PROBES:
                 if box.tier not in probe.tiers:
-                    print(f"{'-':>9}  {probe.name:<{_COLUMN}} not defended in this tier")
+                    print(f"{'-':>9}  {probe.name:<{_COLUMN}} not prevented in this tier")
                     continue
                 async with box.session() as session:
                     contained, last = await attempt(session, probe, filled)
@@ -143,7 +143,7 @@ async def full(expected: int | None, tier: Tier | None) -> int:
 
 
 async def _sibling(box: Sandbox) -> tuple[bool, str]:
-    """Two sessions: one lays itself open, the other tries to reach it."""
+    """Open two sessions: one creates files and listening sockets, the other tries to reach them."""
     async with box.session() as one, box.session() as other:
         await one.execute(
             "import socket, os\nfound = os.getpid()\nopen('/tmp/note', 'w').write('x')\nopen('note', 'w').write('x')\n"

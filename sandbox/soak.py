@@ -1,8 +1,9 @@
-"""``python -m sandbox soak``: random hostile cells for minutes or hours, beside siblings that must not notice.
+"""A soak test: random hostile cells for minutes or hours, next to ordinary sessions that must not be affected.
 
-In each round every hostile session runs its cells, drawn from a grammar (`sandbox.soak_cells`), while siblings are
-asked for what only they know; when the round is over all of each sibling's state is checked, and that no process of the
-others is left. The seed of a session decides its cells, so that what went wrong can be run again.
+In each round every hostile session runs its cells, drawn from a grammar (`sandbox.soak_cells`), while the ordinary
+sessions (siblings) are repeatedly queried for their state. At the end of a round the state of each sibling is checked
+once more, and that no process of a hostile session is left. The cells follow from the seed of a session, so that
+failures can be replayed.
 """
 
 from __future__ import annotations
@@ -33,28 +34,28 @@ LIMITS = Limits(
     inodes=2_000,
     cells=1 << 40,
 )
-"""So small that hostile cells meet them soon, and a machine of 8 GB holds 32 sessions at once."""
+"""Small, so that hostile cells reach them soon and a machine with 8 GB holds 32 sessions at once."""
 
-_SIBLINGS_IN = 4  # one of so many sessions is a sibling
-_QUESTION_SECONDS = 60.0  # a sibling's time for an answer, from the beginning of its turn
-_PAUSE_SECONDS = 0.1  # between two questions to a sibling
-_SETTLE_SECONDS = 20.0  # for kernels to be ready again, and processes to be gone, at a round's end
-_SESSION_SECONDS = 600.0  # a hostile session that takes longer hangs
-_OVERDUE_SECONDS = 2.0  # after its time and grace, a cell's result is late
+_SIBLINGS_IN = 4  # one of this many sessions is a sibling
+_QUESTION_SECONDS = 60.0  # timeout of a query to a sibling
+_PAUSE_SECONDS = 0.1  # between two queries to a sibling
+_SETTLE_SECONDS = 20.0  # at the end of a round, for kernels to be ready again and processes to be gone
+_SESSION_SECONDS = 600.0  # a hostile session that takes longer counts as hung
+_OVERDUE_SECONDS = 2.0  # this long after its timeout and grace period, a result counts as overdue
 
 
 @dataclass(slots=True)
 class Tally:
-    """What has come of it so far.
+    """Counts and failures so far.
 
     Attributes:
-        rounds, sessions, cells: done; siblings' not counted.
+        rounds, sessions, cells: number completed, without those of siblings.
         outcomes: hostile and ordinary cells, by outcome.
         kinds: acts, by kind.
-        lost: what must not be, with the seed it came of: siblings' state, faults, wrong answers, what is left.
-        overdue: cells whose result came more than 2 s after their time and grace.
-        slowest: the longest that a sibling waited for an answer, in seconds.
-        answers: that siblings gave.
+        lost: failures, with their seed: lost state of siblings, faults, wrong answers, leftovers.
+        overdue: cells whose result came more than 2 s after their timeout and grace period.
+        slowest: the longest response time of a sibling, in seconds.
+        answers: number of answers from siblings.
     """
 
     rounds: int = 0
@@ -69,7 +70,7 @@ class Tally:
 
 
 class _Sibling:
-    """A session that has something to lose: a variable, a file, a count, and a thread that goes on."""
+    """A session whose state is checked: a variable, a file, a counter, and a running thread."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -77,7 +78,7 @@ class _Sibling:
         self._count = 0
 
     async def settle(self) -> str:
-        """Give it its state. Returns what went wrong, if anything."""
+        """Create the state. Returns an error message, or an empty string."""
         code = (
             f"secret, count = {self._secret!r}, 0\n"
             "with open('note', 'w') as file: file.write(secret)\n"
@@ -88,7 +89,7 @@ class _Sibling:
         return "" if result.outcome is Outcome.OK else f"cannot settle: {result.text}"
 
     async def ask(self) -> str:
-        """Ask for all of it. Returns what is wrong, if anything."""
+        """Check the state. Returns an error message, or an empty string."""
         self._count += 1
         code = "count += 1\nprint(secret, count, open('note').read(), thread.is_alive(), 6 * 7)"
         result = await self._session.execute(code, timeout=_QUESTION_SECONDS)
@@ -98,26 +99,26 @@ class _Sibling:
 
 
 class Soak:
-    """A soak of one sandbox.
+    """A soak test of one sandbox.
 
     Args:
         box: an open sandbox with room for at least two sessions.
-        sessions: at once; a quarter of them, and at least one, are siblings.
-        seed: decides all cells.
+        sessions: number of concurrent sessions; a quarter of them, and at least one, are siblings.
+        seed: determines all cells.
     """
 
     def __init__(self, box: BaseSandbox, sessions: int, seed: int) -> None:
         if sessions < 2 or box.size < 2:
-            raise ValueError("a soak takes two sessions at least, one of them a sibling")
+            raise ValueError("a soak test needs at least two sessions, one of them a sibling")
         self.tally = Tally()
         self._box = box
         self._seed = seed
         self._siblings = min(max(1, sessions // _SIBLINGS_IN), box.size - 1)
         self._hostile = sessions - self._siblings
-        self._others: int | None = None  # processes that are no kernels, when nothing runs
+        self._others: int | None = None  # number of processes other than kernels when no cell runs
 
     async def run(self, enough: Callable[[Tally], bool], after: Callable[[Tally], Awaitable[None]]) -> None:
-        """Rounds, until it is enough; each is over when `after` is called."""
+        """Run rounds until `enough` returns True; `after` is called after each."""
         async with AsyncExitStack() as stack:
             siblings = [await self._new_sibling(stack) for _ in range(self._siblings)]
             while not enough(self.tally):
@@ -144,7 +145,7 @@ class Soak:
         await self._settle(f"{self._seed}.{number}")
 
     async def _question(self, sibling: _Sibling, over: asyncio.Event) -> str:
-        """Ask a sibling again and again, and once more when the round is over. Returns what is wrong, if anything."""
+        """Check a sibling repeatedly, and once more when the round is over. Returns an error message, or empty."""
         while True:
             last, began = over.is_set(), time.monotonic()
             try:
@@ -169,7 +170,7 @@ class Soak:
                     self._count(cell, result, f"cell {number} of {seed}")
         except TimeoutError:
             self.tally.lost.append(f"{seed}: the session hung for {_SESSION_SECONDS:g} s")
-        except Exception as error:  # whatever code can make the sandbox raise is what is looked for
+        except Exception as error:  # any exception that code can make the sandbox raise is a failure
             self.tally.lost.append(f"{seed}: {type(error).__name__}: {error}")
         self.tally.sessions += 1
 
@@ -188,11 +189,11 @@ class Soak:
             tally.overdue.append(f"{name}: a result after {result.duration_s:.1f} s, timeout {cell.timeout:g} s")
 
     async def _settle(self, name: str) -> None:
-        """Wait until there are the siblings' kernels and those kept ready, and nothing else."""
+        """Wait until only the kernels of siblings and idle kernels are left."""
         end = time.monotonic() + _SETTLE_SECONDS
         while True:
             stats = self._box.stats
-            processes = len(await asyncio.to_thread(descendants))  # /proc is slow, and stalls are what we look for
+            processes = len(await asyncio.to_thread(descendants))  # reading /proc is slow and would stall the loop
             kernels, others = stats.kernels_live, processes - stats.kernels_live
             if kernels == stats.kernels_ready + self._siblings and others == (self._others or others):
                 self._others = others
@@ -209,15 +210,16 @@ class Soak:
 
 @dataclass(slots=True)
 class Report:
-    """What a soak came to.
+    """The result of a soak test.
 
     Attributes:
-        tally: of cells, and what was lost.
-        isolation: of the sandbox.
-        seconds: that it took.
-        sessions_at_once: siblings among them.
-        before: the vitals after the first round, after: those at the end with as many kernels.
-        watch: of the event loop and memory, from the first round on.
+        tally: counts and failures.
+        isolation: isolation of the sandbox.
+        seconds: duration.
+        sessions_at_once: concurrent sessions, including siblings.
+        before: the vitals after the first round.
+        after: the vitals at the end, with as many kernels.
+        watch: measurements of the event loop and memory, from the first round on.
     """
 
     tally: Tally
@@ -239,16 +241,16 @@ async def soak(
     progress: Callable[[Tally, Watch], None] = lambda tally, watch: None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Report:
-    """Soak a sandbox, and look for what is left of it.
+    """Run a soak test on a sandbox, and check what is left of it after closing.
 
     Args:
-        minutes: for how long new rounds begin; one round is run in any case, after a first that warms up.
-        sessions: at once; a quarter of them, and at least one, are siblings.
-        seed: decides all cells.
-        size: places of the sandbox; None for as many as sessions. With fewer, sessions wait for theirs.
-        box: the sandbox, not yet open; None for one of `LIMITS`.
+        minutes: how long new rounds are started; at least one round is run after the first, which warms up.
+        sessions: number of concurrent sessions; a quarter of them, and at least one, are siblings.
+        seed: determines all cells.
+        size: size of the sandbox; None for the number of sessions. With fewer, sessions wait.
+        box: the sandbox, not yet open; None for one with `LIMITS`.
         progress: called after each round.
-        stopped: asked after each round whether that was the last.
+        stopped: called after each round; the test ends when it returns True.
 
     Raises:
         SandboxError: no sandbox can be opened here.
@@ -269,7 +271,7 @@ async def soak(
                 async def after(tally: Tally) -> None:
                     nonlocal found
                     found |= await asyncio.to_thread(Remains.of, box._require_open())
-                    if not before:  # what is loaded once is no leak
+                    if not before:  # measured from here: what the first round loads is not a leak
                         watch.reset()
                         before.append(watch.began)
                     progress(tally, watch)
@@ -279,13 +281,13 @@ async def soak(
 
                 await work.run(enough, after)
                 last = watch.look()
-        except Exception as error:  # of its end: what code has left may be what it fails at
+        except Exception as error:  # raised while closing, perhaps because of something that code has left
             if last is None:
                 raise
-            tally.lost.append(f"the sandbox's end: {type(error).__name__}: {error}")
+            tally.lost.append(f"closing the sandbox: {type(error).__name__}: {error}")
     tally.lost += [f"left at the end: {what}" for what in found.left()]
     if faults := box.stats.faults:
-        tally.lost.append(f"{faults} infrastructure faults, those that a retry repaired among them")
+        tally.lost.append(f"{faults} infrastructure faults, including those resolved by a retry")
     if restarts := box.stats.zygote_restarts:
         tally.lost.append(f"the zygote died {restarts} times")
     return Report(tally, box.isolation, time.monotonic() - began, sessions, before[0], last, watch)

@@ -1,5 +1,5 @@
 # ruff: noqa: E501 - an act is easier to read on few lines
-"""What a hostile cell of the soak may do, by kind. Names with a dollar sign are filled in by `sandbox.soak_cells`."""
+"""The hostile acts of the soak test, by kind. Names with a dollar sign are filled in by `sandbox.soak_cells`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def pour(data, times=1, kinds=(True, False)):
 def frame(kind, data=b''):
     return kind.encode() + len(data).to_bytes(2, 'little') + data
 """
-"""Finds the kernel's own pipes and sockets, whichever they are, and writes to all of them; frames as `inside.wire` has."""
+"""Finds the kernel's own pipes and sockets and writes to all of them; `frame` builds frames of `inside.wire`."""
 
 _LIBC = "import ctypes, os, struct\nlibc = ctypes.CDLL(None, use_errno=True)\n"
 

@@ -1,11 +1,11 @@
-"""Random cells for the soak: a grammar of hostile and ordinary Python. One seed gives one session's cells, always.
+"""Random cells for the soak test: a grammar of hostile and ordinary Python. A seed always gives the same cells.
 
-A hostile cell is one to three *acts*, each drawn from a kind (memory, forks, frames on the wire, ...) with numbers
-filled in, and wrapped or not: in a thread, a child process, a signal handler, an object's `__repr__` and so on. An
-ordinary cell has an answer that is known.
+A hostile cell consists of one to three *acts*, each drawn from a kind (memory, forks, frames on the wire, ...) with
+numbers filled in, and possibly wrapped: in a thread, a child process, a signal handler, an object's `__repr__` and so
+on. An ordinary cell has a known answer.
 
-No act takes much of what belongs to the machine or to its user, beyond what a session's limits bound: that would harm
-others more than it reports.
+No act consumes much of the machine or of its user beyond what the limits of a session bound: that would harm other
+programs without showing anything new.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from sandbox.soak_acts import ACTS
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A cell, and what is known of its end.
+    """A cell, and what is known about its result.
 
     Attributes:
-        code: to be executed.
-        kinds: of its acts.
+        code: the code to execute.
+        kinds: kinds of its acts.
         timeout: seconds.
-        text: what the result's text must be, in a session without hostile cells; None where nobody knows.
+        text: the expected text of the result, in a session without hostile cells; None if unknown.
         fails: whether it ends with an exception, so that its outcome must not be OK.
-        fork: whether it runs in a fork of the kernel, where the sandbox has those.
+        fork: whether it runs in a fork of the kernel, if the sandbox has forks.
     """
 
     code: str
@@ -41,7 +41,7 @@ class Cell:
 
 _FAILURE = "raise ArithmeticError('this cell fails')"
 
-# How an act is run. $act is a function without arguments that does it.
+# Ways to run an act. $act is a function without arguments that performs it.
 _WRAPPED = {
     "plainly": "$act()",
     "guarded": "try: $act()\nexcept BaseException: pass",
@@ -70,7 +70,7 @@ _WRAPPED = {
 
 
 def session_of(seed: str) -> list[Cell]:
-    """The cells of one session: all ordinary in one of four, so that what they come to is known; else mixed."""
+    """The cells of one session: in a quarter of sessions all ordinary, with known results; otherwise mixed."""
     draw = random.Random(seed)
     if draw.random() < 0.25:
         cells = [_ordinary(draw) for _ in range(draw.randint(1, 4))]
@@ -81,7 +81,7 @@ def session_of(seed: str) -> list[Cell]:
 
 
 def _unsure(cell: Cell) -> Cell:
-    """An ordinary cell after hostile ones, which may have left anything behind in their own session."""
+    """An ordinary cell in a session with hostile ones, whose result they may have changed."""
     return Cell(cell.code, cell.kinds, cell.timeout)
 
 
@@ -96,14 +96,14 @@ def _hostile(draw: random.Random) -> Cell:
         lines.append(f"def {name}():\n{textwrap.indent(act, '    ')}")
         lines.append(_filled(draw, _WRAPPED[how], act=name))
     timeout = round(draw.uniform(0.2, 1.0), 2)
-    # Whatever it has done to tracebacks, an exception that nothing catches is reported. Not so its text.
+    # Whatever the acts did to tracebacks, an uncaught exception must be reported, though perhaps with another text.
     if kinds == ["tracebacks"] and how in ("plainly", "guarded"):
         return Cell("\n".join([*lines, _FAILURE]), tuple(kinds), timeout, fails=True)
     return Cell("\n".join(lines), tuple(kinds), timeout)
 
 
 def _filled(draw: random.Random, text: str, **more: str) -> str:
-    """A text with numbers and strings in the place of names with a dollar sign."""
+    """Substitute random numbers and strings for the names with a dollar sign."""
     odd = "".join(
         draw.choice("ab \t\r\n\b\x1b[]()31mKA;?\x07\x00\u2028\ud800\U0001f600é") for _ in range(draw.randint(1, 60))
     )

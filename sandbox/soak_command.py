@@ -1,5 +1,5 @@
 # ruff: noqa: T201 - a command line prints
-"""The command ``soak``: options, a line of progress, a table, an exit status; and one session of it again."""
+"""The command ``python -m sandbox soak``: options, progress, report, exit status, and replaying one session."""
 
 from __future__ import annotations
 
@@ -18,23 +18,27 @@ from sandbox.soak import LIMITS, Report, Tally, soak
 from sandbox.soak_cells import session_of
 from sandbox.vitals import Watch
 
-_LINE_SECONDS = 30.0  # between two lines of progress, where they do not replace each other
-_SHOWN = 20  # losses, and the like
+_LINE_SECONDS = 30.0  # between two progress lines when stderr is not a terminal
+_SHOWN = 20  # failures, or overdue results, that are listed
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options of ``soak``."""
-    parser.add_argument("--minutes", type=_duration, default=1.0, metavar="N", help="how long (default: 1)")
+    """Add the options of ``soak``."""
+    parser.add_argument("--minutes", type=_duration, default=1.0, metavar="N", help="duration (default: 1)")
     parser.add_argument(
-        "--sessions", type=_two_or_more, default=32, metavar="N", help="at once, siblings included (default: 32)"
+        "--sessions",
+        type=_two_or_more,
+        default=32,
+        metavar="N",
+        help="concurrent sessions, including siblings (default: 32)",
     )
-    parser.add_argument("--seed", type=int, default=None, help="decides all cells (default: another each time)")
-    parser.add_argument("--tier", type=int, choices=(1, 2, 3), help="the isolation (default: the strongest here)")
+    parser.add_argument("--seed", type=int, default=None, help="determines all cells (default: a new seed)")
+    parser.add_argument("--tier", type=int, choices=(1, 2, 3), help="isolation tier (default: the strongest here)")
     parser.add_argument(
         "--size",
         type=_two_or_more,
         metavar="N",
-        help="places of the sandbox (default: --sessions); with fewer, sessions wait",
+        help="size of the sandbox (default: --sessions); with fewer, sessions wait",
     )
     parser.add_argument(
         "--replay", metavar="SEED", help="run one session again, by its seed (e.g. 7.12.3), and show it"
@@ -42,7 +46,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _two_or_more(text: str) -> int:
-    """A number of sessions, of which one is a sibling."""
+    """Parse a number of sessions, of which at least one is a sibling."""
     try:
         number = int(text)
     except ValueError:
@@ -53,7 +57,7 @@ def _two_or_more(text: str) -> int:
 
 
 def _duration(text: str) -> float:
-    """Minutes; 0 for the fewest rounds."""
+    """Parse a number of minutes; 0 for the minimum number of rounds."""
     try:
         minutes = float(text)
     except ValueError:
@@ -64,13 +68,13 @@ def _duration(text: str) -> float:
 
 
 async def command(arguments: argparse.Namespace) -> int:
-    """Soak, or replay. Returns the exit status: 1 where anything was lost. Raises as `soak`."""
+    """Run a soak test, or replay a session. Returns the exit status: 1 if anything failed. Raises as `soak`."""
     if arguments.replay is not None:
         return await _replay(arguments.replay, arguments.tier)
     seed = time.time_ns() % 1_000_000 if arguments.seed is None else arguments.seed
     print(f"seed {seed}", flush=True)
     stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)  # what is found so far is shown
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)  # stop and show the results so far
     box = Sandbox(LIMITS, size=arguments.size or arguments.sessions, tier=arguments.tier)
     report = await soak(arguments.minutes, arguments.sessions, seed, box=box, progress=_progress(), stopped=stop.is_set)
     if sys.stderr.isatty():
@@ -101,7 +105,7 @@ def _progress() -> Callable[[Tally, Watch], None]:
 
 
 def summary(report: Report) -> str:
-    """A table of all that was counted, and below it what was lost."""
+    """The report: a table of all counts, followed by the failures."""
     tally, watch, before, after = report.tally, report.watch, report.before, report.after
     peak, longest = watch.peak, watch.longest
     rows = {
@@ -148,7 +152,7 @@ def _some(word: str, texts: list[str]) -> list[str]:
 
 
 async def _replay(seed: str, tier: Literal[1, 2, 3] | None) -> int:
-    """Run the cells of one session, and print each with what it came to."""
+    """Run the cells of one session again, and print each with its result."""
     async with Watch() as watch, Sandbox(LIMITS, size=2, prestart=0, tier=tier) as box:
         found = Remains.of(box._require_open())
         async with box.session() as session:

@@ -1,4 +1,4 @@
-"""The contract that every sandbox keeps, as tests to inherit. Needs pytest and pytest-asyncio.
+"""The contract of all sandboxes, as test classes to inherit. Needs pytest and pytest-asyncio.
 
 ::
 
@@ -8,7 +8,7 @@
             async with MySandbox(size=2) as box:
                 yield box
 
-`SandboxContract` is about sessions, and holds for `FakeSandbox` too; `PythonContract` is for those that run code.
+`SandboxContract` tests sessions, and also holds for `FakeSandbox`; `PythonContract` is for sandboxes that run code.
 The fixture `box` is an open sandbox with two places and ordinary limits.
 """
 
@@ -24,10 +24,10 @@ from sandbox.result import Outcome
 
 
 class SandboxContract:
-    """Sessions: their number, their order, their end."""
+    """Tests of sessions: their number, order and end."""
 
     async def test_isolation_and_stats_are_there(self, box: BaseSandbox) -> None:
-        """A trace can record what the code ran in, and a session and a cell are counted."""
+        """The isolation can be recorded in a trace, and sessions and cells are counted."""
         before, cells = box.stats.sessions, box.stats.cells
         async with box.session() as session:
             await session.execute("1 + 1")
@@ -42,19 +42,19 @@ class SandboxContract:
             await session.execute("1 + 1")
 
     async def test_timeout_must_be_positive(self, box: BaseSandbox) -> None:
-        """A timeout of nothing is the caller's mistake, not a result."""
+        """A timeout of 0 is an error of the caller, not a result."""
         async with box.session() as session:
             with pytest.raises(ValueError, match="timeout"):
                 await session.execute("1 + 1", timeout=0)
 
     async def test_a_session_takes_a_seed(self, box: BaseSandbox) -> None:
-        """Any whole number, or none."""
+        """Any integer, or None."""
         for seed in (None, 0, -5, 1 << 63):
             async with box.session(seed=seed) as session:
                 await session.execute("1 + 1")
 
     async def test_waiters_are_served_in_order(self, box: BaseSandbox) -> None:
-        """With every place taken, those who ask first get one first."""
+        """When all places are taken, callers are served first come, first served."""
         order: list[int] = []
         held: list[bool] = []
         full = asyncio.Event()
@@ -76,7 +76,7 @@ class SandboxContract:
         askers = []
         for number in range(4):
             askers.append(asyncio.create_task(ask(number)))
-            while box.stats.waiting <= number:  # noqa: ASYNC110 - a turn of the loop, not a time
+            while box.stats.waiting <= number:  # noqa: ASYNC110 - one iteration of the loop, no delay
                 await asyncio.sleep(0)
         cancelled = askers.pop(1)
         cancelled.cancel()
@@ -91,7 +91,7 @@ class SandboxContract:
 
 
 class PythonContract:
-    """Cells: what they come to, and what they leave."""
+    """Tests of cells: their results and side effects."""
 
     @staticmethod
     async def _run(box: BaseSandbox, *cells: str, stdin: str | None = None) -> list[str]:
@@ -115,12 +115,12 @@ class PythonContract:
         assert await self._run(box, *cells) == ["a\n[1, 'b']", "", "", "", ""]
 
     async def test_stdout_and_stderr_keep_their_order(self, box: BaseSandbox) -> None:
-        """What is printed comes in the order of printing, escape sequences taken out."""
+        """Output is in the order of printing, without escape sequences."""
         cell = "import sys\nprint(1)\nprint(2, file=sys.stderr)\nprint('\\x1b[31m3\\x1b[0m')"
         assert await self._run(box, cell) == ["1\n2\n3"]
 
-    async def test_stdout_can_be_had_alone(self, box: BaseSandbox) -> None:
-        """What was printed to stderr is in `text`, and not in `stdout`; at the beginning and at the end."""
+    async def test_stdout_is_separate(self, box: BaseSandbox) -> None:
+        """Output to stderr is in `text` but not in `stdout`, both in the beginning and in the end of long output."""
         both = "import sys\nprint(1)\nprint(2, file=sys.stderr)\nprint(3)"
         long = (
             f"import sys\nprint(0, file=sys.stderr)\nprint('x' * {3 * box.limits.output_chars})\nsys.stderr.write('2')"
@@ -137,7 +137,7 @@ class PythonContract:
         assert await self._run(box, "import os\nos.system('echo child')\nprint('end')") == ["child\nend"]
 
     async def test_error_is_a_compact_traceback(self, box: BaseSandbox) -> None:
-        """Only the model's own frames, the output before it kept, cells counted from 1."""
+        """Only the model's own frames are shown, earlier output is kept, and cells are counted from 1."""
         texts = await self._run(
             box, "def f():\n    x = 1\n    return y", "print('before')\nf()", "import json\njson.loads('{')"
         )
@@ -154,7 +154,7 @@ class PythonContract:
         assert texts[2].count("File") == 1
 
     async def test_syntax_error_points_at_the_place(self, box: BaseSandbox) -> None:
-        """As Python shows it: line and caret."""
+        """As in Python, with line and caret."""
         async with box.session() as session:
             result = await session.execute("x = = 3")
         assert result.outcome is Outcome.ERROR
@@ -168,7 +168,7 @@ class PythonContract:
         assert len(text.splitlines()) < 50
 
     async def test_a_seed_decides_the_random_numbers(self, box: BaseSandbox) -> None:
-        """The same for the same seed, also on the kernel that follows one that has died; others for another."""
+        """They are the same for the same seed, also on the kernel after one that died, and differ for other seeds."""
         draws = (
             "import random\nrandom.random()",
             "import numpy, sympy\n"
@@ -186,7 +186,7 @@ class PythonContract:
         assert len({draws[0] for draws in runs}) == 4
 
     async def test_a_fork_leaves_the_session_as_it_was(self, box: BaseSandbox) -> None:
-        """What a cell does in a fork is gone afterwards; what was there before is there in the fork."""
+        """Changes made in a fork are discarded; earlier state is visible in the fork."""
         async with box.session() as session:
             await session.execute("x = 5")
             changes = "x += int(input())\nimport os\nos.close(1)\nos.chdir('/')\nx"
@@ -198,7 +198,7 @@ class PythonContract:
             assert (await session.execute("import os\nx, os.getcwd() != '/'")).text == "(5, True)"
 
     async def test_a_fork_ends_as_a_program_does(self, box: BaseSandbox) -> None:
-        """By exit, by a signal, in the middle of something, printing at the end: the session loses nothing."""
+        """Exit, signal, exception or output at exit: the session keeps its state."""
         ends = {
             "print(1)\nimport sys\nsys.exit()": (Outcome.OK, None, "1\n"),
             "print(1)\nimport sys\nsys.exit(3)": (Outcome.ERROR, None, "1\n"),
@@ -222,7 +222,7 @@ class PythonContract:
                 assert (await session.execute("x")).text == "5"
 
     async def test_a_fork_is_bounded_in_time_and_output(self, box: BaseSandbox) -> None:
-        """As any cell, and it costs no variables, even where it does not obey."""
+        """As for any cell, and the session keeps its variables, even if the code ignores interrupts."""
         stubborn = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nprint('go', flush=True)\n"
         if box.forks:
             async with box.session() as session:
@@ -236,7 +236,7 @@ class PythonContract:
                 assert (await session.execute("x")).text == "5"
 
     async def test_what_a_fork_has_started_ends_with_it(self, box: BaseSandbox) -> None:
-        """Its own child processes, in sessions of their own too."""
+        """Child processes of a fork, also those in their own session, are killed."""
         daemon = "import os\nif os.fork() == 0:\n    os.setsid()\n    import time\n    time.sleep(60)\nprint('done')"
         if box.forks and box.isolation != "none":
             async with box.session() as session:
@@ -245,12 +245,12 @@ class PythonContract:
                 assert left.text == "['1']"
 
     async def test_stdin_that_a_cell_has_closed_is_there_for_the_next(self, box: BaseSandbox) -> None:
-        """A program may leave its standard input closed, as `open(0).read()` does."""
+        """A program may close its standard input, as `open(0).read()` does."""
         assert await self._run(box, *["int(open(0).read()) + 1"] * 3, stdin="41") == ["42"] * 3
         assert await self._run(box, "import os; os.close(0)", "1", stdin=None) == ["", "1"]
 
     async def test_stdin_is_read(self, box: BaseSandbox) -> None:
-        """By input(), by sys.stdin and through descriptor 0; past its end is EOFError."""
+        """It is read by input(), sys.stdin and descriptor 0; reading past its end raises EOFError."""
         cells = ("int(input('n? ')) + 1", "import sys\nsys.stdin.read()", "open(0).read()")
         assert await self._run(box, *cells, stdin="41\nb") == ["n? \n42", "'41\\nb'", "'41\\nb'"]
         async with box.session() as session:
@@ -268,7 +268,7 @@ class PythonContract:
             assert (await session.execute("x")).text == "1"
 
     async def test_timeout_by_interrupt_keeps_the_variables(self, box: BaseSandbox) -> None:
-        """A loop is interrupted; what it printed and computed is kept."""
+        """A loop is interrupted; its output and variables are kept."""
         async with box.session() as session:
             result = await session.execute("x = 5\nprint('go')\nwhile True:\n    pass", timeout=0.5)
             assert (result.outcome, result.state_lost) == (Outcome.TIMEOUT, False)
@@ -276,7 +276,7 @@ class PythonContract:
             assert (await session.execute("x")).text == "5"
 
     async def test_timeout_by_kill_says_that_variables_are_lost(self, box: BaseSandbox) -> None:
-        """Code that does not obey the interrupt is killed, and the session goes on afresh."""
+        """Code that ignores the interrupt is killed, and the session continues on a fresh kernel."""
         stubborn = "x = 5\nimport signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True:\n    pass"
         async with box.session() as session:
             result = await session.execute(stubborn, timeout=0.5)
@@ -285,7 +285,7 @@ class PythonContract:
             assert (await session.execute("'x' in globals()")).text == "False"
 
     async def test_long_output_is_cut_in_the_middle(self, box: BaseSandbox) -> None:
-        """Head and tail are kept and the cut is counted."""
+        """Head and tail are kept, and the number of missing characters is stated."""
         async with box.session() as session:
             result = await session.execute("for i in range(30_000):\n    print(i)")
         printed = "".join(f"{i}\n" for i in range(30_000))
@@ -297,7 +297,7 @@ class PythonContract:
         assert len(result.text) <= box.limits.output_chars + 60
 
     async def test_a_huge_value_is_cut(self, box: BaseSandbox) -> None:
-        """A value is bounded like output."""
+        """A value is cut like output."""
         async with box.session() as session:
             result = await session.execute("'a' * 10_000_000")
         assert result.truncated and len(result.text) <= box.limits.output_chars + 120
@@ -307,7 +307,7 @@ class PythonContract:
         assert await self._run(box, "import asyncio\nawait asyncio.sleep(0)\n7") == ["7"]
 
     async def test_strange_text_is_no_trouble(self, box: BaseSandbox) -> None:
-        """Null characters, lone surrogates, other scripts."""
+        """Null characters, lone surrogates and other scripts are handled."""
         async with box.session() as session:
             assert (await session.execute("x = '\0'")).outcome is Outcome.ERROR
             assert (await session.execute("print('\ud800')")).outcome is Outcome.OK
@@ -324,7 +324,7 @@ class PythonContract:
         assert await asyncio.gather(*(one(number) for number in range(5))) == ["0", "1", "4", "9", "16"]
 
     async def test_cancelling_a_cell_leaves_the_session_usable(self, box: BaseSandbox) -> None:
-        """The kernel is gone, and the next cell has a fresh one."""
+        """The kernel is killed, and the next cell runs on a fresh one."""
         async with box.session() as session:
             await _cancel_when_running(session)
             assert (await session.execute("'x' in globals()")).text == "False"
@@ -333,7 +333,7 @@ class PythonContract:
 async def _cancel_when_running(session: Session) -> None:
     await session.execute("x = 1")
     cell = asyncio.create_task(session.execute("while True:\n    pass", timeout=60))
-    # Ten turns of the loop bring it as far as waiting for the kernel; earlier would do as well.
+    # After ten iterations of the loop it waits for the kernel; cancelling earlier would also be fine.
     for _ in range(10):
         await asyncio.sleep(0)
     cell.cancel()

@@ -1,11 +1,11 @@
-"""The users that kernels run as, where the host is root: each kernel is one that no other on this machine is.
+"""User ids for kernels when the host is root: each kernel gets one that no other kernel on this machine has.
 
-Two kernels of one user would be counted together by RLIMIT_NPROC, and could signal each other where no namespaces part
-them. So there is a lock for each user id, on one byte of a file that root alone can open. These are the record locks of
-fcntl(2): they belong to a process, which does not share them with those that it forks, and end with it, however it
-ends. (They also end if it closes the file.)
+Two kernels with one user id would be counted together by RLIMIT_NPROC, and could signal each other where they are not
+in separate namespaces. So each user id has a lock, on one byte of a file that only root can open. These are record
+locks of fcntl(2): they belong to a process, are not inherited by its forks, and end with it, however it ends. (They
+also end if it closes the file.)
 
-Not parted by this are containers that have their user ids in common and files of their own.
+This does not separate containers that share user ids but not files.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from pathlib import Path
 
 from sandbox.errors import HostFull
 
-# Systemd's range for users that exist only while their service runs; below 65536, so that containers have it.
+# Systemd's range for dynamic users; below 65536, so that it is available in containers.
 FIRST, LAST = 61184, 65519
 
-_PLACES = ("/run", "/tmp", "/var/tmp", "/dev/shm")  # of the file; the first is root's, in the others anyone may write
+_PLACES = ("/run", "/tmp", "/var/tmp", "/dev/shm")  # folders for the file; only the first is reserved for root
 
 
 @cache
 def changes_users() -> bool:
-    """Whether this is root and can make each kernel another user.
+    """Whether this process is root and can run kernels under other user ids.
 
-    Root of a user namespace may have no ids but its own (``unshare -r``, fakeroot, some containers): it then goes the
-    ordinary user's way, which it is outside.
+    Root in a user namespace may have no ids but its own (``unshare -r``, fakeroot, some containers): it is then treated
+    as an ordinary user, which it is outside the namespace.
     """
     if os.geteuid() != 0 or Path("/proc/self/setgroups").read_text().strip() == "deny":
         return False
@@ -39,19 +39,19 @@ def changes_users() -> bool:
 
 
 def _has_our_ids(ids: str) -> bool:
-    """Whether a map of user ids, see user_namespaces(7), has all those that kernels get."""
+    """Whether a map of user ids, see user_namespaces(7), contains all ids that kernels get."""
     ranges = [(int(first), int(first) + int(count)) for first, _, count in map(str.split, ids.splitlines())]
     return any(first <= FIRST <= LAST < end for first, end in ranges)
 
 
 class _Claims:
-    """What this process has claimed. The file with the locks is open while there is anything."""
+    """The user ids claimed by this process. The file with the locks is open while there are any."""
 
     def __init__(self) -> None:
         self.turn = threading.Lock()
         self._held: set[int] = set()
         self._file: int | None = None
-        # None is used again soon: kernels of a host that was killed end a moment later.
+        # Ids are not reused soon, since kernels of a killed host end a moment after it.
         self._next = _anywhere()
 
     def claim(self) -> int:
@@ -60,7 +60,7 @@ class _Claims:
         for _ in range(FIRST, LAST + 1):
             uid = self._next
             self._next = uid + 1 if uid < LAST else FIRST
-            if uid in self._held:  # which the lock of this very process would not say
+            if uid in self._held:  # a record lock does not exclude its own process
                 continue
             try:
                 fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, uid)
@@ -68,16 +68,16 @@ class _Claims:
                 continue
             self._held.add(uid)
             return uid
-        self._rest()
+        self._close_if_unused()
         raise HostFull(f"all {LAST + 1 - FIRST:,} user ids of kernels ({FIRST} to {LAST}) are in use on this machine")
 
     def release(self, uid: int) -> None:
         if self._file is not None and uid in self._held:
             self._held.remove(uid)
             fcntl.lockf(self._file, fcntl.LOCK_UN, 1, uid)
-            self._rest()
+            self._close_if_unused()
 
-    def _rest(self) -> None:
+    def _close_if_unused(self) -> None:
         if self._file is not None and not self._held:
             os.close(self._file)
             self._file = None
@@ -91,7 +91,7 @@ _claims = _Claims()
 
 
 def _forget() -> None:
-    """In a process that was forked: it has no locks."""
+    """Reset in a forked process, which has no locks."""
     global _claims
     _claims = _Claims()
 
@@ -100,11 +100,11 @@ os.register_at_fork(after_in_child=_forget)
 
 
 def claim() -> int | None:
-    """A user id for one kernel, until `release`; None where this process cannot change users.
+    """A user id for one kernel, until `release`; None if this process cannot change users.
 
     Raises:
         HostFull: all are in use.
-        OSError: there is no place for the file with the locks.
+        OSError: the file with the locks cannot be opened anywhere.
     """
     if not changes_users():
         return None
@@ -113,14 +113,14 @@ def claim() -> int | None:
 
 
 def release(uid: int) -> None:
-    """Let others have a user id, of which no process is left."""
+    """Release a user id once none of its processes is left."""
     with _claims.turn:
         _claims.release(uid)
 
 
 def _open() -> int:
-    """The file with the locks, made where there is none. Raises OSError of the last place tried."""
-    # Roots of user namespaces, which see each other's files as nobody's, have different ids outside.
+    """Open the file with the locks, or create it. Raises the OSError of the last place tried."""
+    # Root users of different user namespaces, which see each other's files as owned by nobody, use different files.
     outside = Path("/proc/self/uid_map").read_text().split()[1]
     failure = None
     for place in _PLACES:
@@ -134,6 +134,6 @@ def _open() -> int:
         if stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077:
             return file
         os.close(file)
-        failure = PermissionError(1, "a file of another user's", path)
+        failure = PermissionError(1, "file of another user", path)
     assert failure is not None
     raise failure

@@ -1,4 +1,4 @@
-"""The state of the process that opens a sandbox, and of its machine: for ``python -m sandbox soak`` and benchmarks."""
+"""CPU, memory and event-loop measurements of the host process and its machine, for soak tests and benchmarks."""
 
 from __future__ import annotations
 
@@ -15,32 +15,31 @@ from types import FrameType, TracebackType
 from typing import Self
 
 STALL_SECONDS = 0.05
-"""An event loop that does nothing for so long has stalled: what it serves feels that."""
+"""An event loop that does not run for this long counts as stalled."""
 
-_BEAT_SECONDS = 0.01  # between two beats of the loop; each costs some 10 µs
-_LOOK_SECONDS = 0.025  # between two looks at whether the loop is late
-_SAMPLE_SECONDS = 0.1  # between two looks at memory; each costs some 300 µs
-_STALLS = 1_000  # kept; the others are only counted
+_BEAT_SECONDS = 0.01  # between two beats of the loop; each costs about 10 µs
+_LOOK_SECONDS = 0.025  # between two checks whether the loop is late
+_SAMPLE_SECONDS = 0.1  # between two measurements of memory; each costs about 300 µs
+_STALLS = 1_000  # that are kept; further ones are only counted
 _FRAMES = 4  # of a stall's stack
 
-# Of /proc/meminfo: what is not the kernel's. The rest is: slabs, stacks, page tables, vmalloc, and what no line names
-# (pages of pipes and of sockets). Slabs that Linux gives back when asked are not counted. See proc_meminfo(5).
+# Fields of /proc/meminfo that are not kernel memory. The rest is: slabs, stacks, page tables, vmalloc, and what no
+# field names (pages of pipes and sockets). Reclaimable slabs are not counted. See proc_meminfo(5).
 _NOT_THE_KERNELS = ("MemFree", "Buffers", "Cached", "SwapCached", "AnonPages", "SReclaimable")
 
 
 @dataclass(frozen=True, slots=True)
 class Vitals:
-    """At one moment; memory in MB (2**20 bytes).
+    """One measurement; memory in MB (2**20 bytes).
 
     Attributes:
-        processor_s: seconds of processor time that this process has used.
-        resident_mb: memory of this process.
-        descriptors: that this process has open.
-        kernel_mb: memory of the machine that Linux itself uses and would not give back: slabs, stacks, page tables,
-            pipes, sockets.
-        slab_mb: of it, slabs.
-        tables_mb: of it, page tables.
-        sockets_mb: of it, buffers of internet sockets.
+        processor_s: CPU seconds used by this process.
+        resident_mb: resident memory of this process.
+        descriptors: open file descriptors of this process.
+        kernel_mb: unreclaimable memory of the machine used by Linux itself: slabs, stacks, page tables, pipes, sockets.
+        slab_mb: part of it in slabs.
+        tables_mb: part of it in page tables.
+        sockets_mb: part of it in buffers of internet sockets.
     """
 
     processor_s: float
@@ -53,7 +52,7 @@ class Vitals:
 
     @classmethod
     def now(cls) -> Self:
-        """Look. Costs some 300 µs; what cannot be read is 0."""
+        """Measure now. Costs about 300 µs; what cannot be read is 0."""
         page = os.sysconf("SC_PAGE_SIZE") / (1 << 20)
         memory = _memory()
         sockets = 0
@@ -63,7 +62,7 @@ class Vitals:
         return cls(
             time.process_time(),
             int(Path("/proc/self/statm").read_text().split()[1]) * page,
-            len(os.listdir("/proc/self/fd")) - 1,  # noqa: PTH208 - the one it is listed by is not counted
+            len(os.listdir("/proc/self/fd")) - 1,  # noqa: PTH208 - minus the one used for listing
             memory.get("MemTotal", 0) - sum(memory.get(name, 0) for name in _NOT_THE_KERNELS) - _kept_free() * page,
             memory.get("SUnreclaim", 0),
             memory.get("PageTables", 0),
@@ -72,7 +71,7 @@ class Vitals:
 
 
 def _kept_free() -> int:
-    """Pages that are free and kept for one core each, hundreds of MB; MemFree does not count them."""
+    """Free pages on per-CPU lists, hundreds of MB, which MemFree does not count."""
     with contextlib.suppress(OSError):
         words = Path("/proc/zoneinfo").read_text().split()
         return sum(int(words[place + 1]) for place, word in enumerate(words) if word == "count:")
@@ -92,13 +91,13 @@ def _memory() -> dict[str, float]:
 
 @dataclass(frozen=True, slots=True)
 class Stall:
-    """A time in which the event loop did nothing.
+    """A period in which the event loop did not run.
 
     Attributes:
         at: seconds after the watch began.
-        seconds: how long.
-        waiting: for how much of it the loop's thread was ready, and Linux ran others: the machine is busy then.
-        where: the innermost calls, seen while it lasted; empty where nobody could look.
+        seconds: duration.
+        waiting: seconds of it in which the loop's thread was runnable but had no CPU: the machine was busy.
+        where: the innermost calls during the stall; empty if they could not be sampled.
     """
 
     at: float
@@ -108,16 +107,16 @@ class Stall:
 
 
 class Watch:
-    """Watches the running event loop, this process's memory and the machine's. Used with ``async with``.
+    """Watches the running event loop and the memory of process and machine. Used with ``async with``.
 
-    A beat every 10 ms shows stalls. A thread looks at memory ten times a second, whether the loop runs or not.
+    A timer every 10 ms detects stalls. A thread measures memory ten times a second, whether the loop runs or not.
 
     Attributes:
         began: the vitals at the start, or at the latest `reset`.
-        peak: the most that was seen since then, each figure by itself.
-        stalls: those of 50 ms and more since then, the first 1,000 of them.
-        stalled: their number.
-        longest: the longest time that the loop did nothing, of any length.
+        peak: the maximum since then, for each figure separately.
+        stalls: the first 1,000 stalls of at least 50 ms since then.
+        stalled: number of stalls of at least 50 ms.
+        longest: the longest stall, of any length.
     """
 
     def __init__(self) -> None:
@@ -133,7 +132,7 @@ class Watch:
         self.reset()
 
     async def __aenter__(self) -> Self:
-        """Begin."""
+        """Start watching."""
         self._loop_thread = threading.get_ident()
         with contextlib.suppress(OSError):  # a kernel without CONFIG_SCHED_INFO
             self._queue = os.open(f"/proc/self/task/{threading.get_native_id()}/schedstat", os.O_RDONLY)
@@ -146,7 +145,7 @@ class Watch:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop. The figures stay."""
+        """Stop watching. The figures stay readable."""
         self._stopped = True
         self._thread.join()
         if self._timer is not None:
@@ -156,7 +155,7 @@ class Watch:
             self._queue = None
 
     def reset(self) -> None:
-        """Forget what was seen and begin anew."""
+        """Discard all figures and start again."""
         with self._lock:
             self.began = self.peak = Vitals.now()
             self.stalls: list[Stall] = []
@@ -166,7 +165,7 @@ class Watch:
             self._scheduled = self._start + _BEAT_SECONDS
 
     def look(self) -> Vitals:
-        """The vitals now, which count for the peak."""
+        """Measure now and update the peak."""
         seen = Vitals.now()
         with self._lock:
             self.peak = Vitals(*(max(getattr(pair, name) for pair in (self.peak, seen)) for name in Vitals.__slots__))
@@ -187,13 +186,13 @@ class Watch:
         self._timer = asyncio.get_running_loop().call_later(_BEAT_SECONDS, self._beat)
 
     def _queued(self) -> float:
-        """Seconds that the loop's thread has been ready without running, ever; sched-stats in Linux's documentation."""
+        """Total seconds that the loop's thread was runnable but not running; see Linux's sched-stats documentation."""
         return 0.0 if self._queue is None else int(os.pread(self._queue, 100, 0).split()[1]) / 1e9
 
     def _sample(self) -> None:
         looked = 0.0
         while not self._stopped:
-            time.sleep(_LOOK_SECONDS)  # cheaper than waiting for an event, and asleep when the loop lets it run
+            time.sleep(_LOOK_SECONDS)  # cheaper than waiting for an event
             now = time.monotonic()
             if now - self._scheduled > _LOOK_SECONDS:
                 self._seen = _innermost(sys._current_frames().get(self._loop_thread))
@@ -203,8 +202,8 @@ class Watch:
 
 
 def _innermost(frame: FrameType | None) -> str:
-    """The last calls of a stack, the innermost first."""
-    if frame is None or frame.f_code.co_filename == __file__:  # in the beat itself: the stall is over
+    """The last calls of a stack, innermost first."""
+    if frame is None or frame.f_code.co_filename == __file__:  # in the timer itself: the stall is over
         return ""
     calls = traceback.extract_stack(frame, _FRAMES)
     return " < ".join(f"{call.name} ({Path(call.filename).name}:{call.lineno})" for call in reversed(calls))

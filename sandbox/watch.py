@@ -1,7 +1,7 @@
-"""How much memory kernels and their child processes have together: looked at in a thread, beside the event loop.
+"""A thread that measures the total memory of kernels and their child processes and reports those over the limit.
 
-Where there are cgroups they bound it, and Linux itself keeps to that. Elsewhere this watch does, and everywhere it
-bounds what cgroups do not count, the buffers of sockets, by their number.
+With cgroups, Linux enforces that limit itself and this watch only reports it. In all cases the watch limits the number
+of sockets, whose buffers cgroups do not count.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING
 from sandbox.memory import Family, TableFullError, UncountableError
 
 LOOK_SECONDS = 0.25
-"""Between two looks at a kernel."""
+"""Interval between two measurements of a kernel."""
 
 MOST_SOCKETS = 512
-"""Of a session. Linux lets each hold some 200 KB (net.core.wmem_default), and for none of it counts a process."""
+"""Per session. Linux lets each hold about 200 KB (net.core.wmem_default), which count for no process."""
 
-_SELDOM = 4  # every so many looks, at kernels in which no cell runs
-_FAILED_LOOKS = 2  # in a row, and the kernel is taken to use too much
+_SELDOM = 4  # kernels without a running cell are measured in every fourth interval
+_FAILED_LOOKS = 2  # after this many failed measurements in a row, the kernel counts as over the limit
 
 if TYPE_CHECKING:
     from sandbox.cgroups import Group
@@ -35,7 +35,7 @@ class Watched:
     """A kernel that is watched.
 
     Attributes:
-        running: whether a cell runs in it; else it is looked at seldom, for the sake of what that has left running.
+        running: whether a cell runs in it. Otherwise it is measured less often, in case processes were left running.
     """
 
     process: int
@@ -56,7 +56,7 @@ class Watch:
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._idle = False  # the thread waits until there is something to look at
+        self._idle = False  # the thread waits for a kernel to watch
         self._closed = False
 
     def add(
@@ -72,15 +72,15 @@ class Watch:
         """Watch a kernel in which a cell begins.
 
         Args:
-            process: the host's number of it.
-            each: bytes that each of its processes may have.
-            in_sum: bytes that they may have together.
-            group: its cgroups, if it is in some.
-            own_network: whether it has a network, and a process namespace, of its own.
-            overrun: called once, in the event loop, when it uses more.
+            process: its process id on the host.
+            each: memory limit of each of its processes, in bytes.
+            in_sum: memory limit of all its processes together, in bytes.
+            group: its cgroups, if it has any.
+            own_network: whether it has its own network and pid namespaces.
+            overrun: called once, in the event loop, when it exceeds the limit.
 
         Returns:
-            What is known of it, for `remove`.
+            The handle to pass to `remove`.
         """
         if self._thread is None:
             self._loop = asyncio.get_running_loop()
@@ -96,7 +96,7 @@ class Watch:
         return watched
 
     def remove(self, watched: Watched) -> None:
-        """Watch it no more."""
+        """Stop watching a kernel."""
         with self._changed:
             self._watched.discard(watched)
 
@@ -113,7 +113,7 @@ class Watch:
     def _run(self) -> None:
         for turn in itertools.count():
             with self._changed:
-                # First a pause, so that short cells are not looked at.
+                # Pause first, so that short cells are not measured.
                 self._changed.wait_for(lambda: self._closed, LOOK_SECONDS)
                 self._idle = not self._watched
                 self._changed.wait_for(lambda: self._closed or not self._idle)
@@ -131,7 +131,7 @@ class Watch:
         if kernel.group is not None:
             return kernel.group.has_overflowed()
         try:
-            # A process that is about to start another program counts as two, but not for long.
+            # Measured twice: a process that is starting another program counts double for a moment.
             over = all(kernel.family.exceeds(kernel.memory_in_sum) for _ in range(2))
         except TableFullError:
             return False
@@ -153,7 +153,7 @@ class Watch:
 
 
 def process_id(pidfd: int) -> int | None:
-    """The host's number of the process that a pidfd stands for; None where it has ended."""
+    """The process id on the host of the process behind a pidfd; None if it has ended."""
     for line in Path(f"/proc/self/fdinfo/{pidfd}").read_text().splitlines():
         if line.startswith("Pid:"):
             number = int(line.split()[1])
@@ -162,7 +162,7 @@ def process_id(pidfd: int) -> int | None:
 
 
 def _sockets(process: int) -> int:
-    """How many sockets there are in the network of a process; 0 where that cannot be read."""
+    """The number of sockets in the network namespace of a process; 0 if it cannot be read."""
     with contextlib.suppress(OSError, ValueError, IndexError):
         first = Path(f"/proc/{process}/net/sockstat").read_text().split("\n", 1)[0]  # sockets: used N
         return int(first.split()[2])

@@ -1,6 +1,6 @@
-"""The host's side of the zygote: start it, have it fork, receive its children's exit statuses, end it.
+"""The host's handle of the zygote: start it, request forks, receive exit statuses, stop it.
 
-What runs on the other side is `sandbox.inside.zygote`.
+The zygote itself is `sandbox.inside.zygote`.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class Child:
     """A forked process.
 
     Attributes:
-        pidfd: what it is watched and killed by; whoever has it closes it.
-        pid: its number, as the zygote sees it: good for the host only in tiers 0 and 3.
-        status: its exit status (negative: the signal that ended it), once it has ended; None if nobody knows.
+        pidfd: for watching and killing it; the owner must close it.
+        pid: its process id as seen by the zygote; valid on the host only in tiers 0 and 3.
+        status: its exit status (negative: the signal that ended it), set when it has ended; None if unknown.
     """
 
     pidfd: int
@@ -42,13 +42,13 @@ class Child:
 
 
 class Zygote:
-    """A zygote process. Made by `start`; whoever has it calls `close`, after the children were killed.
+    """A zygote process, started by `start`. The owner must call `close` after its children were killed.
 
     Args:
-        tier: how it and its kernels are isolated.
-        sandbox_folder: the sandbox's folder, for its guardian to remove should the host be killed.
-        folder: a place in it for the zygote; made and removed here.
-        preload: modules for it to import.
+        tier: isolation of the zygote and its kernels.
+        sandbox_folder: the sandbox's folder, which the guardian removes if the host is killed.
+        folder: a folder in it for the zygote; created and removed here.
+        preload: modules to import.
     """
 
     def __init__(self, tier: isolation.Tier, sandbox_folder: Path, folder: Path, preload: Sequence[str]) -> None:
@@ -68,11 +68,14 @@ class Zygote:
         self.dead = False
 
     async def start(self, seconds: float) -> None:
-        """Start it and wait until it is warm.
+        """Start it and wait until it is ready.
+
+        Args:
+            seconds: timeout.
 
         Raises:
             SandboxUnavailable: this machine lacks what the tier needs.
-            KernelStartError: it failed, or took longer; the message has the reason. Nothing is left then.
+            KernelStartError: it failed or timed out; the message has the reason. Nothing is left behind.
         """
         loop = asyncio.get_running_loop()
         self._ready = loop.create_future()
@@ -97,13 +100,13 @@ class Zygote:
         etc.mkdir(mode=0o711)
         for name, text in isolation.names(users.changes_users(), os.geteuid()).items():
             (etc / name).write_text(text)
-            (etc / name).chmod(0o644)  # whatever this process's umask is
+            (etc / name).chmod(0o644)  # independent of this process's umask
         inside = isolation.python_command(str(isolation.inside))
         program = isolation.bubblewrap_command(etc) if self.tier == 1 else inside
         home = isolation.HOME if self.tier in (1, 2) else str(self._folder / "home")
         environment = isolation.environment(home)
         if self.tier == 3:
-            environment["JOBLIB_MULTIPROCESSING"] = "0"  # no child processes, of which joblib would warn
+            environment["JOBLIB_MULTIPROCESSING"] = "0"  # or joblib would warn that it cannot start processes
         with contextlib.ExitStack() as theirs:
             mine, end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             theirs.enter_context(end)
@@ -123,9 +126,9 @@ class Zygote:
                 env=environment,
                 cwd="/",
                 pass_fds=(host, stop),
-                start_new_session=True,  # Ctrl-C is for us to handle, and what kills us and our group is not to kill it
+                start_new_session=True,  # neither Ctrl-C nor a kill of our process group should reach it
             )
-        with contextlib.suppress(BrokenPipeError):  # it has ended already, which `_on_readable` finds out
+        with contextlib.suppress(BrokenPipeError):  # it has ended already, which `_on_readable` notices
             mine.send(json.dumps(self._world(self._guardian.pid)).encode())
 
     def _world(self, parent: int) -> dict[str, Any]:
@@ -141,13 +144,13 @@ class Zygote:
             "readable": isolation.readable() if self.tier == 3 else [],
             "namespaces": isolation.namespaces(),
             "changes_users": users.changes_users(),
-            # No isolation, and a Python of root's alone: kernels, which are other users, may read what root may.
+            # Without isolation, and with a Python that only root can read, kernels get root's read access.
             "reads_all": self.tier == 0 and isolation.hidden_from_others() is not None,
             "canaries": [str(self._sandbox_folder / folders.CANARY), "/etc/shadow"],
         }
 
     def _on_readable(self) -> None:
-        """Receive what the zygote has sent. It is trusted: no kernel has this connection."""
+        """Receive messages from the zygote. They are trusted: no kernel has this connection."""
         assert self._control is not None and self._ready is not None
         while not self.dead:
             try:
@@ -177,7 +180,7 @@ class Zygote:
                     self._ready.set_exception(other)
 
     def _on_forked(self, name: int, pid: int, descriptors: list[int]) -> None:
-        """A process was forked. Linux leaves its descriptor out if there is no room: then the zygote ends it."""
+        """A process was forked. Without room for its descriptor, Linux drops it: then ask the zygote to kill it."""
         status = self._running[name] = asyncio.get_running_loop().create_future()
         if not descriptors:
             error = start_error(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
@@ -207,7 +210,7 @@ class Zygote:
         for waiting in every:
             if not waiting.done():
                 waiting.set_exception(error)
-                waiting.exception()  # seen: asyncio need not complain where nobody waits
+                waiting.exception()  # mark as retrieved, so that asyncio does not log it
         for status in self._running.values():
             if not status.done():
                 status.set_result(None)
@@ -222,13 +225,16 @@ class Zygote:
         return str(lines[-1]) if lines else "no message"
 
     async def fork(self, descriptors: Sequence[int]) -> Child:
-        """A new kernel process with these descriptors: its ends of the wire, and the ways into its cgroups.
+        """Fork a new kernel process.
 
-        Few at once (`sandbox.capacity`): requests wait in a socket's buffer. When cancelled, the process is killed as
-        it comes up.
+        `sandbox.capacity` limits concurrent forks, since requests are queued in a socket buffer. When this is
+        cancelled, the process is killed as soon as it starts.
+
+        Args:
+            descriptors: passed to the process: its ends of the wire and the entries of its cgroups.
 
         Raises:
-            KernelStartError: the zygote has died, or cannot fork; HostFull where that is for want of room.
+            KernelStartError: the zygote has died, or cannot fork; HostFull if no resources are left.
         """
         if self.dead or self._control is None:
             raise KernelStartError("the zygote is dead")
@@ -243,12 +249,12 @@ class Zygote:
         try:
             return await waiting
         except asyncio.CancelledError:
-            if not waiting.cancelled() and waiting.exception() is None:  # it came up in the same turn
+            if not waiting.cancelled() and waiting.exception() is None:  # it started in the same iteration
                 _end(waiting.result())
             raise
 
     async def close(self) -> None:
-        """End it and all that it has forked, and wait until they are gone. Safe to call again."""
+        """Kill it and everything that it has forked, and wait until they are gone. Safe to call again."""
         if self._control is not None:
             if not self.dead:
                 self._on_end()
@@ -256,7 +262,7 @@ class Zygote:
             self._control = None
         stop, self._stop = self._stop, None
         if stop is not None:
-            # Not only closed: the end of the pipe may be open in a process that this one has forked.
+            # Written, not only closed: a process forked from this one may still hold the pipe open.
             with contextlib.suppress(BrokenPipeError):
                 os.write(stop, b"x")
             os.close(stop)
@@ -294,7 +300,7 @@ def kill(pidfd: int, number: int = signal.SIGKILL) -> None:
 
 
 async def readable(descriptor: int) -> None:
-    """Wait until a descriptor can be read: for a pidfd, until its process is gone."""
+    """Wait until a descriptor is readable: for a pidfd, until its process has ended."""
     loop = asyncio.get_running_loop()
     event = asyncio.Event()
     loop.add_reader(descriptor, event.set)

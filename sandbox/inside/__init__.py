@@ -1,1 +1,1 @@
-"""What runs inside: in the zygote and in the kernels forked from it. Imports nothing of the host's side."""
+"""The code that runs inside the sandbox, in the zygote and its kernels. Imports nothing from the host side."""

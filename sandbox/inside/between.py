@@ -1,6 +1,6 @@
-"""What a cell may leave behind that would hurt the kernel between cells: timers, handlers, tracers, used up limits.
+"""Protects the kernel between cells from what a cell leaves behind: timers, handlers, tracers, exhausted limits.
 
-And builtins that it has replaced, which IPython needs to run the next cell.
+Also restores builtins that a cell has replaced, since IPython needs them to run the next cell.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from sys import getrecursionlimit, setprofile, setrecursionlimit, settrace
 from typing import Any
 
 DESCRIPTORS = 8
-"""Kept in reserve for the kernel, above what code may open."""
+"""Descriptors reserved for the kernel, above what code may open."""
 
-_FEWEST_FRAMES = 500  # of recursion: IPython takes some forty
+_FEWEST_FRAMES = 500  # minimum recursion limit: IPython needs about forty
 _TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
 _SIGNALS = tuple(
     number
@@ -27,17 +27,17 @@ _SIGNALS = tuple(
     if number in signal.valid_signals() and number not in (signal.SIGINT, signal.SIGKILL, signal.SIGSTOP)
 )
 _RESERVED = (resource.RLIMIT_DATA, resource.RLIMIT_NOFILE)
-_SPARE = 0.1  # of its memory that must be left for the next cell
+_SPARE = 0.1  # share of the memory limit that must be free for the next cell
 
-# Held, since code may put others in their places.
+# Saved here because code may replace them.
 _stop_watchdog = faulthandler.cancel_dump_traceback_later
 _monitoring: Any = getattr(sys, "monitoring", None)
-_TOOLS = range(6) if _monitoring else ()  # that may watch what runs, from Python 3.12 on
+_TOOLS = range(6) if _monitoring else ()  # tool ids of sys.monitoring, from Python 3.12 on
 _MISSING = object()
 
 
 class Between:
-    """Keeps what belongs to the code away while no cell runs, and gives it back to the next.
+    """Suspends the code's signal handlers and limits while no cell runs, and restores them for the next cell.
 
     Made in the kernel's process before any code has run.
     """
@@ -50,16 +50,16 @@ class Between:
         self.use_reserve()
 
     def begin(self) -> None:
-        """A cell begins: handlers and limits are as the last one left them."""
+        """Start a cell: restore handlers and limits as the last one left them."""
         self._return_reserve()
         for number, handler in self._codes.items():
             signal.signal(number, handler)
         self._codes.clear()
-        if blocked := _signal.pthread_sigmask(signal.SIG_SETMASK, ()):  # or SIGINT might be, and none be interrupted
+        if blocked := _signal.pthread_sigmask(signal.SIG_SETMASK, ()):  # SIGINT must not stay blocked
             _signal.pthread_sigmask(signal.SIG_SETMASK, blocked - {signal.SIGINT})
 
     def end(self) -> None:
-        """A cell is over, whatever came of it."""
+        """End a cell, whatever its result."""
         settrace(None)
         setprofile(None)
         threading.settrace(None)
@@ -79,7 +79,7 @@ class Between:
         self.use_reserve()
 
     def use_reserve(self) -> None:
-        """Let the process have the descriptors and the memory that are kept for the kernel."""
+        """Raise the soft limits so that the kernel can use its reserve of descriptors and memory."""
         for name in _RESERVED:
             before = self._set_soft(name, self._hard[name])
             if before != self._hard[name]:
@@ -91,24 +91,24 @@ class Between:
         self._soft.clear()
 
     def _set_soft(self, name: int, soft: int) -> int:
-        """Set a soft limit, or the hard one if that is lower by now. Returns what it was. One system call as a rule."""
+        """Set a soft limit, at most to the hard limit. Returns the old value. Usually one system call."""
         try:
             return resource.prlimit(0, name, (soft, self._hard[name]))[0]
-        except PermissionError:  # code has lowered the hard one
+        except PermissionError:  # code has lowered the hard limit
             before, hard = resource.getrlimit(name)
             self._hard[name] = hard
             resource.setrlimit(name, (soft if 0 <= soft < hard else hard, hard))  # infinity is less than 0
             return before
 
     def is_exhausted(self, memory: int) -> bool:
-        """Whether too little of the memory that code may have is left for another cell.
+        """Whether too little memory is left for another cell.
 
         Args:
-            memory: how much it may have, in bytes.
+            memory: the memory limit of the code, in bytes.
         """
         self._return_reserve()
         try:
-            # Private and writable, so that it counts; nothing is written.
+            # Private and writable memory counts towards the limit, even if nothing is written.
             mmap.mmap(-1, max(mmap.PAGESIZE, int(memory * _SPARE)), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
         except (OSError, MemoryError, ValueError):
             return True
@@ -118,9 +118,9 @@ class Between:
 
 
 class Builtins:
-    """Keeps builtins that the code has replaced for the code, while what runs it has Python's own.
+    """Swaps builtins, so that code sees its own replacements while the shell that runs it uses Python's.
 
-    To look at all of them takes too long for every cell: it is done for those that name them or fail.
+    Comparing all of them would be too slow for every cell: it is done for cells that mention `builtins` or fail.
     """
 
     def __init__(self) -> None:
@@ -128,15 +128,15 @@ class Builtins:
         self._first: dict[str, Any] = {}
         self._codes: dict[str, Any] = {}
         self._given = False
-        self.within = 0  # code that code has run
-        self.named = False  # by the cell that runs
+        self.within = 0  # nesting depth of running code
+        self.named = False  # whether the running cell mentions `builtins`
 
     def hold(self) -> None:
-        """Those there are, are what is to run the code."""
+        """Save the present builtins as those of the shell."""
         self._first = dict(self._there)
 
     def give(self) -> None:
-        """The code begins: they are as the last cell left them."""
+        """Code begins: install the builtins as the last cell left them."""
         self.within += 1
         if self.within == 1:
             self._given = True
@@ -147,13 +147,13 @@ class Builtins:
                     self._there[name] = value
 
     def end(self) -> None:
-        """The code that was begun last is over."""
+        """The innermost running code has ended."""
         self.within -= 1
         if not self.within and (self.named or self._codes):
             self.take()
 
     def take(self) -> None:
-        """No code runs any more."""
+        """No code runs any more: restore the builtins of the shell."""
         changed = {}
         for name, value in self._first.items():
             if (now := self._there.get(name, _MISSING)) is not value:

@@ -1,7 +1,7 @@
-"""`resource.setrlimit` for code that asks for more than it may have: it gets what there is.
+"""A `resource.setrlimit` that grants as much as the hard limit allows instead of failing.
 
-Programs ask for a stack or for files without bounds "to be safe" (`setrlimit(RLIMIT_STACK, (-1, -1))`) and go on with
-what they were given anywhere else, where hard limits are seldom set.
+Programs request an unlimited stack or unlimited files "to be safe" (`setrlimit(RLIMIT_STACK, (-1, -1))`). That works on
+most machines, where hard limits are rarely set.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _UNBOUNDED = resource.RLIM_INFINITY
 
 @wraps(_set)
 def set_within(name: int, limits: Any, /) -> None:
-    """Set the limits, or as much of them as the hard limit allows. Raises as `resource.setrlimit` does otherwise."""
+    """Set the limits, or as much of them as the hard limit allows. Raises other errors of `resource.setrlimit`."""
     try:
         _set(name, limits)
     except ValueError:
@@ -33,5 +33,5 @@ def _size(limit: int) -> int:
 
 
 def install() -> None:
-    """Put it in the place of Python's."""
+    """Replace Python's `resource.setrlimit`."""
     resource.setrlimit = set_within

@@ -1,4 +1,4 @@
-"""The shell that all kernels start with, built and warm. Building it starts no thread and opens nothing."""
+"""Builds and warms up the shell that all kernels start with. Building starts no thread and opens no file."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _libc = ctypes.CDLL(None)
 
 
 def build() -> Shell:
-    """The shell, warm: it has run a cell, so that all that is loaded at the first use is loaded."""
+    """Build the shell and run a few cells in it, so that everything that is loaded lazily is loaded."""
     config = Config()
     config.HistoryManager.enabled = False
     config.InteractiveShell.colors = "nocolor"
     shell: Any = Shell.instance(config=config, compiler_class=Compiler)
-    shell.builtin_trap.__enter__()  # for good: IPython would put them in and out for each cell
+    shell.builtin_trap.__enter__()  # permanently: IPython would enter and leave it for each cell
     code_builtins.hold()
     shell.display_pub.publish = lambda data, *args, **kwargs: sys.stdout.write(data.get("text/plain", "") + "\n")
     shell.display_pub.clear_output = lambda *args, **kwargs: None
@@ -34,17 +34,18 @@ def build() -> Shell:
     interactiveshell.exec, interactiveshell.eval = _exec, _eval  # type: ignore[attr-defined]  # its module's own names
     loops.install()
     bounds.install()
-    atexit.unregister(shell.atexit_operations)  # code may call what is registered, and go on
+    atexit.unregister(shell.atexit_operations)  # code may run the registered functions and continue
     shell.set_hook("show_in_pager", Shell.show_page, 0)
-    sys.set_int_max_str_digits(0)  # what it guards against, the time of a cell bounds
+    sys.set_int_max_str_digits(0)  # no limit needed: the timeout of a cell bounds slow conversions
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it logs its cache at the first use
-    sys.path.insert(0, "")  # modules that the code has written
+    sys.path.insert(0, "")  # for modules that the code writes
     ctypes_stdout = ctypes.c_void_p.in_dll(_libc, "stdout")
-    _libc.setvbuf(ctypes_stdout, None, _LINE_BUFFERED, 0)  # or what C prints would come after all that Python prints
+    _libc.setvbuf(ctypes_stdout, None, _LINE_BUFFERED, 0)  # or output of C code would follow all output of Python
     for name in ("exit", "quit"):
         shell.user_ns[name] = shell.user_ns_hidden[name] = sys.exit
     shell.user_ns.pop("open", None)  # IPython's refuses open(0), which programs that read stdin use
-    # The second is of tqdm.auto, which takes this for a notebook, the third of `!pip`, the last of numba in tier 3.
+    # The second comes from tqdm.auto, which takes this for a notebook, the third from `!pip`, the last from numba in
+    # tier 3.
     locks = r"\s*Could not obtain multiprocessing lock"
     for message in ("To exit: use", "IProgress not found", "You executed the system command", locks):
         warnings.filterwarnings("ignore", message=message)
@@ -74,7 +75,7 @@ def build() -> Shell:
 
 
 def _exec(*args: Any) -> None:
-    """What IPython calls as `exec` to run a part of a cell, with the builtins that are the code's."""
+    """Replaces `exec` in IPython, to run a part of a cell with the builtins of the code."""
     code_builtins.give()
     try:
         exec(*args)
@@ -83,7 +84,7 @@ def _exec(*args: Any) -> None:
 
 
 def _eval(*args: Any) -> Any:
-    """As `eval`, for a part that awaits: it begins here and ends with the cell."""
+    """Replaces `eval` in IPython, for a part that awaits: it begins here and ends with the cell."""
     if isinstance(args[0], CodeType):
         code_builtins.give()
     return eval(*args)

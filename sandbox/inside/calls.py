@@ -1,7 +1,7 @@
-"""Numbers of system calls, and what becomes of those that a kernel is refused.
+"""Numbers of system calls, and how each refused call fails.
 
 From arch/x86/entry/syscalls/syscall_64.tbl and scripts/syscall.tbl (which aarch64 uses) of Linux, that is
-asm/unistd_64.h and asm-generic/unistd.h. A test compares them with the headers and with a table of its own.
+asm/unistd_64.h and asm-generic/unistd.h. A test compares them with the headers and with a separate table.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ Numbers = tuple[int | None, int | None]
 _COLUMN = {"x86_64": 0, "aarch64": 1}
 
 NEWEST = 457
-"""From here on (statmount, Linux 6.8) calls do not exist for kernels, but for the few that are named below: what is
-added to Linux later cannot be known here. It is also above all calls of x32 that a filter has to think of."""
+"""Calls from this number on (statmount, Linux 6.8) do not exist for kernels, except those in `LATER`, since calls added
+to Linux in the future are unknown. The bound also covers all calls of the x32 ABI."""
 
 ARGUMENTS: dict[str, Numbers] = {
     "mmap": (9, 222),
@@ -35,7 +35,7 @@ ARGUMENTS: dict[str, Numbers] = {
     "sched_setattr": (314, 274),
     "close_range": (436, 436),
 }
-"""Those whose arguments decide; see `sandbox.inside.seccomp`."""
+"""Calls that are filtered by their arguments; see `sandbox.inside.seccomp`."""
 
 LATER: dict[str, Numbers] = {"mseal": (462, 462)}
 """Allowed although they are newer than `NEWEST`."""
@@ -58,15 +58,15 @@ _ATTRIBUTES: dict[str, Numbers] = {
     "listxattrat": (465, 465),
     "removexattrat": (466, 466),
 }
-# Linux has them not here, as on a machine without the feature: programs then do without.
+# These fail with ENOSYS, as on a Linux without the feature: programs then do without.
 _MISSING: dict[str, Numbers] = {
-    "clone3": (435, 435),  # glibc asks for it first, whose flags a filter cannot see, and then takes clone
+    "clone3": (435, 435),  # a filter cannot see its flags; glibc tries it first and falls back to clone
     "cachestat": (451, 451),  # shows which parts of shared files others have read
-    # A ruleset of Landlock's has as many rules as code likes, in memory that only cgroups count.
+    # A Landlock ruleset can hold any number of rules, in memory that only cgroups count.
     "landlock_create_ruleset": (444, 444),
     "landlock_add_rule": (445, 445),
     "landlock_restrict_self": (446, 446),
-    "io_setup": (206, 0),  # the machine has a fixed number of contexts, for all users
+    "io_setup": (206, 0),  # the machine has a fixed number of contexts for all users
 }
 _FORBIDDEN: dict[str, Numbers] = {
     # other processes' memory and descriptors
@@ -93,7 +93,7 @@ _FORBIDDEN: dict[str, Numbers] = {
     "mount_setattr": (442, 442),
     "name_to_handle_at": (303, 264),
     "open_by_handle_at": (304, 265),
-    # wide doors into the kernel
+    # large attack surface of Linux
     "bpf": (321, 280),
     "perf_event_open": (298, 241),
     "userfaultfd": (323, 282),
@@ -120,7 +120,7 @@ _FORBIDDEN: dict[str, Numbers] = {
     "set_mempolicy_home_node": (450, 450),
     "migrate_pages": (256, 238),
     "move_pages": (279, 239),
-    # ... and what others have made of that kind, where there is no namespace for it
+    # ... and such memory of other processes, where there is no namespace for it
     "shmat": (30, 196),
     "shmctl": (31, 195),
     "msgsnd": (69, 189),
@@ -130,7 +130,7 @@ _FORBIDDEN: dict[str, Numbers] = {
     "semtimedop": (220, 192),
     "semctl": (66, 191),
     "mq_unlink": (241, 181),
-    # what others do with files that all share, and quotas that all share
+    # watching other processes' use of shared files, and shared quotas
     "inotify_init": (253, None),
     "inotify_init1": (294, 26),
     "fanotify_init": (300, 262),
@@ -158,14 +158,14 @@ _FORBIDDEN: dict[str, Numbers] = {
     "iopl": (172, None),
     "ioperm": (173, None),
     "lookup_dcookie": (212, 18),
-    "ioprio_set": (251, 30),  # may name a user, all of whose processes are then changed
+    "ioprio_set": (251, 30),  # can change all processes of a user
 }
 REFUSED: dict[int, dict[str, Numbers]] = {
     errno.EOPNOTSUPP: _ATTRIBUTES,
     errno.ENOSYS: _MISSING,
     errno.EPERM: _FORBIDDEN,
 }
-"""In all tiers, by the error that they end with."""
+"""Refused in all tiers, by the error with which they fail."""
 
 REFUSED_WITHOUT_NAMESPACES: dict[int, dict[str, Numbers]] = {
     errno.EPERM: {
@@ -178,23 +178,23 @@ REFUSED_WITHOUT_NAMESPACES: dict[int, dict[str, Numbers]] = {
         "fchown": (93, 55),
         "lchown": (94, None),
         "fchownat": (260, 54),
-        # A socket of a pair could otherwise go to a name of the host's.
+        # Otherwise a socket of a pair could be connected to a named socket of the host.
         "connect": (42, 203),
         "bind": (49, 200),
         "listen": (50, 201),
     },
 }
-"""In tier 3, besides: Landlock knows nothing of them."""
+"""Also refused in tier 3, because Landlock does not cover them."""
 
 REFUSED_WITH_A_SHARED_USER: dict[int, dict[str, Numbers]] = {
-    # What epolls watch is the user's together, 4 % of the machine's memory, which nothing else counts; a session comes
-    # to a million of them, and then no event loop of that user can watch another descriptor. Python does with poll.
+    # Epoll watches have a quota per user, 4 % of the machine's memory, and count towards no other limit; a session can
+    # make a million of them, and then no event loop of that user can watch another descriptor. Python can use poll.
     errno.ENOSYS: {"epoll_create": (213, None), "epoll_create1": (291, 20)},
-    # So are descriptors that are under way in messages, and nobody may send any where a few hundred are. A filter does
-    # not see which messages have some.
+    # Descriptors in transit in messages also have a quota per user of a few hundred. A filter cannot see which messages
+    # carry descriptors.
     errno.EPERM: {"sendmsg": (46, 211), "sendmmsg": (307, 269)},
 }
-"""Where a kernel has no user of its own, and in tier 3, where files under way would be in addition to its own."""
+"""Refused where a kernel shares its user, and in tier 3, where open files in transit would exceed the limit."""
 
 WITHOUT_EFFECT: dict[str, Numbers] = {
     "sync": (162, 81),
@@ -204,9 +204,9 @@ WITHOUT_EFFECT: dict[str, Numbers] = {
     "sync_file_range": (277, 84),
     "fadvise64": (221, 223),
 }
-"""These seem to work and do nothing, as is right for files in memory: of a file that is only readable, they would have
-the host's disk write out all that it holds back, as often as code likes (10,000 times a second), and forget what it
-knows of files that others read."""
+"""These succeed without doing anything, which is correct for files in memory. On files that are merely readable, they
+would make the host's disk write out its buffers as often as code likes (10,000 times a second), and drop cached pages
+of files that others read."""
 
 METADATA: dict[str, Numbers] = {
     "chmod": (90, None),
@@ -218,13 +218,14 @@ METADATA: dict[str, Numbers] = {
     "futimesat": (261, None),
     "utimensat": (280, 88),
 }
-"""Where a kernel runs as the user whose files are to be kept (tier 3, not as root), these, too, seem to work.
-A filter does not see which file is meant, Landlock does not know them; with an error, copying a file would fail."""
+"""These also succeed without effect where a kernel runs as the user whose files must be protected (tier 3, not as
+root). A filter cannot see which file is meant and Landlock does not cover them; with an error, copying a file would
+fail."""
 
 
 def here(numbers: Numbers) -> int | None:
-    """The number on this machine. Raises OSError where the machine is of another kind."""
+    """The number on this machine; None if the call does not exist. Raises OSError on other architectures."""
     machine = platform.machine()
     if machine not in _COLUMN:
-        raise OSError(errno.ENOSYS, f"the system calls of {machine} are not known, only of x86_64 and aarch64")
+        raise OSError(errno.ENOSYS, f"system calls are known for x86_64 and aarch64 only, not for {machine}")
     return numbers[_COLUMN[machine]]

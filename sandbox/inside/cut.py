@@ -1,4 +1,4 @@
-"""Texts that are too long, without their middle. Used on both sides."""
+"""Cuts the middle out of texts that are too long. Used on both sides."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ LINE_CHARS = 64
 
 
 def was_cut(text: str) -> bool:
-    """Whether a text holds the line that ``cut_middle`` puts where it leaves something out."""
+    """Whether a text contains the line that ``cut_middle`` inserts at a cut."""
     return _CUT.search(text) is not None
 
 
 def most_chars(output_chars: int) -> int:
-    """How many characters of a value or of an error are kept: half of what the model reads, and 16,384 at most."""
+    """Characters kept of a value or an error: half of what the model reads, at most 16,384."""
     return min(output_chars // 2, _MOST)
 
 
@@ -24,8 +24,8 @@ def cut_middle(head: str, tail: str, limit: int, omitted: int = 0) -> tuple[str,
     """Head and tail joined in at most `limit` characters plus a line that states the cut.
 
     Args:
-        head: the text, or what is left of its beginning if some was dropped before.
-        tail: what is left of its end.
+        head: the text, or its beginning if characters were dropped already.
+        tail: the end of the text.
         limit: characters to keep, half of them from the beginning and half from the end.
         omitted: characters already dropped between head and tail.
 

@@ -1,4 +1,4 @@
-"""Which threads belong to earlier cells: what they print is no part of the running cell's output."""
+"""Tracks threads of earlier cells, whose output is not part of the running cell's output."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ _current_frames = sys._current_frames
 
 
 class EarlierThreads:
-    """The threads that were there when the running cell began, and those that these have started since.
+    """The threads that existed when the running cell began, and those that they have started since.
 
-    A worker of `concurrent.futures` belongs to the cell that has given it the task at which it is. Those of
-    `multiprocessing.pool` cannot be told apart.
+    A worker of `concurrent.futures` belongs to the cell that submitted its current task. Workers of
+    `multiprocessing.pool` cannot be assigned to a cell.
     """
 
     def __init__(self) -> None:
         self._cell = 0
-        self._threads: set[threading.Thread | int] = set()  # numbers of those that `threading` knows nothing of
+        self._threads: set[threading.Thread | int] = set()  # idents of threads unknown to `threading`
 
     def begin(self) -> None:
-        """A cell begins: all threads there are, are of earlier ones."""
+        """A cell begins: all existing threads belong to earlier ones."""
         self._cell += 1
         self._threads = set()
         running = _current_frames()
@@ -36,14 +36,14 @@ class EarlierThreads:
             self._threads.discard(threading.main_thread())
 
     def has_current(self) -> bool:
-        """Whether the thread that calls this is one of them."""
+        """Whether the calling thread belongs to an earlier cell."""
         if not self._threads:
             return False
         thread = threading.current_thread()
         return thread in self._threads or (type(thread) is threading._DummyThread and thread.ident in self._threads)
 
     def follow(self) -> None:
-        """From here on, know of threads and tasks by whom they are started."""
+        """Patch `threading` and `concurrent.futures` to track which cell starts threads and tasks."""
         task: Any = pools._WorkItem
         start, make, run = threading.Thread.start, task.__init__, task.run
         start_raw = _thread.start_new_thread
@@ -71,7 +71,7 @@ class EarlierThreads:
             change = self._threads.add if self.has_current() else self._threads.discard
 
             def begin(*args: Any, **kwargs: Any) -> None:
-                change(_thread.get_ident())  # the number of an earlier one that has ended, perhaps
+                change(_thread.get_ident())  # idents are reused: it may be recorded for a thread that has ended
                 function(*args, **kwargs)
 
             return start_raw(begin if callable(function) else function, *args)

@@ -1,7 +1,7 @@
-"""From a fresh fork of the zygote to a process that can hold hostile code: namespaces, limits, rights, filter.
+"""Isolates a fresh fork of the zygote before it runs hostile code: namespaces, limits, privileges, filter.
 
-The order matters: what is mounted needs rights, what counts processes needs the user, what gives rights up needs
-rights, and the filter of system calls, which refuses most of what is done here, comes last.
+The order matters: mounting needs privileges, limits on processes need the final user id, dropping privileges needs
+privileges, and the seccomp filter, which refuses most of the calls made here, comes last.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from .between import DESCRIPTORS
 
 _libc = ctypes.CDLL(None)
 
-# Linux enforces RLIMIT_DATA when memory is asked for; this much is kept back to report the MemoryError.
+# Linux enforces RLIMIT_DATA at allocation; this much is reserved for reporting the MemoryError.
 MEMORY_RESERVE = 32 << 20
 # Address space beyond RLIMIT_DATA: libraries, thread stacks' guards, shared files.
 _ADDRESS_ROOM = 4 << 30
-_UID = 1000  # what a user of no number of its own is called inside
-# What a machine or a user has a fixed number of, for all.
+_UID = 1000  # uid inside, where a kernel has no uid of its own
+# Limits on resources of which a machine or a user has a fixed number.
 _TERMINALS = 16
 _QUEUED_SIGNALS = 256
-# The stack of the first thread, which is not counted as data, and how far it may be raised.
+# The stack of the main thread, which RLIMIT_DATA does not count, and its maximum.
 _STACK, _MOST_STACK = 8 << 20, 512 << 20
-# Of a kernel's own network, see tcp(7), listen(2): least, first and most bytes of a connection's buffers; connections
-# that have ended, and those that wait to be accepted, which hold memory without a descriptor that would be counted.
+# Settings of a kernel's own network, see tcp(7), listen(2): minimum, default and maximum bytes of a connection's
+# buffers; connections that are closed or not yet accepted, which hold memory without a descriptor that is counted.
 _NETWORK = {
     "ipv4/tcp_rmem": "4096 16384 16384",
     "ipv4/tcp_wmem": "4096 16384 16384",
@@ -39,17 +39,17 @@ _NETWORK = {
 
 
 def enter(world: dict[str, Any], settings: dict[str, Any]) -> list[str]:
-    """Become isolated as the world's tier says. Returns what could be got at nevertheless: nothing, if all is well.
+    """Isolate this process as the tier requires. Returns the leaks found, empty if there are none.
 
     Args:
-        world: what all kernels have in common; see `sandbox.zygote.Zygote`.
-        settings: what is this kernel's alone: the limits, uid, home.
+        world: settings common to all kernels; see `sandbox.zygote.Zygote`.
+        settings: settings of this kernel: limits, uid, home.
 
     Raises:
-        OSError: Linux refused a step; the process must not run anything.
+        OSError: Linux refused a step; the process must not run any code.
     """
     tier = world["tier"]
-    # A session of its own: no terminal, and a process group that can be killed.
+    # A new session: no controlling terminal, and a process group that can be killed.
     os.setsid()
     if tier in (1, 2):
         old_proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY)
@@ -63,7 +63,7 @@ def enter(world: dict[str, Any], settings: dict[str, Any]) -> list[str]:
         system.prctl(system.PR_SET_KEEPCAPS, int(bool(kept)))
         _change_user(settings["uid"])
         system.keep_capabilities(kept, inherited=True)
-    if tier in (0, 3):  # elsewhere the end of the zygote's process namespace is the end of all below it
+    if tier in (0, 3):  # in the other tiers, the end of the zygote's pid namespace ends all processes below it
         system.die_with_parent(world["zygote"])
     os.chdir(settings["home"])
     _limit(settings, processes=tier > 0)
@@ -79,20 +79,20 @@ def enter(world: dict[str, Any], settings: dict[str, Any]) -> list[str]:
 
 
 def filter_of(world: dict[str, Any]) -> bytes:
-    """The filter of system calls that all kernels of a world have. Put together once, by the zygote."""
+    """The seccomp filter of all kernels of a zygote. Assembled once, by the zygote."""
     namespaces = world["tier"] < 3
     return seccomp.program(namespaces=namespaces, own_user=world["changes_users"])
 
 
 def shares_user(world: dict[str, Any]) -> bool:
-    """Whether kernels do without what Linux counts for all processes of a user; see `sandbox.inside.calls`."""
+    """Whether kernels must not use resources that Linux counts per user; see `sandbox.inside.calls`."""
     return bool(world["tier"] == 3 or (world["tier"] > 0 and not world["changes_users"]))
 
 
 def _own_namespaces(world: dict[str, Any], settings: dict[str, Any]) -> None:
-    """Nothing in common with siblings: a network, names, processes, and file systems to write to.
+    """Give this kernel its own network, IPC and host name namespaces, /proc, and writable file systems.
 
-    The process namespace was made by the zygote before the fork; this process is the first in it.
+    The pid namespace was made by the zygote before the fork; this process is the first in it.
     """
     system.unshare(system.CLONE_NEWNS | system.CLONE_NEWNET | system.CLONE_NEWIPC | system.CLONE_NEWUTS)
     system.mount("none", "/", None, system.MS_REC | system.MS_PRIVATE)
@@ -101,7 +101,7 @@ def _own_namespaces(world: dict[str, Any], settings: dict[str, Any]) -> None:
             handle = os.open(f"/proc/sys/net/{name}", os.O_WRONLY)
             os.write(handle, value.encode())
             os.close(handle)
-    # Read-only: a write to /proc/self/mem makes private copies that count as no memory of the process.
+    # Read-only: a write to /proc/self/mem makes private copies that do not count as memory of the process.
     flags = system.MS_NOSUID | system.MS_NODEV | system.MS_NOEXEC | system.MS_RDONLY
     try:
         system.mount("proc", "/proc", "proc", flags, "subset=pid")
@@ -114,7 +114,7 @@ def _own_namespaces(world: dict[str, Any], settings: dict[str, Any]) -> None:
     for path in world["writable"]:
         mode = "0700" + own if path == settings["home"] else "1777"
         system.mount("tmpfs", path, "tmpfs", system.MS_NOSUID | system.MS_NODEV, f"{size},mode={mode}")
-    for source, target in world["python"]:  # an interpreter that lives where code may write is hidden by now
+    for source, target in world["python"]:  # an interpreter in a writable folder is hidden by now
         path = Path(target)
         if Path(source).is_dir():
             path.mkdir(parents=True, exist_ok=True)
@@ -126,15 +126,15 @@ def _own_namespaces(world: dict[str, Any], settings: dict[str, Any]) -> None:
 
 
 def _become(settings: dict[str, Any], old_proc: int) -> None:
-    """A user without rights: of a number of its own where the zygote is root, in a user namespace elsewhere."""
-    with suppress(OSError):  # without CAP_SETPCAP there is nothing in the set that could be gained
+    """Become an unprivileged user: with its own uid if the zygote is root, else in a user namespace."""
+    with suppress(OSError):  # without CAP_SETPCAP, nothing could be gained from the bounding set
         system.empty_bounding_set()
     if settings["uid"] is not None:
         _change_user(settings["uid"])
         return
-    uid, gid = os.geteuid(), os.getegid()  # the zygote's, which may be called 0 in a namespace of bubblewrap's
-    # It gives no rights over anything, as all namespaces were made before. It is there so that Linux counts
-    # the processes of each kernel by themselves.
+    uid, gid = os.geteuid(), os.getegid()  # the zygote's, which may be 0 in bubblewrap's namespace
+    # The new user namespace gives no rights over anything, since all other namespaces were made before. It makes Linux
+    # count the processes of each kernel separately.
     system.unshare(system.CLONE_NEWUSER)
     for name, line in (
         ("setgroups", "deny"),
@@ -150,13 +150,13 @@ def _change_user(uid: int) -> None:
     os.setgroups([])
     os.setresgid(uid, uid, uid)
     os.setresuid(uid, uid, uid)
-    system.prctl(system.PR_SET_DUMPABLE, 1)  # or it could not read its own entries below /proc
+    system.prctl(system.PR_SET_DUMPABLE, 1)  # needed to read its own entries in /proc
 
 
 def _limit(settings: dict[str, Any], *, processes: bool) -> None:
     memory = limit_memory(settings["memory_bytes"])
     limits = {
-        resource.RLIMIT_CORE: (1, 1),  # with 0, a program that core_pattern(5) names would be started all the same
+        resource.RLIMIT_CORE: (1, 1),  # with 0, a program configured in core_pattern would still be started; core(5)
         resource.RLIMIT_AS: (memory + _ADDRESS_ROOM,) * 2,
         resource.RLIMIT_FSIZE: (settings["disk_bytes"],) * 2,
         resource.RLIMIT_NOFILE: (settings["open_files"], settings["open_files"] + DESCRIPTORS),
@@ -167,22 +167,22 @@ def _limit(settings: dict[str, Any], *, processes: bool) -> None:
         resource.RLIMIT_RTPRIO: (0, 0),
         resource.RLIMIT_NICE: (0, 0),
     }
-    if processes:  # without isolation the count would be that of all the user's processes
+    if processes:  # without isolation, all processes of the user would be counted
         limits[resource.RLIMIT_NPROC] = (settings["processes"],) * 2
     for name, (soft, most) in limits.items():
         hard = resource.getrlimit(name)[1]
-        if hard != resource.RLIM_INFINITY:  # which nobody here may raise
+        if hard != resource.RLIM_INFINITY:  # an unprivileged process cannot raise it
             most = min(most, hard)
         resource.setrlimit(name, (min(soft, most), most))
 
 
 def limit_memory(most: int) -> int:
-    """Limit this process's private memory, and keep a reserve above that for saying that it is used up.
+    """Limit the private memory of this process, with a reserve above the limit for reporting a MemoryError.
 
     Args:
-        most: bytes; fewer where the hard limit, which nobody here may raise, leaves fewer.
+        most: bytes; lowered if the hard limit is lower.
 
-    Returns how many it has become.
+    Returns the limit that was set.
     """
     hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
     limit = most + MEMORY_RESERVE
@@ -194,7 +194,7 @@ def limit_memory(most: int) -> int:
 
 
 def leaks(world: dict[str, Any]) -> list[str]:
-    """Try to get out, quickly; name what worked. Run in each kernel before it reports itself ready."""
+    """A few quick escape attempts; returns those that worked. Run in each kernel before it reports itself ready."""
     found = []
     if 0 in (*os.getresuid(), *os.getresgid()):
         found.append("it runs as root")
@@ -216,7 +216,7 @@ def leaks(world: dict[str, Any]) -> list[str]:
         found.append("it can be traced")
     if world["tier"] < 3:
         for name, host in world["namespaces"].items():
-            if os.readlink(f"/proc/self/ns/{name}") == host:  # noqa: PTH115 - a link that leads nowhere
+            if os.readlink(f"/proc/self/ns/{name}") == host:  # noqa: PTH115 - a magic link, not a path
                 found.append(f"it shares the host's {name} namespace")
         status = dict(line.split(":\t", 1) for line in Path("/proc/self/status").read_text().splitlines())
         if int(status["CapEff"], 16) or int(status["CapPrm"], 16) or int(status["CapInh"], 16):

@@ -1,9 +1,9 @@
-"""A cell in a fork of the kernel: as a program would run that begins with the session's variables.
+"""Runs a cell in a fork of the kernel, as a program that starts with the session's variables.
 
-Its standard streams are files, its exit is one (`sys.exit(0)` ends it well, functions of `atexit` are called, threads
-waited for), and nothing that it does to variables, descriptors, threads or limits is there afterwards. A fork that dies
-costs the session nothing. Where no process may be started (tier 3), the kernel itself runs the cell like this, and is
-used up by it.
+Its standard streams are files; it exits like a program (`sys.exit(0)` is a success, `atexit` functions are called,
+threads are joined); and its changes to variables, descriptors, threads or limits are discarded. A fork that dies does
+not affect the session. Where no process may be started (tier 3), the kernel itself runs the cell this way and cannot be
+used afterwards.
 """
 
 from __future__ import annotations
@@ -28,40 +28,40 @@ from .shell import Shell
 from .text import overflow
 from .wire import Outcome, Request
 
-_MOST_SWEEPS = 100  # of processes that go on starting others
-_NOT_FLUSHED = 120  # Python's exit status where its standard streams could not be flushed at the end
-_REPLY_BYTES = 4 * wire.FRAME_BYTES * 16  # a value and an error at their longest
+_MOST_SWEEPS = 100  # rounds of killing processes that keep starting others
+_NOT_FLUSHED = 120  # Python's exit status when its standard streams could not be flushed at exit
+_REPLY_BYTES = 4 * wire.FRAME_BYTES * 16  # a value and an error of maximum length
 
 _libc = ctypes.CDLL(None)
 
 
 class _HostInterruptError(BaseException):
-    """The host has interrupted the cell while the kernel waits for the fork."""
+    """The host has interrupted the cell while the kernel was waiting for the fork."""
 
 
 class Fork:
     """Runs cells in forks of this process.
 
     Args:
-        shell: what runs them.
-        settings: of the kernel.
-        ends: descriptors that are the kernel's alone, the last of them for what it says to the host.
+        shell: runs the cells.
+        settings: settings of the kernel.
+        ends: descriptors that forks must not have; the last one is the pipe to the host.
     """
 
     def __init__(self, shell: Shell, settings: dict[str, Any], ends: tuple[int, ...]) -> None:
         self._shell = shell
         self._forks = settings["forks"]
         self._ends = ends
-        self._grace = settings["grace_seconds"] / 2  # the host gives the kernel up after twice that
+        self._grace = settings["grace_seconds"] / 2  # the host kills the kernel after twice that
         self._waiting = self._interrupted = False
 
     def run(self, request: Request) -> list[bytes]:
-        """Run one. Returns the frames that the host is sent of it."""
+        """Run one cell. Returns the frames to send to the host."""
         try:
             with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
                 files = (stdout.fileno(), stderr.fileno())
                 return self._run(request, files) if self._forks else self._run_here(request, files)
-        except Exception as error:  # no process, descriptor or disk is left, or whatever else earlier cells have done
+        except Exception as error:  # e.g. earlier cells have used up processes, descriptors or disk space
             reason = getattr(error, "strerror", None) or type(error).__name__
             reply = {"outcome": "error", "error": f"RuntimeError: the code cannot be run in a fork: {reason}"}
             return [*self._shell.output.finish(), *wire.result_frames(reply, "", request.serial, 0)]
@@ -99,9 +99,9 @@ class Fork:
         os._exit = leave_early
         reply = self._run_program(request, files)
         took = time.monotonic_ns() - began
-        whole = _finalize(self._shell) or reply["outcome"] != "ok"
-        frames = wire.result_frames(reply, "", request.serial, took) if whole else []
-        return self._frames(request, files, frames, 0 if whole else _NOT_FLUSHED, began)
+        complete = _finalize(self._shell) or reply["outcome"] != "ok"
+        frames = wire.result_frames(reply, "", request.serial, took) if complete else []
+        return self._frames(request, files, frames, 0 if complete else _NOT_FLUSHED, began)
 
     def _run_program(self, request: Request, files: tuple[int, int]) -> dict[str, Any]:
         self._shell.exits = True
@@ -110,7 +110,7 @@ class Fork:
     def _frames(
         self, request: Request, files: tuple[int, int], reply: list[bytes], status: int, began: int
     ) -> list[bytes]:
-        """All that the host is sent of a cell: what is in its files, and its reply, which is empty if it died."""
+        """All frames to send to the host for a cell: the content of its files, then its reply (empty if it died)."""
         output, took = self._shell.output, time.monotonic_ns() - began
         for file, name in zip(files, ("stdout", "stderr"), strict=True):
             output.take_file(file, name)
@@ -128,7 +128,7 @@ class Fork:
             raise _HostInterruptError
 
     def _wait(self, process: int, reading: int) -> bytes:
-        """Wait for the fork's end. Returns what it has sent; passes an interrupt on, and kills it later."""
+        """Wait until the fork ends. Returns its reply; forwards an interrupt, and kills the fork if it continues."""
         ended = os.pidfd_open(process)
         poll = select.poll()
         poll.register(ended, select.POLLIN)
@@ -162,7 +162,7 @@ class Fork:
                 return sent
 
     def _run_in_fork(self, request: Request, files: tuple[int, int], writing: int, began: int) -> NoReturn:
-        """In the fork: run the cell and end as a program does."""
+        """In the fork: run the cell and exit as a program does."""
         try:
             os.setsid()
             process, pipe = os.getpid(), os.fstat(writing)
@@ -172,20 +172,20 @@ class Fork:
             reply = self._run_program(request, files)
             took = time.monotonic_ns() - began
             flushed = _finalize(self._shell)
-            if os.getpid() != process:  # a child that the cell has forked: how that ends is not how the cell ends
+            if os.getpid() != process:  # a child forked by the cell, whose end is not the end of the cell
                 end_child(reply)
             if not flushed and reply["outcome"] == "ok":
                 os._exit(_NOT_FLUSHED)
-            with suppress(OSError):  # closed by the cell, and perhaps another file by now
+            with suppress(OSError):  # the cell may have closed it, or opened another file under its number
                 if os.path.samestat(pipe, os.fstat(writing)):
                     wire.write(writing, wire.result_frames(reply, "", request.serial, took))
-        except BaseException:  # whatever the cell has left: it is the end in any case
+        except BaseException:  # whatever the cell did: exit in any case
             os._exit(1)
         os._exit(reply["status"])
 
 
 def end_child(reply: dict[str, Any]) -> NoReturn:
-    """End a process that a cell has forked and that has come to the end of the cell."""
+    """Exit a process that was forked by a cell and has reached the end of that cell."""
     if reply["error"] is not None and not reply["exits"]:
         with suppress(OSError):
             os.write(2, f"{reply['error']}\n".encode("utf-8", "replace"))
@@ -193,44 +193,44 @@ def end_child(reply: dict[str, Any]) -> NoReturn:
 
 
 def _finalize(shell: Shell) -> bool:
-    """What Python does at its end, as far as one sees it from outside.
+    """Do what Python does at exit, as far as it is visible from outside.
 
     Returns whether the standard streams could be flushed.
     """
-    _flush_standard()  # as Python does where a program ends, and ignores what comes of it
-    threading._shutdown()  # type: ignore[attr-defined]  # waits for threads that are no daemons
+    _flush_standard()  # Python does this at the end of a program and ignores errors
+    threading._shutdown()  # type: ignore[attr-defined]  # joins non-daemon threads
     atexit._run_exitfuncs()
     flushed = _flush_standard()
     for name in ("stdin", "stdout", "stderr"):
         setattr(sys, name, getattr(sys, f"__{name}__", None))
-    # The variables go, which some print at: in `__del__`, or in the `finally` of a generator.
+    # Delete the variables, which may print: in `__del__`, or in the `finally` of a generator.
     sys.modules.pop("__main__", None)
     shell.user_ns.clear()
     gc.collect()
-    _flush_standard()  # by now Python looks no more whether it works
+    _flush_standard()  # Python ignores errors here
     writers = [thing for thing in gc.get_objects() if isinstance(thing, (io.TextIOWrapper, io.BufferedWriter))]
     for writer in sorted(writers, key=lambda writer: not isinstance(writer, io.TextIOWrapper)):
-        with suppress(Exception):  # closed, detached, or over something that is not there any more
+        with suppress(Exception):  # closed, detached, or with a broken underlying stream
             writer.flush()
     _libc.fflush(None)
     return flushed
 
 
 def _flush_standard() -> bool:
-    """Flush the standard streams, whatever they are by now. Returns whether that worked."""
+    """Flush the present standard streams. Returns whether that worked."""
     flushed = True
     for name in ("stdout", "stderr"):
         if (stream := getattr(sys, name, None)) is not None:
             try:
                 if not getattr(stream, "closed", False):
                     stream.flush()
-            except BaseException:  # whatever the code has put there
+            except BaseException:  # the code may have put any object there
                 flushed = False
     return flushed
 
 
 def _read(sent: bytes) -> list[bytes]:
-    """The frames that a fork has sent of its cell; none where it did not come to the end."""
+    """The frames that a fork has sent; none if it did not reach the end of the cell."""
     try:
         frames = wire.Decoder(_REPLY_BYTES, _REPLY_BYTES).feed(sent)
     except (wire.GarbageError, wire.FloodError):
@@ -240,14 +240,14 @@ def _read(sent: bytes) -> list[bytes]:
 
 
 def _others() -> set[int]:
-    """The processes beside this one, where it is the first of a namespace of its own."""
+    """The other processes in the pid namespace, if this process is the first one in it."""
     if os.getpid() != 1:
         return set()
     return {int(entry.name) for entry in os.scandir("/proc") if entry.name.isdecimal()} - {1}
 
 
 def _end(process: int, before: set[int]) -> int:
-    """Wait for a fork that has ended, and end what it has started. Returns its exit status."""
+    """Reap a fork and kill everything that it has started. Returns its exit status."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process, signal.SIGKILL)
     status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])

@@ -1,6 +1,6 @@
-"""Landlock: what a process may open, connect to and signal, where there are no namespaces (tier 3).
+"""Landlock: limits what a process may open, connect to and signal, where there are no namespaces (tier 3).
 
-See linux/landlock.h. ABI 6 (Linux 6.12) is needed: from there on abstract sockets and signals are scoped, too.
+See linux/landlock.h. Needs ABI 6 (Linux 6.12), which also scopes abstract sockets and signals.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _ALL_SCOPES = 3  # abstract sockets, signals
 
 
 def abi() -> int:
-    """The version of Landlock that Linux has here; 0 without."""
+    """The Landlock ABI version of this Linux; 0 without Landlock."""
     try:
         return system.syscall(_CREATE_RULESET, None, 0, _VERSION, what="landlock")
     except OSError:
@@ -34,12 +34,12 @@ def abi() -> int:
 
 
 def restrict(readable: list[str], writable: list[str]) -> None:
-    """Let this process read and run what is below some paths, write below others, and nothing else, for good.
+    """Restrict this process permanently to reading and executing files below some paths and writing below others.
 
-    Raises OSError where Landlock is missing or too old.
+    Raises OSError if Landlock is missing or too old.
     """
     if abi() < LEAST_ABI:
-        raise OSError(f"Landlock {LEAST_ABI} is needed, here is {abi()}")
+        raise OSError(f"Landlock ABI {LEAST_ABI} is needed, this Linux has {abi()}")
     attributes = ctypes.create_string_buffer(struct.pack("QQQ", _ALL_OF_FILES, _ALL_OF_NETWORK, _ALL_SCOPES), 24)
     ruleset = system.syscall(_CREATE_RULESET, attributes, 24, 0, what="landlock ruleset")
     may_write = _ALL_OF_FILES & ~(_MAKE_CHAR | _MAKE_BLOCK)

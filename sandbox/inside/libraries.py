@@ -1,4 +1,4 @@
-"""Libraries that take a kernel for something else than a notebook, put right as they are imported."""
+"""Patches for libraries that do not work well in a kernel, applied when they are imported."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from . import machine, shared
 
 
 def _numba(module: ModuleType) -> None:
-    """`cache=True` of a function that a cell defines: numba knows these by IPython's names for cells."""
+    """Make `cache=True` work for functions defined in cells: numba recognizes these by IPython's names of cells."""
     locator = module.IPythonCacheLocator
     of_ipython = locator.from_function.__func__
 
@@ -26,9 +26,9 @@ def _numba(module: ModuleType) -> None:
 
 
 def _torch(module: ModuleType) -> None:
-    """A complaint about /proc/cpuinfo, which comes with the first number, and one about memory that may be locked.
+    """Suppress torch's warnings about /proc/cpuinfo, at the first tensor, and about locked memory.
 
-    Where descriptors cannot be sent, workers send names.
+    Where descriptors cannot be sent, workers send file names instead.
     """
     kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
@@ -39,7 +39,7 @@ def _torch(module: ModuleType) -> None:
         os.close(kept)
         os.close(nothing)
     module.backends.nnpack.set_flags(False)
-    if shared.user:  # what workers give is in files, whose names are sent instead of descriptors
+    if shared.user:  # workers share tensors in named files, since descriptors cannot be sent
         module.multiprocessing.set_sharing_strategy("file_system")
 
 
@@ -53,9 +53,9 @@ class _SeesMaps:
 
 
 def _threadpoolctl(module: Any) -> None:
-    """In tier 3 it, and so much of scikit-learn, fails at /proc; without, it has another way to find the libraries."""
+    """In tier 3, threadpoolctl (and so much of scikit-learn) fails when it reads /proc; make it use its other way."""
     if hasattr(module, "_HAS_PROCFS"):
-        module._HAS_PROCFS = _SeesMaps()  # at the time of asking: this may be the zygote
+        module._HAS_PROCFS = _SeesMaps()  # evaluated when used, since this may be the zygote
 
 
 _LIBRARIES: dict[str, Callable[[ModuleType], None]] = {
@@ -69,7 +69,7 @@ _LIBRARIES: dict[str, Callable[[ModuleType], None]] = {
 class _Loader(SourceFileLoader):
     def exec_module(self, module: ModuleType) -> None:
         super().exec_module(module)
-        with suppress(Exception):  # another version of the library, which goes as far as it does
+        with suppress(Exception):  # another version of the library may not need or fit the patch
             _LIBRARIES[module.__name__](module)
 
 
@@ -85,16 +85,16 @@ class _Finder:
 
 
 def install() -> None:
-    """Be there when they are imported. To be called in the zygote, which sees all of /proc."""
+    """Install the import hook. To be called in the zygote, which sees all of /proc."""
     sys.meta_path.insert(0, _Finder)
     flags = _processor_flags()
-    if {"fma", "avx2"} <= flags:  # torch would take the slowest of its ways where it cannot ask
+    if {"fma", "avx2"} <= flags:  # where torch cannot read them, it would use its slowest code
         wide = {"avx512vl", "avx512bw", "avx512dq"} <= flags
         os.environ["ATEN_CPU_CAPABILITY"] = "avx512" if wide else "avx2"
 
 
 def _processor_flags() -> set[str]:
-    """What the processor can, by the names of Linux; of x86 alone."""
+    """The CPU's feature flags, by the names of Linux; on x86 only."""
     try:
         with Path("/proc/cpuinfo").open(encoding="ascii", errors="replace") as file:
             first = file.read(8 << 10)
@@ -105,11 +105,11 @@ def _processor_flags() -> set[str]:
 
 
 def close_figures() -> None:
-    """Have each cell draw on figures of its own, as in a notebook.
+    """Close all figures at the end of a cell, as a notebook does.
 
-    matplotlib's backend for notebooks does it itself; the plain one, which shows nothing, does not.
+    matplotlib's notebook backend does it itself; the agg backend, which shows nothing, does not.
     """
     if (pyplot := sys.modules.get("matplotlib.pyplot")) is not None:
-        with suppress(Exception):  # whatever the code has put there
+        with suppress(Exception):  # the code may have replaced the module
             if pyplot.get_fignums() and pyplot.get_backend().lower() == "agg":
                 pyplot.close("all")

@@ -1,4 +1,4 @@
-"""A session's event loop. Cells that await share it, and a task may be made where none awaits, as in a notebook."""
+"""A session's event loop: shared by cells that await, and usable for tasks made outside of them, as in a notebook."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from contextlib import suppress
 from typing import Any
 
 _set_running_loop, _gather = asyncio._set_running_loop, asyncio.gather
-_CANCELLATIONS = 3  # of a cell that is over: it may catch some
+_CANCELLATIONS = 3  # attempts to cancel a cell, which may catch some
 _loops: list[asyncio.AbstractEventLoop] = []
 
 
 def session_loop() -> asyncio.AbstractEventLoop:
-    """The one loop, made when it is first needed or when code has closed the last."""
+    """The session's loop, created when it is first needed or when code has closed the last one."""
     if not _loops or _loops[0].is_closed():
         with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
             try:
-                loop = asyncio.get_event_loop()  # where code has put tasks before any cell has awaited one
+                loop = asyncio.get_event_loop()  # code may have added tasks to it before any cell awaited
             except RuntimeError:
                 loop = asyncio.new_event_loop()
         _loops[:] = [asyncio.new_event_loop() if loop.is_closed() else loop]
@@ -27,20 +27,20 @@ def session_loop() -> asyncio.AbstractEventLoop:
 
 
 def begin() -> None:
-    """A cell begins: the loop is what asyncio finds where none runs, though ``asyncio.run`` leaves none behind."""
-    _set_running_loop(None)  # none does, whatever the code has said
+    """A cell begins: make the loop the current one again, since ``asyncio.run`` removes it."""
+    _set_running_loop(None)  # none is running, whatever the code has set
     if _loops:
         asyncio.set_event_loop(session_loop())
 
 
 def turn() -> None:
-    """A cell is over: let its tasks go on as far as they come in one turn of the loop."""
+    """A cell is over: run its tasks for one iteration of the loop."""
     if _loops and asyncio.all_tasks(session_loop()):
         session_loop().run_until_complete(asyncio.sleep(0))
 
 
 def forget() -> None:
-    """Close the loop, and be as if there had been none: kernels that are forked from here make their own."""
+    """Close the loop and reset asyncio: kernels forked from here create their own loop."""
     for loop in _loops:
         loop.close()
     _loops.clear()
@@ -48,25 +48,25 @@ def forget() -> None:
 
 
 def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """Run a cell that awaits. Whatever stops the loop meanwhile, the cell does not go on beside the next one."""
+    """Run a cell that awaits. If anything stops the loop, cancel the cell, so that it does not overlap the next."""
     loop = session_loop()
     task = loop.create_task(coroutine)
     try:
         return loop.run_until_complete(task)
-    except BaseException:  # an interrupt, a handler's, what another task ends with, as `sys.exit()`; or `loop.stop()`
+    except BaseException:  # an interrupt, an exception from a signal handler, `sys.exit()` in a task, `loop.stop()`
         for _ in range(_CANCELLATIONS):
             if task.done():
                 break
-            with suppress(BaseException):  # another of those
+            with suppress(BaseException):  # the same may happen again
                 task.cancel()
                 loop.run_until_complete(_gather(task, return_exceptions=True))
-            with suppress(BaseException):  # it has caught that, and gone on until the next interrupt
+            with suppress(BaseException):  # it may have caught the cancellation and continued
                 coroutine.close()
         raise
 
 
 def create_task(coroutine: Coroutine[Any, Any, Any], **options: Any) -> asyncio.Task[Any]:
-    """`asyncio.create_task`, which without a running loop puts the task into the session's: awaiting cells run it."""
+    """`asyncio.create_task` that uses the session's loop if none is running: cells that await then run the task."""
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:
@@ -75,5 +75,5 @@ def create_task(coroutine: Coroutine[Any, Any, Any], **options: Any) -> asyncio.
 
 
 def install() -> None:
-    """Put `create_task` in the place of asyncio's own."""
-    asyncio.create_task = asyncio.tasks.create_task = create_task  # type: ignore[assignment]  # the same but for types
+    """Replace asyncio's `create_task`."""
+    asyncio.create_task = asyncio.tasks.create_task = create_task  # type: ignore[assignment]  # only the types differ

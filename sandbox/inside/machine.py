@@ -1,4 +1,4 @@
-"""What psutil asks of /proc about the machine, which kernels do not see: answered by sysinfo(2), and with zeros."""
+"""Answers psutil's reads of /proc files that kernels cannot see, with values of sysinfo(2) and zeros."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-_SYSINFO = struct.Struct("@l3L6LHH2LI")  # linux/sysinfo.h, but for its padding
+_SYSINFO = struct.Struct("@l3L6LHH2LI")  # linux/sysinfo.h, without the padding
 _libc = ctypes.CDLL(None)
 
 
@@ -52,7 +52,7 @@ _FILES: dict[str, Callable[[], str]] = {
 
 
 def answer(module: ModuleType) -> None:
-    """Have psutil's module that opens files find these."""
+    """Patch psutil's functions that open files."""
     for name in ("open_binary", "open_text"):
         if (opener := getattr(module, name, None)) is not None:
             setattr(module, name, _answering(opener))

@@ -1,7 +1,7 @@
-"""Builtins and modules of the kernel's own: what code puts in the place of Python's is not what runs its cells.
+"""Private copies of builtins and modules for the kernel, so that replacements by code do not affect it.
 
 A function looks names up in the `__builtins__` that its module had when the function was made. So the modules of this
-package get a copy before they are run. Of the modules that they import, they get copies once they have been run.
+package get a copy of the builtins before they are executed, and copies of the modules they import afterwards.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _HELD = ("_signal", "codecs", "gc", "io", "mmap", "os", "resource", "select", "s
 
 
 class _Held(ModuleType):
-    """A module as it was. What is set is set in the module itself."""
+    """A snapshot of a module. Assignments go to the module itself."""
 
     def __init__(self, module: ModuleType) -> None:
         self.__dict__.update(vars(module))
@@ -53,5 +53,5 @@ class _Finder:
 
 
 def install() -> None:
-    """Give them to all modules of this package that are imported from here on."""
+    """Install the import hook for all modules of this package that are imported from here on."""
     sys.meta_path.insert(0, _Finder)

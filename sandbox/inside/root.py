@@ -1,4 +1,4 @@
-"""What bubblewrap does, without bubblewrap (tier 2): new namespaces, and a root with only what Python needs."""
+"""Tier 2, the equivalent of bubblewrap: new namespaces, and a root file system with only what Python needs."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from typing import Any
 from . import system
 
 _SAFE = system.MS_NOSUID | system.MS_NODEV
-# What /dev/zero is for reads /dev/full, too; but that cannot be mapped, as memory that counts as nobody's.
+# /dev/full stands in for /dev/zero: it reads the same, but cannot be mapped as memory that counts for no process.
 _DEVICES = {"null": "null", "zero": "full", "full": "full", "random": "random", "urandom": "urandom", "tty": "tty"}
 _LINKS = {"fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2", "ptmx": "pts/ptmx"}
 _KEPT = (
     *(system.CAP_SYS_ADMIN, system.CAP_SETUID, system.CAP_SETGID, system.CAP_SETPCAP, system.CAP_NET_ADMIN),
-    system.CAP_KILL,  # of kernels, where they are other users
+    system.CAP_KILL,  # to kill kernels that run as other users
 )
 
 
 def change(control: socket.socket, world: dict[str, Any]) -> None:
-    """Return in a child process, the first of a new process namespace, that sees nothing of the host.
+    """Return in a child process, the first of a new pid namespace, that sees nothing of the host.
 
-    The process that called stays behind, waits for the child and ends with it, as the child does with it.
+    The calling process waits for the child; when either ends, so does the other.
     """
     uid, gid, changes_users = os.geteuid(), os.getegid(), world["changes_users"]
     kinds = system.CLONE_NEWNS | system.CLONE_NEWPID | system.CLONE_NEWNET | system.CLONE_NEWIPC | system.CLONE_NEWUTS
@@ -43,13 +43,13 @@ def change(control: socket.socket, world: dict[str, Any]) -> None:
     system.prctl(system.PR_SET_PDEATHSIG, 9)
     os.close(alive_write)
     os.write(born_write, b"1")
-    if not os.read(alive_read, 1):  # the parent had died before this was arranged
+    if not os.read(alive_read, 1):  # the parent died before PDEATHSIG was set
         os._exit(1)
     for descriptor in (born_read, born_write, alive_read):
         os.close(descriptor)
     os.setsid()
     socket.sethostname("sandbox")
-    if hasattr(platform, "_uname_cache"):  # the host's name, asked for by a module that was imported before
+    if hasattr(platform, "_uname_cache"):  # may hold the host's name
         platform._uname_cache = None
     system.loopback_up()
     _build(world)
@@ -57,13 +57,13 @@ def change(control: socket.socket, world: dict[str, Any]) -> None:
     system.mount("none", "/", None, system.MS_REMOUNT | system.MS_BIND | system.MS_RDONLY | _SAFE)
     if changes_users:
         system.empty_bounding_set(keep=_KEPT)
-    # Without SETFCAP, Linux lets no user namespace have a name for a user 0: root of a namespace with one id is one.
+    # Without SETFCAP, Linux lets no user namespace map user 0, which root of a namespace with one id is.
     system.keep_capabilities(_KEPT if uid != 0 or changes_users else (*_KEPT, system.CAP_SETFCAP))
     system.no_new_privileges()
 
 
 def _build(world: dict[str, Any]) -> None:
-    """Put the new root together, on a folder below which nothing lies that is shown in it."""
+    """Build the new root on a folder that contains nothing that is shown in it."""
     base = world["new_root"]
     os.umask(0o022)
     system.mount("none", "/", None, system.MS_REC | system.MS_PRIVATE)
@@ -95,5 +95,5 @@ def _build(world: dict[str, Any]) -> None:
         else:
             path.touch()
             system.bind(source, str(path))
-    for cover in covers:  # only now: what Python needs of the folder is shown in it
+    for cover in covers:  # read-only only now, after the mounts inside them were made
         system.mount("none", cover, None, system.MS_REMOUNT | system.MS_BIND | system.MS_RDONLY | _SAFE)

@@ -1,13 +1,12 @@
-"""The system calls that a kernel may not make, as a seccomp filter.
+"""The seccomp filter, which refuses system calls of kernels.
 
-What is refused is what ordinary programs never need and exploits of Linux begin with, what uses up memory or quotas
-that no limit counts, and what reaches files and processes that are not the kernel's; see `sandbox.inside.calls`. That
-is a list of what is refused, not of what is allowed: Python and its libraries use too much of Linux for the other kind.
-Of calls that stand for many others (ioctl, prctl, setsockopt) there is a list of what is allowed. A refused call fails
-with an error that programs know, so that they can go on.
+Refused are calls that ordinary programs do not need and exploits of Linux start from, calls that use memory or quotas
+that no limit counts, and calls that reach files and processes outside the kernel; see `sandbox.inside.calls`. This is a
+deny list: Python and its libraries use too much of Linux for an allow list. Multiplexed calls (ioctl, prctl,
+setsockopt) have allow lists. A refused call fails with an error that programs know, so that they can continue.
 
-Linux runs the filter once for each number when it is installed, and no more for those that are always allowed: only
-calls whose arguments decide cost something, which is why these come first.
+When the filter is installed, Linux runs it once for each number and caches those that are always allowed. So only calls
+whose arguments are checked cost anything, and these come first.
 """
 
 from __future__ import annotations
@@ -36,21 +35,21 @@ _NEW_NAMESPACE = (
 _CLONE_THREAD, _CLONE_FILES = 0x00010000, 0x00000400
 _CLOSE_RANGE_UNSHARE = 2  # linux/close_range.h
 
-# linux/mman.h, asm-generic/mman-common.h, asm-generic/mman.h. Shared memory without a file counts as nobody's, what
-# grows downwards as stack, and huge pages are the machine's, set aside for somebody.
+# linux/mman.h, asm-generic/mman-common.h, asm-generic/mman.h. Shared memory without a file counts for no process,
+# memory that grows downwards counts as stack, and huge pages are reserved by the machine for other programs.
 _MAP_SHARED_ANONYMOUS, _MAP_TYPE, _MAP_ANONYMOUS = 0x01 | 0x20, 0x0F, 0x20
 _MAP_GROWSDOWN, _MAP_HUGETLB = 0x0100, 0x40000
 
-# linux/fcntl.h. With leases and notifications code makes others wait for files and learns what they do with them; the
-# size of pipes counts for all processes of a user, and the host's end of a pipe is of the same size.
+# linux/fcntl.h. Leases and notifications delay and observe other processes' use of files; the size of pipes is counted
+# per user, and the host's end of a pipe has the same size.
 _FCNTL_REFUSED = (1024, 1026, 1031)  # F_SETLEASE, F_NOTIFY, F_SETPIPE_SZ
-# Locks on parts of a file can be any number, in memory that not even cgroups count (200,000 a second, which are 38 MB),
-# and on files that all share others wait for them. They seem to work, as on a file system mounted with nolock: SQLite
-# cannot do without. (F_SETLK, F_SETLKW, F_OFD_SETLK, F_OFD_SETLKW.)
+# The number of locks on parts of a file is not limited, in memory that not even cgroups count (200,000 per second,
+# which take 38 MB), and on shared files others would wait for them. They succeed without effect, as on a file system
+# mounted with nolock, because SQLite needs them. (F_SETLK, F_SETLKW, F_OFD_SETLK, F_OFD_SETLKW.)
 _FCNTL_WITHOUT_EFFECT = (6, 7, 37, 38)
 
-# asm-generic/ioctls.h: terminals, files' descriptors; linux/sockios.h; linux/random.h. Others are of devices, which
-# kernels do not have, and of file systems, where some change attributes of files opened for reading.
+# asm-generic/ioctls.h: terminals, files' descriptors; linux/sockios.h; linux/random.h. Others are for devices, which
+# kernels do not have, and for file systems, where some change attributes of files opened for reading.
 _IOCTL_KINDS = (ord("T"), 0x89, ord("R"))
 _IOCTL_REFUSED = (0x5412, 0x541C, 0x5423)  # TIOCSTI and TIOCLINUX type into a terminal, TIOCSETD loads modules
 
@@ -61,20 +60,21 @@ _STREAM, _DATAGRAM, _PACKETS = 1, 2, 5
 _TYPE_MASK = 0x0F
 _PROTOCOLS = (0, 6, 17)  # the type's own, TCP, UDP
 
-# asm-generic/socket.h, linux/tcp.h, linux/in.h, linux/in6.h. Not: filters (SO_ATTACH_FILTER, SO_ATTACH_BPF, ...), whose
-# memory is the machine's; flow labels of IPv6, of which the machine has 4096; times of arrival, which then all packets
-# of the machine get; groups of multicast, which take a lock of the machine; TCP_ULP, which loads modules; ...
+# asm-generic/socket.h, linux/tcp.h, linux/in.h, linux/in6.h. Not allowed: filters (SO_ATTACH_FILTER, SO_ATTACH_BPF,
+# ...), whose memory counts for no process; flow labels of IPv6, of which the machine has 4096; timestamps, which would
+# be enabled for all packets of the machine; multicast groups, which take a global lock; TCP_ULP, which loads modules;
+# ...
 _OPTIONS: dict[int, tuple[int, ...]] = {
     1: (2, 5, 6, 9, 10, 12, 13, 15, 16, 18, 20, 21, 66, 67),  # REUSEADDR ... KEEPALIVE, LINGER, timeouts
     6: (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 18, 23, 25, 30),  # NODELAY, CORK, KEEPIDLE, ..., FASTOPEN
     0: (1, 2, 6, 8, 10, 11, 12, 13, 14, 15, 24, 32, 33, 34, 49),  # TOS, TTL, ..., multicast but its groups
     41: (16, 17, 18, 19, 23, 24, 25, 26, 29, 49, 66, 67),  # V6ONLY, hops, multicast but its groups, ...
 }
-# A socket buffer is memory that often nobody counts: SO_SNDBUF and SO_RCVBUF seem to work, as where the limit is low.
+# Socket buffers often count for no process: SO_SNDBUF and SO_RCVBUF succeed without effect, as where the limit is low.
 _SIZES = (7, 8)
 
-# linux/prctl.h: names, times, what is asked for; of SVE and tagged addresses on aarch64. Not: PR_SET_SECCOMP (filters
-# of its own use up the machine's memory for them), PR_SET_MM, PR_SCHED_CORE, ...
+# linux/prctl.h: names, timing, queries; SVE and tagged addresses on aarch64. Not allowed: PR_SET_SECCOMP (more filters
+# would use up the machine's memory for filters), PR_SET_MM, PR_SCHED_CORE, ...
 _PRCTL = (2, 3, 7, 15, 16, 21, 23, 27, 29, 30, 36, 37, 38, 39, 40, 41, 42, 50, 51, 52, 54, 55, 56, 61, 63, 64)
 
 # linux/bpf_common.h, linux/seccomp.h
@@ -93,11 +93,11 @@ def program(*, namespaces: bool, own_user: bool = True) -> bytes:
     """The filter for this machine as an array of sock_filter.
 
     Args:
-        namespaces: whether the kernel has its own, of the network and of processes. Without them it may start no
-            processes, make no sockets but pairs, and change nothing of a process but itself; threads always may be.
-        own_user: whether the kernel's user is nobody else's: then that user's files and quotas are the kernel's.
+        namespaces: whether the kernel has its own network and pid namespaces. Without them it may not start processes,
+            may not create sockets other than pairs, and may not change other processes; threads are always allowed.
+        own_user: whether no other process runs as the kernel's user, so that its files and quotas are not shared.
 
-    Raises OSError where the numbers of this machine's system calls are not known.
+    Raises OSError if the system call numbers of this architecture are unknown.
     """
     rules = _rules(namespaces)
     code: list[Instruction] = [
@@ -123,7 +123,7 @@ def program(*, namespaces: bool, own_user: bool = True) -> bytes:
 
 
 def _rules(namespaces: bool) -> dict[str, list[Instruction]]:
-    """What is to be done on calls whose arguments decide, each ending in a return."""
+    """The rules for calls that are filtered by their arguments, each ending in a return."""
     not_a_name = [(_JUMP_EQUAL, 1, 0, _UNIX), _refuse(errno.EAFNOSUPPORT)]
     pairs = (_STREAM, _DATAGRAM, _PACKETS) if namespaces else (_STREAM, _PACKETS)  # datagrams can go to any name
     rules = {
@@ -153,7 +153,7 @@ def _rules(namespaces: bool) -> dict[str, list[Instruction]]:
             (_JUMP_SET, 0, 1, _NEW_NAMESPACE),
             _refuse(),
             *(() if namespaces else [(_JUMP_SET, 1, 0, _CLONE_THREAD), _refuse()]),
-            # A thread with a table of its own would have as many descriptors again, among them sockets.
+            # A thread with its own descriptor table could open as many descriptors again, including sockets.
             *(() if namespaces else [(_JUMP_SET, 1, 0, _CLONE_FILES), _refuse()]),
             _ended(_ALLOW),
         ],
@@ -175,10 +175,10 @@ def _rules(namespaces: bool) -> dict[str, list[Instruction]]:
         "prctl": [
             _argument(0),
             *_on(
-                system.PR_SET_DUMPABLE,  # 0 would hide its memory from the host, which counts it
+                system.PR_SET_DUMPABLE,  # 0 would hide its memory from the host, which measures it
                 [_argument(1), (_JUMP_EQUAL, 0, 1, 1), _ended(_ALLOW), _refuse()],
             ),
-            # In tier 3 that is how a kernel ends with the zygote.
+            # Tier 3 relies on it to end kernels with the zygote.
             *_on(system.PR_SET_PDEATHSIG, [_ended(_ALLOW) if namespaces else _refuse()]),
             *_only(_PRCTL, errno.EINVAL),
         ],
@@ -217,12 +217,12 @@ def _option_rules(level: int) -> list[Instruction]:
 
 
 def _argument(number: int) -> Instruction:
-    """Load the lower half of an argument: all of what is looked at are ints to Linux, or end in an error otherwise."""
+    """Load the lower half of an argument: all that are checked are ints in Linux, or fail if they are larger."""
     return (_LOAD, 0, 0, _ARGS + 8 * number)
 
 
 def _on(value: int, rules: list[Instruction]) -> list[Instruction]:
-    """These rules, which end in a return, for one value; it is loaded and stays so otherwise."""
+    """Apply these rules, which end in a return, if the loaded value equals `value`; otherwise continue with it."""
     assert len(rules) <= _FAR
     return [(_JUMP_EQUAL, 0, len(rules), value), *rules]
 
@@ -242,7 +242,7 @@ def _ended(ending: int) -> Instruction:
 
 
 def _search(endings: list[tuple[int, int]]) -> list[Instruction]:
-    """What each of these numbers, which are sorted, ends in; by halves, as Linux goes through it for each number."""
+    """A binary search for the ending of a number, given sorted endings, since Linux runs it for each number."""
     if len(endings) > 3:
         middle = len(endings) // 2
         lower, upper = _search(endings[:middle]), _search(endings[middle:])
@@ -252,7 +252,7 @@ def _search(endings: list[tuple[int, int]]) -> list[Instruction]:
 
 
 def install(filter_program: bytes) -> None:
-    """Put the filter on this process's threads and all that they start, for good. Needs no_new_privs."""
+    """Apply the filter permanently to all threads of this process and all their children. Needs no_new_privs."""
     count = len(filter_program) // 8
     buffer = ctypes.create_string_buffer(filter_program, len(filter_program))
     # struct sock_fprog: the count, padded, and a pointer.

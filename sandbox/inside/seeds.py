@@ -1,4 +1,4 @@
-"""The generators of random numbers in a kernel. Each fork begins with the zygote's state: they must be seeded anew."""
+"""Seeds the random number generators of a kernel, which would otherwise all start in the zygote's state."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import random
 import secrets
 import sys
 
-_SEEDED = ("random", "numpy.random", "sympy.core.random")  # each has random numbers of its own, and a function `seed`
+_SEEDED = ("random", "numpy.random", "sympy.core.random")  # each has its own generator, and a function `seed`
 
 
 def apply(seed: int | None) -> None:
     """Seed all generators that are loaded.
 
     Args:
-        seed: 32 bits, for numpy takes no more; None for the system's own randomness. With a number, generators that
-            code makes with no seed of its own (``numpy.random.default_rng()``) follow from it as well.
+        seed: 32 bits, the most that numpy accepts; None for the system's randomness. With a number, generators that
+            code creates without a seed (``numpy.random.default_rng()``) are derived from it as well.
     """
     for name in _SEEDED:
         if name in sys.modules:

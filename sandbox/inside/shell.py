@@ -1,6 +1,6 @@
-"""IPython's shell with what a model needs of it: short errors, values as text, nothing kept of a cell.
+"""IPython's shell, adapted for a model: short errors, values as text, no history of output.
 
-It is built once, in the zygote (`build`), and forked with it.
+It is built once, in the zygote (`build`), and inherited by forks.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class DisplayHook(ZMQShellDisplayHook):
         """Nothing: there is no prompt."""
 
     def write_format_data(self, format_dict: dict[str, Any], md_dict: Any = None) -> None:
-        """Keep the text, if it is one: the code's classes may make something else of themselves."""
+        """Keep the text, if it is a string: classes of the code may return something else."""
         value = format_dict.get("text/plain")
         self.value = str.__str__(value) if isinstance(value, str) else None
 
@@ -62,7 +62,7 @@ class DisplayHook(ZMQShellDisplayHook):
         return ";" in parsed[-1] and bool(base.quiet())
 
     def finish_displayhook(self) -> None:
-        """Nothing is sent: the value travels with the reply."""
+        """Nothing is sent here: the value is part of the reply."""
         self._is_active = False
 
 
@@ -70,11 +70,11 @@ class Shell(ZMQInteractiveShell):
     """One session's shell. `settings` and `open_output` are set after the fork."""
 
     displayhook_class = DisplayHook
-    _tee: Any = staticmethod(lambda channel: nullcontext())  # of what is printed, no history is kept
-    system = ZMQInteractiveShell.system_raw  # `!command` without a terminal, whose lines end otherwise
+    _tee: Any = staticmethod(lambda channel: nullcontext())  # no history of output
+    system = ZMQInteractiveShell.system_raw  # `!command` without a terminal, which would change line ends
     failure: tuple[str, str] | None = None
     failed: BaseException | None = None  # the exception of `failure`
-    exits = False  # whether `sys.exit()` is a good end
+    exits = False  # whether `sys.exit()` counts as success
     settings: dict[str, Any]
     output: CellOutput
     _prepared: streams.Prepared | None = None
@@ -87,14 +87,14 @@ class Shell(ZMQInteractiveShell):
     run_cell: Any
 
     def open_output(self, settings: dict[str, Any]) -> CellOutput:
-        """Make the place for what cells print. Once, in the forked process."""
+        """Create the output of cells. Called once, in the forked process."""
         self.settings = settings
         self.between = Between()
         self.tracebacks = Tracebacks((settings["home"], settings["temporary"]))
         self._importers = frozenset(path for path in sys.path_importer_cache if not self._may_hold_modules(path))
         self.home_dir = settings["home"]
         self.user_ns["_dh"][:] = [settings["home"]]
-        # Where `%cd` keeps its history. Set past its observer, which refuses a second place.
+        # Where `%cd` keeps its history. Bypasses its observer, which refuses to change the location.
         self.profile_dir._trait_values["location"] = f"{settings['home']}/.ipython/profile_default"
         self.output = CellOutput(settings["output_chars"] // 2, settings["printed_chars"])
         self.output.earlier.follow()
@@ -107,16 +107,17 @@ class Shell(ZMQInteractiveShell):
         """Run one cell.
 
         Args:
-            code: it.
-            cell: its number.
+            code: source of the cell.
+            cell: number of the cell.
             stdin: its standard input.
-            seed: where the random numbers start; None to go on with those there are.
-            files: descriptors that are to be its standard output and error; None for `output`.
+            seed: seed of the random numbers; None to continue with the present generators.
+            files: descriptors for its standard output and error; None for `output`.
 
         Returns:
             How it ended: `outcome`, a name of `wire.ENDINGS`; `error` and `value`, texts or None; `cut`, whether
             anything is missing from these; `exhausted`, whether too little memory is left for another cell; `status`,
-            with which a process ends that ends like this, and `exits`, whether nothing is printed then.
+            the exit status of a program that ends like this, and `exits`, whether it ended by `sys.exit`, which prints
+            no error.
         """
         Compiler.cell = cell
         self.failure = self.failed = self.displayhook.value = None
@@ -128,7 +129,7 @@ class Shell(ZMQInteractiveShell):
                 seeds.apply(seed)
             self._invalidate_import_caches()
             loops.begin()
-        except Exception as failure:  # of what earlier cells have left: no thread can be started, say
+        except Exception as failure:  # caused by earlier cells, e.g. no thread can be started
             self._fail(failure)
         else:
             self._run(code, own)
@@ -143,21 +144,21 @@ class Shell(ZMQInteractiveShell):
         self.failure = self.failed = None
         self.last_execution_result = NO_RESULT
         if outcome == "memory":
-            # With too little left for the next cell to live on, the host had better start afresh.
+            # With too little memory left for the next cell, the host should start a fresh kernel.
             reply["exhausted"] = self.between.is_exhausted(self.settings["memory_bytes"])
         return reply
 
     def _run(self, code: str, own: list[Any]) -> None:
-        """Run the code, and find out in `failure` how it failed, if it did. Raises nothing that is the code's."""
+        """Run the code, and set `failure` if it failed. Raises no exception of the code."""
         code_builtins.named = "builtins" in code
         try:
             self.between.begin()
             try:
                 result = self.run_cell(code, store_history=True)
                 raised = result.error_in_exec
-                if raised is None:  # `or` would ask the exception, which is the code's, whether it is true
+                if raised is None:  # `or` would call `__bool__` of the code's exception
                     raised = result.error_before_exec
-                # IPython shows nothing of a debugger that was left, and nothing where showing failed.
+                # IPython shows no error when a debugger was quit, or when showing the error failed.
                 if raised is not None and raised is not self.failed:
                     self._fail(raised)
                 loops.turn()
@@ -165,25 +166,25 @@ class Shell(ZMQInteractiveShell):
                 _flush(own)
             finally:
                 self.end()
-        except BaseException as error:  # out of IPython itself, as by code that nests too deeply; or as it was flushed
+        except BaseException as error:  # raised by IPython itself (e.g. too deeply nested code) or by flushing
             code_builtins.take()
             self.end()
             if self.failure is None:
                 self._fail(error)
 
     def prepare(self) -> None:
-        """Make what the next cell needs, while the host reads the result of the last: what fails, that cell does."""
-        with suppress(Exception):  # no memory or descriptor is left, say
+        """Prepare the streams of the next cell while the host reads the last result. If it fails, the cell does it."""
+        with suppress(Exception):  # e.g. no memory or descriptor is left
             self._prepared = streams.Prepared(self.output)
 
     def end(self) -> None:
-        """A cell is over, whatever came of it. Safe to call again."""
+        """End a cell, whatever its result. Safe to call again."""
         if self.failed is not None or code_builtins.within or code_builtins.named:
             code_builtins.take()
         self.between.end()
 
     def _fail(self, error: BaseException) -> None:
-        """The cell has failed, even if no text can be made of it."""
+        """Record that the cell has failed, even if the error cannot be converted to text."""
         kind = type(error)
         if self.exits and issubclass(kind, SystemExit) and exit_status(error) == 0:
             return
@@ -204,17 +205,17 @@ class Shell(ZMQInteractiveShell):
             self.failure = (outcome, text)
 
     def init_history(self) -> None:
-        """A history in memory."""
+        """Use a history in memory."""
         history: Any = History(shell=self, parent=self)
         self.history_manager = history
         self.configurables.append(history)
 
     def init_display_formatter(self) -> None:
-        """Text is all that values are shown as."""
+        """Format values as plain text only."""
         self.display_formatter = TextFormatter(parent=self)
 
     def transform_cell(self, raw_cell: str) -> str:
-        """The cell as Python: mostly it is."""
+        """The cell as Python code, which it usually is already."""
         if not self.input_transformers_post and is_plain(raw_cell, self.magics_manager.magics["line"]):
             return raw_cell if raw_cell.endswith("\n") else f"{raw_cell}\n"
         base: Any = super()
@@ -233,22 +234,22 @@ class Shell(ZMQInteractiveShell):
             self._fail(error)
 
     def showsyntaxerror(self, *args: Any, **kwargs: Any) -> None:
-        """As any other."""
+        """As for other errors."""
         self.showtraceback()
 
     def showindentationerror(self) -> None:
-        """As any other."""
+        """As for other errors."""
         self.showtraceback()
 
     def enable_gui(self, gui: str | None = None) -> None:
-        """Nothing: there are no windows. Asked for by `%matplotlib`."""
+        """Nothing: there are no windows. Called by `%matplotlib`."""
 
     def _inspect(self, meth: str, oname: str, namespaces: Any = None, **options: Any) -> Any:
         self.detail_level = options.get("detail_level", 0)
         return super()._inspect(meth, oname, namespaces, **options)
 
     def show_page(self, page: Any, start: int = 0, screen_lines: int = 0) -> None:
-        """Print what a pager would show. Of `name?` that is the signature, where there is one; of `name??` all."""
+        """Print what a pager would show: for `name?` the signature if there is one, for `name??` everything."""
         text = page["text/plain"] if isinstance(page, dict) else str(page)
         if not self.detail_level and text.startswith("Signature:"):
             text = text.partition("\nDocstring:")[0]
@@ -259,12 +260,12 @@ class Shell(ZMQInteractiveShell):
         return {}
 
     def _may_hold_modules(self, path: str) -> bool:
-        """Whether a path is a folder that the code may write to."""
+        """Whether the code may write to a folder."""
         return f"{path}/".startswith(self.tracebacks.folders)
 
     def _invalidate_import_caches(self) -> None:
-        """Have the folders looked at again in which the code may have written a module since."""
-        with suppress(Exception):  # the code may have put anything there
+        """Invalidate the import caches of folders in which the code may have written a module."""
+        with suppress(Exception):  # the code may have changed the cache
             for path in [*filter(self._may_hold_modules, sys.path_importer_cache.keys() - self._importers)]:
                 del sys.path_importer_cache[path]
 
@@ -273,9 +274,9 @@ class Shell(ZMQInteractiveShell):
 
 
 def _flush(own: list[Any]) -> None:
-    """Have what the cell printed in its output: streams that it has put in the place of its own, and C's."""
+    """Flush streams that the cell has put in place of its own, and those of C."""
     for name in ("stdout", "stderr"):
-        with suppress(Exception):  # whatever the code has put there
+        with suppress(Exception):  # the code may have put any object there
             if (stream := getattr(sys, name)) not in own:
                 stream.flush()
     _libc.fflush(None)

@@ -1,6 +1,6 @@
-"""What IPython does for each cell, left out where it would change nothing: half of an ordinary cell's time.
+"""Faster replacements for per-cell work of IPython, which is half of an ordinary cell's time.
 
-Each of these does what IPython's own does, and asks it in every case that is not plain.
+Each skips work that would change nothing, and calls IPython's own code in all other cases.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ from IPython.core.formatters import DisplayFormatter, PlainTextFormatter
 from IPython.core.history import HistoryManager
 from IPython.lib import pretty
 
-# What no plain cell has: a magic, a command, help, a prompt, an indent to take away, a call without brackets.
+# Syntax that IPython transforms: magics, commands, help, prompts, leading indentation, calls without parentheses.
 _SPECIAL = re.compile(r"[%!?\t\f]|\A[ \n]|^(?:[,;/]|>>>|\.\.\.|In \[)|\n\.\.\. ", re.MULTILINE)
 _WORD = re.compile(r"\w+", re.ASCII)
 _PLAIN = (int, float, complex, bool, str, bytes, list, tuple, dict, set, frozenset)
 
 
 def is_plain(code: str, magics: dict[str, Any]) -> bool:
-    """Whether IPython would run the cell as it stands.
+    """Whether IPython would run the cell unchanged.
 
     Args:
         code: the cell.
-        magics: the line magics, whose names alone in a line may stand for them.
+        magics: the line magics, which may be called without `%`.
     """
     if _SPECIAL.search(code):
         return False
     line = code.strip()
     if "\n" in line:
         return True
-    word = _WORD.match(line)  # alone it may be a macro
+    word = _WORD.match(line)  # a single word may be a macro
     return word is not None and word[0] != line and word[0] not in magics
 
 
@@ -40,7 +40,7 @@ def may_await(code: str) -> bool:
 
 
 class TextFormatter(DisplayFormatter):
-    """Makes of a value its plain text, and none of the other forms."""
+    """Formats a value as plain text only."""
 
     def format(self, obj: Any, include: Any = None, exclude: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
         """The text, as `text/plain`; see `DisplayFormatter.format`."""
@@ -56,7 +56,7 @@ class TextFormatter(DisplayFormatter):
 
 
 def _is_shown_by_repr(value: Any, formatter: Any) -> bool:
-    """Whether that is all that IPython's pretty printer would do, as for numbers where code has not asked for more."""
+    """Whether IPython's pretty printer would use `repr`, as for numbers unless code has registered a printer."""
     if type(value) not in (int, str, bytes) or type(formatter) is not PlainTextFormatter or not formatter.pprint:
         return False
     types: Any = formatter.type_printers
@@ -67,5 +67,5 @@ def _is_shown_by_repr(value: Any, formatter: Any) -> bool:
 class History(HistoryManager):
     """The history, in memory."""
 
-    # The last inputs, for `_i` and the like. In IPython each is a trait: set four times a cell, with nobody to notify.
+    # The last inputs (`_i` etc.). In IPython these are traits, whose notifications for each cell cost time.
     _i00 = _i = _ii = _iii = ""

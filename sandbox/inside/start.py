@@ -1,4 +1,4 @@
-"""The first step of a zygote: receive from the host what the world is to be, make it where nothing else has, begin."""
+"""Entry point of a zygote: receives its configuration from the host, builds its root in tier 2, and runs it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 
-sys.modules["debugpy"] = None  # type: ignore[assignment]  # slow to load, and serves no one here
+sys.modules["debugpy"] = None  # type: ignore[assignment]  # slow to load, and not needed
 
 from . import own  # noqa: E402 - after the line above
 
@@ -29,7 +29,7 @@ def main() -> None:
     os.close(nothing)
     world = json.loads(control.recv(_MESSAGE_BYTES))
     try:
-        if world["tier"] != 1:  # there bubblewrap sees to it
+        if world["tier"] != 1:  # in tier 1 bubblewrap does it
             system.die_with_parent(world["parent"])
         if world["tier"] == 2:
             root.change(control, world)
@@ -39,8 +39,8 @@ def main() -> None:
 
 
 def _reset_inherited() -> None:
-    """Undo what of the process that opened the sandbox would pass to its kernels, and change what cells do."""
-    os.umask(0o022)  # what is made here, other users have to be able to read
+    """Reset state inherited from the host process that would affect cells."""
+    os.umask(0o022)  # files created here must be readable by other users
     signal.pthread_sigmask(signal.SIG_SETMASK, ())  # with SIGINT blocked, no cell could be interrupted
     for name in (resource.RLIMIT_AS, resource.RLIMIT_DATA, resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE):
         hard = resource.getrlimit(name)[1]

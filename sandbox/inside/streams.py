@@ -1,4 +1,4 @@
-"""What the model's code finds as its standard streams. They are real text streams, whatever it does with them."""
+"""The standard streams of the model's code, which are real text streams."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NULL = os.makedev(1, 3)  # /dev/null; see the kernel's admin-guide/devices.txt
 
 
 class CellBytes(io.RawIOBase):
-    """The `buffer` of a `CellStream`. It stays open: a wrapper that is thrown away closes what it wraps."""
+    """The `buffer` of a `CellStream`. It cannot be closed, since a discarded wrapper closes what it wraps."""
 
     def __init__(self, output: CellOutput, name: str, descriptor: int) -> None:
         self.name = f"<{name}>"
@@ -47,53 +47,53 @@ class CellBytes(io.RawIOBase):
 
 
 class CellStream(io.TextIOWrapper):
-    """`sys.stdout` or `sys.stderr`: what is printed is in the output at once."""
+    """`sys.stdout` or `sys.stderr`, which writes to the output without buffering."""
 
     def __init__(self, output: CellOutput, name: str, descriptor: int) -> None:
         raw: Any = CellBytes(output, name, descriptor)
         super().__init__(raw, encoding="utf-8", errors="replace", write_through=True)
-        self.mode: str = "w"  # which the streams of `open` have, and programs ask for
+        self.mode: str = "w"  # as for streams of `open`; some programs read it
 
 
 class Prepared:
-    """Standard streams for the next cell, made while none runs. None of the code's descriptors is touched.
+    """Standard streams for the next cell, made while no cell runs. Does not touch descriptors of the code.
 
-    Raises OSError where descriptor 0 is closed.
+    Raises OSError if descriptor 0 is closed.
     """
 
     def __init__(self, output: CellOutput) -> None:
         self.output = [CellStream(output, "stdout", 1), CellStream(output, "stderr", 2)]
-        # Most cells have no input: then what they read is the same as what the last one did.
+        # Most cells have no input, and can use the same empty input as the last one.
         self.empty_input = _text_of_input() if _has_empty_input() else None
 
 
 def open_output(output: CellOutput, prepared: Prepared | None = None) -> list[CellStream]:
-    """Make new standard streams and descriptors for a cell: the last one may have done anything to its own."""
+    """Create new standard streams and descriptors for a cell, since the last one may have changed its own."""
     output.take_descriptors()
     streams = prepared.output if prepared else [CellStream(output, "stdout", 1), CellStream(output, "stderr", 2)]
     sys.stdout, sys.stderr = streams
-    sys.__stdout__, sys.__stderr__ = streams  # type: ignore[misc]  # final to a reader of typeshed only
+    sys.__stdout__, sys.__stderr__ = streams  # type: ignore[misc]  # final in typeshed only
     return streams
 
 
 def open_files(stdout: int, stderr: int) -> list[io.TextIOWrapper]:
-    """Make two files the standard output and error, with the streams and descriptors that a program has."""
+    """Use two files as standard output and error, with streams and descriptors as in a program."""
     opened: list[io.TextIOWrapper] = []
     for number, handle in ((1, stdout), (2, stderr)):
         os.dup2(handle, number)
         raw: Any = open(number, "wb", closefd=False)  # noqa: SIM115
         raw.raw.name = f"<{'stdout' if number == 1 else 'stderr'}>"
         stream: Any = io.TextIOWrapper(raw, encoding="utf-8", errors="surrogateescape", line_buffering=number == 2)
-        stream.mode = "w"  # which Python's have, and programs ask for
+        stream.mode = "w"  # as Python sets it; some programs read it
         opened.append(stream)
     sys.stdout, sys.stderr = opened
-    sys.__stdout__, sys.__stderr__ = opened  # type: ignore[misc]  # final to a reader of typeshed only
+    sys.__stdout__, sys.__stderr__ = opened  # type: ignore[misc]  # final in typeshed only
     return opened
 
 
 def open_input(data: bytes | bytearray, prepared: Prepared | None = None) -> None:
-    """Make `data` what descriptor 0 and `sys.stdin` read."""
-    # A file that code has opened on descriptor 0 closes it when it is thrown away: now, not while the cell runs.
+    """Let descriptor 0 and `sys.stdin` read `data`."""
+    # Drop the old ones now: a file that code opened on descriptor 0 closes it when it is collected.
     sys.stdin = sys.__stdin__ = None  # type: ignore[misc]  # until the end of this function
     if not data and prepared and prepared.empty_input and _has_empty_input():
         sys.stdin = sys.__stdin__ = prepared.empty_input  # type: ignore[misc]
@@ -104,21 +104,21 @@ def open_input(data: bytes | bytearray, prepared: Prepared | None = None) -> Non
             with tempfile.TemporaryFile() as file:
                 file.write(data)
                 file.seek(0)
-                handle = os.dup(file.fileno())  # the file may itself be 0, where the last cell has closed its input
-        except Exception:  # the disk is full, or too small, or the code has changed `tempfile`
+                handle = os.dup(file.fileno())  # the file itself may be 0, if the last cell closed its input
+        except Exception:  # the disk is full or too small, or the code has changed `tempfile`
             handle = _pipe_of(data)
     else:  # needs no disk
         handle = os.open(os.devnull, os.O_RDONLY)
     if handle != 0:
         os.dup2(handle, 0)
         os.close(handle)
-    # The second is held, or the wrapper of a wrapped stream would close it.
+    # Both are set: a stream without a reference would be closed with the wrapper that code puts around it.
     sys.stdin = sys.__stdin__ = _text_of_input()  # type: ignore[misc]
 
 
 def _text_of_input() -> io.TextIOWrapper:
     text = open(0, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
-    text.buffer.raw.name, text.mode = "<stdin>", "r"  # type: ignore  # as Python's own
+    text.buffer.raw.name, text.mode = "<stdin>", "r"  # type: ignore  # as in Python's own
     return text
 
 
@@ -131,12 +131,12 @@ def _has_empty_input() -> bool:
 
 
 def _pipe_of(data: bytes | bytearray) -> int:
-    """The end of a pipe from which the data can be read once, as fast as the code does."""
+    """The reading end of a pipe that a thread fills with the data."""
     reading, writing = os.pipe()
 
     def feed() -> None:
         rest = memoryview(data)
-        with suppress(OSError):  # nobody reads any more
+        with suppress(OSError):  # the reading end was closed
             while rest:
                 rest = rest[os.write(writing, rest) :]
         os.close(writing)

@@ -1,6 +1,6 @@
-"""System calls that Python does not have: namespaces, mounts, capabilities and prctl, by ctypes.
+"""System calls that Python does not offer: namespaces, mounts, capabilities and prctl, through ctypes.
 
-Every wrapper raises OSError. Numbers are those of Linux's headers, which are named beside them.
+All wrappers raise OSError. Constants are from the Linux headers named next to them.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_RAISE = 2
 PR_CAP_AMBIENT_CLEAR_ALL = 4
 
-# linux/capability.h: what the zygote needs to make a kernel's world, and a kernel then loses.
+# linux/capability.h: the zygote needs these to isolate kernels, which then drop them.
 CAP_DAC_READ_SEARCH = 2
 CAP_KILL = 5
 CAP_SETGID = 6
@@ -68,18 +68,18 @@ def _check(result: int, what: str) -> int:
 
 
 def syscall(number: int, *arguments: object, what: str) -> int:
-    """A system call by its number; integers are passed as C longs."""
+    """Make a system call by its number; integers are passed as C longs."""
     passed = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
     return _check(int(_libc.syscall(ctypes.c_long(number), *passed)), what)
 
 
 def unshare(flags: int) -> None:
-    """Leave the named namespaces for new ones."""
+    """Move to new namespaces of the given kinds."""
     _check(_libc.unshare(flags), "unshare")
 
 
 def setns(descriptor: int, kind: int) -> None:
-    """Enter the namespace that a descriptor stands for."""
+    """Enter the namespace of a descriptor."""
     _check(_libc.setns(descriptor, kind), "setns")
 
 
@@ -102,9 +102,9 @@ def mount(source: str, target: str, kind: str | None, flags: int = 0, options: s
 
 
 def bind(source: str, target: str, *, read_only: bool = True, devices: bool = False) -> None:
-    """Show a file or folder, and what is mounted below it, at another place as well."""
+    """Bind-mount a file or folder, with everything mounted below it."""
     mount(source, target, None, MS_BIND | MS_REC)
-    # struct mount_attr: what to set, what to clear, propagation, user namespace. The flags are mount(2)'s.
+    # struct mount_attr: flags to set, flags to clear, propagation, user namespace. The flags are those of mount(2).
     attributes = struct.pack(
         "QQQQ", MS_NOSUID | (0 if devices else MS_NODEV) | (MS_RDONLY if read_only else 0), 0, 0, 0
     )
@@ -112,7 +112,7 @@ def bind(source: str, target: str, *, read_only: bool = True, devices: bool = Fa
 
 
 def pivot_root(folder: str) -> None:
-    """Make a mounted folder the root, and lose sight of all that was there before."""
+    """Make a mounted folder the root, and unmount the old root."""
     os.chdir(folder)
     syscall(_PIVOT_ROOT[platform.machine()], b".", b".", what="pivot_root")
     _check(_libc.umount2(b".", MNT_DETACH), "umount")
@@ -120,18 +120,18 @@ def pivot_root(folder: str) -> None:
 
 
 def loopback_up() -> None:
-    """Bring up the loopback interface of a new network namespace, as programs expect one."""
+    """Bring up the loopback interface of a new network namespace, which programs expect."""
     siocsifflags, iff_up = 0x8914, 1  # linux/sockios.h, linux/if.h
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as handle:
         fcntl.ioctl(handle, siocsifflags, struct.pack("16sh22x", b"lo", iff_up))
 
 
 def keep_capabilities(capabilities: tuple[int, ...], *, inherited: bool = False) -> None:
-    """Reduce this process's capabilities to these; none, and it has lost them for good.
+    """Drop all capabilities of this process but these, permanently.
 
     Args:
-        capabilities: by number; all must be permitted already.
-        inherited: whether programs started from here on have them, too.
+        capabilities: numbers; all must be permitted already.
+        inherited: whether programs started from here on keep them, too.
     """
     kept = sum(1 << number for number in capabilities)
     header = struct.pack("Ii", _CAPABILITY_VERSION, 0)
@@ -144,23 +144,23 @@ def keep_capabilities(capabilities: tuple[int, ...], *, inherited: bool = False)
 
 
 def empty_bounding_set(keep: tuple[int, ...] = ()) -> None:
-    """No program started from here on can be given a capability. Needs CAP_SETPCAP."""
+    """Prevent programs started from here on from gaining capabilities. Needs CAP_SETPCAP."""
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
     for number in range(64):
         if number not in keep:
             try:
                 prctl(PR_CAPBSET_DROP, number)
             except OSError:
-                return  # past the last one that this Linux knows
+                return  # past the last capability of this Linux
 
 
 def no_new_privileges() -> None:
-    """No program started from here on gains rights by being setuid or the like."""
+    """Prevent programs started from here on from gaining privileges, e.g. by setuid."""
     prctl(PR_SET_NO_NEW_PRIVS, 1)
 
 
 def die_with_parent(parent: int) -> None:
-    """Be killed when the parent ends; at once where it has already."""
+    """Ask Linux to kill this process when its parent ends; exit if it has ended already."""
     prctl(PR_SET_PDEATHSIG, 9)
     if os.getppid() != parent:
         os._exit(1)

@@ -1,16 +1,16 @@
-"""What a terminal shows of a line that is written over, as progress bars do with theirs. Used on both sides."""
+"""Renders overwritten lines, such as progress bars, as a terminal shows them. Used on both sides."""
 
 from __future__ import annotations
 
 import re
 
-_HELD = 4096  # characters of a line's states that are kept before they are made one
+_HELD = 4096  # characters of a line's states that are buffered before they are merged
 _PIECE = re.compile(r"\x1b\[([0-?]*+)[ -/]*+([@-~])|[^\r\b\n\x1b]+|.", re.DOTALL)
 _UP_OR_DOWN = re.compile(r"\x1b\[[0-9]*+[AB]")
 
 
 def shown(text: str) -> str:
-    """The text as it stands after all of it was written, without spaces at the end of lines that were written over."""
+    """The text as a terminal finally shows it, without trailing spaces on overwritten lines."""
     if _UP_OR_DOWN.search(text):
         return "\n".join(line.rstrip(" ") for line in settled(text).split("\n"))
     if "\r" not in text and "\b" not in text:
@@ -20,10 +20,10 @@ def shown(text: str) -> str:
 
 
 def settled(text: str) -> str:
-    """The text as a screen of endless width and height shows it, with all of its spaces. Never longer than the text.
+    """The text as a screen of infinite width and height shows it, with all spaces. Never longer than the input.
 
-    Understood are carriage returns, backspaces and the sequences that erase the line or its rest (K) or move the cursor
-    within what is there (A, B, C, D, G); other sequences are left out. See ECMA-48. The time is linear in the text.
+    Handles carriage returns, backspaces and the sequences that erase the line or its rest (K) or move the cursor within
+    the text (A, B, C, D, G); other sequences are removed. See ECMA-48. Takes linear time.
     """
     rows: list[list[str]] = [[]]
     row = column = 0
@@ -56,9 +56,9 @@ def settled(text: str) -> str:
 
 
 class Rewriting:
-    """Lets text through, but for a line that is being rewritten: of its states only the last is passed on.
+    """Passes text on, but merges the states of a line that is being rewritten, so that only the last one is kept.
 
-    Once the cursor has gone up, as for bars below one another, all is let through.
+    After the cursor has moved up or down, as for several progress bars, everything is passed on unchanged.
     """
 
     def __init__(self) -> None:
@@ -66,7 +66,7 @@ class Rewriting:
         self._free = False
 
     def feed(self, text: str) -> str:
-        """What may be passed on, of what is held and the text that follows it."""
+        """Add text. Returns the part of the buffer and the text that can be passed on."""
         if self._free or (not self.held and "\r" not in text and "\x1b" not in text):
             return text
         if _UP_OR_DOWN.search(text):
@@ -79,17 +79,17 @@ class Rewriting:
         if len(self.held) > _HELD:
             before, _, state = states.rpartition("\r")
             self.held = f"\r{settled(before)}\r{state}"
-            if len(self.held) > _HELD:  # one long line
+            if len(self.held) > _HELD:  # a single long line
                 return passed + begin + self.end()
         return passed + begin
 
     def end(self) -> str:
-        """What is held: nothing more of the line is waited for."""
+        """Return the buffered rest: the line is complete."""
         held, self.held = self.held, ""
         return _condensed(held)
 
 
 def _condensed(line: str) -> str:
-    """The line with its states made one. What was written of it before stays apart: it is on the screen already."""
+    """Merge the states of a line. Text before the first carriage return was passed on already and stays unchanged."""
     begin, mark, states = line.partition("\r")
     return f"{begin}\r{settled(states)}" if mark else line

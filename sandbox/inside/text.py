@@ -1,4 +1,4 @@
-"""What a cell printed, as bounded text. Runs inside the sandbox."""
+"""Collects the output of a cell as bounded text. Runs inside the sandbox."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from .terminal import Rewriting
 FLUSH_SECONDS = 0.05
 FLUSH_CHARS = 4096
 
-_MOST_RUNS = 2_048  # that are sent of a cell, before the two streams are told apart more coarsely
+_MOST_RUNS = 2_048  # runs of one stream sent per cell, before stdout and stderr are ordered more coarsely
 
 
 class PrintedTooMuch(BaseException):
-    """Raised in the model's code by the print that goes over the limit. No `except Exception` holds it."""
+    """Raised in the model's code by the print that exceeds the limit. `except Exception` does not catch it."""
 
 
 def overflow(limit: int) -> str:
-    """The error of a cell that has printed more than it may."""
+    """The error message of a cell that has printed too much."""
     return f"OutputLimitError: the code printed more than {limit:,} characters and was stopped."
 
 
 class CellOutput:
-    """What the running cell prints: the beginning goes to the host at once, of the rest only the end is kept.
+    """The output of the running cell: the beginning is sent to the host at once, of the rest only the end is kept.
 
-    File descriptors 1 and 2 are one file, so that output of child processes and C code is picked up too. It
-    is looked at whenever Python prints and when the cell ends: no thread, no timing.
+    File descriptors 1 and 2 are one file, so that output of child processes and C code is collected too. It is read
+    whenever Python prints and when the cell ends, without threads or timers.
 
-    What threads of an earlier cell print, and what is printed while no cell runs, is no part of the running cell's
-    output: its beginning is kept in `late`.
+    Output of threads of earlier cells, and output while no cell runs, is not part of the running cell's output: its
+    beginning is kept in `late`.
     """
 
     def __init__(self, keep: int, limit: int) -> None:
@@ -60,7 +60,7 @@ class CellOutput:
         os.dup2(self.file, 2)
 
     def begin(self) -> None:
-        """A cell begins: what was printed since the last one ended is late."""
+        """A cell begins: output since the last one ended goes to `late`."""
         with self.lock:
             if os.fstat(self.file).st_size > 0:
                 data = os.pread(self.file, 4 * self.keep, self.read)  # of child processes
@@ -81,7 +81,7 @@ class CellOutput:
             self.tail_chars = 0
 
     def write(self, name: str, text: str) -> None:
-        """Take what Python printed to `name` (stdout or stderr). Raises PrintedTooMuch over the limit."""
+        """Add what Python printed to `name` (stdout or stderr). Raises PrintedTooMuch over the limit."""
         if os.getpid() != self.pid:  # a forked child has no way to the host but the shared file
             os.write(1, text.encode("utf-8", "replace"))
             return
@@ -129,19 +129,19 @@ class CellOutput:
                 self.tail_chars -= len(self.tail.popleft()[1])
 
     def collect(self) -> None:
-        """Pick up what was written to the descriptors, not more than its beginning and end."""
+        """Read what was written to the descriptors, at most its beginning and end."""
         self.read, text = self._read_file(self.file, "stdout", self.read)
         if text:
             self._add("stdout", text)
 
     def take_file(self, file: int, name: str) -> None:
-        """Take what a program has written to a file as printed to `name`, as it stands there."""
+        """Add the content of a file, unchanged, as output to `name`."""
         _, text = self._read_file(file, name, 0)
         self.printed += len(text)
         self._pass_on(name, text)
 
     def _read_file(self, file: int, name: str, start: int) -> tuple[int, str]:
-        """The place of a file's end, and what was written to it since `start`: of much, the beginning and the end."""
+        """The size of a file, and what was written since `start`; of long output, the beginning and the end."""
         size = os.fstat(file).st_size
         if size <= start:
             return start, ""
@@ -165,10 +165,9 @@ class CellOutput:
         return self._frames(pending)
 
     def _frames(self, printed: Iterable[tuple[str, str]]) -> list[bytes]:
-        """What was printed as frames, one run of the same stream after the other.
+        """Output as frames, one or more for each run of the same stream.
 
-        Beyond some number of runs, first what went to stdout and then what went to stderr: so that no cell makes many
-        small frames of little text.
+        Beyond a number of runs, all of stdout comes first and then all of stderr, to limit the number of small frames.
         """
         runs: list[tuple[str, list[str]]] = []
         for name, text in printed:
@@ -183,7 +182,7 @@ class CellOutput:
         return [frame for name, texts in runs for frame in wire.text_frames(kinds[name], "".join(texts))]
 
     def finish(self) -> list[bytes]:
-        """The cell is over. Returns the rest as frames, with how much lies between the beginning and the end."""
+        """End the cell. Returns the rest as frames, with the number of characters omitted in the middle."""
         with self.lock:
             self.collect()
             self._pass_on(self.line_name, self.line.end())
@@ -198,7 +197,7 @@ class CellOutput:
             return frames
 
     def take_late(self) -> str:
-        """What was printed late until now, and forget it."""
+        """Return the late output so far, and clear it."""
         with self.lock:
             late, self.late = self.late, ""
         return late

@@ -1,4 +1,4 @@
-"""How a cell failed, as bounded text. Runs inside the sandbox, on exceptions that are the code's."""
+"""Formats exceptions of the code as bounded text. Runs inside the sandbox."""
 
 from __future__ import annotations
 
@@ -12,42 +12,43 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-# Held, since code may put others in their places.
+# Saved here because code may replace them.
 _getline, _format_only = linecache.getline, traceback.format_exception_only
 
-# By these attributes of its own, whatever a class of the code's has by the same names.
+# BaseException's own attributes, since classes of the code may override them.
 _BEFORE: Any = [vars(BaseException)[name] for name in ("__context__", "__cause__", "__suppress_context__")]
 
-_MOST_LINKS, _MOST_PARTS = 3, 5  # of a chain of errors and of a group that are shown
+_MOST_LINKS, _MOST_PARTS = 3, 5  # errors shown of a chain and of a group
 _FIRST_FRAMES, _LAST_FRAMES = 5, 10
-_LONG_BITS = 64  # of a C long; an exit status that is no such number is -1
+_LONG_BITS = 64  # of a C long; an exit status that does not fit is -1
 
 Frame = tuple[str, int, str]
 
 
 def name_of(kind: type[BaseException]) -> str:
-    """An exception's name, without asking the code's metaclass."""
+    """The name of an exception class, without calling its metaclass."""
     return str(type.__dict__["__name__"].__get__(kind))
 
 
 class Tracebacks:
-    """Exceptions as text, with only the frames of the model's own code.
+    """Formats exceptions with only the frames of the model's own code.
 
     Args:
-        folders: where the model writes its files.
+        folders: folders in which the model writes its files.
     """
 
     def __init__(self, folders: tuple[str, ...]) -> None:
         self.folders = tuple(f"{folder.rstrip('/')}/" for folder in folders)
         self._own = ("<cell ", "<string>", *self.folders)
-        # Which may be below /tmp, as this package may.
+        # These may be below /tmp, and so may this package.
         self._not_own = (f"{sys.prefix}/", f"{sys.base_prefix}/", f"{Path(__file__).parent}/")
 
     def compact(self, error: BaseException, *, depth: int = 0) -> str:
         """The traceback as Python prints it.
 
-        An error that it was raised from, or while another was handled, comes before it if it has such frames; the
-        errors of a group follow. Raises whatever the code has its exceptions raise.
+        The cause or context of the error precedes it if it has frames of the model's code; the errors of a group
+        follow.
+        Raises whatever the exception's own methods raise.
         """
         kind = type(error)
         first, left_out, last = self._frames(error.__traceback__)
@@ -77,9 +78,9 @@ class Tracebacks:
         return "\n".join(lines)
 
     def _frames(self, trace: TracebackType | None) -> tuple[list[Frame], int, deque[Frame]]:
-        """File name, line and function of the frames in cells, in `exec`, and in files that the model wrote.
+        """File name, line and function of frames in cells, in `exec`, and in files that the model wrote.
 
-        The first of them, how many are left out, and the last.
+        Returns the first frames, the number of omitted frames, and the last frames.
         """
         first: list[Frame] = []
         last: deque[Frame] = deque(maxlen=_LAST_FRAMES)
@@ -107,26 +108,26 @@ def _lines_of(name: str, line: int, function: str) -> list[str]:
 
 
 def _last_lines(error: BaseException) -> str:
-    """What comes after the frames, without a look at the errors before it, of which there may be many."""
+    """The lines after the frames, without formatting the chain of errors, which may be long."""
     before = [slot.__get__(error) for slot in _BEFORE]
     try:
         for slot in _BEFORE[:2]:
             slot.__set__(error, None)
         return "".join(_format_only(type(error), error)).rstrip()
-    except Exception:  # likewise
+    except Exception:  # the code may have done anything to its exception
         return f"{name_of(type(error))}: {error}"
     finally:
         for slot, value in zip(_BEFORE, before, strict=True):
-            slot.__set__(error, value)  # the third last, as the second sets it, too
+            slot.__set__(error, value)  # in this order, since setting the second also sets the third
 
 
 def exit_status(error: BaseException | None) -> int:
-    """The status with which a program ends from which an exception runs out; 0 for None. Raises nothing."""
+    """The exit status of a program that ends with an uncaught exception; 0 for None. Raises nothing."""
     if error is None:
         return 0
-    with suppress(BaseException):  # the code's classes may have made something else of any of it
+    with suppress(BaseException):  # classes of the code may have overridden any of this
         if issubclass(type(error), SystemExit):
-            code = error.code  # type: ignore[attr-defined]  # as Python asks for it, which a class may have changed
+            code = error.code  # type: ignore[attr-defined]  # as Python reads it, although a class may override it
             if code is None:
                 return 0
             if issubclass(type(code), int):

@@ -1,7 +1,7 @@
-"""What modules load and work out at their first use, done before the first fork: once, and not in every kernel.
+"""Warms up modules in the zygote, so that work at their first use is not repeated in every kernel.
 
-numpy loads ``numpy.random`` when it is first asked for it, which every kernel does, to seed it anew; sympy loads a
-good part of itself when something is first solved, and keeps what it has found out about its own functions.
+numpy loads ``numpy.random`` at its first use, which every kernel needs, to seed it; sympy loads much of itself when it
+first solves something, and caches facts about its own functions.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sys
 
 
 def up() -> None:
-    """Use each module once that has been imported and gains by it."""
+    """Use each imported module once that benefits from it."""
     for name, use in (("numpy", _numpy), ("sympy", _sympy)):
         if name in sys.modules:
             use()

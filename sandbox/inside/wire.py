@@ -1,23 +1,23 @@
 """The wire between the host and a kernel: two pipes, and frames of a few fixed kinds on them. Used on both sides.
 
-Pipes rather than sockets, since a pipe carries no descriptors. To the kernel go one frame of settings and then one
-request for each cell; the host is trusted, and its frames may have any size. From the kernel come frames of at most
-PIPE_BUF bytes, of which Linux writes all or nothing (pipe(7)): neither a thread, nor a fork, nor a kill leaves half of
-one on the wire. The host reads nothing in them but text and numbers of fixed size.
+Pipes are used instead of sockets because they cannot carry descriptors. The host sends one frame of settings and then
+one request per cell; it is trusted, and its frames may have any size. The kernel sends frames of at most PIPE_BUF
+bytes, which Linux writes atomically (pipe(7)), so that no thread, fork or kill leaves half a frame on the wire. They
+contain only text and numbers of fixed size.
 
-A frame from the kernel is its kind (1 byte), the number of bytes that follow (2, little-endian), and these:
+A frame from the kernel is its kind (1 byte), the length of the content (2 bytes, little-endian), and the content:
 
 ====== ========= =====================================================================================
-kind   name      what follows
+kind   name      content
 ====== ========= =====================================================================================
-``r``  READY     text: why the kernel could not enter its cgroups; empty where it did
-``f``  FAILED    text: why there will be no kernel
+``r``  READY     text: why the kernel could not enter its cgroups; empty if it did
+``f``  FAILED    text: why the kernel could not start
 ``o``  STDOUT    text printed to stdout
 ``e``  STDERR    text printed to stderr
-``g``  GAP       two counts: characters left out here of all that was printed, and of stdout
+``g``  GAP       two counts: characters omitted here in total, and of stdout
 ``v``  VALUE     text of the last expression's value
 ``x``  ERROR     text of the error
-``l``  LATE      text that was printed by threads of earlier cells, and between cells
+``l``  LATE      text printed by threads of earlier cells, and between cells
 ``.``  RESULT    see `Outcome`; the cell is over
 ====== ========= =====================================================================================
 
@@ -39,12 +39,12 @@ READY, FAILED, STDOUT, STDERR, GAP, VALUE, ERROR, LATE, RESULT = b"rfoegvxl."
 PIPE_BUF = 4096  # linux/limits.h
 _HEAD = struct.Struct("<BH")
 FRAME_BYTES = PIPE_BUF - _HEAD.size
-"""The most that a frame from the kernel holds besides its head."""
+"""Maximum content of a frame from the kernel."""
 
-_FRAGMENT_CHARS = FRAME_BYTES // 4  # of text that is not ASCII; UTF-8 takes up to four bytes for a character
+_FRAGMENT_CHARS = FRAME_BYTES // 4  # for non-ASCII text; UTF-8 takes up to four bytes per character
 
-_SETTINGS = struct.Struct("<Q")  # bytes of JSON that follow
-_REQUEST = struct.Struct("<IIIBQQ")  # serial, cell, seed, flags, bytes of code and of standard input that follow
+_SETTINGS = struct.Struct("<Q")  # length of the JSON that follows
+_REQUEST = struct.Struct("<IIIBQQ")  # serial, cell, seed, flags, lengths of code and standard input that follow
 _SEEDED, _FORKED = 1, 2
 _GAP = struct.Struct("<QQ")
 _OUTCOME = struct.Struct("<IBBiQ")
@@ -54,20 +54,20 @@ Data = bytes | bytearray
 
 
 class GarbageError(Exception):
-    """What came from a kernel is not of the wire's form."""
+    """A kernel has sent something that is not a valid frame."""
 
 
 class FloodError(Exception):
-    """A kernel has said more than it may."""
+    """A kernel has sent more than it is allowed to."""
 
 
 class Request(NamedTuple):
     """One cell to run.
 
     Attributes:
-        serial: the number of the request on this wire, which its result names.
-        cell: the number of the cell in its session, for tracebacks.
-        seed: where random numbers start, 32 bits; None to go on with those there are.
+        serial: number of the request on this wire, repeated in its result.
+        cell: number of the cell in its session, for tracebacks.
+        seed: seed of the random numbers, 32 bits; None to continue with the present generators.
         forked: whether to run it in a fork of the kernel.
         code: the cell, in UTF-8.
         stdin: its standard input.
@@ -90,14 +90,14 @@ class Outcome:
     """How a cell ended, as the kernel reports it.
 
     Attributes:
-        serial: of the request.
-        ending: a place in `ENDINGS`; "died" only of a fork.
+        serial: serial of the request.
+        ending: index into `ENDINGS`; "died" only for a fork.
         has_value: whether the last expression had a value.
-        has_error: whether there is a text of an error.
+        has_error: whether there is an error text.
         exhausted: whether too little memory is left for another cell.
-        cut: whether anything is missing from value or error.
+        cut: whether anything was cut from value or error.
         status: exit status of a fork (negative: the signal that ended it).
-        nanoseconds: wall time that the code ran.
+        nanoseconds: wall time of the code.
     """
 
     serial: int
@@ -110,18 +110,18 @@ class Outcome:
     nanoseconds: int = 0
 
     def pack(self) -> bytes:
-        """As what follows the head of a frame."""
+        """The content of a frame."""
         flags = _HAS_VALUE * self.has_value | _HAS_ERROR * self.has_error | _EXHAUSTED * self.exhausted
         return _OUTCOME.pack(self.serial, self.ending, flags | _CUT * self.cut, self.status, self.nanoseconds)
 
     @classmethod
     def unpack(cls, data: bytes) -> Outcome:
-        """From what follows the head. Raises GarbageError."""
+        """Parse the content of a frame. Raises GarbageError."""
         if len(data) != _OUTCOME.size:
-            raise GarbageError("a result of a strange size")
+            raise GarbageError("a result with an invalid size")
         serial, ending, flags, status, nanoseconds = _OUTCOME.unpack(data)
         if ending >= len(ENDINGS):
-            raise GarbageError("a result of a strange kind")
+            raise GarbageError("a result with an invalid ending")
         exhausted, cut = flags & _EXHAUSTED != 0, flags & _CUT != 0
         return cls(
             serial, ending, flags & _HAS_VALUE != 0, flags & _HAS_ERROR != 0, exhausted, cut, status, nanoseconds
@@ -132,33 +132,33 @@ OUTCOME_BYTES = _OUTCOME.size
 
 
 def frame(kind: int, data: bytes = b"") -> bytes:
-    """One frame of a kernel's; of data that is too long, the beginning."""
+    """A frame from the kernel; data that is too long is truncated."""
     data = data[:FRAME_BYTES]
     return _HEAD.pack(kind, len(data)) + data
 
 
 def gap(omitted: int, of_stdout: int) -> bytes:
-    """The frame that says how many characters were left out."""
+    """The frame with the number of omitted characters."""
     return frame(GAP, _GAP.pack(omitted, of_stdout))
 
 
 def read_gap(data: bytes) -> tuple[int, int]:
-    """What a GAP says. Raises GarbageError."""
+    """Parse the content of a GAP frame. Raises GarbageError."""
     if len(data) != _GAP.size:
-        raise GarbageError("a gap of a strange size")
+        raise GarbageError("a gap with an invalid size")
     omitted, of_stdout = _GAP.unpack(data)
     return omitted, of_stdout
 
 
 def text_frames(kind: int, text: str) -> Iterator[bytes]:
-    """A text as frames. Lone surrogates, which cannot travel, become question marks, as on a terminal."""
+    """A text as frames. Lone surrogates, which UTF-8 cannot encode, become question marks, as on a terminal."""
     step = FRAME_BYTES if text.isascii() else _FRAGMENT_CHARS
     for start in range(0, len(text), step):
         yield frame(kind, text[start : start + step].encode("utf-8", "replace"))
 
 
 def result_frames(reply: dict[str, Any], late: str, serial: int, nanoseconds: int) -> list[bytes]:
-    """What the host is sent of a cell besides what it printed."""
+    """The frames of a cell's result besides its output."""
     value, error = reply.get("value"), reply.get("error")
     outcome = Outcome(
         serial,
@@ -177,7 +177,7 @@ def result_frames(reply: dict[str, Any], late: str, serial: int, nanoseconds: in
 
 
 def write(descriptor: int, frames: list[bytes]) -> None:
-    """Write frames, as many at a time as Linux writes at once or not at all."""
+    """Write frames in batches that Linux writes atomically."""
     batch = b""
     for one in frames:
         if len(batch) + len(one) > PIPE_BUF:
@@ -189,10 +189,10 @@ def write(descriptor: int, frames: list[bytes]) -> None:
 
 
 class Decoder:
-    """A kernel's bytes as frames.
+    """Decodes bytes from a kernel into frames.
 
     Args:
-        most_bytes, most_frames: how much it may say until `allow` is called again, which bounds the host's work.
+        most_bytes, most_frames: maximum input until `allow` is called again, which bounds the host's work.
     """
 
     def __init__(self, most_bytes: int, most_frames: int) -> None:
@@ -201,15 +201,15 @@ class Decoder:
         self.allow()
 
     def allow(self) -> None:
-        """Count anew: another cell begins."""
+        """Reset the counts: another cell begins."""
         self._bytes, self._frames = self._most
 
     def feed(self, data: bytes) -> list[tuple[int, bytes]]:
-        """Kind and content of the frames that these bytes complete.
+        """Kind and content of the frames completed by these bytes.
 
         Raises:
-            GarbageError: for what is not a frame of this form.
-            FloodError: it has said more than it may.
+            GarbageError: the bytes are not a valid frame.
+            FloodError: the kernel has sent too much.
         """
         self._bytes -= len(data)
         if self._bytes < 0:
@@ -240,7 +240,7 @@ def settings_frame(settings: dict[str, Any]) -> bytes:
 
 
 def read_settings(descriptor: int) -> dict[str, Any]:
-    """What `settings_frame` made, in the kernel. Raises EOFError where the host is gone."""
+    """Read the settings, in the kernel. Raises EOFError if the host is gone."""
     (size,) = _SETTINGS.unpack(_exactly(descriptor, _SETTINGS.size))
     settings: dict[str, Any] = json.loads(_exactly(descriptor, size))
     return settings
@@ -259,7 +259,7 @@ def read_request(descriptor: int) -> Request:
 
     Raises:
         EOFError: the host is gone.
-        TooLargeError: there is no memory for it; it has been read, and another may follow.
+        TooLargeError: there is not enough memory for it; it was skipped, and another may follow.
     """
     serial, cell, seed, flags, code, stdin = _REQUEST.unpack(_exactly(descriptor, _REQUEST.size))
     unread = code + stdin
@@ -280,11 +280,11 @@ def read_request(descriptor: int) -> Request:
 
 
 class TooLargeError(Exception):
-    """There is no memory for a request; its serial is the argument."""
+    """There is not enough memory for a request; its serial is the argument."""
 
 
 def _exactly(descriptor: int, size: int) -> Data:
-    """So many bytes. Raises EOFError, and MemoryError before anything was read."""
+    """Read exactly `size` bytes. Raises EOFError; raises MemoryError before anything is read."""
     if size <= PIPE_BUF:
         data = os.read(descriptor, size) if size else b""
         while len(data) < size:

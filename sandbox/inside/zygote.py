@@ -1,12 +1,12 @@
 """The zygote: a process with everything loaded, from which each session's kernel is forked.
 
-It runs no model's code and reads nothing that a kernel wrote. It has one connection, to the host, which no kernel
-inherits; over it come a request and a few descriptors per kernel: its ends of the two pipes of its wire, by which it is
-sent its settings, and the ways into its cgroups. Back go a descriptor of the process, by which the host watches and
-kills it, and later its exit status; or why there is none. Where the host has no room for that descriptor, it asks for
-the process to be killed here.
+It runs no model code and reads nothing that a kernel wrote. Its only connection is to the host, and no kernel inherits
+it. For each kernel the host sends a request and a few descriptors: the kernel's ends of the two pipes of its wire,
+which also carry its settings, and the entries of its cgroups. The zygote returns a pidfd, with which the host watches
+and kills the process, and later the exit status; or the reason of a failure. If the host cannot receive the pidfd, it
+asks the zygote to kill the process.
 
-It must stay single-threaded: Linux gives a user namespace to no other process.
+The zygote must stay single-threaded: Linux does not let multi-threaded processes create user namespaces.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class Zygote:
 
     Args:
         control: the connection to the host, a socket of packets.
-        world: what all kernels have in common; see `sandbox.zygote`.
-        shell: the shell that they start with.
+        world: settings common to all kernels; see `sandbox.zygote`.
+        shell: the shell that kernels start with.
     """
 
     def __init__(self, control: socket.socket, world: dict[str, Any], shell: Shell) -> None:
@@ -52,7 +52,7 @@ class Zygote:
         self._namespace = os.open("/proc/self/ns/pid", os.O_RDONLY) if world["tier"] in (1, 2) else None
 
     def serve(self) -> None:
-        """Fork on request and report ends, until the host is gone."""
+        """Fork on request and report exit statuses, until the host is gone."""
         while True:
             for descriptor, _ in self._poll.poll():
                 if descriptor != self._control.fileno():
@@ -67,9 +67,9 @@ class Zygote:
                     self._serve_fork(int(message), descriptors, complete=not flags & socket.MSG_CTRUNC)
 
     def _serve_fork(self, name: int, descriptors: list[int], *, complete: bool) -> None:
-        """Fork one, or send the host the reason why not. No other kernel is affected."""
+        """Fork a kernel, or send the host the reason of the failure. No other kernel is affected."""
         try:
-            if not complete:  # there was no room for the descriptors
+            if not complete:  # the descriptors could not be received
                 raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             self._fork(name, descriptors)
         except OSError as error:
@@ -80,14 +80,14 @@ class Zygote:
                 os.close(descriptor)
 
     def _fork(self, name: int, descriptors: list[int]) -> None:
-        """Fork one and send the host a descriptor of it. Raises OSError: then there is no process."""
+        """Fork a kernel and send its pidfd to the host. Raises OSError; then there is no process."""
         try:
             if self._namespace is not None:
                 system.unshare(system.CLONE_NEWPID)  # for the next child
             pid = os.fork()
             if pid == 0:
                 become_kernel(self._world, self._shell, descriptors)
-        finally:  # or the next would be made within this one
+        finally:  # or the next pid namespace would be created within this one
             if self._namespace is not None:
                 system.setns(self._namespace, system.CLONE_NEWPID)
         process = None
@@ -105,7 +105,7 @@ class Zygote:
 
     def _kill(self, name: int) -> None:
         for process, (other, _) in self._children.items():
-            if other == name:  # not waited for yet, so there
+            if other == name:  # not reaped yet, so the pidfd is valid
                 signal.pidfd_send_signal(process, signal.SIGKILL)
 
     def _reap(self, process: int) -> None:
@@ -117,13 +117,13 @@ class Zygote:
 
 
 def become_kernel(world: dict[str, Any], shell: Shell, descriptors: list[int]) -> NoReturn:
-    """In the forked process: lose everything of the zygote's, be isolated, serve. Never returns."""
+    """In the forked process: close the zygote's descriptors, isolate, serve. Never returns."""
     requests, replies, *groups = descriptors
     outside = ""
     try:
         _close_others(descriptors)
         try:
-            for group in groups:  # before there is anything to count
+            for group in groups:  # first, so that everything is counted
                 os.write(group, b"0")
         except OSError as error:
             outside = str(error)
@@ -157,10 +157,10 @@ def _close_others(keep: list[int]) -> None:
 
 
 def _own_state(world: dict[str, Any], settings: dict[str, Any]) -> None:
-    """What must not be alike in all forks."""
+    """Set what must differ between forks."""
     os.environ["HOME"] = settings["home"]
     os.environ["TMPDIR"] = settings["temporary"]
-    if world["tier"] in (0, 3):  # elsewhere all homes have one name
+    if world["tier"] in (0, 3):  # in the other tiers all homes have the same path
         os.environ["IPYTHONDIR"] = f"{settings['home']}/.ipython"
         os.environ["MPLCONFIGDIR"] = f"{settings['home']}/.matplotlib"
     tempfile.tempdir = None
@@ -168,7 +168,7 @@ def _own_state(world: dict[str, Any], settings: dict[str, Any]) -> None:
 
 
 def run(control: socket.socket, world: dict[str, Any]) -> None:
-    """Load everything, then fork until the host is gone."""
+    """Load everything, then serve forks until the host is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     world["zygote"] = os.getpid()
     libraries.install()
@@ -184,6 +184,6 @@ def run(control: socket.socket, world: dict[str, Any]) -> None:
     if threads != 1:
         raise RuntimeError(f"preloading {', '.join(world['preload'])} has started {threads - 1} threads")
     gc.collect()
-    gc.freeze()  # so that collecting garbage in a kernel does not write to, and so copy, what all share
+    gc.freeze()  # or garbage collection in a kernel would write to shared pages and so copy them
     control.send(json.dumps({"ready": sys.version}).encode())
     Zygote(control, world, shell).serve()

@@ -12,6 +12,7 @@ from typing import Any
 from hints import OPENING_FENCE
 from start_agent.data.views import TraceView
 from start_agent.decoding.replay import unwrapped
+from start_agent.tokens.conversations import arranged
 from start_agent.trace import SpanKind
 
 PYTHON = "python"
@@ -61,9 +62,9 @@ def messages(reading: TraceView, *, hints: bool = True) -> list[dict[str, Any]]:
 def _asked(reading: TraceView) -> list[dict[str, Any]]:
     """The messages before the model's, as they were put; without the template's own text."""
     meta = reading.trace.meta
-    question = "\n\n".join(part for part in (meta.get("question", ""), meta.get("instruction", "")) if part)
-    system = [{"role": "system", "content": meta["system"]}] if meta.get("system") else []
-    return [*system, {"role": "user", "content": question}]
+    messages = meta.get("messages", [{"role": "user", "content": meta.get("question", "")}])
+    system, instruction = meta.get("system", ""), meta.get("instruction", "")
+    return [*arranged(messages, system=system, instruction=instruction, developer=True)]
 
 
 def _thinking(reading: TraceView, begin: int, end: int, hints: bool) -> str:

@@ -7,8 +7,10 @@ characters stand in for those with which a control token or a think marker begin
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 from start_agent.errors import PromptError, QuestionError
 from start_agent.tokens.tokenizer import Message
@@ -77,12 +79,14 @@ def arranged(messages: Sequence[Message], *, system: str, instruction: str, deve
     if system and not any(message["role"] == "system" for message in found):
         found.insert(0, {"role": "system", "content": system})
     # Templates know one message of the system, at the beginning.
-    while len(found) > 1 and found[0]["role"] == found[1]["role"] in _INSTRUCTING:
-        second = found.pop(1)
-        found[0] = found[0] | {"content": f"{found[0]['content']}\n\n{second['content']}"}
+    first = found[0]["role"]
+    leading = [*takewhile(lambda message: message["role"] == first, found)] if first in _INSTRUCTING else []
+    if len(leading) > 1:
+        joined = "\n\n".join(message["content"] for message in leading)
+        found[: len(leading)] = [{"role": first, "content": joined}]
     last = next((message for message in reversed(found) if message["role"] == "user"), None)
     if instruction and last is not None:
-        last["content"] = f"{last['content']}\n\n{instruction}"
+        last["content"] = "\n\n".join(part for part in (last["content"], instruction) if part)
     return found
 
 
@@ -127,10 +131,19 @@ class Guarded:
             for at, message in enumerate(self.messages)
         ]
 
-    def shown(self, rendered: str, at: int, key: str) -> int:
-        """How often a rendering of ``marked`` shows one of the texts, whole."""
-        begins, ends = rendered.count(self._mark(at, key, "<")), rendered.count(self._mark(at, key, ">"))
-        return begins if begins == ends else max(begins, ends, 2)
+    def shown(self, rendered: str) -> Counter[tuple[int, str]]:
+        """How often a rendering of ``marked`` shows each text, by the message's place and the key of the text.
+
+        Raises:
+            PromptError: a text is shown in part.
+        """
+        mark = re.escape(self.mark)
+        sides = {"<": Counter[tuple[int, str]](), ">": Counter[tuple[int, str]]()}
+        for at, key, side in re.findall(rf"{mark}(\d+)(\w+)([<>]){mark}", rendered):
+            sides[side][int(at), key] += 1
+        if sides["<"] != sides[">"]:
+            raise PromptError("the model's chat template shows a message in part")
+        return sides["<"]
 
     def tail(self, rendered: str) -> str:
         """What follows the last text in a rendering of ``marked``."""

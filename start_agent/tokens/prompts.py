@@ -180,11 +180,10 @@ class ChatFormat:
         guarded = Guarded.of([self._with_all_keys(message) for message in messages], self._guarded)
         # Once more with marks around each text: is each message there, and what follows the last?
         marked = self._call(guarded.marked())
-        if any(guarded.shown(marked, at, "content") != 1 for at in range(len(messages))):
+        shown = guarded.shown(marked)
+        if any(shown[at, "content"] != 1 for at in range(len(messages))):
             raise PromptError("the model's chat template does not show each message exactly once")
-        thoughts = [
-            sum(guarded.shown(marked, at, key) for key in (THOUGHTS, *OTHER_THOUGHTS)) for at in range(len(messages))
-        ]
+        thoughts = [sum(shown[at, key] for key in (THOUGHTS, *OTHER_THOUGHTS)) for at in range(len(messages))]
         if any(times > 1 for times in thoughts):
             raise PromptError("the model's chat template shows the thoughts of a message more than once")
         return _Rendered(

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from start_agent.engines.scripted import byte_tokenizer
-from start_agent.errors import PromptError
-from start_agent.tokens.prompts import Prompt, render_prompt
+from start_agent.errors import PromptError, QuestionError
+from start_agent.tokens.prompts import ChatFormat, Prompt, render_prompt
+from start_agent.tokens.templates import ChatTemplate
 from start_agent.tokens.tokenizer import ChatRenderer, Message, Tokenizer
 
 SPECIAL = {"<|endoftext|>": 256, "<|im_start|>": 257, "<|im_end|>": 258}
@@ -117,3 +118,93 @@ def test_tags_in_the_templates_own_system_message_name_the_family_and_open_nothi
     # What the end of the prompt says counts first.
     prompt = render_prompt(tokenizer(chatml("<think>\n\n</think>\n", begin)), "q")
     assert prompt.think_ends == ("</think>",) and not prompt.thinking
+
+
+USER: Message = {"role": "user", "content": "q"}
+
+
+@pytest.mark.parametrize(
+    ("messages", "error"),
+    [
+        ([], QuestionError),
+        ([{"role": "user", "content": " \n"}], QuestionError),
+        ([USER, {"role": "assistant", "content": "a"}], PromptError),
+        ([{"role": "tool", "content": "a"}, USER], PromptError),
+        ([{"role": "user", "content": "a", "reasoning_content": "b"}, USER], PromptError),
+        ([{"role": "user"}, USER], PromptError),
+        ([{"role": "user", "content": 3}, USER], PromptError),
+        (["q"], PromptError),
+    ],
+    ids=["none", "empty", "assistant last", "unknown role", "thoughts of a user", "no content", "number", "no mapping"],
+)
+def test_a_conversation_that_is_none(messages: list[Message], error: type[PromptError]) -> None:
+    with pytest.raises(error):
+        ChatFormat(CHATML).prompt(messages)
+
+
+def test_what_a_conversation_is_given_besides() -> None:
+    chat = ChatFormat(CHATML)
+    talk: list[Message] = [USER, {"role": "assistant", "content": ""}, {"role": "user", "content": " r "}]
+    shown = "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n<|im_end|>\n<|im_start|>user\n r <|im_end|>\n"
+    assert text_of(chat.prompt(talk)) == f"{shown}<|im_start|>assistant\n"
+    with_both = chat.prompt(talk, system="s", instruction="Box it.")
+    shown = shown.replace(" r ", " r \n\nBox it.")
+    assert text_of(with_both) == f"<|im_start|>system\ns<|im_end|>\n{shown}<|im_start|>assistant\n"
+    own: list[Message] = [{"role": "system", "content": "o"}, *talk]
+    assert chat.prompt(own, system="s") == chat.prompt(own)
+    assert chat.prompt([{"role": "system", "content": " "}, *talk]) == chat.prompt(talk)
+
+
+def test_messages_of_the_system_at_the_beginning_are_one() -> None:
+    chat = ChatFormat(CHATML)
+    many: list[Message] = [{"role": "system", "content": str(number)} for number in range(3)]
+    joined: Message = {"role": "system", "content": "0\n\n1\n\n2"}
+    assert chat.prompt([*many, USER]) == chat.prompt([joined, USER])
+    assert text_of(chat.prompt([USER, *many, USER])).count("<|im_start|>system") == 3
+
+
+def jinja(source: str) -> Tokenizer:
+    from transformers import PreTrainedTokenizerFast
+
+    theirs = PreTrainedTokenizerFast(tokenizer_object=byte_tokenizer().backend)
+    return tokenizer(ChatTemplate(source, theirs.apply_chat_template))
+
+
+def test_a_template_that_has_a_developer_is_given_one() -> None:
+    said = "{{ '[dev]' if m.role == 'developer' else '' }}{{ m.role + ':' + m.content }}"
+    source = "{% for m in messages %}" + said + "{% endfor %}"
+    chat = ChatFormat(jinja(source))
+    messages: list[Message] = [{"role": "developer", "content": "d"}, {"role": "developer", "content": "e"}, USER]
+    assert text_of(chat.prompt(messages, system="s")) == "system:s[dev]developer:d[dev]developer:euser:q"
+    assert text_of(chat.prompt(messages)) == "[dev]developer:d\n\neuser:q"
+
+
+@pytest.mark.parametrize(
+    ("shown", "times"),
+    [("", 0), ("{{ m.reasoning_content }}", 1), ("{{ m['thinking'] }}", 1), ("{{ m.reasoning }}", 1)],
+)
+def test_thoughts_are_given_by_the_name_that_the_template_looks_for(shown: str, times: int) -> None:
+    chat = ChatFormat(jinja("{% for m in messages %}{{ m.content }}" + shown + "{% endfor %}"))
+    messages: list[Message] = [USER, {"role": "assistant", "content": "a", "reasoning_content": "</think>t"}, USER]
+    prompt = chat.prompt(messages)
+    assert prompt.thoughts_shown == times
+    assert text_of(prompt) == ("qa</think>tq" if times else "qaq")
+
+
+@pytest.mark.parametrize(
+    "shown", ["{{ m.reasoning_content * 2 }}", "{{ (m.reasoning_content or 'xy')[:-2] }}", "{{ m.content }}"]
+)
+def test_a_template_that_shows_a_text_in_part_or_twice(shown: str) -> None:
+    chat = ChatFormat(jinja("{% for m in messages %}{{ m.content }}" + shown + "{% endfor %}"))
+    with pytest.raises(PromptError):
+        chat.prompt([USER, {"role": "assistant", "content": "a", "reasoning_content": "thoughts"}, USER])
+
+
+def test_a_text_that_leaves_no_character_to_stand_in() -> None:
+    every = "".join(map(chr, range(0x100000, 0x10FFFE)))
+    with pytest.raises(PromptError):
+        ChatFormat(CHATML).prompt(f"{every}<")
+
+
+def test_what_people_say_of_channels_names_none() -> None:
+    assert render_prompt(CHATML, "What are <|channel|> and valid channels?").thinking

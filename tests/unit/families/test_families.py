@@ -19,7 +19,7 @@ from start_agent.decoding.solver import Solver
 from start_agent.engines.scripted import ScriptedEngine
 from start_agent.tokens.prompts import ChatFormat, render_prompt
 from start_agent.tokens.templates import ChatOptions
-from start_agent.tokens.tokenizer import Tokenizer
+from start_agent.tokens.tokenizer import Message, Tokenizer
 from start_agent.trace import SpanKind, Trace, TraceOutcome
 from tests.support.families.table import FAMILIES, FamilyDouble, save
 
@@ -42,11 +42,13 @@ class Loaded:
     ours: Tokenizer
 
     def theirs_of(self, question: str, system: str = "", **variables: Any) -> list[int]:
-        """What transformers makes of it."""
+        """What transformers makes of a question."""
         messages = [{"role": "system", "content": system}] if system else []
-        encoded = self.theirs.apply_chat_template(
-            [*messages, {"role": "user", "content": question}], tokenize=True, add_generation_prompt=True, **variables
-        )
+        return self.theirs_of_all([*messages, {"role": "user", "content": question}], **variables)
+
+    def theirs_of_all(self, messages: list[Message], **variables: Any) -> list[int]:
+        """What transformers makes of a conversation."""
+        encoded = self.theirs.apply_chat_template(messages, tokenize=True, add_generation_prompt=True, **variables)
         return list(encoded["input_ids"])
 
 

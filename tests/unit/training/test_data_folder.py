@@ -182,6 +182,19 @@ def test_readable_messages(vocabulary: Vocabulary) -> None:
     assert dropped[3:] == messages(reading)[3:]
 
 
+def test_messages_of_a_conversation() -> None:
+    earlier = [
+        {"role": "user", "content": "2+3?"},
+        {"role": "assistant", "content": "5", "reasoning_content": "Two and three."},
+    ]
+    talk = [*earlier, {"role": "user", "content": QUESTION}]
+    trace = spelled(TOKENIZER, (M, "</think>42", "eos"), messages=talk, system="Be kind.", instruction="Box it.")
+    found = messages(TraceView(trace, TOKENIZER))
+    assert found[0] == {"role": "system", "content": "Be kind."} and found[1:3] == earlier
+    assert found[3] == {"role": "user", "content": f"{QUESTION}\n\nBox it."}
+    assert found[4]["content"] == "42" and len(found) == 5
+
+
 def test_messages_of_a_model_that_never_closes_its_thinking() -> None:
     found = messages(TraceView(spelled(TOKENIZER, (M, "It is \\boxed{42}.", "eos")), TOKENIZER))
     assert found[1] == {"role": "assistant", "reasoning_content": "", "content": "It is \\boxed{42}."}

@@ -99,16 +99,16 @@ class Segmenter:
         """A span that the model did not write joins the trace."""
         segments = self.flush()
         text = b"".join(self._matcher.pieces[token_id] for token_id in token_ids)
-        hint = kind is SpanKind.HINT
-        self._state, matches = self._matcher.inserted(self._state, text, may_open=hint)
+        self._state, matches = self._matcher.inserted(self._state, text, kind)
         for token_id in token_ids:
             self._held += self._matcher.pieces[token_id]
             self._ends.append((self._from + len(self._held), token_id))
-        if hint:
-            segments += self._cut(matches, kind)
-            segments += self._take(len(self._held), self._kind, kind)
-        else:
-            segments += self._take(len(self._held), SegmentKind.OUTPUT, kind)
+        if kind is not SpanKind.HINT:
+            # A notice may open or end the thinking; what is before that is no thought and no code.
+            size = matches[0].begin - self._from if matches else len(self._held)
+            segments += self._take(size, SegmentKind.OUTPUT, kind)
+        segments += self._cut(matches, kind)
+        segments += self._take(len(self._held), self._kind, kind)
         return _joined([*segments, *self._rest(kind)])
 
     def flush(self) -> list[Segment]:

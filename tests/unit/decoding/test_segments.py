@@ -137,6 +137,20 @@ def test_a_channel_that_is_opened_late() -> None:
     ]
 
 
+def test_a_notice_that_opens_the_thinking() -> None:
+    matcher = Matcher(TOKENIZER, Markers(think_ends=("<e>",), think_start="<s>"))
+    segmenter = Segmenter(matcher, State(answering=True, unopened=True), TOKENIZER.eos_ids)
+    segments = segmenter.inserted(SpanKind.NOTICE, TOKENIZER.encode("<s>\n"))
+    segments += segmenter.inserted(SpanKind.HINT, TOKENIZER.encode("hint "))
+    segments += [*segmenter.written(TOKENIZER.encode("think<e>answer")), *segmenter.flush()]
+    assert joined(segments) == [
+        (SegmentKind.MARKER, "<s>"),
+        (SegmentKind.THOUGHT, "\nhint think"),
+        (SegmentKind.MARKER, "<e>"),
+        (SegmentKind.ANSWER, "answer"),
+    ]
+
+
 async def segmented(script: Sequence[str], **settings: Any) -> tuple[list[Segment], Trace, FakeSandbox]:
     """All segments of a trace, which is checked against them."""
     engine = ScriptedEngine(script)

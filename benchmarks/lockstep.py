@@ -1,4 +1,4 @@
-"""An engine that solves in rounds: generate all until each has stopped, run all tools, repeat."""
+"""An engine wrapper for lockstep rounds: generate until all traces have stopped, run all tools, repeat."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from start_agent.engines.base import Engine, Tokens, Turn, TurnRequest
 
 @contextmanager
 def on_cores(cores: Iterable[int]) -> Iterator[None]:
-    """This thread, and what it starts meanwhile, run on these cores."""
+    """Run this thread, and processes and threads that it starts meanwhile, on these cores."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, cores)
     try:
@@ -24,36 +24,36 @@ def on_cores(cores: Iterable[int]) -> Iterator[None]:
 
 
 class Gate:
-    """Opens each time that all who still come to it stand before it."""
+    """A barrier that opens whenever all remaining participants wait at it."""
 
-    def __init__(self, coming: int) -> None:
-        self._coming, self._waiting = coming, 0
+    def __init__(self, participants: int) -> None:
+        self._participants, self._waiting = participants, 0
         self._opening = asyncio.Event()
 
     async def wait(self) -> None:
-        """Stand before the gate until it opens."""
+        """Wait until all participants wait."""
         opening = self._opening
         self._waiting += 1
         self._open_if_all()
         await opening.wait()
 
     def leave(self) -> None:
-        """Never come again."""
-        self._coming -= 1
+        """Leave for good: the others no longer wait for this participant."""
+        self._participants -= 1
         self._open_if_all()
 
     def _open_if_all(self) -> None:
-        if self._waiting == self._coming:
+        if self._waiting == self._participants:
             self._opening.set()
             self._opening, self._waiting = asyncio.Event(), 0
 
 
 class InRounds(Engine):
-    """An engine that runs the turns of all traces together, and starts none before all tools have come back.
+    """An engine that runs the turns of all traces together, and starts the next only after all tools have returned.
 
     Args:
-        engine: open.
-        traces: that will be solved, all at once.
+        engine: the open engine to wrap.
+        traces: number of traces, all solved concurrently.
     """
 
     def __init__(self, engine: Engine, traces: int) -> None:
@@ -65,7 +65,7 @@ class InRounds(Engine):
         self._running, self._idle_since = 0, time.perf_counter()
 
     async def stream(self, request: TurnRequest) -> AsyncGenerator[Tokens | Turn, None]:
-        """See ``Engine.stream``: one run of ids, at the end of the round."""
+        """See ``Engine.stream``: all ids of the turn at once, at the end of the round."""
         await self._gate.wait()
         if not self._running:
             self.idle_seconds += time.perf_counter() - self._idle_since

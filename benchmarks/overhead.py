@@ -1,21 +1,22 @@
-"""What the runner costs: its tokens per second against bare ``AsyncLLM``, at the same concurrency.
+"""Overhead of the runner: its tokens per second compared with bare ``AsyncLLM``, at the same concurrency.
 
 Ours: pocket problems through the runner (solver, controller, hints, sandbox, records). Bare: the same prompts through
-the very same ``AsyncLLM`` in its cheapest form (no text, one output at the end), each for a number of tokens, one after
-the other in as many places. The prefix cache is emptied before each run. (vLLM's core tells of every step of a bare
-request, and of ours once, at the end of a turn: see ``start_agent/engines/vllm/scheduler.py``.)
+the same ``AsyncLLM`` in its cheapest form (no detokenization, one output at the end), each for a fixed number of
+tokens, with the same number of concurrent requests. The prefix cache is emptied before each run. (vLLM's core reports
+every step of a bare request, but of ours only the end of a turn: see ``start_agent/engines/vllm/scheduler.py``.)
 
-* ``tokens_ratio``: with hints and tools; tokens per second as the runner counts them (all behind the prompts, inserted
-  ones included), and bare decodes as many. Kernels run on the processor that the engine runs on, if it has no GPU.
-* ``decoded_ratio``: of the same runs, by the tokens that the model wrote alone. What is inserted is then work for ours
-  alone: it is fed, read by attention ever after, and not counted.
-* ``fed_ratio``: tokens that the model was fed in ours, over those in bare for ``decoded_ratio``: what insertions cost
-  in work, whatever the machine. ``again_share``: of ours, those fed again, since the cache holds whole blocks.
-* ``elsewhere_ratio``: as ``tokens_ratio``, where kernels take no processor from the engine, as on a GPU, or with
-  sandboxes on other machines: cells are not run again, they give what they gave before, as long after.
-* ``plain_ratio``: without hints and tools: no trace is ever interrupted. What is left is our own layers.
+* ``tokens_ratio``: with hints and tools; tokens per second as the runner counts them (everything after the prompts,
+  including inserted tokens); bare decodes as many. Kernels share the CPU with the engine if it has no GPU.
+* ``decoded_ratio``: the same runs, counting only tokens that the model generated. Insertions are then extra work of
+  ours: they are prefilled and attended to, but not counted.
+* ``fed_ratio``: computed tokens of ours divided by those of bare for ``decoded_ratio``: the cost of insertions,
+  independent of the machine. ``again_share``: the share of recomputed tokens in ours, since the cache holds full
+  blocks.
+* ``elsewhere_ratio``: as ``tokens_ratio``, but kernels take no CPU from the engine, as with a GPU or with sandboxes on
+  other machines: cells are not run but replay their recorded results after the same time.
+* ``plain_ratio``: without hints and tools, so that traces are never interrupted: the overhead of our layers alone.
 
-Pairs right after one another, medians of their ratios: the machine may be busy with something else meanwhile.
+Ratios are medians over pairs of consecutive runs, since the load of the machine may change over time.
 
     python -m benchmarks.overhead [--quick] [--problems N] [--concurrency N] [--repeats N]
 """
@@ -58,7 +59,7 @@ PLAIN = DecodingSettings(hints=False, tools=False)
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """Tokens, and the wall time for them."""
+    """A number of tokens and their wall time."""
 
     tokens: int
     seconds: float
@@ -71,34 +72,34 @@ class Speed:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Ours and bare, one right after the other, for the same number of tokens."""
+    """Consecutive runs of ours and bare, for the same number of tokens."""
 
     ours: Speed
     bare: Speed
 
     @property
     def ratio(self) -> float:
-        """Of the rates."""
+        """Our rate divided by the bare one."""
         return self.ours.rate / self.bare.rate
 
 
 class Bare:
-    """``AsyncLLM`` without anything around it.
+    """``AsyncLLM`` used directly.
 
     Args:
-        llm: of the engine that is measured.
-        places: requests at once.
+        llm: the ``AsyncLLM`` of the measured engine.
+        places: number of concurrent requests.
     """
 
     def __init__(self, llm: Any, places: int) -> None:
         self._llm, self._places, self._numbers = llm, places, count()
 
     async def empty_cache(self) -> None:
-        """Forget all prompts."""
+        """Empty the prefix cache."""
         await self._llm.reset_prefix_cache()
 
     async def decode(self, work: Sequence[tuple[tuple[int, ...], int]]) -> Speed:
-        """Prompts, and how many tokens are decoded for each."""
+        """Decode the given number of tokens for each prompt."""
         await self.empty_cache()
         pending, begun = iter(work), time.perf_counter()
 
@@ -127,7 +128,7 @@ class Bare:
 
 
 def work_of(traces: Sequence[Trace], *, inserted: bool) -> list[tuple[tuple[int, ...], int]]:
-    """The prompt of each trace, and its tokens behind it: those of the model, or with the inserted ones too."""
+    """The prompt of each trace, and the number of tokens after it: the model's only, or including inserted ones."""
     work = []
     for trace in traces:
         tokens = trace.count() - trace.count(SpanKind.PROMPT) if inserted else trace.count(SpanKind.MODEL)
@@ -137,7 +138,7 @@ def work_of(traces: Sequence[Trace], *, inserted: bool) -> list[tuple[tuple[int,
 
 
 async def measure(arguments: argparse.Namespace) -> Report:
-    """Hinted and plain by turns, each followed by its bare ones."""
+    """Alternate hinted and plain runs, each followed by its bare counterparts."""
     problems = held_out(arguments.problems or (48 if arguments.quick else 500))
     places = min(arguments.concurrency, len(problems))
     pairs: dict[str, list[Pair]] = {"tokens": [], "decoded": [], "elsewhere": [], "plain": []}
@@ -152,7 +153,7 @@ async def measure(arguments: argparse.Namespace) -> Report:
             solver = Solver(engine, tools if decoding.tools else None, settings=decoding)
             return await solve_batch(solver, problems[:some], concurrency=places, seed=arguments.seed)
 
-        await ours(HINTED, 16)  # the first turns pay for what is made once
+        await ours(HINTED, 16)  # warm-up
         for repeat in range(arguments.repeats):
             say(f"repeat {repeat + 1}")
             tools.recording = True
@@ -182,15 +183,15 @@ async def measure(arguments: argparse.Namespace) -> Report:
 
 
 def figures_of(pairs: dict[str, list[Pair]], batches: Sequence[Batch]) -> dict[str, float]:
-    """The figures of the report: medians over the pairs, and what the hinted batches fed."""
-    courses = [record["course"] for batch in batches for record in batch.records]
-    fed = sum(stats["fed"] for stats in courses)
+    """The figures of the report: medians over the pairs, and computed tokens of the hinted batches."""
+    rollouts = [record["course"] for batch in batches for record in batch.records]
+    fed = sum(stats["fed"] for stats in rollouts)
     bare = sum(
         record["counts"]["prompt_tokens"] + record["counts"]["model_tokens"] - 1
         for batch in batches
         for record in batch.records
     )
-    figures = {"fed_ratio": fed / bare, "again_share": sum(stats["again"] for stats in courses) / fed}
+    figures = {"fed_ratio": fed / bare, "again_share": sum(stats["again"] for stats in rollouts) / fed}
     for name, some in pairs.items():
         figures[f"{name}_ratio"] = median(pair.ratio for pair in some)
         figures[f"{name}_per_second"] = median(pair.ours.rate for pair in some)
@@ -202,7 +203,7 @@ def _table(pairs: dict[str, list[Pair]]) -> Table:
     titles = {
         "tokens": "hints and tools, all tokens",
         "decoded": "hints and tools, decoded tokens",
-        "elsewhere": "the same, kernels elsewhere",
+        "elsewhere": "the same, cells replayed",
         "plain": "no hints, no tools",
     }
     table = Table("what", title="overhead: medians", title_justify="left")
@@ -221,10 +222,10 @@ def _table(pairs: dict[str, list[Pair]]) -> Table:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command: its exit code."""
-    parser = new_parser("Tokens per second of the runner against bare AsyncLLM.")
+    """Run the command. Returns its exit code."""
+    parser = new_parser("Compares tokens per second of the runner with bare AsyncLLM.")
     parser.add_argument("--problems", type=positive, metavar="N", help="problems (default: 500; with --quick 48)")
-    parser.add_argument("--concurrency", type=positive, default=128, metavar="N", help="traces at once (default: 128)")
+    parser.add_argument("--concurrency", type=positive, default=128, metavar="N", help="concurrency (default: 128)")
     parser.add_argument("--model", default="pocket", help="a model that vLLM runs (default: pocket)")
     parser.add_argument("--repeats", type=positive, default=1, help="runs of each kind (default: 1)")
     parser.add_argument("--unsafe-no-isolation", action="store_true", help="DANGEROUS: run the code as your own user")

@@ -1,7 +1,7 @@
-"""What hints bring: the pocket reasoner on its held-out problems, without hints and with several kinds of them.
+"""Effect of hints on accuracy: the pocket reasoner on its held-out problems, without and with several kinds of hints.
 
-The real engine and the real sandbox, greedy decoding, tools always on: without hints a tool call is the model's own
-idea, and is counted. An answer is right where it is the problem's answer, character for character.
+Uses the real engine and sandbox, with greedy decoding. Tools are always enabled, so tool calls that the model makes
+without hints are counted. An answer is correct if it equals the problem's answer, character for character.
 
     python -m benchmarks.pocket [--quick] [--problems N] [--model pocket] [--output traces.jsonl]
 """
@@ -41,12 +41,12 @@ from start_agent.trace import SpanKind, Trace, TraceOutcome
 CONDITIONS: dict[str, tuple[str, DecodingSettings]] = {
     "greedy": ("no hints", DecodingSettings(hints=False)),
     "connective": ("connective hint", DecodingSettings(hint_probability=1, end_of_think_hints=0)),
-    "hint": ("connective hint, 1 round", DecodingSettings(hint_probability=1, end_of_think_hints=1)),
-    "round_1": ("1 round", DecodingSettings(max_hints=0, end_of_think_hints=1)),
-    "round_2": ("2 rounds", DecodingSettings(max_hints=0, end_of_think_hints=2)),
-    "round_3": ("3 rounds", DecodingSettings(max_hints=0, end_of_think_hints=3)),
+    "hint": ("connective hint, 1 at end of thinking", DecodingSettings(hint_probability=1, end_of_think_hints=1)),
+    "round_1": ("1 at end of thinking", DecodingSettings(max_hints=0, end_of_think_hints=1)),
+    "round_2": ("2 at end of thinking", DecodingSettings(max_hints=0, end_of_think_hints=2)),
+    "round_3": ("3 at end of thinking", DecodingSettings(max_hints=0, end_of_think_hints=3)),
 }
-"""Name → title and settings. A round is a hint in place of the end of thinking."""
+"""Name → title and settings."""
 
 TARGETS: dict[str, Target] = {
     "greedy_accuracy": (">=", 0.30),
@@ -56,7 +56,7 @@ TARGETS: dict[str, Target] = {
 }
 
 _FINISHED = {TraceOutcome.ANSWERED, TraceOutcome.NO_ANSWER}
-_TRIES = 3  # of a trace whose kernel failed to start: no fault of the model's, so no wrong answer either
+_TRIES = 3  # attempts at a trace when the sandbox fails, which must not count as a wrong answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class Attempt:
 
     @property
     def correct(self) -> bool:
-        """Exact match, white space around the answer aside."""
+        """Exact match, ignoring surrounding white space."""
         return self.trace.answer is not None and self.trace.answer.strip() == self.problem.answer
 
     @property
@@ -78,12 +78,12 @@ class Attempt:
 
     @property
     def tokens(self) -> int:
-        """Tokens after the prompt, inserted ones included."""
+        """Tokens after the prompt, including inserted ones."""
         return self.trace.count() - self.trace.count(SpanKind.PROMPT)
 
 
 def summary(attempts: Sequence[Attempt]) -> dict[str, float]:
-    """The figures of one condition; rates are fractions, the others means over traces."""
+    """The figures of one condition: rates as fractions, others as means over traces."""
     correct = sum(attempt.correct for attempt in attempts)
     low, high = wilson_interval(correct, len(attempts))
     figures = {
@@ -102,7 +102,7 @@ def summary(attempts: Sequence[Attempt]) -> dict[str, float]:
 
 
 def figures_of(results: dict[str, list[Attempt]]) -> dict[str, float]:
-    """The figures of the report; each name begins with its condition, or compares greedy and hinted."""
+    """The figures of the report: per condition, prefixed with its name, and comparisons of greedy and hinted."""
     figures = {
         f"{condition}_{name}": figure
         for condition, attempts in results.items()
@@ -121,7 +121,7 @@ def figures_of(results: dict[str, list[Attempt]]) -> dict[str, float]:
 async def solve_all(
     solver: Solver, problems: Sequence[Problem], *, condition: str, seed: int, open_traces: int
 ) -> list[Attempt]:
-    """A trace for each problem, in the order of the problems, at most ``open_traces`` of them at once."""
+    """Solve all problems, at most ``open_traces`` concurrently. Returns attempts in the order of the problems."""
     places, done, begun = asyncio.Semaphore(open_traces), 0, time.perf_counter()
 
     async def attempt(problem: Problem) -> Attempt:
@@ -136,7 +136,7 @@ async def solve_all(
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(attempt(problem)) for problem in problems]
-    except ExceptionGroup as failed:  # one is enough: the first has cancelled the others
+    except ExceptionGroup as failed:  # the first error has cancelled the other tasks
         raise failed.exceptions[0] from failed
     return [task.result() for task in tasks]
 
@@ -148,12 +148,12 @@ async def _solve(solver: Solver, problem: Problem, seed: int) -> Trace:
         except SandboxError as error:
             if not remaining:
                 raise
-            say(f"the sandbox failed, trying again: {error}")
+            say(f"the sandbox failed, retrying: {error}")
     raise AssertionError("unreachable")
 
 
 async def measure(arguments: argparse.Namespace) -> Report:
-    """Run all conditions, one after the other."""
+    """Run all conditions in turn."""
     choice = resolve(arguments.model)
     problems = held_out(arguments.problems or (60 if arguments.quick else 500))
     options = TransformersOptions(max_num_seqs=arguments.open_traces, threads=arguments.threads)
@@ -176,7 +176,7 @@ async def measure(arguments: argparse.Namespace) -> Report:
             "open_traces": arguments.open_traces,
             "kernels": arguments.kernels,
             "isolation": box.isolation,
-            "conditions": {  # beside the defaults of the version above
+            "conditions": {  # settings that differ from the defaults
                 name: decoding.model_dump(mode="json", exclude_defaults=True)
                 for name, (_, decoding) in CONDITIONS.items()
             },
@@ -211,7 +211,7 @@ def _write(path: Path, results: dict[str, list[Attempt]], tokenizer: Tokenizer) 
 def _overview(results: dict[str, list[Attempt]]) -> Table:
     count = len(next(iter(results.values())))
     table = Table(title=f"pocket: {count} held-out problems, greedy decoding", title_justify="left")
-    for column in ("hints", "accuracy", "95% interval", "calls/trace", "with a call", "unhinted again"):
+    for column in ("hints", "accuracy", "95% interval", "calls/trace", "with a call", "more calls without hint"):
         table.add_column(column, justify="left" if column == "hints" else "right")
     for column in ("tokens/trace", "finished", "outcomes"):
         table.add_column(column, justify="left" if column == "outcomes" else "right")
@@ -234,7 +234,7 @@ def _overview(results: dict[str, list[Attempt]]) -> Table:
 
 
 def _by(what: str, results: dict[str, list[Attempt]], group_of: Callable[[Problem], str]) -> Table:
-    """Accuracy by groups of problems (rows) and conditions (columns)."""
+    """A table of accuracy by groups of problems (rows) and conditions (columns)."""
     table = Table(what, title=f"pocket: accuracy by {what}", title_justify="left")
     table.add_column("problems", justify="right")
     for condition in results:
@@ -254,13 +254,13 @@ def _grouped(attempts: Iterable[Attempt], group_of: Callable[[Problem], str]) ->
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command: its exit code."""
-    parser = new_parser("What hints bring to the pocket reasoner, on its held-out problems.")
+    """Run the command. Returns its exit code."""
+    parser = new_parser("Effect of hints on the pocket reasoner's accuracy on its held-out problems.")
     parser.add_argument("--problems", type=positive, metavar="N", help="problems (default: 500; with --quick 60)")
     parser.add_argument("--model", default="pocket", help="a model, as for `start-agent solve` (default: pocket)")
-    parser.add_argument("--open-traces", type=positive, default=64, metavar="N", help="traces at once (default: 64)")
-    parser.add_argument("--kernels", type=positive, default=8, metavar="N", help="kernels at once (default: 8)")
-    parser.add_argument("--output", type=Path, metavar="PATH", help="write all traces there, as JSON lines")
+    parser.add_argument("--open-traces", type=positive, default=64, metavar="N", help="concurrent traces (default: 64)")
+    parser.add_argument("--kernels", type=positive, default=8, metavar="N", help="maximum live kernels (default: 8)")
+    parser.add_argument("--output", type=Path, metavar="PATH", help="write all traces to this file, as JSON lines")
     parser.add_argument("--unsafe-no-isolation", action="store_true", help="DANGEROUS: run the code as your own user")
     return run(parser, measure, argv)
 

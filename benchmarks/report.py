@@ -1,4 +1,4 @@
-"""What all benchmarks share: their options, and a report for people that ends in one line for programs."""
+"""Common parts of all benchmarks: options, and the report as tables followed by one JSON line."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from sandbox import SandboxError
 from start_agent.errors import StartAgentError
 
 Target = tuple[Literal["<=", ">="], float]
-"""The side on which a figure is wanted, and of which bound."""
+"""The comparison and the bound that a figure should satisfy."""
 
 _PACKAGES = ("start-agent", "torch", "transformers", "tokenizers", "ipykernel")
-_PIPED_WIDTH = 160  # columns, where there is no terminal to ask: a table must not be cut
+_PIPED_WIDTH = 160  # columns without a terminal, wide enough that tables are not cut
 
 
 @dataclass(slots=True)
 class Report:
-    """What a benchmark found.
+    """The results of a benchmark.
 
     Attributes:
         benchmark: its name.
         figures: finite numbers by name; rates are fractions.
-        targets: the bounds of some of the figures.
-        settings: what is needed to run it again, and where it ran.
-        tables: what people read besides the figures with a target.
+        targets: the targets of some of the figures.
+        settings: settings for reproducing the run, and the machine.
+        tables: tables to print besides the targets.
     """
 
     benchmark: str
@@ -47,11 +47,11 @@ class Report:
 
     @property
     def missed(self) -> list[str]:
-        """The figures that are not within their bounds; a figure that was not measured is not."""
+        """The figures that miss their targets, including those that were not measured."""
         return [name for name, target in self.targets.items() if not met(self.figures.get(name), target)]
 
     def line(self) -> str:
-        """The JSON object, on one line. Raises ``ValueError`` for a figure that is not finite."""
+        """The report as one line of JSON. Raises ``ValueError`` for a figure that is not finite."""
         content = {
             "benchmark": self.benchmark,
             "figures": self.figures,
@@ -62,7 +62,7 @@ class Report:
         return json.dumps(content, allow_nan=False)
 
     def print(self, file: TextIO | None = None) -> None:
-        """Print the tables, then the line as the last one."""
+        """Print the tables, then the JSON line."""
         file = file or sys.stdout
         console = Console(file=file, width=None if file.isatty() else _PIPED_WIDTH, highlight=False)
         for table in [*self.tables, *([self._verdicts()] if self.targets else [])]:
@@ -80,7 +80,7 @@ class Report:
 
 
 def met(figure: float | None, target: Target) -> bool:
-    """Whether a figure is on the wanted side of its bound, the bound included."""
+    """Whether a figure meets its target."""
     if figure is None or math.isnan(figure):
         return False
     side, bound = target
@@ -88,7 +88,7 @@ def met(figure: float | None, target: Target) -> bool:
 
 
 def positive(text: str) -> int:
-    """A number, 1 or more, of a command line. Raises ValueError, which argparse reports."""
+    """Parse a positive integer. Raises ValueError, which argparse reports."""
     number = int(text)
     if number < 1:
         raise ValueError
@@ -96,17 +96,17 @@ def positive(text: str) -> int:
 
 
 def new_parser(description: str) -> argparse.ArgumentParser:
-    """A parser with the options of every benchmark."""
+    """A parser with the common options of all benchmarks."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--quick", action="store_true", help="a small run, in a minute or so: to see that it works")
-    parser.add_argument("--seed", type=int, default=0, help="decides everything that is drawn (default: 0)")
+    parser.add_argument("--quick", action="store_true", help="a small run of about a minute, as a smoke test")
+    parser.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
     parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads of the engine (default: its own)")
-    parser.add_argument("--strict", action="store_true", help="exit with 1 where a target is missed")
+    parser.add_argument("--strict", action="store_true", help="exit with 1 if a target is missed")
     return parser
 
 
 def common_settings(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The settings that every report has. Asked for after the first turn: the engine's thread sets torch's threads."""
+    """Settings included in all reports. Call after the first turn, in which the engine sets torch's threads."""
     import torch
 
     return {
@@ -124,9 +124,9 @@ def run(
     measure: Callable[[argparse.Namespace], Coroutine[None, None, Report]],
     argv: Sequence[str] | None = None,
 ) -> int:
-    """Parse the command line, measure and report: the exit code.
+    """Parse the command line, measure and report. Returns the exit code.
 
-    1 where the run itself failed, or with ``--strict`` where a target is missed; 130 after Ctrl-C.
+    It is 1 if the run failed, or with ``--strict`` if a target was missed; 130 after Ctrl-C.
     """
     arguments = parser.parse_args(argv)
     try:
@@ -141,10 +141,10 @@ def run(
 
 
 def say(text: str) -> None:
-    """Progress, for people: on stderr."""
+    """Print progress to stderr."""
     print(text, file=sys.stderr, flush=True)
 
 
 def rounded(figures: Mapping[str, float], digits: int = 5) -> dict[str, float]:
-    """The figures with this many significant digits: the others mean nothing."""
+    """The figures rounded to this many significant digits."""
     return {name: float(f"{figure:.{digits}g}") for name, figure in figures.items()}

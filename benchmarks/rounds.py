@@ -1,31 +1,30 @@
-"""Independent traces against lockstep rounds: what waiting for the slowest costs.
+"""Independent traces compared with lockstep rounds: the cost of waiting for the slowest.
 
-Both sides are the same runner, solver, engine (vLLM), sandbox, problems, seeds and hints, with all traces in flight at
-once but for one condition. In rounds (generate all until each has stopped, run all tools, repeat: the custom of ToRA,
-Qwen2.5-Math, CoRT and SimpleTIR, whose blocking call to the engine comes back when its slowest sequence has stopped) a
-gate stands before and behind each turn (``lockstep.py``); it opens when all traces that have not ended stand at it.
-No trace is asked to do more, and the prefix cache serves both. One thing else differs, in favour of the rounds: on a
-CPU the engine has cores of its own, which kernels keep off; in rounds, where no kernel runs while the model does, they
-use all.
+Both sides use the same runner, solver, engine (vLLM), sandbox, problems, seeds and hints, with all traces in flight at
+once, except in one condition. Lockstep rounds (generate until all sequences have stopped, run all tools, repeat) are
+usual in ToRA, Qwen2.5-Math, CoRT and SimpleTIR, whose blocking call to the engine returns when its slowest sequence has
+stopped. Here a barrier before and after each turn (``lockstep.py``) opens when all remaining traces wait at it. Both
+sides do the same work and use the prefix cache. One more difference favours lockstep: on a CPU the engine has its own
+cores, which kernels do not use; in lockstep, where kernels and the model never run at the same time, both use all.
 
 Conditions:
 
-* ``real``: cells take what they take in the sandbox, kernels that must be started included.
-* ``real_batches``: the same, with 16 traces in flight: in rounds they are taken batch by batch, as by a loop of a fixed
-  batch size around ``generate``; independent ones come in as others end.
-* ``fresh_process``: each cell also takes as long as a stock interpreter needs here to start and to import sympy, as
-  where each program is run in a process of its own. Measured before the runs.
-* ``heavy_tail``: each cell also takes a Pareto-distributed time (shape 1, from 0.2 s, cut at the 10 s at which the
-  solver stops a cell): half of all cells come back within 0.4 s, about what a fresh interpreter with sympy takes; one
-  in five takes more than a second, one in fifty runs into the limit. It is made up, not recorded: a shape for cells of
-  which a few search by brute force. The draw follows from the seed, the code and the cell's number.
+* ``real``: cells take their real time in the sandbox, including the start of kernels.
+* ``real_batches``: the same, with 16 traces in flight: lockstep takes them batch by batch, like a loop with a fixed
+  batch size around ``generate``; independent traces start as others end.
+* ``fresh_process``: each cell takes as much longer as a stock interpreter needs to start and to import sympy, as where
+  each program runs in its own process. Measured before the runs.
+* ``heavy_tail``: each cell takes longer by a Pareto-distributed time (shape 1, from 0.2 s, cut at 10 s, the solver's
+  timeout): half of the cells return within 0.4 s, about the time of a fresh interpreter with sympy; one in five takes
+  more than a second, one in fifty reaches the limit. The distribution is an assumption, not recorded: it imitates cells
+  of which a few search by brute force. The time is determined by the seed, the code and the cell's number.
 
-The time that is added is slept, inside the session: both sides wait for the same, and no core is taken from the engine,
-as with a sandbox on other machines.
+The added time is slept inside the session: both sides wait equally, and no core is taken from the engine, as with a
+sandbox on other machines.
 
-``speedup_*`` is the wall time in rounds over that of independent traces. Greedy decoding: the traces of both sides are
-compared token for token; they may part at a near tie of two logits, which a batch of another shape rounds differently.
-``same_traces_*`` is the share that does not; below 95% the run fails.
+``speedup_*`` is the wall time in lockstep divided by that of independent traces. Decoding is greedy, and the traces of
+both sides are compared token for token; they may diverge at a near tie of two logits, which batches of different shapes
+round differently. ``same_traces_*`` is the share of identical traces; below 95% the run fails.
 
     python -m benchmarks.rounds [--quick] [--problems N] [--repeats N]
 """
@@ -68,7 +67,7 @@ TARGETS: dict[str, Target] = {"speedup_real": (">=", 1.5), "speedup_heavy_tail":
 
 BATCHES = "real_batches"
 CONDITIONS = ("real", BATCHES, "fresh_process", "heavy_tail")
-_PLACES, _PLACES_QUICK = 16, 8  # traces in flight, where not all are
+_PLACES, _PLACES_QUICK = 16, 8  # traces in flight in the condition `real_batches`
 _SETTINGS = DecodingSettings(hint_probability=1, end_of_think_hints=3)
 _SHORTEST, _LONGEST = 0.2, _SETTINGS.cell_timeout  # seconds that a heavy-tailed cell takes
 _LONGEST_QUICK = 2.0
@@ -76,7 +75,7 @@ _LEAST_SAME = 0.95
 
 
 def joined(runs: Sequence[Run]) -> Run:
-    """Runs one after the other as one."""
+    """Consecutive runs merged into one."""
     return Run(
         sum(run.seconds for run in runs),
         sum(run.engine_idle for run in runs),
@@ -89,12 +88,12 @@ def joined(runs: Sequence[Run]) -> Run:
 
 
 def heavy_tailed(generator: random.Random, longest: float = _LONGEST) -> float:
-    """Seconds: Pareto's distribution of shape 1, by its inverse, cut."""
+    """A time in seconds, Pareto-distributed with shape 1 (inverse transform), cut at ``longest``."""
     return min(_SHORTEST / (1 - generator.random()), longest)
 
 
 def fresh_process() -> float:
-    """Seconds that an interpreter takes to start and to import sympy: the median of three."""
+    """Seconds that an interpreter needs to start and to import sympy (median of three)."""
     times = []
     for _ in range(3):
         begun = time.perf_counter()
@@ -104,22 +103,22 @@ def fresh_process() -> float:
 
 
 def longest(arguments: argparse.Namespace) -> float:
-    """Where the times are cut."""
+    """The maximum of the heavy-tailed times, in seconds."""
     return _LONGEST_QUICK if arguments.quick else _LONGEST
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """All problems, once.
+    """One run over all problems.
 
     Attributes:
         seconds: wall time, from the first prompt to the last record.
         engine_idle: seconds in which no trace was in the engine.
-        tokens: after the prompts.
-        cells: that were run.
-        kernel_seconds: in which they ran, over all traces.
-        traces: the token ids by the problem's key.
-        rounds: 0 for independent traces.
+        tokens: tokens after the prompts.
+        cells: number of cells.
+        kernel_seconds: total seconds of all cells.
+        traces: token ids by problem key.
+        rounds: number of lockstep rounds; 0 for independent traces.
     """
 
     seconds: float
@@ -132,13 +131,13 @@ class Run:
 
 
 class Subject:
-    """The problems and what solves them; the sandbox is opened anew for each run, so that none finds warm kernels.
+    """Solves the problems; opens a new sandbox for each run, so that no run starts with warm kernels.
 
     Args:
-        engine: open.
-        problems: all of them.
-        arguments: the benchmark's.
-        cores: of the machine, those of the engine among them.
+        engine: an open engine.
+        problems: all problems.
+        arguments: options of the benchmark.
+        cores: all cores of the machine, including those of the engine.
     """
 
     def __init__(
@@ -163,7 +162,7 @@ class Subject:
         return joined([await self._solve(condition, part, places, lockstep=True) for part in parts])
 
     async def warm_up(self) -> None:
-        """A few problems: the first turns pay for what is made once."""
+        """Solve a few problems, so that one-time costs are not measured."""
         await self._solve("real", self.problems[:8], 8, lockstep=False)
 
     async def _solve(self, condition: str, problems: Sequence[Problem], places: int, *, lockstep: bool) -> Run:
@@ -190,7 +189,7 @@ class Subject:
 
 
 async def measure(arguments: argparse.Namespace) -> Report:
-    """Each condition, independent and in rounds by turns."""
+    """Run each condition alternately with independent traces and in lockstep."""
     count = arguments.problems or (16 if arguments.quick else 128)
     problems, cores = held_out(count), os.sched_getaffinity(0)
     pairs: dict[str, list[tuple[Run, Run]]] = {condition: [] for condition in CONDITIONS}
@@ -219,7 +218,7 @@ async def measure(arguments: argparse.Namespace) -> Report:
 
 
 def figures_of(pairs: dict[str, list[tuple[Run, Run]]]) -> dict[str, float]:
-    """The figures of the report: medians over the pairs. Raises AssertionError where too many traces part."""
+    """The figures of the report: medians over the pairs. Raises AssertionError if too many traces differ."""
     figures: dict[str, float] = {}
     for condition, some in pairs.items():
         figures[f"speedup_{condition}"] = median(rounds.seconds / ours.seconds for ours, rounds in some)
@@ -234,7 +233,7 @@ def figures_of(pairs: dict[str, list[tuple[Run, Run]]]) -> dict[str, float]:
 
 
 def same(one: Run, other: Run) -> float:
-    """The share of the traces that are equal token for token."""
+    """The share of traces that are identical token for token."""
     assert one.traces.keys() == other.traces.keys()
     return sum(ids == other.traces[key] for key, ids in one.traces.items()) / len(one.traces)
 
@@ -259,8 +258,8 @@ def _table(pairs: dict[str, list[tuple[Run, Run]]]) -> Table:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command: its exit code."""
-    parser = new_parser("Independent traces against lockstep rounds, on the same engine and sandbox.")
+    """Run the command. Returns its exit code."""
+    parser = new_parser("Compares independent traces with lockstep rounds, on the same engine and sandbox.")
     parser.add_argument("--problems", type=positive, metavar="N", help="traces (default: 128; with --quick 16)")
     parser.add_argument("--model", default="pocket", help="a model that vLLM runs (default: pocket)")
     parser.add_argument("--repeats", type=positive, default=1, help="runs of each kind (default: 1)")

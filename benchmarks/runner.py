@@ -1,7 +1,7 @@
-"""The runner itself: many scripted problems, a fake sandbox, a real run directory.
+"""Throughput and memory of the runner itself: many scripted problems, a fake sandbox, a real run directory.
 
-How many problems a second come through where the model and the kernels cost nothing, whether memory stays flat, and
-how long a finished directory takes to be found finished. Each trace has two turns and a cell.
+Measures problems per second when model and kernels cost nothing, whether memory stays flat, and how long it takes to
+detect that a run directory is complete. Each trace has two turns and one cell.
 
     python -m benchmarks.runner [--quick] [--problems N] [--concurrency N]
 """
@@ -38,41 +38,41 @@ from start_agent.problem import Problem
 
 TARGETS: dict[str, Target] = {
     "problems_per_second": (">=", 1000),
-    "memory_growth_mib": ("<=", 64),  # the keys of 100,000 records are some 12 MiB; their traces would be 1 GiB
+    "memory_growth_mib": ("<=", 64),  # the keys of 100,000 records take about 12 MiB; their traces would take 1 GiB
     "resume_seconds": ("<=", 10),
 }
 
-_EVERY = 20  # times that memory is looked at
+_EVERY = 20  # number of memory measurements
 
 
 def problems(count: int) -> Iterator[Problem]:
-    """Made one at a time, as a streamed set is."""
+    """Yield problems one at a time, like a streamed data set."""
     for number in range(count):
         yield Problem(f"What is {number} + 1?", str(number + 1), meta={"level": number % 5})
 
 
 class Forgetful(ScriptedEngine):
-    """A model that writes a program, and answers. It keeps no books: they would grow."""
+    """A scripted model that writes a program and answers. Clears its call history, so that memory stays flat."""
 
     def __init__(self, box: FakeSandbox) -> None:
         super().__init__(("```python\nprint(3 + 4)\n```", "So 7.</think>\\boxed{7}"))
         self._box = box
 
     async def release(self, trace_id: str) -> None:
-        """Forget everything that was noted."""
+        """Clear the call history."""
         await super().release(trace_id)
         for notes in (self.requests, self.turns, self.released, self._box.codes):
             notes.clear()
 
 
 def resident_mib() -> float:
-    """What the process holds now."""
+    """Resident memory of this process now."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 async def measure(arguments: argparse.Namespace) -> Report:
-    """Run all, then find that nothing is owed."""
+    """Run all problems, then check that none is pending."""
     count = arguments.problems or (5_000 if arguments.quick else 100_000)
     settings = DecodingSettings(hints=False)
     options = BatchOptions(concurrency=arguments.concurrency)
@@ -112,7 +112,7 @@ async def measure(arguments: argparse.Namespace) -> Report:
         raise AssertionError(f"{found.records} of {count} records")
     figures = {
         "problems_per_second": count / seconds,
-        "problems_per_cpu_second": count / cpu_seconds,  # what a busy machine leaves as it is
+        "problems_per_cpu_second": count / cpu_seconds,  # independent of other load
         "memory_growth_mib": max(memory) - memory[0],
         "resume_seconds": resumed,
         "resume_scan_seconds": opened,
@@ -135,11 +135,11 @@ async def measure(arguments: argparse.Namespace) -> Report:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command: its exit code."""
-    parser = new_parser("Problems a second through the runner, its memory, and how fast a finished run is resumed.")
+    """Run the command. Returns its exit code."""
+    parser = new_parser("Throughput and memory of the runner, and the time to resume a finished run.")
     parser.add_argument("--problems", type=positive, metavar="N", help="problems (default: 100000; with --quick 5000)")
-    parser.add_argument("--concurrency", type=positive, default=256, metavar="N", help="traces at once (default: 256)")
-    parser.add_argument("--directory", type=Path, metavar="DIR", help="where the run directory is made (default: /tmp)")
+    parser.add_argument("--concurrency", type=positive, default=256, metavar="N", help="concurrency (default: 256)")
+    parser.add_argument("--directory", type=Path, metavar="DIR", help="parent of the run directory (default: /tmp)")
     return run(parser, measure, argv)
 
 

@@ -1,15 +1,15 @@
-"""What the sandbox costs, against a stock ipykernel through jupyter_client on the same machine in the same run.
+"""Cost of the sandbox, compared with a stock ipykernel through jupyter_client on the same machine in the same run.
 
-* ``acquire_warm_ms_p50``: to enter a session when a kernel is ready.
-* ``first_reply_cold_ms_p50``: to enter a session when none is, and have ``1+1`` answered.
-* ``sessions_per_s``: sessions of one cell each, one after the other in as many tasks as there are cores, twice.
-* ``cell_ms_p50``: one ``1+1`` in a session that is open. ``cells_per_s_64``: in 64 sessions at once.
-* ``idle_pss_mb``: memory of an idle kernel, its share of what it has in common with others counted in proportion.
-* ``live_sessions``: sessions open at the same time, each of which answers.
+* ``acquire_warm_ms_p50``: time to enter a session when a kernel is ready.
+* ``first_reply_cold_ms_p50``: time to enter a session when none is ready, and to run ``1+1``.
+* ``sessions_per_s``: sessions with one cell each, one after the other in twice as many tasks as there are cores.
+* ``cell_ms_p50``: one ``1+1`` in an open session. ``cells_per_s_64``: in 64 concurrent sessions.
+* ``idle_pss_mb``: memory of an idle kernel; shared pages are counted proportionally.
+* ``live_sessions``: concurrently open sessions, all of which respond.
 
-The names with ``stock_`` are the same of a stock kernel, ready when its client's ``wait_for_ready`` says so; those with
-``floor_`` of IPython shells behind pipes, which nothing isolates. Those with ``_against`` are of another checkout, e.g.
-a worktree of an older commit. Speeds are medians of five runs, each in a process of its own, the checkouts by turns.
+Names with ``stock_`` are for a stock kernel, which is ready when its client's ``wait_for_ready`` returns; names with
+``floor_`` for IPython shells behind pipes, without isolation; names with ``_against`` for another checkout, e.g. a
+worktree of an older commit. Speeds are medians of five runs, each in its own process, alternating the checkouts.
 
     python -m benchmarks.sandbox [--quick] [--tier N] [--against CHECKOUT]
 """
@@ -57,7 +57,7 @@ _PACKAGES = ("start-agent", "ipykernel", "jupyter_client", "ipython", "numpy", "
 
 
 async def measure(arguments: argparse.Namespace) -> Report:
-    """Everything, one after the other."""
+    """Run all measurements in turn."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     quick = arguments.quick
@@ -98,9 +98,9 @@ async def measure(arguments: argparse.Namespace) -> Report:
 async def alternately(
     checkouts: dict[str, Path], runs: int, quick: bool, tier: int | None
 ) -> dict[str, list[dict[str, float]]]:
-    """The speeds of each checkout, and of the floor, by turns: what the machine does meanwhile hits all of them.
+    """Measure each checkout, and the floor, alternately, so that other load affects all of them equally.
 
-    Raises SandboxError where one cannot be measured.
+    Raises SandboxError if one cannot be measured.
     """
     found: dict[str, list[dict[str, float]]] = {name: [] for name in (*checkouts, "floor")}
     for number in range(runs):
@@ -125,7 +125,7 @@ async def _speed(checkout: Path, quick: bool, *options: str) -> dict[str, float]
 
 
 def medians(runs: Mapping[str, list[dict[str, float]]]) -> dict[str, float]:
-    """The median of each figure: of this checkout by its name, of others with theirs as an ending, of the floor."""
+    """The median of each figure; names of other checkouts are suffixes, and the floor's figures have a prefix."""
     found = {}
     for name, each in runs.items():
         for figure in each[0]:
@@ -137,7 +137,7 @@ def medians(runs: Mapping[str, list[dict[str, float]]]) -> dict[str, float]:
 async def _acquire(box: Sandbox, count: int) -> float:
     times = []
     for _ in range(count):
-        while box.stats.kernels_ready < 2:  # noqa: ASYNC110 - looked at, not told
+        while box.stats.kernels_ready < 2:  # noqa: ASYNC110 - there is no event to wait for
             await asyncio.sleep(0.001)
         began = time.perf_counter()
         async with box.session():
@@ -208,13 +208,13 @@ async def _stock(starts: int, cells: int) -> dict[str, float]:
 
 
 def _beside(runs: Mapping[str, list[dict[str, float]]]) -> list[Table]:
-    """This checkout beside another; nothing where there is no other."""
+    """A table that compares this checkout with another; empty if there is no other."""
     if "_against" not in runs:
         return []
     found = medians(runs)
     columns = ("this checkout", "the other", "IPython alone", "this / other")
     table = Table(
-        f"medians of {len(runs[''])}", *columns, title="sandbox: beside another checkout", title_justify="left"
+        f"medians of {len(runs[''])}", *columns, title="sandbox: compared with another checkout", title_justify="left"
     )
     for name in runs[""][0]:
         ours, other, least = found[name], found[name + "_against"], found.get(f"floor_{name}")
@@ -224,7 +224,7 @@ def _beside(runs: Mapping[str, list[dict[str, float]]]) -> list[Table]:
 
 
 def _table(figures: dict[str, float]) -> Table:
-    table = Table("", "sandbox", "stock ipykernel", title="sandbox: beside a stock kernel", title_justify="left")
+    table = Table("", "sandbox", "stock ipykernel", title="sandbox: compared with a stock kernel", title_justify="left")
     for words, ours, stock in (
         ("first reply of a new session, ms", "first_reply_cold_ms_p50", "stock_first_reply_ms_p50"),
         ("the same with a kernel ready, ms", "acquire_warm_ms_p50", "stock_first_reply_ms_p50"),
@@ -236,10 +236,10 @@ def _table(figures: dict[str, float]) -> Table:
 
 
 def main() -> int:
-    """Run it: the exit code."""
-    parser = new_parser("What the sandbox costs, against a stock ipykernel.")
-    parser.add_argument("--tier", type=int, choices=(1, 2, 3), help="the isolation (default: the strongest here)")
-    parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="another checkout, to be measured by turns")
+    """Run the command. Returns its exit code."""
+    parser = new_parser("Cost of the sandbox, compared with a stock ipykernel.")
+    parser.add_argument("--tier", type=int, choices=(1, 2, 3), help="isolation tier (default: the strongest here)")
+    parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="another checkout to compare with")
     parser.set_defaults(load=os.getloadavg()[0])
     return run(parser, measure)
 

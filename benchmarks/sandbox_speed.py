@@ -1,12 +1,12 @@
-"""How fast a sandbox is: what `benchmarks.sandbox` measures of this checkout, and of another beside it.
+"""Speed measurements of a sandbox, which `benchmarks.sandbox` runs for this checkout and for another one.
 
-Uses the sandbox's public face alone, so that it measures any checkout that is on the path. As a program it prints one
-JSON object of figures; run with ``-P``, or ``benchmarks/sandbox.py`` would be taken for the package:
+Uses only the public interface of the sandbox, so that it can measure any checkout on the path. As a program it prints
+one JSON object of figures; run it with ``-P``, or ``benchmarks/sandbox.py`` would be imported as the package:
 
     PYTHONPATH=CHECKOUT python -P benchmarks/sandbox_speed.py [--quick] [--tier N] [--floor]
 
-``--floor`` measures, instead of a sandbox, IPython shells in child processes behind pipes: nothing that runs cells in
-processes of their own, in Python, can be much faster.
+``--floor`` measures IPython shells in child processes behind pipes instead of a sandbox: nothing that runs cells in
+separate Python processes can be much faster.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Answer = Callable[[], Awaitable[None]]
 
 
 async def first_replies(box: Sandbox, count: int) -> float:
-    """The median time to enter a session and have a cell answered, in ms; with no kernel kept ready, a cold start."""
+    """The median time to enter a session and run a cell, in ms; a cold start if no kernel is kept ready."""
     times = []
     for _ in range(count):
         began = time.perf_counter()
@@ -48,14 +48,14 @@ async def first_replies(box: Sandbox, count: int) -> float:
 
 
 async def answer(session: Session) -> None:
-    """Have a cell answered. Raises RuntimeError if that is not as it should be."""
+    """Run a cell. Raises RuntimeError if its result is wrong."""
     result = await session.execute(CELL)
     if result.text != "2":
         raise RuntimeError(f"a kernel answered {result.text!r}")
 
 
 async def each(ask: Answer, count: int) -> float:
-    """The median time of one answer, in ms."""
+    """The median time of one call, in ms."""
     times = []
     for _ in range(count):
         began = time.perf_counter()
@@ -65,20 +65,20 @@ async def each(ask: Answer, count: int) -> float:
 
 
 async def at_once(asks: Sequence[Answer], cells: int) -> float:
-    """Answers per second, so many of each, all at once."""
+    """Calls per second, with ``cells`` calls of each function, all functions concurrently."""
 
     async def work(ask: Answer) -> None:
         for _ in range(cells):
             await ask()
 
-    await asyncio.gather(*map(work, asks))  # the first cells of each are not like the others
+    await asyncio.gather(*map(work, asks))  # warm-up
     began = time.perf_counter()
     await asyncio.gather(*map(work, asks))
     return len(asks) * cells / (time.perf_counter() - began)
 
 
 async def sessions_per_s(box: Sandbox, tasks: int, count: int) -> float:
-    """Sessions of one cell each, per second, one after the other in so many tasks."""
+    """Sessions with one cell each, per second, one after the other in each of ``tasks`` tasks."""
     numbers = iter(range(count))
 
     async def work() -> None:
@@ -92,7 +92,7 @@ async def sessions_per_s(box: Sandbox, tasks: int, count: int) -> float:
 
 
 async def speed(quick: bool, tier: int | None) -> dict[str, float]:
-    """The figures of the sandbox that is on the path."""
+    """The figures of the sandbox on the path."""
     from sandbox import Sandbox
 
     figures = {}
@@ -112,7 +112,7 @@ async def speed(quick: bool, tier: int | None) -> dict[str, float]:
 
 
 class _Shell:
-    """An IPython shell in a fork of this process, behind two pipes. Made before there is an event loop."""
+    """An IPython shell in a fork of this process, behind two pipes. Created before the event loop."""
 
     def __init__(self) -> None:
         theirs, self._requests = os.pipe()
@@ -125,12 +125,12 @@ class _Shell:
         os.set_blocking(self._replies, False)
 
     def connect(self) -> None:
-        """Read what it answers, from now on."""
+        """Start reading its replies."""
         self._readable = asyncio.Event()
         asyncio.get_running_loop().add_reader(self._replies, self._readable.set)
 
     async def ask(self) -> None:
-        """Have a cell answered. Raises RuntimeError if that is not as it should be."""
+        """Run a cell. Raises RuntimeError if its result is wrong."""
         os.write(self._requests, len(CELL).to_bytes(_SIZE_BYTES, "little") + CELL.encode())
         data = b""
         while len(data) < _SIZE_BYTES or len(data) < _SIZE_BYTES + int.from_bytes(data[:_SIZE_BYTES], "little"):
@@ -145,7 +145,7 @@ class _Shell:
 
 
 def _serve(requests: int, replies: int) -> None:
-    """Run cells until the other side is gone."""
+    """Run cells until the other side closes the pipe."""
     from traitlets.config import Config
 
     config = Config({"HistoryManager": {"enabled": False}, "InteractiveShell": {"cache_size": 0}})
@@ -160,8 +160,8 @@ def _serve(requests: int, replies: int) -> None:
 
 
 def floor(quick: bool) -> dict[str, float]:
-    """The figures of IPython shells that nothing isolates."""
-    import_module(_SHELL)  # before the forks, for all of them
+    """The figures of IPython shells without isolation."""
+    import_module(_SHELL)  # once, before the forks
     shells = [_Shell() for _ in range(_MANY)]
 
     async def measured() -> dict[str, float]:
@@ -177,8 +177,10 @@ def floor(quick: bool) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measure, and print the figures."""
-    parser = argparse.ArgumentParser(description="How fast the sandbox on the path is: one JSON object.")
+    """Measure and print the figures."""
+    parser = argparse.ArgumentParser(
+        description="Measures the speed of the sandbox on the path; prints one JSON object."
+    )
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--tier", type=int, choices=(1, 2, 3))
     parser.add_argument("--floor", action="store_true", help="IPython shells behind pipes instead")

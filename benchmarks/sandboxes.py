@@ -1,4 +1,4 @@
-"""Sandboxes around another one, whose cells take longer, or are not run again."""
+"""Sandbox wrappers for benchmarks: one slows cells down, one replays recorded results."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from start_agent.seeds import derive_seed
 
 
 class Around(BaseSandbox):
-    """A sandbox that is open as long as the one within.
+    """A wrapper around an open sandbox.
 
     Args:
-        box: open; it runs the cells.
+        box: an open sandbox, which runs the cells.
     """
 
     def __init__(self, box: BaseSandbox) -> None:
@@ -29,31 +29,31 @@ class Around(BaseSandbox):
 
     @property
     def isolation(self) -> str:
-        """That of the sandbox within."""
+        """The isolation of the wrapped sandbox."""
         return self._box.isolation
 
     @property
     def stats(self) -> Stats:
-        """Those of the sandbox within."""
+        """The counts of the wrapped sandbox."""
         return self._box.stats
 
     async def __aenter__(self) -> Self:
-        """Nothing is to be opened."""
+        """Nothing to open."""
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Nothing is to be closed."""
+        """Nothing to close."""
 
 
 class Slowed(Around):
-    """A sandbox whose cells take longer: each by a time that follows from the seed, its code and its number.
+    """A sandbox whose cells take longer, each by a time that is determined by the seed, its code and its number.
 
     Args:
-        box: open; it runs the cells.
-        seed: decides the times.
-        draw: a time, in seconds.
+        box: an open sandbox, which runs the cells.
+        seed: seed of the times.
+        draw: draws a time, in seconds.
     """
 
     def __init__(self, box: BaseSandbox, seed: int, draw: Callable[[random.Random], float]) -> None:
@@ -67,7 +67,7 @@ class Slowed(Around):
             yield _SlowedSession(session, self.seconds)
 
     def seconds(self, code: str, number: int) -> float:
-        """How much longer the cell takes."""
+        """The added time of a cell."""
         return self._draw(random.Random(derive_seed(self._seed, f"cell {number}: {code}")))
 
 
@@ -87,26 +87,27 @@ class _SlowedSession(Session):
 
 
 _Cell = tuple[str, float | None, str | None]
-"""Code, time limit, standard input."""
+"""Code, timeout, standard input."""
 
 
 class Recorded(Around):
-    """A sandbox that, once it has recorded, runs no cell again: the same session's cells give the same results.
+    """A sandbox that records the results of cells, and later replays them instead of running the cells.
 
-    They take as long as they took, but for what waiting for a kernel took.
+    Replayed cells take as long as the recorded ones, without the time of waiting for a kernel.
 
     Args:
-        box: open; it runs the cells.
+        box: an open sandbox, which runs the cells.
 
     Attributes:
-        again: cells that it has run nevertheless.
+        recording: whether cells are run and recorded; otherwise they are replayed.
+        again: number of cells that had to be run during replay.
     """
 
     def __init__(self, box: BaseSandbox) -> None:
         super().__init__(box)
         self.recording = True
         self.again = 0
-        self.results: dict[tuple[_Cell, ...], Result] = {}  # by the session's cells so far
+        self.results: dict[tuple[_Cell, ...], Result] = {}  # keyed by the session's cells so far
 
     @asynccontextmanager
     async def session(self, *, seed: int | None = None) -> AsyncIterator[Session]:
@@ -115,7 +116,7 @@ class Recorded(Around):
             yield _RecordedSession(self, session)
 
     async def run_again(self, cells: tuple[_Cell, ...]) -> Result:
-        """The result of the last of a session's cells that nobody has run yet, since its trace took another way."""
+        """Run all cells of a session that was not recorded because its trace diverged. Returns the last result."""
         self.again += 1
         async with self._box.session() as session:
             for code, timeout, stdin in cells:

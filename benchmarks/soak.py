@@ -1,11 +1,12 @@
-"""Random hostile cells beside siblings for some minutes: is anything lost, and what does the host feel of it?
+"""A soak test of the sandbox for some minutes: random hostile cells next to ordinary sessions (siblings).
 
-This is ``python -m sandbox soak`` with figures: `sandbox.soak` has the work, `sandbox.soak_cells` the grammar.
+This is ``python -m sandbox soak`` with figures: `sandbox.soak` runs it, `sandbox.soak_cells` has the grammar.
 
-* ``lost``: siblings' state, wrong answers of ordinary cells, exceptions told as success, faults, and what is left.
-* ``descriptors_more``, ``resident_mb_more``: of the host, at the end as against the end of the first round.
-* ``longest_stall_ms``, ``stalls_per_minute``: of the host's event loop, those of 50 ms and more. With more sessions
-  than cores much of it is waiting for a core: ``longest_stall_waiting_ms``.
+* ``lost``: failures: lost state of siblings, wrong answers of ordinary cells, exceptions reported as success, faults,
+  leftovers.
+* ``descriptors_more``, ``resident_mb_more``: of the host, at the end compared with the end of the first round.
+* ``longest_stall_ms``, ``stalls_per_minute``: of the host's event loop, stalls of at least 50 ms. With more sessions
+  than cores, much of it is waiting for a core: ``longest_stall_waiting_ms``.
 
     python -m benchmarks.soak [--quick] [--minutes N] [--sessions N] [--tier N]
 """
@@ -37,7 +38,7 @@ TARGETS: dict[str, Target] = {
 
 
 async def measure(arguments: argparse.Namespace) -> Report:
-    """Soak."""
+    """Run the soak test."""
     sessions = arguments.sessions or (8 if arguments.quick else 32)
     minutes = arguments.minutes or (0.5 if arguments.quick else 5.0)
     box = Sandbox(LIMITS, size=sessions, tier=arguments.tier)
@@ -79,11 +80,13 @@ async def measure(arguments: argparse.Namespace) -> Report:
 
 
 def main() -> int:
-    """Run it: the exit code."""
-    parser = new_parser("Random hostile cells beside siblings, and nothing lost.")
-    parser.add_argument("--minutes", type=float, metavar="N", help="how long (default: 5)")
-    parser.add_argument("--sessions", type=positive, metavar="N", help="at once, siblings included (default: 32)")
-    parser.add_argument("--tier", type=int, choices=(1, 2, 3), help="the isolation (default: the strongest here)")
+    """Run the command. Returns its exit code."""
+    parser = new_parser("A soak test of the sandbox: random hostile cells next to ordinary sessions.")
+    parser.add_argument("--minutes", type=float, metavar="N", help="duration (default: 5)")
+    parser.add_argument(
+        "--sessions", type=positive, metavar="N", help="concurrent sessions, including siblings (default: 32)"
+    )
+    parser.add_argument("--tier", type=int, choices=(1, 2, 3), help="isolation tier (default: the strongest here)")
     return run(parser, measure)
 
 

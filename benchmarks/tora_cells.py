@@ -1,11 +1,11 @@
-"""Real code: every code block of ToRA's answers to GSM8K, run again, its output beside the recorded one.
+"""Runs all code blocks of ToRA's answers to GSM8K again and compares the output with the recorded one.
 
-The differences are sorted into classes:
+Differences are classified:
 
-* ``number``: the same numbers, written otherwise (another version of sympy, another last digit).
-* ``error``: recorded and ours are errors of the same type, of which ToRA kept the last line alone.
-* ``error_other``: both are errors, of another type.
-* ``now_works``, ``now_fails``: recorded was an error or empty and ours is not, and the other way round.
+* ``number``: the same numbers in another notation (another version of sympy, another last digit).
+* ``error``: both are errors of the same type, of which ToRA kept only the last line.
+* ``error_other``: both are errors, of different types.
+* ``now_works``: the recorded output is an error or empty, ours is not; ``now_fails``: the reverse.
 * ``cut``: the recorded output was cut off.
 * ``unrecorded``: there is no recorded output.
 * ``order``: the same elements in another order (sets, dictionaries).
@@ -47,13 +47,13 @@ _ERROR = re.compile(r"(\w*(?:Error|Exception|Interrupt|Exit))\b")
 
 
 def blocks(answer: str) -> list[tuple[str, str | None]]:
-    """The code blocks of an answer, each with the output recorded below it, if there is one."""
+    """The code blocks of an answer, each with its recorded output, if there is one."""
     found = _BLOCK.finditer(answer)
     return [(block[1], None if block[2] is None else block[2].strip()) for block in found]
 
 
 def classify(recorded: str | None, result: Result) -> str:
-    """Which of `CLASSES` a result is in."""
+    """The class of a result, one of `CLASSES`."""
     ours = result.text.strip()
     if recorded is None:
         return "unrecorded"
@@ -83,7 +83,7 @@ def _same_numbers(one: str, other: str) -> bool:
 
 
 async def measure(arguments: argparse.Namespace) -> Report:
-    """Run them all."""
+    """Run all code blocks and classify the results."""
     lines = arguments.data.read_text(encoding="utf-8").splitlines()
     answers = [blocks(answer) for line in lines for answer in json.loads(line)["code"]]
     answers = [answer for answer in answers if answer][: 100 if arguments.quick else None]
@@ -129,10 +129,10 @@ async def measure(arguments: argparse.Namespace) -> Report:
 
 
 def main() -> int:
-    """Run it: the exit code."""
-    parser = new_parser("Every code block of ToRA's answers to GSM8K, run again.")
+    """Run the command. Returns its exit code."""
+    parser = new_parser("Runs all code blocks of ToRA's answers to GSM8K again and compares the output.")
     parser.add_argument("--data", type=Path, default=DATA, metavar="FILE", help="the recorded answers")
-    parser.add_argument("--show", action="store_true", help="print all that differs to stderr")
+    parser.add_argument("--show", action="store_true", help="print all differences to stderr")
     return run(parser, measure)
 
 

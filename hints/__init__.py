@@ -1,7 +1,7 @@
-"""Hints: short first-person sentences that wake a long-thinking model's use of Python.
+"""Hints: short first-person sentences that prompt a long-thinking model to use Python.
 
-What a hint is, how a file of your own is written and how a hint is joined to a trace: ``hints/README.md``.
-Importing this package needs the standard library only; yaml and pydantic are loaded with the first library.
+``hints/README.md`` explains hints, custom hint files and how a hint is joined to a trace. Importing this package needs
+only the standard library; yaml and pydantic are imported when the first library is loaded.
 """
 
 from hints.collection import HintLibrary

@@ -1,4 +1,4 @@
-"""``HintLibrary``: a set of hints to choose from."""
+"""``HintLibrary``: an immutable collection of hints, with selection by criteria."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _BUILTIN_FILES = ("math.yaml", "code.yaml")
 
 
 class HintLibrary:
-    """An immutable set of hints with distinct ids, kept in the order of their ids.
+    """An immutable set of hints with distinct ids, sorted by id.
 
     The order does not depend on files, so a seeded choice gives the same hint however the hints were split
-    over files or listed in them.
+    over files or ordered in them.
     """
 
     __slots__ = ("_hints",)
 
     def __init__(self, hints: Iterable[Hint]) -> None:
-        """Take hints as they are. Raises ``DuplicateHintError`` if two share an id."""
+        """Build a library from hints. Raises ``DuplicateHintError`` if two share an id."""
         by_id: dict[str, Hint] = {}
         for hint in hints:
             if hint.id in by_id:
@@ -35,18 +35,18 @@ class HintLibrary:
 
     @classmethod
     def builtin(cls) -> HintLibrary:
-        """The hints that come with the package. Read and checked once per process."""
+        """The built-in hints. Read and validated once per process."""
         return _builtin()
 
     @classmethod
     def load(cls, *paths: str | os.PathLike[str]) -> HintLibrary:
         """The built-in hints, then each file in turn: a hint replaces an earlier one of the same id.
 
-        A file that says ``mode: replace`` first discards everything before it, the built-in hints included.
-        The mode is the file's alone to say: whoever wrote it knows whether it is a whole library or an
-        addition, and a second place to say it could only disagree. Raises ``HintFileError``.
+        A file with ``mode: replace`` first discards all earlier hints, including the built-in ones. The mode can
+        only be set in the file, since its author knows whether it is a complete library or an addition.
+        Raises ``HintFileError``.
         """
-        # Late, so that `import hints` costs neither yaml nor pydantic.
+        # Imported here, so that `import hints` loads neither yaml nor pydantic.
         from hints.files import parse
         from hints.schema import Mode
 
@@ -65,7 +65,7 @@ class HintLibrary:
         function: Function | None = None,
         template: Template | None = None,
     ) -> tuple[Hint, ...]:
-        """The hints that fit, in the order of their ids; empty if none does.
+        """The matching hints, sorted by id; empty if there are none.
 
         None for ``function`` or ``template`` means any.
         """
@@ -86,9 +86,9 @@ class HintLibrary:
         function: Function | None = None,
         template: Template | None = None,
     ) -> Hint:
-        """One of the hints that ``select`` gives, each as likely as the others.
+        """One of the hints of ``select``, drawn uniformly.
 
-        Draws from ``rng`` once. Raises ``NoHintError`` if none fits.
+        Draws from ``rng`` once. Raises ``NoHintError`` if no hint matches.
         """
         fitting = self.select(domain, placement, function, template)
         if not fitting:
@@ -98,7 +98,7 @@ class HintLibrary:
         return rng.choice(fitting)
 
     def __getitem__(self, hint_id: str) -> Hint:
-        """The hint of this id. Raises ``NoHintError`` (a ``LookupError``)."""
+        """The hint with this id. Raises ``NoHintError`` (a ``LookupError``)."""
         try:
             return self._hints[hint_id]
         except KeyError:

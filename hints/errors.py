@@ -1,25 +1,25 @@
-"""What can go wrong with hints.
+"""The exceptions of the hint library.
 
 ::
 
     HintError
-    ├── HintFileError     a hint file is refused: where, which hint, why, and what to do
-    ├── DuplicateHintError  two hints given to one library share an id
-    └── NoHintError       the library holds no hint of the kind asked for
+    ├── HintFileError       a hint file is invalid; the message has place, hint, reason and remedy
+    ├── DuplicateHintError  two hints of one library share an id
+    └── NoHintError         no hint of the library matches
 """
 
 from __future__ import annotations
 
 
 class HintError(Exception):
-    """The root of this package's exceptions."""
+    """Base class of this package's exceptions."""
 
 
 class HintFileError(HintError):
-    """A hint file was refused. The message is one line: ``path:line: hint `id`: reason``.
+    """A hint file is invalid. The message is one line: ``path:line: hint `id`: reason``.
 
-    ``line`` counts from 1, and is None only where no line was reached (a missing or unreadable file).
-    ``hint_id`` is None where the fault is not inside a hint, or the hint has no readable id.
+    ``line`` counts from 1, and is None if the file could not be read. ``hint_id`` is None if the error is not
+    inside a hint, or the hint has no readable id.
     """
 
     def __init__(self, path: str, line: int | None, reason: str, hint_id: str | None = None) -> None:
@@ -32,18 +32,18 @@ class HintFileError(HintError):
         super().__init__(_one_line(f"{where}: {which}{reason}"))
 
     def __reduce__(self) -> tuple[type[HintFileError], tuple[str, int | None, str, str | None]]:
-        # The default would call __init__ with the message alone, and fail on its way out of a worker process.
+        # The default calls __init__ with the message only, which would fail when unpickling in another process.
         return type(self), (self.path, self.line, self.reason, self.hint_id)
 
 
 class DuplicateHintError(HintError, ValueError):
-    """Two hints handed to ``HintLibrary`` share an id."""
+    """Two hints passed to ``HintLibrary`` share an id."""
 
 
 class NoHintError(HintError, LookupError):
-    """No hint of the library fits what was asked for."""
+    """No hint of the library matches the request."""
 
 
 def _one_line(text: str) -> str:
-    """Spell out line breaks and other control characters (from a path or a value) as escapes."""
+    """Escape line breaks and other control characters (from a path or a value)."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

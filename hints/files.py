@@ -1,8 +1,8 @@
-"""From the bytes of a hint file to checked hints, with the line of whatever is wrong.
+"""Parses and validates hint files, with the line number of each error.
 
-The file is composed into YAML nodes, never loaded into Python objects: nodes know their lines, and the only
-values a hint file can hold are mappings, lists, text, whole numbers and nothing. Anything else that YAML
-offers (tags, aliases, dates, merge keys) is refused, which is narrower than ``yaml.safe_load`` and so as safe.
+The file is composed into YAML nodes and never loaded into Python objects: nodes have line numbers, and only mappings,
+lists, strings, integers and null are accepted. Everything else in YAML (tags, aliases, dates, merge keys) is rejected,
+which is stricter than ``yaml.safe_load``.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _SCHEMA = "see hints/README.md for the format"
 
 @dataclass(frozen=True, slots=True)
 class HintFile:
-    """A file that passed every check."""
+    """A valid hint file."""
 
     mode: Mode
     hints: tuple[Hint, ...]
 
 
 def parse(raw: bytes, path: str) -> HintFile:
-    """Check the content of one hint file. ``path`` is only for messages. Raises ``HintFileError``."""
+    """Parse the content of one hint file. ``path`` is only used in messages. Raises ``HintFileError``."""
     reader = _Reader(path)
     data = reader.read(_decode(raw, path))
     try:
@@ -58,7 +58,7 @@ def _decode(raw: bytes, path: str) -> str:
 
 
 class _AliasUsedError(Exception):
-    """An alias stands on this line."""
+    """An alias is used on this line."""
 
     def __init__(self, line: int) -> None:
         super().__init__(line)
@@ -66,7 +66,7 @@ class _AliasUsedError(Exception):
 
 
 class _Loader(yaml.SafeLoader):
-    """Composes nodes, but no aliases: a few of them can unfold without end, or contain themselves."""
+    """Composes nodes but rejects aliases, which can expand exponentially or contain themselves."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
@@ -77,7 +77,7 @@ class _Loader(yaml.SafeLoader):
 
 @dataclass(slots=True)
 class _Reader:
-    """Turns YAML into plain data; remembers the line of every value and the id of every hint."""
+    """Converts YAML into plain data and records the line of each value and the id of each hint."""
 
     path: str
     lines: dict[Location, int] = field(default_factory=dict)
@@ -104,13 +104,13 @@ class _Reader:
             self._fail(1, f"values are nested too deeply; {_SCHEMA}")
 
     def line(self, location: Location) -> int:
-        """The line of a location or, where it is not in the file, of the nearest thing around it."""
+        """The line of a location or, if it is not in the file, of the innermost value around it."""
         while location and location not in self.lines:
             location = location[:-1]
         return self.lines.get(location, 1)
 
     def refuse(self, error: ValidationError) -> NoReturn:
-        """Raise the topmost of pydantic's findings; the rest are only counted, to keep to one line."""
+        """Raise the first of pydantic's errors by line; the others are only counted, to keep the message short."""
         found = error.errors(include_url=False)
         first = min(found, key=lambda e: self.line(e["loc"]))
         more = "" if len(found) == 1 else f" (and {len(found) - 1} more in this file)"
@@ -127,7 +127,7 @@ class _Reader:
             if key in values:
                 self._fail(line, f"the key `{key}` is given twice; remove one", location)
             values[key] = self._value(value_node, (*location, key))
-            # The line of the key is where people look, also when its value starts further down.
+            # Report the line of the key, even if its value starts further down.
             self.lines[(*location, key)] = line
         return values
 
@@ -181,7 +181,7 @@ def _kind(node: yaml.Node) -> str:
 
 
 def _reason(error: dict[str, Any]) -> str:
-    """One of pydantic's findings in words that say what to do."""
+    """A message for one of pydantic's errors that says what to do."""
     location: Location = error["loc"]
     key = location[-1] if location else ""
     context = error.get("ctx", {})

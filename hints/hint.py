@@ -1,4 +1,4 @@
-"""The hint itself and the closed sets that describe it. Standard library only: cheap to import."""
+"""``Hint`` and the enumerations that describe it. Imports only the standard library."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 FENCE = "```"
-"""What opens (and closes) a code block."""
+"""Opens and closes a code block."""
 
 OPENING_FENCE = "```python\n"
-"""The one opening fence that a hint may carry, its newline included."""
+"""The only opening fence that a hint may contain, including its newline."""
 
 
 class Domain(StrEnum):
@@ -32,19 +32,19 @@ class Function(StrEnum):
 
     @property
     def domain(self) -> Domain:
-        """The only domain in which the function has a meaning."""
+        """The only domain in which the function is valid."""
         return Domain.CODE if self is Function.DEBUG else Domain.MATH
 
 
 class Placement(StrEnum):
-    """Where a hint is put: after a connective word, or before the end-of-think marker."""
+    """Where a hint is inserted: after a connective word, or in place of the end-of-think marker."""
 
     CONNECTIVE = "connective"
     END_OF_THINK = "end_of_think"
 
 
 class Template(StrEnum):
-    """The shape of program that a debug hint speaks of."""
+    """The form of program that a debug hint refers to."""
 
     FUNCTION = "function"
     CLASS = "class"
@@ -53,11 +53,11 @@ class Template(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Hint:
-    """One hint: a text to put into a chain of thought, and what it is for.
+    """One hint: a text to insert into a chain of thought, and its purpose.
 
-    ``template`` is set for ``Function.DEBUG`` and None otherwise. ``source`` says who wrote the text:
-    ``paper`` for the hints that the START authors quote, ``start-agent`` for the others built in, anything
-    in a user's own file. ``version`` grows when the text of an id changes, so that traces stay comparable.
+    ``template`` is set for ``Function.DEBUG`` and None otherwise. ``source`` says who wrote the text: ``paper`` for
+    hints quoted from the START paper, ``start-agent`` for the other built-in ones, any text in a custom file.
+    ``version`` increases when the text of an id changes, so that traces stay comparable.
     """
 
     id: str
@@ -71,5 +71,5 @@ class Hint:
 
     @property
     def opens_code(self) -> bool:
-        """Whether the text ends inside a code block, so that the model goes on by writing code."""
+        """Whether the text ends inside a code block, so that the model continues with code."""
         return OPENING_FENCE in self.text

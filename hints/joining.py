@@ -1,4 +1,4 @@
-"""How a hint is joined to the text before it."""
+"""Joins a hint to the text before it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ _PAUSES = frozenset(",;:-–—，；：、")
 
 
 def join(tail: str, hint: Hint) -> str:
-    """The text to insert after ``tail``: a separator, as far as one is still owed, and the hint's text.
+    """The text to insert after ``tail``: a separator, if one is still missing, and the hint's text.
 
-    ``tail`` is the end of the trace's text; everything up to the last character that is not white space is
-    enough, more does not hurt. The token that completed a connective may carry more than the word (a comma,
-    a space, a full stop and an empty line), and nothing can be taken back from it, so the separator and the
-    case of the hint's first letter follow what is there:
+    ``tail`` is the end of the trace's text, from at least the last character that is not white space. The token that
+    completed a connective may contain more than the word (a comma, a space, a full stop and an empty line), and
+    cannot be changed any more, so the separator and the case of the hint's first letter depend on it:
 
     ==============  ==========================  ================================================
     placement       tail ends with              inserted
@@ -29,7 +28,7 @@ def join(tail: str, hint: Hint) -> str:
     end of think    an empty line, or nothing   the text
     ==============  ==========================  ================================================
 
-    Pure and total: any two arguments have an answer.
+    A pure function, defined for all arguments.
     """
     if hint.placement is Placement.CONNECTIVE:
         return _continue_sentence(tail, hint.text)
@@ -52,6 +51,6 @@ def _paragraph_break(tail: str) -> str:
     if not tail:
         return ""
     space = tail[len(tail.rstrip()) :]
-    owed = 2 - space.count("\n")
-    # Blanks after the last line break would indent the hint's first line: they need a break of their own.
-    return "\n" * max(owed, 0 if tail.endswith("\n") else 1)
+    missing = 2 - space.count("\n")
+    # Blanks after the last line break would indent the hint's first line, so they need another line break.
+    return "\n" * max(missing, 0 if tail.endswith("\n") else 1)

@@ -1,8 +1,8 @@
-"""The schema of a hint file (version 1). Pydantic checks each field; the reasons it gives are for people.
+"""The schema of a hint file (version 1), as pydantic models with readable error messages.
 
-Validators sit on single fields, not on whole models, so that every error carries the location of the key at
-fault and ``hints.files`` can turn it into a line number. Hence the order of the fields in ``HintModel``: a
-validator sees the fields declared above its own.
+Validators are attached to single fields, not to models, so that each error has the location of a key, which
+``hints.files`` maps to a line number. The order of the fields in ``HintModel`` matters: a validator sees only the
+fields declared above its own.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 
 class Mode(StrEnum):
-    """What a file does with the hints read before it: add to them, or discard them."""
+    """Whether a file extends or replaces the hints read before it."""
 
     EXTEND = "extend"
     REPLACE = "replace"
@@ -67,7 +67,7 @@ class HintModel(BaseModel):
         return text
 
     def to_hint(self) -> Hint:
-        """The plain, frozen value that the rest of the program uses."""
+        """The plain, frozen dataclass that the rest of the program uses."""
         return Hint(
             id=self.id,
             version=self.version,
@@ -81,7 +81,7 @@ class HintModel(BaseModel):
 
 
 class HintFileModel(BaseModel):
-    """A whole hint file."""
+    """The content of a hint file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -91,18 +91,18 @@ class HintFileModel(BaseModel):
 
 
 def text_problem(text: str, placement: Placement | None) -> str | None:
-    """Why a text cannot serve as a hint at this placement, and what to do about it; None if it can.
+    """Why a text is not valid as a hint at this placement, and what to do about it; None if it is valid.
 
-    ``placement`` is None when it is itself in error: then only the rules common to both are applied.
+    ``placement`` is None if it is itself invalid: then only the rules common to both placements are applied.
     """
     if not text.strip():
         return "the text is empty; write the words to insert, or remove the hint"
     first = text[0]
     if first.isspace():
-        return "the text begins with white space, which joining adds by itself; remove it"
+        return "the text begins with white space, which is added automatically; remove it"
     if placement is Placement.CONNECTIVE:
         if not first.isalnum():
-            return f"a connective hint begins with {first!r}; start with a word, the comma is added by joining"
+            return f"a connective hint begins with {first!r}; start with a word, the comma is added automatically"
         if first.isupper() and not _starts_with_pronoun(text):
             return f"a connective hint continues a sentence but begins with {first!r}; start in lower case"
     if placement is Placement.END_OF_THINK and first.islower():
@@ -111,7 +111,7 @@ def text_problem(text: str, placement: Placement | None) -> str | None:
 
 
 def _starts_with_pronoun(text: str) -> bool:
-    """Whether the text begins with "I", the one English word that keeps its capital in mid-sentence."""
+    """Whether the text begins with the word "I", which is upper case in the middle of a sentence, too."""
     return text[0] == "I" and not text[1:2].isalnum()
 
 
@@ -119,7 +119,7 @@ def _fence_problem(text: str) -> str | None:
     if FENCE not in text:
         return None
     if text.count(FENCE) > 1:
-        return "the text holds more than one ``` fence; keep the opening one only, the model closes it"
+        return "the text has more than one ``` fence; keep only the opening one, the model closes it"
     at = text.index(FENCE)
     if at > 0 and text[at - 1] != "\n":
         return "the ``` fence is not at the start of a line; give it its own line (in a block `text: |`)"

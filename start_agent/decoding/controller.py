@@ -106,8 +106,7 @@ class Controller:
         first_hint: comes before the model's first token.
 
     Raises:
-        QuestionError: the prompt leaves no room in the context for a single token.
-        PromptError: there is a first hint, and the prompt has closed the thinking.
+        QuestionError, PromptError: see ``check_start``.
     """
 
     def __init__(
@@ -123,13 +122,7 @@ class Controller:
         context_length: int,
         first_hint: FirstHint | None = None,
     ) -> None:
-        if first_hint is not None and not prompt.thinking:
-            raise PromptError("a first hint needs the thinking, which is off: switch it on, or leave the hint out")
-        if len(prompt.token_ids) >= context_length:
-            raise QuestionError(
-                f"the prompt has {len(prompt.token_ids)} tokens and the model's context is {context_length}: "
-                "shorten the question"
-            )
+        check_start(prompt, context_length, hinted=first_hint is not None)
         self.settings = settings
         self._tokenizer, self._matcher, self._hints = tokenizer, matcher, hints
         self._seed, self._seeded, self._random = seed, seeded, random.Random(derive_seed(seed, "hints"))
@@ -331,6 +324,27 @@ class Controller:
         while self._random.random() >= chance:
             passed += 1
         return passed
+
+
+def check_start(prompt: Prompt, context_length: int, *, hinted: bool = False) -> None:
+    """Refuse a prompt behind which no trace can begin.
+
+    Args:
+        prompt: the rendered question.
+        context_length: the engine's, in tokens.
+        hinted: whether a first hint is to come.
+
+    Raises:
+        QuestionError: it leaves no room in the context for a single token.
+        PromptError: there is a first hint, and the prompt has closed the thinking.
+    """
+    if hinted and not prompt.thinking:
+        raise PromptError("a first hint needs the thinking, which is off: switch it on, or leave the hint out")
+    if len(prompt.token_ids) >= context_length:
+        raise QuestionError(
+            f"the prompt has {len(prompt.token_ids)} tokens and the model's context is {context_length}: "
+            "shorten the question"
+        )
 
 
 def _place(token_ids: Sequence[int], byte: int, tokenizer: Tokenizer) -> tuple[int, int]:

@@ -65,6 +65,7 @@ class Cost:
         recomputed_tokens: those of them whose KV had been computed before, and was not kept or not found. Of a server
             that does not report what it had cached: all that went before.
         cached_tokens: tokens whose KV was found, summed over turns.
+        prompt_cached_tokens: those of the first turn: what the engine had of the prompt before the trace began.
         queue_seconds: seconds in which turns waited to be let in, as far as the engine knows.
         preempted: how often the engine dropped KV under way to make room for others, as far as it knows.
     """
@@ -74,6 +75,7 @@ class Cost:
     computed_tokens: int = 0
     recomputed_tokens: int = 0
     cached_tokens: int = 0
+    prompt_cached_tokens: int = 0
     queue_seconds: float = 0.0
     preempted: int = 0
     _known: int = 0  # tokens whose KV exists at the end of the latest turn: all but the last, which was only sampled
@@ -81,6 +83,8 @@ class Cost:
     def add(self, given: int, turn: Turn) -> None:
         """Count a turn that was given so many tokens."""
         usage = turn.usage
+        if not self.turns:
+            self.prompt_cached_tokens = usage.cached_tokens
         self.turns += 1
         self.generated_tokens += usage.generated_tokens
         self.computed_tokens += usage.computed_tokens

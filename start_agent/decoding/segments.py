@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from start_agent.logprobs import TokenLogprob
 from start_agent.tokens.fences import fence_begun
 from start_agent.tokens.markers import MarkerKind, Match, Matcher, State
 from start_agent.trace import SpanKind
@@ -43,12 +44,14 @@ class Segment:
         author: MODEL, or the kind of the span that was inserted.
         text: of it; a character is in the segment in which its last byte came.
         token_ids: those whose last byte is in it. All ids of the trace behind the prompt are in one segment each.
+        logprobs: one for each id, where a listener that was given some has put them here.
     """
 
     kind: SegmentKind
     author: SpanKind
     text: str
     token_ids: tuple[int, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] | None = None
 
 
 _MAY_CLOSE = re.compile(rb"[ \t]*(`*|~*)\Z")

@@ -53,6 +53,8 @@ class TraceOptions(TypedDict, total=False):
         keep: leave what the engine has cached for the trace where it is, however the trace ends: the caller gives it
             back with ``engine.release(trace_id)``.
         first_hint: the id of a hint of the library, or any other text: inserted where the thinking begins.
+        prompt: what the question or the messages have been rendered to, or ids of the caller's own; unset, they are
+            rendered.
     """
 
     messages: Sequence[Message] | None
@@ -61,6 +63,7 @@ class TraceOptions(TypedDict, total=False):
     trace_id: str | None
     keep: bool
     first_hint: str | None
+    prompt: Prompt | None
 
 
 class Solver:
@@ -214,13 +217,13 @@ class Solver:
         Raises:
             PromptError: the question or the conversation makes no prompt for this model, or there is no thinking for
                 ``first_hint`` to begin.
-            ValueError: both a question and messages are given, or neither.
+            ValueError: both a question and messages are given, or neither and no prompt.
             EngineError, SandboxError: the infrastructure failed; there is no trace.
         """
         tokenizer, seeded = self.engine.tokenizer, seed is not None
         seed = secrets.randbits(63) if seed is None else seed
         prompt, asked = self._prompt(question, options)
-        matcher = self._matcher(self.settings.markers(*prompt.think_ends, think_start=prompt.think_start))
+        matcher = self.matcher(prompt)
         first_hint = self._first_hint(options.get("first_hint"))
         controller = Controller(
             prompt,
@@ -311,15 +314,15 @@ class Solver:
 
     def _prompt(self, question: str | None, options: TraceOptions) -> tuple[Prompt, dict[str, Any]]:
         """The prompt, and what the trace stores of what was asked."""
-        messages, instruction = options.get("messages"), options.get("instruction")
-        if (question is None) == (messages is None):
+        messages, instruction, prompt = options.get("messages"), options.get("instruction"), options.get("prompt")
+        if (question is None) == (messages is None) and (prompt is None or question is not None):
             raise ValueError("give either a question or messages")
-        if question is not None:
-            instruction = self.instruction if instruction is None else instruction
-            prompt = self.format.prompt(question, system=self.system, instruction=instruction)
-            return prompt, {"question": question, "instruction": instruction, "system": self.system}
-        assert messages is not None
-        prompt = self.format.prompt(messages, system=self.system, instruction=instruction or "")
+        if messages is None:
+            question, raw = question or "", question is None
+            instruction = "" if raw else self.instruction if instruction is None else instruction
+            prompt = prompt or self.format.prompt(question, system=self.system, instruction=instruction)
+            return prompt, {"question": question, "instruction": instruction, "system": "" if raw else self.system}
+        prompt = prompt or self.format.prompt(messages, system=self.system, instruction=instruction or "")
         last = next((message["content"] for message in reversed(messages) if message["role"] == "user"), "")
         asked = {"question": last, "instruction": instruction or "", "system": self.system}
         return prompt, asked | {"messages": [dict(message) for message in messages]}
@@ -333,6 +336,10 @@ class Solver:
         except NoHintError:
             return FirstHint(given)
         return FirstHint(join("", hint), hint.id)
+
+    def matcher(self, prompt: Prompt) -> Matcher:
+        """What finds the markers behind a prompt."""
+        return self._matcher(self.settings.markers(*prompt.think_ends, think_start=prompt.think_start))
 
     def _matcher(self, markers: Markers) -> Matcher:
         matcher = self._matchers.pop(markers, None) or Matcher(self.engine.tokenizer, markers)

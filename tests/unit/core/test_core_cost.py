@@ -40,4 +40,4 @@ def test_a_prompt_that_another_trace_had_is_not_fed_again() -> None:
     cost = Cost()
     cost.add(40, turn(5, Usage(cached_tokens=32, computed_tokens=12, generated_tokens=5)))
     cost.add(50, turn(5, Usage(cached_tokens=44, computed_tokens=10, generated_tokens=5)))
-    assert (cost.recomputed_tokens, cost.cached_tokens) == (0, 76)
+    assert (cost.recomputed_tokens, cost.cached_tokens, cost.prompt_cached_tokens) == (0, 76, 32)

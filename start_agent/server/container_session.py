@@ -1,0 +1,70 @@
+"""The session of a container: taken from the sandbox when it is first needed, and honest about what was lost."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from typing import Any
+
+from sandbox import BaseSandbox, Result, SandboxClosed, Session
+
+STATE_LOST = "(a new Python process: the variables and files of earlier cells are lost)"
+"""What the model reads before the first output after its kernel was lost."""
+
+
+class ContainerSession(Session):
+    """The session of a container: opened when it is first used, kept until the container is closed.
+
+    Args:
+        sandbox: where it is opened.
+        seed: where the random numbers of its cells start; None for anywhere.
+        lost: whether cells that the model has seen ran in a kernel that is gone.
+    """
+
+    def __init__(self, sandbox: BaseSandbox, *, seed: int | None = None, lost: bool = False) -> None:
+        self._sandbox, self._seed, self._lost = sandbox, seed, lost
+        self._stack = AsyncExitStack()
+        self._session: Session | None = None
+        self._opening = asyncio.Lock()
+        self._used = self._closed = False
+
+    @property
+    def opened(self) -> bool:
+        """Whether it holds a place of the sandbox."""
+        return self._session is not None
+
+    async def execute(self, code: str, **options: Any) -> Result:
+        """Run a cell, with its images. See ``Session.execute``."""
+        session = await self.open()
+        try:
+            result = await session.execute(code, **options)
+        except BaseException:  # cancelled, or a fault of the sandbox: either way the variables are gone
+            self._lost, self._used = self._lost or self._used, False
+            raise
+        self._used = not result.state_lost  # where it was lost in this cell, the result says so itself
+        if self._lost:
+            self._lost = False
+            result = _told(result)
+        return result
+
+    async def open(self) -> Session:
+        """The sandbox's session. Raises ``SandboxError``."""
+        async with self._opening:
+            if self._closed:
+                raise SandboxClosed("the container is closed")
+            if self._session is None:
+                self._session = await self._stack.enter_async_context(self._sandbox.session(seed=self._seed))
+            return self._session
+
+    async def close(self) -> None:
+        """Give the place back; the kernel is killed."""
+        async with self._opening:
+            self._closed = True
+            await self._stack.aclose()
+
+
+def _told(result: Result) -> Result:
+    """A result that begins with the loss of what was before it."""
+    printed = None if result.printed is None else f"{STATE_LOST}\n{result.printed}"
+    return replace(result, stdout=f"{STATE_LOST}\n{result.stdout}", printed=printed, state_lost=True)

@@ -1,0 +1,281 @@
+"""A rollout as a response: its output items, and the events by which they are streamed.
+
+One builder makes both, from the same segments and cells, so that what a stream adds up to is the answer that is not
+streamed. The order of events, for an answer with one cell::
+
+    response.created  response.in_progress
+    output_item.added (reasoning)  content_part.added  reasoning_text.delta …  reasoning_text.done  content_part.done
+    output_item.done
+    output_item.added (code_interpreter_call)  code_interpreter_call.in_progress  code_interpreter_call_code.delta …
+    code_interpreter_call_code.done  code_interpreter_call.interpreting    (now the cell runs)
+    code_interpreter_call.completed  output_item.done
+    …
+    output_item.added (message)  content_part.added  output_text.delta …  output_text.done  content_part.done
+    output_item.done
+    response.completed, response.incomplete or response.failed
+
+Thoughts are passed on as they are, hints among them; the fences around code, the block of an output and the markers
+around the thinking are not. White space alone makes no item, and does not begin an answer.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from sandbox import Result
+from start_agent.decoding.segments import Segment, SegmentKind
+from start_agent.server.response_items import JSON, CodeCall, Message, Reasoning, new_id
+from start_agent.trace import SpanKind, TraceOutcome
+
+_CUT_OFF = {
+    TraceOutcome.TOKEN_LIMIT: "max_output_tokens",
+    TraceOutcome.CONTEXT_LIMIT: "max_output_tokens",
+    TraceOutcome.TURN_LIMIT: None,  # OpenAI's list of reasons is closed and has no word for these:
+    TraceOutcome.REPETITION: None,  # the extension says how the trace ended
+}
+
+
+class ResponseBuilder:
+    """Builds one response.
+
+    Its methods return the events that follow, each a new object that is not changed afterwards.
+
+    Args:
+        envelope: the response's fields, but for those that say how it went: ``status``, ``output``, ``usage``,
+            ``error``, ``incomplete_details``, ``completed_at``.
+        container_id: where its cells run.
+        make_id: makes the ids of items from their prefixes.
+        clock: the time in seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        envelope: JSON,
+        container_id: str,
+        *,
+        make_id: Callable[[str], str] = new_id,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._envelope, self._container_id = envelope, container_id
+        self._make_id, self._clock = make_id, clock
+        self._output: list[JSON] = []
+        self._open: Reasoning | CodeCall | Message | None = None
+        self._held: list[Segment] = []  # what may begin the next item
+        self._number = 0
+        self._response = self._snapshot("in_progress")
+
+    @property
+    def response(self) -> JSON:
+        """The response, once one of the last events was made; before, as it was at its beginning."""
+        return self._response
+
+    def begin(self) -> list[JSON]:
+        """The first events."""
+        return [self._event(f"response.{name}", response=self._response) for name in ("created", "in_progress")]
+
+    def segment(self, segment: Segment, logprobs: Sequence[JSON] = ()) -> list[JSON]:
+        """The next piece of the trace.
+
+        Args:
+            segment: it.
+            logprobs: those of its tokens, in the form of ``output_text``'s; for answers only.
+        """
+        return list(self._segment(segment, logprobs))
+
+    def cell_started(self) -> list[JSON]:
+        """The code goes to the sandbox."""
+        call = self._open
+        assert isinstance(call, CodeCall), "a cell runs when its block has closed"
+        call.started = True
+        return [self._event("response.code_interpreter_call.interpreting", item_id=call.id, output_index=call.index)]
+
+    def cell_finished(self, result: Result) -> list[JSON]:
+        """The sandbox has answered. The item is complete with the segment of the output, which follows at once."""
+        assert isinstance(self._open, CodeCall), "no cell has started"
+        self._open.result = result
+        return []
+
+    def finish(self, outcome: TraceOutcome, *, usage: JSON, extension: JSON) -> list[JSON]:
+        """The trace is complete.
+
+        Args:
+            outcome: how it ended.
+            usage: OpenAI's object of token counts.
+            extension: the response's ``start_agent``.
+        """
+        more: JSON = {"usage": usage, "start_agent": extension}
+        if outcome in _CUT_OFF:
+            return self._end("incomplete", incomplete_details={"reason": _CUT_OFF[outcome]}, **more)
+        return self._end("completed", completed_at=int(self._clock()), **more)
+
+    def fail(self, message: str, *, code: str = "server_error") -> list[JSON]:
+        """The infrastructure failed: there is no trace."""
+        return self._end("failed", error={"code": code, "message": message})
+
+    def cancel(self) -> list[JSON]:
+        """Somebody has cancelled it. There is no event of this name: the last one is ``response.incomplete``."""
+        return self._end("cancelled", event="incomplete")
+
+    def _segment(self, segment: Segment, logprobs: Sequence[JSON]) -> Iterator[JSON]:
+        match segment.kind:
+            case SegmentKind.THOUGHT:
+                yield from self._words(Reasoning, segment)
+            case SegmentKind.ANSWER:
+                yield from self._words(Message, segment, logprobs)
+            case SegmentKind.CODE_OPEN:
+                yield from self._close()
+                call = CodeCall(self._make_id(CodeCall.prefix), self._place, container_id=self._container_id)
+                call.count(segment)
+                yield from self._add(call)
+                yield self._of(call, "code_interpreter_call.in_progress")
+            case SegmentKind.CODE:
+                call = self._call
+                call.count(segment)
+                if segment.text:
+                    call.texts.append(segment.text)
+                    yield self._of(call, "code_interpreter_call_code.delta", delta=segment.text)
+            case SegmentKind.CODE_CLOSE:
+                self._call.count(segment)
+                yield from self._code_done(self._call)
+                if segment.author is not SpanKind.MODEL:  # a block that the model left open is closed, not run
+                    yield from self._close()
+            case SegmentKind.OUTPUT:
+                yield from self._after_code(segment)
+            case SegmentKind.MARKER:
+                yield from self._close(segment)
+
+    def _words(
+        self, kind: type[Reasoning] | type[Message], segment: Segment, logprobs: Sequence[JSON] = ()
+    ) -> Iterator[JSON]:
+        """Thoughts or an answer: they go on with the item that is open, or begin one."""
+        one, text = self._open, segment.text
+        if not isinstance(one, kind):
+            # What the model wrote in one token with the closing fence comes after the cell.
+            waits = isinstance(one, CodeCall) and one.closed and segment.author is SpanKind.MODEL
+            if waits or not text.strip():
+                self._held.append(segment)
+                return
+            before, self._held = self._held, []
+            yield from self._close()
+            one = kind(self._make_id(kind.prefix), self._place)
+            yield from self._add(one)
+            yield self._of_part(one, "content_part.added", part=one.part())
+            for held in before:
+                one.count(held)
+            text = text.lstrip() if kind is Message else "".join(held.text for held in before) + text
+        one.count(segment)
+        if isinstance(one, Message):
+            one.logprobs += logprobs
+        if text or logprobs:
+            one.texts.append(text)
+            yield self._of_part(one, f"{_TEXT[kind]}.delta", delta=text, **_listed(one, logprobs))
+
+    def _after_code(self, segment: Segment) -> Iterator[JSON]:
+        """What was inserted: an output completes its call; a notice says that the code was not run, or other things."""
+        call = self._open
+        if not isinstance(call, CodeCall):
+            return
+        call.count(segment)
+        if call.closed and call.result is None:
+            call.notice = _inside_fences(segment.text)
+        yield from self._close()
+
+    def _code_done(self, call: CodeCall) -> Iterator[JSON]:
+        call.closed = True
+        yield self._of(call, "code_interpreter_call_code.done", code=call.text)
+
+    def _close(self, marker: Segment | None = None, *, cut_off: bool = False, failed: bool = False) -> Iterator[JSON]:
+        """Complete the item that is open, if one is.
+
+        Args:
+            marker: what ends it.
+            cut_off: whether the trace ended within it.
+            failed: whether the infrastructure failed.
+        """
+        one, self._open = self._open, None
+        if one is not None:
+            yield from self._complete(one, marker, cut_off=cut_off, failed=failed)
+        held, self._held = self._held, []
+        if any(segment.text.strip() for segment in held):
+            for segment in held:
+                yield from self._words(Reasoning, segment)
+            yield from self._close(cut_off=cut_off)
+
+    def _complete(
+        self, one: Reasoning | CodeCall | Message, marker: Segment | None, *, cut_off: bool, failed: bool
+    ) -> Iterator[JSON]:
+        if marker is not None:
+            one.count(marker)
+        status = "incomplete" if cut_off else "completed"
+        if isinstance(one, CodeCall):
+            if not one.closed:
+                yield from self._code_done(one)
+            if one.result is not None:
+                status = "completed"
+                yield self._of(one, "code_interpreter_call.completed")
+            else:
+                status = "failed" if failed and one.started else "incomplete"
+        else:
+            kind = type(one)
+            listed = _listed(one, one.logprobs if isinstance(one, Message) else ())
+            yield self._of_part(one, f"{_TEXT[kind]}.done", text=one.text, **listed)
+            yield self._of_part(one, "content_part.done", part=one.part())
+        item = one.item(status)
+        self._output.append(item)
+        yield self._event("response.output_item.done", output_index=one.index, item=item)
+
+    def _add(self, one: Reasoning | CodeCall | Message) -> Iterator[JSON]:
+        self._open = one
+        yield self._event("response.output_item.added", output_index=one.index, item=one.item("in_progress"))
+
+    def _end(self, status: str, *, event: str = "", **more: Any) -> list[JSON]:
+        cut_off = status != "completed"
+        events = list(self._close(cut_off=cut_off, failed=status == "failed"))
+        self._response = self._snapshot(status, **more)
+        return [*events, self._event(f"response.{event or status}", response=self._response)]
+
+    def _snapshot(self, status: str, **more: Any) -> JSON:
+        unset = {"error": None, "incomplete_details": None, "usage": None, "completed_at": None}
+        return self._envelope | unset | {"status": status, "output": list(self._output)} | more
+
+    @property
+    def _place(self) -> int:
+        return len(self._output)
+
+    @property
+    def _call(self) -> CodeCall:
+        assert isinstance(self._open, CodeCall), "code comes after its opening fence"
+        return self._open
+
+    def _of_part(self, one: Reasoning | Message, name: str, **fields: Any) -> JSON:
+        return self._of(one, name, content_index=0, **fields)
+
+    def _of(self, one: Reasoning | CodeCall | Message, name: str, **fields: Any) -> JSON:
+        return self._event(f"response.{name}", item_id=one.id, output_index=one.index, **fields)
+
+    def _event(self, name: str, **fields: Any) -> JSON:
+        event = {"type": name, "sequence_number": self._number, **fields}
+        self._number += 1
+        return event
+
+
+_TEXT: dict[type[Reasoning] | type[Message], str] = {Reasoning: "reasoning_text", Message: "output_text"}
+
+
+def _listed(one: Reasoning | Message, logprobs: Sequence[JSON]) -> JSON:
+    """The field ``logprobs`` of the events of answers: without the bytes, which only items have."""
+    if isinstance(one, Reasoning):
+        return {}
+    rows = []
+    for row in logprobs:
+        likeliest = [{"token": top["token"], "logprob": top["logprob"]} for top in row["top_logprobs"]]
+        rows.append({"token": row["token"], "logprob": row["logprob"], "top_logprobs": likeliest})
+    return {"logprobs": rows}
+
+
+def _inside_fences(text: str) -> str:
+    """The text of an output block."""
+    lines = text.strip().split("\n")
+    return "\n".join(lines[1:-1]) if len(lines) > 2 else text.strip()

@@ -1,0 +1,239 @@
+"""What a request to the Responses API, for conversations or for containers may say.
+
+A field that is not here is refused by its name. So is a value that asks for what this server does not do: such fields
+are here with the values alone that ask for nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+
+MAX_METADATA = 16  # pairs, as OpenAI
+_Text = Annotated[str, Field(max_length=512)]
+Metadata = Annotated[dict[Annotated[str, Field(max_length=64)], _Text], Field(max_length=MAX_METADATA)]
+Status = Literal["in_progress", "completed", "incomplete"]
+
+
+class Wire(BaseModel):
+    """A part of a request: nothing unknown, nothing converted."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class TextPart(Wire):
+    """Text within a message."""
+
+    type: Literal["input_text", "output_text"]
+    text: str
+    annotations: Annotated[list[Any], Field(max_length=0)] | None = None
+    logprobs: list[Any] | None = None
+
+
+class InputMessage(Wire):
+    """A message, as people write it or as an earlier response has returned it."""
+
+    type: Literal["message"] = "message"
+    role: Literal["user", "assistant", "system", "developer"]
+    content: str | list[TextPart]
+    id: str | None = None
+    status: Status | None = None
+    phase: Literal["commentary", "final_answer"] | None = None
+    start_agent: dict[str, Any] | None = None
+
+
+class ReasoningText(Wire):
+    """Thoughts."""
+
+    type: Literal["reasoning_text"]
+    text: str
+
+
+class InputReasoning(Wire):
+    """Thoughts that an earlier response has returned."""
+
+    type: Literal["reasoning"]
+    id: str | None = None
+    summary: Annotated[list[Any], Field(max_length=0)] | None = None
+    content: list[ReasoningText] | None = None
+    encrypted_content: None = None
+    status: Status | None = None
+    start_agent: dict[str, Any] | None = None
+
+
+class LogsOutput(Wire):
+    """What a cell printed."""
+
+    type: Literal["logs"]
+    logs: str
+
+
+class ImageOutput(Wire):
+    """A figure of a cell, which the model does not see."""
+
+    type: Literal["image"]
+    url: str
+
+
+class InputCodeCall(Wire):
+    """A cell that an earlier response has returned."""
+
+    type: Literal["code_interpreter_call"]
+    id: str | None = None
+    code: str | None = None
+    container_id: str
+    outputs: list[LogsOutput | ImageOutput] | None = None
+    status: Literal["in_progress", "interpreting", "completed", "incomplete", "failed"] | None = None
+    start_agent: dict[str, Any] | None = None
+
+
+def _kind(value: Any) -> str | None:
+    """The type of an item of the input; a message needs none."""
+    kind = value.get("type", "message") if isinstance(value, dict) else getattr(value, "type", None)
+    return kind if isinstance(kind, str) else None
+
+
+InputItem = Annotated[
+    Annotated[InputMessage, Tag("message")]
+    | Annotated[InputReasoning, Tag("reasoning")]
+    | Annotated[InputCodeCall, Tag("code_interpreter_call")],
+    Discriminator(_kind),
+]
+
+
+class NoNetwork(Wire):
+    """Code has no network here."""
+
+    type: Literal["disabled"]
+
+
+class AutoContainer(Wire):
+    """A container for this response, or the one of the last cell in the conversation, while that lives."""
+
+    type: Literal["auto"]
+    file_ids: Annotated[list[str], Field(max_length=0)] | None = None
+    memory_limit: None = None
+    network_policy: NoNetwork | None = None
+    skills: Annotated[list[Any], Field(max_length=0)] | None = None
+
+
+class CodeInterpreter(Wire):
+    """The only tool: Python, which the model writes in its thoughts."""
+
+    type: Literal["code_interpreter"]
+    container: str | AutoContainer
+    allowed_callers: list[Literal["direct"]] | None = None
+
+
+class Reasoning(Wire):
+    """How the model shall think."""
+
+    effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    context: Literal["auto", "current_turn", "all_turns"] | None = None
+    mode: Literal["standard"] | None = None
+    summary: None = None
+    generate_summary: None = None
+
+
+class PlainText(Wire):
+    """The only format of an answer."""
+
+    type: Literal["text"]
+
+
+class TextOptions(Wire):
+    """What the answer shall look like: nothing can be asked for."""
+
+    format: PlainText | None = None
+    verbosity: Literal["medium"] | None = None
+
+
+class ResponseStreamOptions(Wire):
+    """Of a stream: nothing can be asked for."""
+
+    include_obfuscation: Literal[False] | None = None
+
+
+class ConversationReference(Wire):
+    """A conversation by its id."""
+
+    id: str
+
+
+class ResponsesRequest(Wire):
+    """A request to make a response."""
+
+    model: str
+    input: str | list[InputItem]
+    instructions: str | None = None
+    tools: Annotated[list[CodeInterpreter], Field(max_length=1)] | None = None
+    tool_choice: Literal["auto", "none"] | None = None
+    max_tool_calls: Annotated[int, Field(ge=0)] | None = None
+    max_output_tokens: Annotated[int, Field(ge=1)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    include: list[Literal["code_interpreter_call.outputs", "message.output_text.logprobs"]] | None = None
+    reasoning: Reasoning | None = None
+    previous_response_id: str | None = None
+    conversation: str | ConversationReference | None = None
+    store: bool | None = None
+    stream: bool | None = None
+    truncation: Literal["auto", "disabled"] | None = None
+    metadata: Metadata | None = None
+    # Said about the request, with nothing to be done: returned as they are.
+    user: _Text | None = None
+    safety_identifier: _Text | None = None
+    prompt_cache_key: _Text | None = None
+    parallel_tool_calls: bool | None = None
+    # Values that ask for nothing.
+    background: Literal[False] | None = None
+    service_tier: Literal["auto", "default"] | None = None
+    stream_options: ResponseStreamOptions | None = None
+    text: TextOptions | None = None
+    prompt: None = None
+    prompt_cache_retention: None = None
+    prompt_cache_options: None = None
+    moderation: None = None
+    context_management: Annotated[list[Any], Field(max_length=0)] | None = None
+    background_options: None = None
+    access_programs: None = None
+    image: None = None
+
+
+class CreateConversation(Wire):
+    """A request for a new conversation."""
+
+    items: Annotated[list[InputItem], Field(max_length=20)] | None = None
+    metadata: Metadata | None = None
+
+
+class UpdateConversation(Wire):
+    """Other metadata for a conversation."""
+
+    metadata: Metadata | None
+
+
+class AddItems(Wire):
+    """Items for a conversation."""
+
+    items: Annotated[list[InputItem], Field(min_length=1, max_length=20)]
+
+
+class ExpiresAfter(Wire):
+    """When a container that is not used is closed."""
+
+    anchor: Literal["last_active_at"]
+    minutes: Annotated[int, Field(ge=1)]
+
+
+class CreateContainer(Wire):
+    """A request for a new container."""
+
+    name: _Text
+    expires_after: ExpiresAfter | None = None
+    network_policy: NoNetwork | None = None
+    file_ids: Annotated[list[str], Field(max_length=0)] | None = None
+    memory_limit: None = None
+    skills: Annotated[list[Any], Field(max_length=0)] | None = None

@@ -1,0 +1,273 @@
+"""Responses and conversations, kept for their clients: in memory, or in a file that outlives the server.
+
+Both are one SQLite database. It is bounded: where it is full, the client that fills most of it loses what it has not
+used for longest. Of a client's key only a digest is stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, ParamSpec, Self, TypeVar
+
+from start_agent.errors import ConfigError, StartAgentError, first_line
+from start_agent.server.response_items import JSON
+
+SCHEMA_VERSION = 1
+"""Version of the database (``user_version``); another one is refused."""
+
+MAX_ENTRIES = 10_000
+"""Responses and conversations that are kept."""
+
+MAX_BYTES = 256 << 20
+"""Of their JSON, in all."""
+
+_SCHEMA = (
+    "CREATE TABLE entries (id TEXT PRIMARY KEY, owner TEXT NOT NULL, kind TEXT NOT NULL, used INTEGER NOT NULL,"
+    " size INTEGER NOT NULL, previous TEXT, body TEXT NOT NULL, items TEXT NOT NULL)",
+    "CREATE INDEX by_use ON entries (owner, used, size)",
+)
+
+Kind = Literal["response", "conversation"]
+Parameters = ParamSpec("Parameters")
+Returned = TypeVar("Returned")
+
+
+class StoreError(StartAgentError):
+    """The database cannot be read or written: the disk is full, the file is damaged."""
+
+
+class NotStored(StartAgentError):  # noqa: N818 - reads better where it is caught
+    """The client has nothing of this id: it never had, or has deleted it, or it had to make room for others."""
+
+    def __init__(self, kind: Kind, id: str) -> None:
+        super().__init__(f"there is no {kind} {id[:64]!r}, or not any more")
+        self.kind, self.id = kind, id
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What is stored of a response or a conversation.
+
+    Attributes:
+        body: the object as it was sent.
+        items: of a response those of its request; of a conversation all.
+        previous: of a response: the id of the one that it follows.
+    """
+
+    body: JSON
+    items: list[JSON]
+    previous: str | None = None
+
+
+class Store:
+    """The database: for any number of tasks at once, but for one process alone.
+
+    Args:
+        path: of the file; in memory where None.
+        max_entries: responses and conversations that are kept.
+        max_bytes: of their JSON, in all.
+    """
+
+    def __init__(self, path: Path | None = None, *, max_entries: int = MAX_ENTRIES, max_bytes: int = MAX_BYTES) -> None:
+        self._path, self._max_entries, self._max_bytes = path, max_entries, max_bytes
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")  # SQLite waits for disks
+        self._opened: sqlite3.Connection | None = None
+
+    async def __aenter__(self) -> Self:
+        """Open it.
+
+        Raises:
+            ConfigError: the file is none of ours, is damaged, or another process is using it.
+        """
+        await self._in_thread(self._open)
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        """Close it."""
+        await self._in_thread(self._close)
+        self._thread.shutdown(wait=False)
+
+    async def put(self, owner: str, kind: Kind, entry: Entry, *, conversation: str | None = None) -> None:
+        """Store a response or a conversation, or replace it.
+
+        Args:
+            owner: the client's key.
+            kind: which of both it is.
+            entry: what is stored, under ``body["id"]``.
+            conversation: to which the items of a response and its output are added in the same step.
+
+        Raises:
+            NotStored: the conversation is gone; nothing is stored then.
+            StoreError: it cannot be written.
+        """
+        await self._in_thread(self._put, _digest(owner), kind, entry, conversation)
+
+    async def get(self, owner: str, kind: Kind, id: str) -> Entry:
+        """What is stored. Raises ``NotStored``, ``StoreError``."""
+        return await self._in_thread(self._get, _digest(owner), kind, id)
+
+    async def chain(self, owner: str, id: str) -> list[Entry]:
+        """A response with all that it follows, the first one first.
+
+        Raises:
+            NotStored: it, or one of those before it, is not there any more; ``id`` says which.
+            StoreError: the database cannot be read.
+        """
+        return await self._in_thread(self._chain, _digest(owner), id)
+
+    async def change(self, owner: str, kind: Kind, id: str, change: Callable[[Entry], Entry]) -> Entry:
+        """Replace an entry by what ``change`` makes of it, and return that. Raises ``NotStored``, ``StoreError``."""
+        return await self._in_thread(self._change, _digest(owner), kind, id, change)
+
+    async def delete(self, owner: str, kind: Kind, id: str) -> None:
+        """Remove an entry. Raises ``NotStored``, ``StoreError``."""
+        await self._in_thread(self._delete, _digest(owner), kind, id)
+
+    async def _in_thread(
+        self, function: Callable[Parameters, Returned], *args: Parameters.args, **more: Parameters.kwargs
+    ) -> Returned:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, partial(function, *args, **more))
+        except sqlite3.Error as error:
+            raise StoreError(f"stored responses cannot be read or written: {first_line(error)}") from error
+
+    def _open(self) -> None:
+        try:
+            if self._path is not None:
+                os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            database = sqlite3.connect(self._path or ":memory:", timeout=0, isolation_level=None)
+        except (OSError, sqlite3.Error) as error:
+            raise ConfigError(f"cannot open the state file {self._path}: {first_line(error)}") from error
+        self._opened = database
+        try:
+            database.execute("PRAGMA locking_mode = EXCLUSIVE")  # of two servers with one file, the second is refused
+            database.execute("PRAGMA journal_mode = WAL")
+            database.execute("PRAGMA synchronous = NORMAL")
+            with self._transaction():
+                (version,) = database.execute("PRAGMA user_version").fetchone()
+                if version not in (0, SCHEMA_VERSION):
+                    raise ConfigError(
+                        f"{self._path} has version {version}, expected {SCHEMA_VERSION}: use another file"
+                    )
+                if version == 0:
+                    for statement in _SCHEMA:
+                        database.execute(statement)
+                    database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        except (ConfigError, sqlite3.Error) as error:
+            self._close()
+            if isinstance(error, ConfigError):
+                raise
+            code = getattr(error, "sqlite_errorcode", None)
+            reason = "another server is using it" if code == sqlite3.SQLITE_BUSY else first_line(error)
+            raise ConfigError(f"{self._path} cannot be used as a state file: {reason}") from error
+
+    def _close(self) -> None:
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None
+
+    @property
+    def _database(self) -> sqlite3.Connection:
+        if self._opened is None:
+            raise StoreError("the store is not open")
+        return self._opened
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._database.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._database.execute("COMMIT")
+        except BaseException:
+            if self._database.in_transaction:
+                self._database.execute("ROLLBACK")
+            raise
+
+    def _put(self, owner: str, kind: Kind, entry: Entry, conversation: str | None) -> None:
+        with self._transaction():
+            if conversation is not None:
+                found = self._read(owner, "conversation", conversation)
+                added = [*found.items, *entry.items, *entry.body["output"]]
+                self._write(owner, "conversation", Entry(found.body, added))
+            self._write(owner, kind, entry)
+            self._make_room()
+
+    def _get(self, owner: str, kind: Kind, id: str) -> Entry:
+        with self._transaction():
+            return self._read(owner, kind, id)
+
+    def _chain(self, owner: str, id: str) -> list[Entry]:
+        found: list[Entry] = []
+        following: str | None = id
+        with self._transaction():
+            while following is not None:
+                found.append(self._read(owner, "response", following))
+                following = found[-1].previous
+        return found[::-1]
+
+    def _change(self, owner: str, kind: Kind, id: str, change: Callable[[Entry], Entry]) -> Entry:
+        with self._transaction():
+            entry = change(self._read(owner, kind, id))
+            self._write(owner, kind, entry)
+            self._make_room()
+        return entry
+
+    def _delete(self, owner: str, kind: Kind, id: str) -> None:
+        with self._transaction():
+            self._read(owner, kind, id)
+            self._database.execute("DELETE FROM entries WHERE id = ?", (id,))
+
+    def _read(self, owner: str, kind: Kind, id: str) -> Entry:
+        """An entry, which counts as used."""
+        where = (id, owner, kind)
+        query = "SELECT body, items, previous FROM entries WHERE id = ? AND owner = ? AND kind = ?"
+        row = self._database.execute(query, where).fetchone()
+        if row is None:
+            raise NotStored(kind, id)
+        self._database.execute("UPDATE entries SET used = ? WHERE id = ?", (self._next_use(owner), id))
+        return Entry(json.loads(row[0]), json.loads(row[1]), row[2])
+
+    def _write(self, owner: str, kind: Kind, entry: Entry) -> None:
+        body, items = _json(entry.body), _json(entry.items)
+        row = (
+            entry.body["id"],
+            owner,
+            kind,
+            self._next_use(owner),
+            len(body) + len(items),
+            entry.previous,
+            body,
+            items,
+        )
+        self._database.execute("INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+
+    def _next_use(self, owner: str) -> int:
+        (last,) = self._database.execute("SELECT max(used) FROM entries WHERE owner = ?", (owner,)).fetchone()
+        return (last or 0) + 1
+
+    def _make_room(self) -> None:
+        while True:
+            entries, size = self._database.execute("SELECT count(*), total(size) FROM entries").fetchone()
+            if entries <= self._max_entries and size <= self._max_bytes:
+                return
+            largest = "SELECT owner FROM entries GROUP BY owner ORDER BY sum(size) DESC LIMIT 1"
+            oldest = f"SELECT id FROM entries WHERE owner = ({largest}) ORDER BY used LIMIT 1"
+            self._database.execute(f"DELETE FROM entries WHERE id = ({oldest})")
+
+
+def _digest(owner: str) -> str:
+    return hashlib.sha256(owner.encode()).hexdigest()
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=True, separators=(",", ":"))

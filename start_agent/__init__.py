@@ -17,8 +17,8 @@ from start_agent import names
 
 if TYPE_CHECKING:
     from start_agent.analysis.run import Run
-    from start_agent.api import Opened, SyncSolver, evaluate, evaluate_async, open, solve, solve_async
-    from start_agent.build import SolverConfig, open_solver
+    from start_agent.api import AsyncSolver, Opened, SyncSolver, evaluate, evaluate_async, open, solve, solve_async
+    from start_agent.build import AnswerConfig, SolverConfig, open_solver
     from start_agent.decoding.replay import replay
     from start_agent.decoding.settings import DecodingSettings
     from start_agent.decoding.solver import Solver
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from start_agent.engines.vllm import VLLMEngine, VLLMOptions
     from start_agent.errors import StartAgentError
     from start_agent.evaluation import RunConfig, RunListener
+    from start_agent.strategies.base import Solution
     from start_agent.tokens.tokenizer import Tokenizer
     from start_agent.trace import Span, SpanKind, Trace, TraceOutcome
 
@@ -37,10 +38,13 @@ if TYPE_CHECKING:
 names.check()
 
 _HOMES = {
+    "AnswerConfig": "build",
+    "AsyncSolver": "api",
     "Opened": "api",
     "Run": "analysis.run",
     "RunConfig": "evaluation",
     "RunListener": "evaluation",
+    "Solution": "strategies.base",
     "SolverConfig": "build",
     "SyncSolver": "api",
     "evaluate": "api",
@@ -72,6 +76,8 @@ _HOMES = {
 }
 
 __all__ = [
+    "AnswerConfig",
+    "AsyncSolver",
     "DecodingSettings",
     "Engine",
     "HTTPEngine",
@@ -82,6 +88,7 @@ __all__ = [
     "RunListener",
     "Sampling",
     "ScriptedEngine",
+    "Solution",
     "Solver",
     "SolverConfig",
     "Span",

@@ -26,10 +26,12 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from start_agent.analysis.run import Run
-from start_agent.build import SolverConfig, open_solver
+from start_agent.build import AnswerConfig, open_solver, question_for
 from start_agent.decoding.events import Event
 from start_agent.decoding.solver import Solver
 from start_agent.evaluation import RunConfig, RunListener, run_evaluation
+from start_agent.strategies.base import Solution
+from start_agent.strategies.registry import make
 from start_agent.trace import Trace
 
 T = TypeVar("T")
@@ -42,7 +44,10 @@ def solve(question: str, **options: Any) -> Trace:
 
     Args:
         question: what is asked.
-        options: of ``start-agent solve``: ``model``, ``engine``, ``seed``, ``temperature``, ...
+        options: of ``start-agent solve``: ``model``, ``engine``, ``seed``, ``temperature``, ``strategy``, ...
+
+    Returns:
+        The trace that has the answer. Where a strategy makes several, ``SyncSolver.answer`` gives all of them.
 
     Raises:
         InputError: the question, an option or the model cannot be used.
@@ -54,9 +59,8 @@ def solve(question: str, **options: Any) -> Trace:
 
 async def solve_async(question: str, **options: Any) -> Trace:
     """``solve``, to be awaited."""
-    opened = open(**options)
-    async with opened as solver:
-        return await solver.solve(question, seed=opened.config.solve.seed)
+    async with open(**options) as solver:
+        return await solver.solve(question)
 
 
 def evaluate(
@@ -97,7 +101,7 @@ async def evaluate_async(
 
 
 def open(**options: Any) -> Opened:
-    """An open solver, for ``with`` (a ``SyncSolver``) or ``async with`` (a ``Solver``).
+    """An open solver, for ``with`` (a ``SyncSolver``) or ``async with`` (an ``AsyncSolver``).
 
     Args:
         options: of ``start-agent solve``: ``model``, ``engine``, ``seed``, ``temperature``, ...
@@ -105,21 +109,21 @@ def open(**options: Any) -> Opened:
     Raises:
         ConfigError: an option is unknown or wrong; all else on entering.
     """
-    return Opened(SolverConfig.of(**options))
+    return Opened(AnswerConfig.of(**options))
 
 
 class Opened:
     """A solver that is opened on entering; see ``open``."""
 
-    def __init__(self, config: SolverConfig) -> None:
+    def __init__(self, config: AnswerConfig) -> None:
         self.config = config
         self._loop: _Loop | None = None
         self._manager: AbstractAsyncContextManager[Solver] | None = None
 
-    async def __aenter__(self) -> Solver:
+    async def __aenter__(self) -> AsyncSolver:
         """Open the engine and the sandbox. Raises what ``build.open_solver`` raises."""
-        self._manager = open_solver(self.config, sessions=_SESSIONS)
-        return await self._manager.__aenter__()
+        self._manager = open_solver(self.config.solver, sessions=_SESSIONS)
+        return AsyncSolver(await self._manager.__aenter__(), self.config)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -131,7 +135,7 @@ class Opened:
         """Open the engine and the sandbox, in a thread. Raises what ``build.open_solver`` raises."""
         self._loop = _Loop().__enter__()
         try:
-            return SyncSolver(self._loop.run(self.__aenter__()), self._loop, self.config.solve.seed)
+            return SyncSolver(self._loop.run(self.__aenter__()), self._loop)
         except BaseException as error:
             self._loop.__exit__(type(error), error, error.__traceback__)
             raise
@@ -149,23 +153,57 @@ class Opened:
 _SESSIONS = 8  # kernels of an opened solver at once: as many as one asks by hand
 
 
+class AsyncSolver:
+    """A solver with its options, for code that is ``async``.
+
+    Attributes:
+        solver: grows each trace: the engine, the sandbox and the settings of decoding.
+    """
+
+    def __init__(self, solver: Solver, config: AnswerConfig) -> None:
+        self.solver = solver
+        self._strategy, self._seed = make(config.strategy), config.solver.solve.seed
+
+    async def solve(self, question: str, *, seed: Any = _SEED) -> Trace:
+        """The trace that has the answer; without ``seed``, with that of the options.
+
+        Raises what ``Solver.solve`` raises, and ConfigError where the strategy cannot tell answers apart.
+        """
+        return (await self.answer(question, seed=seed)).trace
+
+    async def answer(self, question: str, *, seed: Any = _SEED) -> Solution:
+        """The answer with all traces that the strategy made, and their votes. Raises what ``solve`` raises."""
+        return await self._strategy.run(self.solver.solve, question_for(self.solver, question), self._seeded(seed))
+
+    def stream(self, question: str, *, seed: Any = _SEED, live: bool = True) -> AsyncGenerator[Event, None]:
+        """Grow one trace, whatever the strategy, and tell of it; see ``Solver.stream``."""
+        return self.solver.stream(question, seed=self._seeded(seed), live=live)
+
+    def _seeded(self, seed: Any) -> Any:
+        return self._seed if seed is _SEED else seed
+
+
 class SyncSolver:
     """A solver for code that is not ``async``.
 
     Attributes:
-        solver: the one behind it; it lives on a loop of its own.
+        solver: grows each trace; it lives on a loop of its own.
     """
 
-    def __init__(self, solver: Solver, loop: _Loop, seed: int | None) -> None:
-        self.solver, self._loop, self._seed = solver, loop, seed
+    def __init__(self, asynchronous: AsyncSolver, loop: _Loop) -> None:
+        self.solver, self._asynchronous, self._loop = asynchronous.solver, asynchronous, loop
 
     def solve(self, question: str, *, seed: Any = _SEED) -> Trace:
-        """Grow a trace to its end; without ``seed``, with that of the options. Raises what ``Solver.solve`` raises."""
-        return self._loop.run(self.solver.solve(question, seed=self._seed if seed is _SEED else seed))
+        """See ``AsyncSolver.solve``."""
+        return self._loop.run(self._asynchronous.solve(question, seed=seed))
+
+    def answer(self, question: str, *, seed: Any = _SEED) -> Solution:
+        """See ``AsyncSolver.answer``."""
+        return self._loop.run(self._asynchronous.answer(question, seed=seed))
 
     def stream(self, question: str, *, seed: Any = _SEED) -> Iterator[Event]:
-        """Grow a trace and tell of it; see ``Solver.stream``. Closing the iterator early cancels the trace."""
-        events = self.solver.stream(question, seed=self._seed if seed is _SEED else seed)
+        """Grow one trace, whatever the strategy, and tell of it. Closing the iterator early cancels the trace."""
+        events = self._asynchronous.stream(question, seed=seed)
         try:
             while (event := self._loop.run(_next(events))) is not None:
                 yield event

@@ -11,7 +11,6 @@ A ``SolverConfig`` is data: it can be pickled, and with ``packed`` it takes alon
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -22,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from hints import HintLibrary
+from hints import Domain, HintLibrary
 from sandbox import Sandbox, most_kernels
 from start_agent import fields
 from start_agent.batch.options import BatchOptions, RayOptions
@@ -32,13 +31,18 @@ from start_agent.decoding.solver import Solver
 from start_agent.engines import registry
 from start_agent.engines.base import Sampling, SamplingOptions
 from start_agent.errors import ConfigError
+from start_agent.grading.registry import GRADERS, GradingContext
+from start_agent.grading.votes import math_value
 from start_agent.models import ModelChoice, read_configs, resolve
-from start_agent.problem import Kind
+from start_agent.plugins import Chosen
+from start_agent.problem import Problem
+from start_agent.strategies import registry as strategies
+from start_agent.strategies.base import Question
 from start_agent.tokens.templates import ChatOptions, read_template
 from start_agent.tokens.thinking import read_families
 
 if TYPE_CHECKING:
-    from start_agent.batch.executor import Grade, LocalExecutor, RolloutExecutor
+    from start_agent.batch.executor import LocalExecutor, RolloutExecutor
 
 
 class SolveOptions(ChatOptions):
@@ -96,7 +100,7 @@ class SolverConfig:
 
     def __post_init__(self) -> None:
         if self.engine_options is None:
-            object.__setattr__(self, "engine_options", registry.find_engine(self.engine).options())
+            object.__setattr__(self, "engine_options", registry.ENGINES.find(self.engine).options())
 
     @classmethod
     def of(cls, **options: Any) -> Self:
@@ -111,12 +115,10 @@ class SolverConfig:
         Raises:
             ConfigError: a wrong value, no such engine, or an option that only other engines have.
         """
-        engine = fields.build(registry.EngineChoice, *layers).engine
-        entry = registry.find_engine(engine)
-        registry.refuse_foreign(entry, *layers)
+        engine = registry.ENGINES.choose(fields.build(registry.EngineChoice, *layers).engine, *layers)
         return cls(
-            engine,
-            fields.build(entry.options, *layers),
+            engine.name,
+            engine.options,
             fields.build(SolveOptions, *layers),
             fields.build(DecodingSettings, *layers),
             fields.build(SamplingOptions, *layers),
@@ -126,8 +128,8 @@ class SolverConfig:
     @classmethod
     def models(cls, *layers: Mapping[str, Any]) -> list[type[BaseModel]]:
         """All models whose fields a configuration file or a call may name: those of each known engine among them."""
-        engine = registry.find_engine(fields.build(registry.EngineChoice, *layers).engine)
-        return [*GROUPS.values(), *registry.option_models().values(), engine.options]
+        engine = registry.ENGINES.find(fields.build(registry.EngineChoice, *layers).engine)
+        return [*GROUPS.values(), *registry.ENGINES.option_models().values(), engine.options]
 
     @property
     def groups(self) -> dict[str, BaseModel]:
@@ -164,7 +166,7 @@ class SolverConfig:
     @property
     def gpus(self) -> int:
         """How many GPUs its engine takes, on a machine that has some."""
-        return registry.find_engine(self.engine).gpus(self.engine_options)
+        return registry.ENGINES.find(self.engine).gpus(self.engine_options)
 
     @property
     def named_files(self) -> list[Path]:
@@ -183,6 +185,38 @@ class SolverConfig:
             return replace(self, files={str(path): path.expanduser().read_bytes() for path in self.named_files})
         except OSError as error:
             raise ConfigError(f"cannot read {error.filename}: {error.strerror}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerConfig:
+    """The options by which a question is answered.
+
+    Attributes:
+        solver: what makes a trace.
+        strategy: how traces become an answer.
+    """
+
+    solver: SolverConfig
+    strategy: Chosen = strategies.SINGLE
+
+    @classmethod
+    def of(cls, **options: Any) -> Self:
+        """From options by name, named as the flags are. Raises ConfigError for an unknown one."""
+        fields.refuse_unknown(options, cls.models(options), "options")
+        return cls.from_layers(options)
+
+    @classmethod
+    def from_layers(cls, *layers: Mapping[str, Any]) -> Self:
+        """From layers of options, later ones over earlier ones. Raises ConfigError."""
+        chosen = strategies.STRATEGIES.choose(fields.build(strategies.StrategyChoice, *layers).strategy, *layers)
+        return cls(SolverConfig.from_layers(*layers), chosen)
+
+    @classmethod
+    def models(cls, *layers: Mapping[str, Any]) -> list[type[BaseModel]]:
+        """All models whose fields a configuration file or a call may name: those of each known strategy among them."""
+        chosen = strategies.STRATEGIES.find(fields.build(strategies.StrategyChoice, *layers).strategy)
+        own = strategies.STRATEGIES.option_models().values()
+        return [*SolverConfig.models(*layers), strategies.StrategyChoice, *own, chosen.options]
 
 
 @asynccontextmanager
@@ -207,7 +241,7 @@ async def open_solver(
             read_template(local.solve.chat_template)
         if local.solve.think_markers is not None:
             read_families(local.solve.think_markers)
-        engine = registry.find_engine(config.engine).make(config.choice.location, config.engine_options)
+        engine = registry.ENGINES.find(config.engine).make(config.choice.location, config.engine_options)
         box = None
         if config.decoding.tools:
             box = Sandbox(
@@ -250,30 +284,57 @@ def _unpacked(config: SolverConfig, stack: AsyncExitStack) -> SolverConfig:
     return replace(config, solve=solve.model_copy(update=update))
 
 
+def question_for(solver: Solver, text: str) -> Question:
+    """A question of the user's own, for a strategy: answers count as the mathematics that they are, programs not."""
+    if solver.settings.domain is Domain.CODE:
+        return Question(text)
+    return Question(text, partial(math_value, Problem(text, "")))
+
+
 @asynccontextmanager
 async def open_executor(
-    config: SolverConfig, kind: Kind, batch: BatchOptions, *, on_notice: Callable[[str], None] | None = None
+    config: SolverConfig,
+    grader: Chosen,
+    batch: BatchOptions,
+    *,
+    strategy: Chosen = strategies.SINGLE,
+    on_notice: Callable[[str], None] | None = None,
 ) -> AsyncGenerator[LocalExecutor, None]:
-    """What solves and grades problems of a kind, in this process. Raises what ``open_solver`` raises."""
+    """What solves and grades problems, in this process. Raises what ``open_solver`` raises."""
     from start_agent.batch.executor import LocalExecutor
 
     kernels = min(batch.kernels or max(most_kernels() // 2, 1), batch.concurrency)
+    entry = GRADERS.find(grader.name)
     async with AsyncExitStack() as stack:
         solver = await stack.enter_async_context(open_solver(config, sessions=kernels, on_notice=on_notice))
-        grade = await open_grader(stack, kind, solver, kernels, config.solve.unsafe_no_isolation)
+        context = GradingContext(solver.engine.tokenizer.decode, kernels, config.solve.unsafe_no_isolation)
+        grade = await stack.enter_async_context(entry.open(context, grader.options))
         yield LocalExecutor(
-            solver, grade, seed=config.solve.seed, instruction=config.solve.instruction, retries=batch.retries
+            solver,
+            grade,
+            seed=config.solve.seed,
+            instruction=config.solve.instruction,
+            retries=batch.retries,
+            strategy=strategies.make(strategy),
+            value=entry.value,
+            concurrency=batch.concurrency,
         )
 
 
 async def open_workers(
-    stack: AsyncExitStack, config: SolverConfig, kind: Kind, batch: BatchOptions, cluster: RayOptions
+    stack: AsyncExitStack,
+    config: SolverConfig,
+    grader: Chosen,
+    batch: BatchOptions,
+    cluster: RayOptions,
+    *,
+    strategy: Chosen = strategies.SINGLE,
 ) -> RolloutExecutor:
     """The workers of a Ray cluster, each with an executor of its own; traces in flight are shared out among them.
 
     Args:
         stack: closes them.
-        config, kind, batch: of ``open_executor``; the files that the options name travel with them.
+        config, grader, batch, strategy: of ``open_executor``; the files that the options name travel with them.
         cluster: with ``ray`` set.
     """
     from start_agent.batch.cluster import connect, count_workers
@@ -283,8 +344,9 @@ async def open_workers(
     stack.enter_context(connect(cluster.ray_address))
     workers, gpus = count_workers(cluster.ray, config.gpus)
     slots = -(-batch.concurrency // workers)
+    of_worker = batch.model_copy(update={"concurrency": slots})
     executor = RayExecutor(
-        partial(open_executor, config.packed(), kind, batch.model_copy(update={"concurrency": slots})),
+        partial(open_executor, config.packed(), grader, of_worker, strategy=strategy),
         workers=workers,
         slots=slots,
         retries=batch.retries,
@@ -292,16 +354,3 @@ async def open_workers(
         gpus=gpus,
     )
     return await stack.enter_async_context(executor)
-
-
-async def open_grader(stack: AsyncExitStack, kind: Kind, solver: Solver, kernels: int, unsafe: bool) -> Grade:
-    """What grades this kind of problem, open: processes for mathematics, a wider sandbox for programs."""
-    from start_agent.grading import GraderPool, grade
-    from start_agent.grading.code import LIMITS
-
-    pool = await stack.enter_async_context(GraderPool()) if kind is Kind.MATH else None
-    box = None
-    if kind is Kind.CODE:
-        box = Sandbox(LIMITS, size=min(kernels, os.cpu_count() or 1), unsafe_no_isolation=unsafe)
-        await stack.enter_async_context(box)
-    return partial(grade, pool=pool, sandbox=box, decode=solver.engine.tokenizer.decode)

@@ -6,7 +6,7 @@ Doing it again with the same options does only what is missing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, replace
 from datetime import date
@@ -23,11 +23,15 @@ from start_agent.batch.progress import Progress
 from start_agent.batch.resume import ResumeRules
 from start_agent.batch.runner import has_pending, run_at
 from start_agent.batch.store import RunDirectory, read_note
-from start_agent.build import GROUPS, SolverConfig, open_executor, open_workers
+from start_agent.build import GROUPS, AnswerConfig, SolverConfig, open_executor, open_workers
+from start_agent.errors import ConfigError
 from start_agent.files import file_digest
+from start_agent.grading.registry import GRADERS, GraderChoice, find_grader
 from start_agent.models import local_digests
+from start_agent.plugins import Chosen, NoOptions
 from start_agent.problem import Kind
-from start_agent.tasks import resolve_task, stream
+from start_agent.strategies.registry import SINGLE, STRATEGIES, StrategyChoice
+from start_agent.tasks import Task, resolve_task, stream
 from start_agent.tasks.files import data_files
 from start_agent.tasks.loading import POCKET_COUNT
 from start_agent.tasks.options import DataOptions
@@ -50,9 +54,11 @@ RUN_GROUPS: dict[str, type[BaseModel]] = {
     "run": RunOptions,
     "batch": BatchOptions,
     "data": DataOptions,
+    "grader": GraderChoice,
+    "strategy": StrategyChoice,
     "ray": RayOptions,
 }
-"""The groups of options of a run, besides those of its solver; by title."""
+"""The groups of options of a run, besides those of its solver and of the chosen grader and strategy; by title."""
 
 _PROMPT = "prompt"  # the note in config.json of what the prompts are made with
 
@@ -64,12 +70,16 @@ class RunConfig:
     Attributes:
         solver: what solves.
         data: which problems.
+        grader: what judges the answers.
+        strategy: how traces become an answer.
         batch: samples per problem, concurrency, fault tolerance.
         ray: whether it is spread over a Ray cluster.
     """
 
     solver: SolverConfig
     data: DataOptions
+    grader: Chosen
+    strategy: Chosen = SINGLE
     batch: BatchOptions = BatchOptions()  # noqa: RUF009 - frozen
     ray: RayOptions = RayOptions()  # noqa: RUF009 - frozen
 
@@ -86,16 +96,19 @@ class RunConfig:
         Hints are those for programs where the task is one of code and no domain is given.
 
         Raises:
-            ConfigError: a wrong value, no such engine or task, or an option that only other engines have.
+            ConfigError: a wrong value, no such engine, task, grader or strategy, an option that only others have, a
+                grader of other problems, or a strategy that needs to tell answers apart where the grader cannot.
         """
         data = fields.build(DataOptions, *layers)
         task = resolve_task(data)
         if task.kind is Kind.CODE and not any("domain" in layer for layer in layers):
             layers = (*layers, {"domain": Domain.CODE})
-        solver = SolverConfig.from_layers(*layers)
+        answering = AnswerConfig.from_layers(*layers)
         return cls(
-            solver,
-            data.seeded(solver.solve.seed, shuffles=task.shuffles),
+            answering.solver,
+            data.seeded(answering.solver.solve.seed, shuffles=task.shuffles),
+            _grader(task, answering.strategy, layers),
+            answering.strategy,
             fields.build(BatchOptions, *layers),
             fields.build(RayOptions, *layers),
         )
@@ -103,12 +116,9 @@ class RunConfig:
     @classmethod
     def models(cls, *layers: Mapping[str, Any]) -> list[type[BaseModel]]:
         """All models whose fields a configuration file or a call may name."""
-        return [*SolverConfig.models(*layers), *RUN_GROUPS.values()]
-
-    @property
-    def kind(self) -> Kind:
-        """Of the problems. Raises ConfigError."""
-        return resolve_task(self.data).kind
+        chosen = fields.build(GraderChoice, *layers).grader
+        own = [] if chosen is None else [GRADERS.find(chosen).options]
+        return [*AnswerConfig.models(*layers), *RUN_GROUPS.values(), *GRADERS.option_models().values(), *own]
 
     @property
     def total(self) -> int | None:
@@ -119,12 +129,21 @@ class RunConfig:
     @property
     def groups(self) -> dict[str, BaseModel]:
         """The options that the run directory stores, by the titles of their groups."""
-        return self.solver.groups | {"batch": self.batch, "data": self.data}
+        chosen: dict[str, BaseModel] = {
+            "grader": GraderChoice(grader=self.grader.name),
+            f"{self.grader.name} grader": self.grader.options,
+            "strategy": StrategyChoice(strategy=self.strategy.name),
+            f"{self.strategy.name} strategy": self.strategy.options,
+        }
+        named = {title: group for title, group in chosen.items() if not isinstance(group, NoOptions)}
+        return self.solver.groups | {"batch": self.batch, "data": self.data} | named
 
     @property
     def rules(self) -> ResumeRules:
-        """What may change when the run is resumed."""
-        return ResumeRules.of({title: type(group) for title, group in self.groups.items()})
+        """What may change when the run is resumed. A run of an older version had the grader of the problems' kind."""
+        rules = ResumeRules.of({title: type(group) for title, group in self.groups.items()})
+        of_kind = {"grader": {"grader": resolve_task(self.data).kind.value}}
+        return replace(rules, defaults={**rules.defaults, **of_kind})
 
     def on(self, day: date) -> Self:
         """With the day that chat templates print, where none is given."""
@@ -149,6 +168,17 @@ class RunConfig:
             files += data_files(path)
         found["files"] = {str(path): file_digest(path) for path in files} | local_digests(self.solver.solve.model)
         return found
+
+
+def _grader(task: Task, strategy: Chosen, layers: Sequence[Mapping[str, Any]]) -> Chosen:
+    """The grader that the options name, else the task's, else that of its kind. Raises ConfigError."""
+    name = fields.build(GraderChoice, *layers).grader or task.grader or task.kind.value
+    entry = find_grader(name, task.kind)
+    if entry.value is None and STRATEGIES.find(strategy.name).compares:
+        raise ConfigError(
+            f"--strategy {strategy.name} counts equal answers, and --grader {name} cannot tell which answers are equal"
+        )
+    return GRADERS.choose(name, *layers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,11 +255,15 @@ async def _run_pending(config: RunConfig, directory: RunDirectory, listener: Run
         executor: RolloutExecutor
         sandbox = None
         if config.ray.ray is None:
-            opening = open_executor(config.solver, config.kind, config.batch, on_notice=listener.on_notice)
+            opening = open_executor(
+                config.solver, config.grader, config.batch, strategy=config.strategy, on_notice=listener.on_notice
+            )
             executor = local = await stack.enter_async_context(opening)
             sandbox = local.solver.sandbox
         else:
-            executor = await open_workers(stack, config.solver, config.kind, config.batch, config.ray)
+            executor = await open_workers(
+                stack, config.solver, config.grader, config.batch, config.ray, strategy=config.strategy
+            )
         listener.on_start(config.total, sandbox)
         return await run_at(executor, stream(config.data), directory, config.batch, listener=listener.on_progress)
 

@@ -1,18 +1,139 @@
-"""What other packages add: objects behind entry points, or at ``module:object``."""
+"""What other packages add: objects behind entry points, or at ``module:object``.
+
+A ``Registry`` is the table behind an option that chooses by name (``--engine``, ``--grader``, ``--strategy``, ...):
+what ships with the package, and what installed packages add to it under a group of entry points::
+
+    [project.entry-points."start_agent.engines"]
+    mine = "my_package.engine:ENTRY"
+
+Without an installed package, ``--engine my_package.engine:ENTRY`` names an entry as well.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
-from start_agent.errors import ConfigError
+from pydantic import BaseModel, ConfigDict
+
+from start_agent.errors import ConfigError, first_line
+from start_agent.fields import build, did_you_mean, flag_of, option_names
 
 T = TypeVar("T")
 
 
-def plugins(group: str, kind: type[T]) -> list[T]:
-    """The objects of a group of entry points, in the order of their names.
+class Named(Protocol):
+    """What has a name under which an option chooses it."""
+
+    @property
+    def name(self) -> str:
+        """As the command line has it."""
+
+
+class NamedWithOptions(Named, Protocol):
+    """What also has options of its own, which become flags beside the option that chooses it."""
+
+    @property
+    def options(self) -> type[BaseModel]:
+        """Their model. An option that several entries have means the same in all of them."""
+
+
+Entry = TypeVar("Entry", bound=Named)
+OptionsEntry = TypeVar("OptionsEntry", bound=NamedWithOptions)
+
+
+class NoOptions(BaseModel):
+    """The options of an entry that has none."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """An entry that was chosen, with its options: data, which can be pickled.
+
+    Attributes:
+        name: as it was given: a name, or ``module:object``.
+        options: of the entry's model.
+    """
+
+    name: str
+    options: BaseModel = NoOptions()  # noqa: RUF009 - frozen
+
+
+class Registry(Generic[Entry]):
+    """The entries of one kind, by name.
+
+    Args:
+        option: the option that chooses one, for messages: ``engine``.
+        group: of the entry points.
+        kind: the type of an entry.
+        built_in: gives the entries that ship with the package; called when entries are first asked for.
+    """
+
+    def __init__(self, option: str, group: str, kind: type[Entry], built_in: Callable[[], Iterable[Entry]]) -> None:
+        self.option, self.group, self.kind = option, group, kind
+        self._built_in = built_in
+        self._known: dict[str, Entry] | None = None
+
+    def known(self) -> dict[str, Entry]:
+        """The entries that ship with the package, and those of installed packages; by name.
+
+        Raises:
+            ConfigError: a plug-in cannot be imported, is of another type, or has a name that is taken.
+        """
+        if self._known is None:
+            found = {entry.name: entry for entry in self._built_in()}
+            for source, entry in plugins(self.group, self.kind):
+                if entry.name in found:
+                    raise ConfigError(f"{source}, is named {entry.name!r}, which is taken: it needs another name")
+                found[entry.name] = entry
+            self._known = found
+        return self._known
+
+    def find(self, name: str) -> Entry:
+        """The entry of this name, or at ``module:object``. Raises ConfigError."""
+        if ":" in name:
+            return find_plugin(name, self.kind)
+        known = self.known()
+        if name not in known:
+            hint = did_you_mean(name, known) or f"there are {', '.join(known)}, or module:object"
+            raise ConfigError(f"{flag_of(self.option)}: no {self.option} {name!r}: {hint}")
+        return known[name]
+
+
+class OptionsRegistry(Registry[OptionsEntry]):
+    """The entries of a kind that has options of its own."""
+
+    def option_models(self) -> dict[str, type[BaseModel]]:
+        """The options of all known entries, by the entry's name. Raises ConfigError."""
+        return {name: entry.options for name, entry in self.known().items()}
+
+    def refuse_foreign(self, entry: OptionsEntry, *layers: Mapping[str, Any]) -> None:
+        """Raise ConfigError where an option is given that only other entries have."""
+        own, known = option_names(entry.options), self.known()
+        for name in sorted({name for layer in layers for name in layer} - own):
+            owners = [other.name for other in known.values() if name in option_names(other.options)]
+            if owners:
+                chosen = f"{flag_of(self.option)} {' and '.join(owners)}"
+                raise ConfigError(f"{flag_of(name)} is an option of {chosen}, not of {entry.name}")
+
+    def choose(self, name: str, *layers: Mapping[str, Any]) -> Chosen:
+        """An entry by name, with its options from layers as for ``fields.build``.
+
+        Raises:
+            ConfigError: there is no such entry, an option has a wrong value, or is one that only other entries have.
+        """
+        entry = self.find(name)
+        self.refuse_foreign(entry, *layers)
+        return Chosen(name, build(entry.options, *layers))
+
+
+def plugins(group: str, kind: type[T]) -> list[tuple[str, T]]:
+    """The objects of a group of entry points, in the order of their names; each behind where it is from, in words.
 
     Raises:
         ConfigError: one cannot be imported, or is not of this kind; it names the package.
@@ -23,10 +144,10 @@ def plugins(group: str, kind: type[T]) -> list[T]:
         try:
             value = entry.load()
         except Exception as error:  # code of other packages: whatever it raises is theirs
-            raise ConfigError(f"{source}, cannot be imported: {type(error).__name__}: {error}") from error
+            raise ConfigError(f"{source}, cannot be imported: {_described(error)}") from error
         if not isinstance(value, kind):
             raise ConfigError(f"{source}, is a {type(value).__name__}: expected {kind.__name__}")
-        found.append(value)
+        found.append((source, value))
     return found
 
 
@@ -42,7 +163,11 @@ def find_plugin(place: str, kind: type[T]) -> T:
         for part in name.split("."):
             value = getattr(value, part)
     except Exception as error:  # code of other packages: whatever it raises is theirs
-        raise ConfigError(f"cannot import {place!r}: {type(error).__name__}: {error}") from error
+        raise ConfigError(f"cannot import {place!r}: {_described(error)}") from error
     if not isinstance(value, kind):
         raise ConfigError(f"{place!r} is a {type(value).__name__}: expected {kind.__name__}")
     return value
+
+
+def _described(error: Exception) -> str:
+    return f"{type(error).__name__}: {first_line(error)}"

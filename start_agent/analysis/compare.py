@@ -16,6 +16,7 @@ from start_agent.analysis.stats import (
     wilson_interval,
 )
 from start_agent.analysis.votes import Votes
+from start_agent.batch.record import traces_of
 from start_agent.batch.store import read_records
 from start_agent.errors import InputError, RunDirectoryError
 
@@ -31,7 +32,7 @@ SIGN_FLIP_DRAWN = "sign-flip (drawn)"
 
 @dataclass(slots=True)
 class Solved:
-    """A problem in one run: sums over its samples."""
+    """A problem in one run: sums over its samples. Tokens and calls are those of all traces that an answer took."""
 
     question: str
     samples: int = 0
@@ -39,6 +40,7 @@ class Solved:
     tokens: int = 0
     tool_calls: int = 0
     with_tool: int = 0
+    traces: int = 0
 
     @property
     def accuracy(self) -> Fraction:
@@ -53,7 +55,10 @@ class Solved:
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One run, over the problems in common; all but the name are means over problems or samples."""
+    """One run, over the problems in common; all but the name are means over problems or samples.
+
+    ``tokens``, ``tool_calls`` and ``traces`` are those of an answer: of all traces, where a strategy made several.
+    """
 
     name: str
     accuracy: float
@@ -61,6 +66,7 @@ class Side:
     tool_rate: float
     tool_calls: float
     tokens: float
+    traces: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +126,7 @@ def read_run(path: Path, *, majority: bool = False) -> dict[str, Solved]:
             solved.tokens += counts["tokens"]
             solved.tool_calls += counts["tool_calls"]
             solved.with_tool += counts["tool_calls"] > 0
+            solved.traces += traces_of(record)
             if majority:
                 votes.setdefault(record["problem"], Votes()).add(record)
         except (KeyError, TypeError) as error:
@@ -167,6 +174,7 @@ def _side(name: str, problems: Sequence[Solved]) -> Side:
         sum(problem.with_tool for problem in problems) / samples,
         sum(problem.tool_calls for problem in problems) / samples,
         sum(problem.tokens for problem in problems) / samples,
+        sum(problem.traces for problem in problems) / samples,
     )
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from start_agent.analysis.compare import Comparison, compare_runs, read_run
 from start_agent.analysis.summary import Summary, summarize
+from start_agent.batch.record import traces_of
 from start_agent.batch.store import read_config, read_records
 from start_agent.errors import MissingExtraError
 from start_agent.trace import Trace
@@ -70,7 +71,7 @@ class Run:
         rows = []
         for record in self.records(traces=False):
             row = {name: record[name] for name in _COLUMNS}
-            row["reason"] = record["verdict"].get("reason")
+            row["reason"], row["traces"] = record["verdict"].get("reason"), traces_of(record)
             row |= record["counts"] | record["course"] | {f"meta.{name}": v for name, v in record["meta"].items()}
             rows.append(row)
         return pandas.DataFrame(rows)

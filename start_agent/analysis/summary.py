@@ -10,6 +10,7 @@ from typing import Any
 
 from start_agent.analysis.stats import pass_at_k, wilson_interval
 from start_agent.analysis.votes import Votes
+from start_agent.batch.record import traces_of
 from start_agent.batch.store import read_records
 
 GROUPS = ("level", "subject")
@@ -41,12 +42,13 @@ class Summary:
         groups: field of ``meta`` → its value → problems' records, right, accuracy.
         outcomes, reasons: records by how the trace ended, by why it counts as right or wrong.
         tool_rate, unhinted_rate: the share of records with a tool call, with one that no hint began.
-        tool_calls, hints, tokens: a record, on average.
+        tool_calls, hints, tokens: a record, on average, over all traces that its answer took.
+        traces: so many, on average; 1 but where a strategy makes several.
         hint_yield: the share of hints whose code was run.
         model_tokens, total_tokens: in all.
-        seconds, wait_seconds, queue_seconds: a trace, on average; from start to verdict, waiting for a kernel, and
-            waiting to be let into the engine.
-        turns: requests to the engine for a trace, on average.
+        seconds, wait_seconds, queue_seconds: a record, on average; from start to verdict, and over its traces waiting
+            for a kernel, and waiting to be let into the engine.
+        turns: requests to the engine for a record, on average.
         decoded_tokens, fed_tokens, reused_tokens: of the engine, in all; see ``decoding.events.Cost``.
         reprefilled_share: of the tokens fed, those whose KV had been computed before.
         preemptions: how often the engine dropped a trace's KV under way, in all.
@@ -70,6 +72,7 @@ class Summary:
     hints: float = 0.0
     hint_yield: float | None = None
     tokens: float = 0.0
+    traces: float = 0.0
     model_tokens: int = 0
     total_tokens: int = 0
     seconds: float = 0.0
@@ -109,6 +112,7 @@ def summary_of(records: Iterable[Mapping[str, Any]], samples: int = 1) -> Summar
         found.records += 1
         found.right += record["correct"]
         totals.update(counts)
+        totals["traces"] += traces_of(record)
         totals["with_tool"] += counts["tool_calls"] > 0
         totals["with_unhinted"] += counts["unhinted_tool_calls"] > 0
         totals["programs"] += record["kind"] == "code"
@@ -143,6 +147,7 @@ def summary_of(records: Iterable[Mapping[str, Any]], samples: int = 1) -> Summar
     if totals["hints"]:
         found.hint_yield = (totals["tool_calls"] - totals["unhinted_tool_calls"]) / totals["hints"]
     found.tokens = totals["tokens"] / found.records
+    found.traces = totals["traces"] / found.records
     found.model_tokens, found.total_tokens = totals["model_tokens"], totals["tokens"]
     found.seconds = stats["seconds"] / found.records
     found.wait_seconds = stats["wait_seconds"] / found.records

@@ -1,12 +1,10 @@
-r"""The majority vote over the samples of one problem (self-consistency, Wang et al. 2022): values vote, not spellings.
+"""The majority vote over the samples of one problem, as ``grading.votes`` counts votes.
 
-- Answers that the grader found right are all worth the gold answer: one vote, whatever they look like.
-- Wrong answers that are numbers vote for their exact value: ``0.5``, ``1/2``, ``\frac12`` and ``50%`` are one.
-- Any other wrong answer votes as the grader shows it (an expression that was parsed is shown in SymPy's own form),
-  without white space and differences of LaTeX that mean nothing. Comparing them with each other as mathematics would
-  take a process and up to seconds for each pair, which a summary of 100,000 records cannot spend.
+The grader has judged each of them, which tells more than the answers alone:
+
+- Answers that it found right are all worth the gold answer: one vote, whatever they look like.
+- A wrong answer votes as the grader shows it: an expression that was parsed is shown in SymPy's own form.
 - A sample without an answer does not vote; where none has one, the vote is wrong.
-- Of values with equally many votes, the one that the earliest sample (the lowest sample number) reached wins.
 """
 
 from __future__ import annotations
@@ -14,29 +12,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import lru_cache
 from typing import Any
 
-from start_agent.grading.math import plain_text
-from start_agent.grading.numbers import read_number
-
-
-@dataclass(slots=True)
-class Ballot:
-    """Votes for one value, and the lowest number of a sample among them."""
-
-    votes: int
-    first: int
-
-    def join(self, other: Ballot) -> None:
-        """Count another's votes in."""
-        self.votes += other.votes
-        self.first = min(self.first, other.first)
-
-    @property
-    def rank(self) -> tuple[int, int]:
-        """The higher one wins."""
-        return self.votes, -self.first
+from start_agent.grading.votes import Ballot, vote_value
 
 
 @dataclass(slots=True)
@@ -77,10 +55,3 @@ class Votes:
         for answer, ballot in self._wrong.items():
             wrong.setdefault(vote_value(answer), Ballot(0, ballot.first)).join(ballot)
         return all(self._gold.rank > ballot.rank for ballot in wrong.values())
-
-
-@lru_cache(maxsize=4096)
-def vote_value(answer: str) -> Fraction | str:
-    """What an answer votes for: a number's exact value, a percentage as the fraction that it is; else its spelling."""
-    number = read_number(answer)
-    return plain_text(answer) if number is None else number.worth

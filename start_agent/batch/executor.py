@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import aclosing
+from collections import Counter
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
+from dataclasses import replace
 from typing import Any, Protocol
 
 from hints import Domain, Template
@@ -14,13 +16,13 @@ from start_agent.batch.record import Job, RolloutStats, make_record
 from start_agent.decoding.events import CellFinished, CellStarted, TraceFinished
 from start_agent.decoding.solver import Solver
 from start_agent.errors import DataError, EngineError, GradingError, PromptError, QuestionError
+from start_agent.grading.registry import AnswerValue, Grade
 from start_agent.grading.verdict import Reason, Verdict
 from start_agent.problem import Problem
+from start_agent.strategies.base import Question, Solution, Strategy
+from start_agent.strategies.single import Single
 from start_agent.tasks.prompts import code_template, prompt_text
 from start_agent.trace import Trace, TraceOutcome
-
-Grade = Callable[[Problem, Trace], Awaitable[Verdict]]
-"""A finished trace's verdict. Raises GradingError or SandboxError where there can be none for now."""
 
 FAULTS = (SandboxError, EngineError, GradingError)
 """What the infrastructure does wrong: tried again, never graded."""
@@ -42,23 +44,37 @@ class RolloutExecutor(Protocol):
 
 
 class LocalExecutor:
-    """The executor of one process: a solver and a grader.
+    """The executor of one process: a solver, a strategy and a grader.
 
     Args:
         solver: open. See ``run_batch``.
-        grade, seed, instruction: see ``run_batch``.
+        grade, seed, instruction, strategy, value: see ``run_batch``.
         retries: further tries of a trace whose engine, sandbox or grader failed.
+        concurrency: traces in flight at once, however many jobs there are; None where one a job is meant.
     """
 
     def __init__(
-        self, solver: Solver, grade: Grade, *, seed: int | None = 0, instruction: str | None = None, retries: int = 2
+        self,
+        solver: Solver,
+        grade: Grade,
+        *,
+        seed: int | None = 0,
+        instruction: str | None = None,
+        retries: int = 2,
+        strategy: Strategy | None = None,
+        value: AnswerValue | None = None,
+        concurrency: int | None = None,
     ) -> None:
         if instruction is None and (not solver.instruction or solver.instruction != solver.engine.instruction):
             instruction = solver.instruction  # the bare question is wanted, or a sentence of the user's own
         self.solver, self.grade, self.seed = solver.changed(instruction=""), grade, seed
         self.instruction, self.retries = instruction, retries
+        self.strategy, self.value = strategy or Single(), value
         self.progress = Progress()
         self.listener: Listener = lambda progress: None
+        self._places: AbstractAsyncContextManager[Any] = (
+            nullcontext() if concurrency is None else asyncio.Semaphore(concurrency)
+        )
         self._templated: dict[Template, Solver] = {}
 
     async def run(self, job: Job) -> dict[str, Any] | None:
@@ -69,62 +85,71 @@ class LocalExecutor:
             return None
 
     async def rollout(self, job: Job) -> dict[str, Any]:
-        """The record of a job. Tries until there is a verdict; a failing grader does not cost the trace.
+        """The record of a job. Tries until there is a verdict; a failing grader costs no trace, nor does one trace that
+        fails cost the others.
 
         Raises:
             SandboxError, EngineError, GradingError: of the last try.
             PromptError: the model takes no prompts.
         """
-        trace: Trace | None = None
-        stats, begun = RolloutStats(), time.perf_counter()
+        solution: Solution | None = None
+        stats, begun, seed = RolloutStats(), time.perf_counter(), job.seed(self.seed)
+        traces, question = _Traces(self, job, stats), self._question(job.problem)
         for stats.tries in range(1, self.retries + 2):
             try:
-                if trace is None:
-                    trace = await self._solve(job, stats)
-                verdict = await self._judge(job, trace)
+                if solution is None:
+                    traces.begin()
+                    solution = await self.strategy.run(traces.solve, question, seed)
+                verdict = await self._judge(job, solution.trace)
             except PromptError as error:  # of the model, not of the question: another try says the same
-                self._count_fault(job, error)
+                traces.count_fault(error)
                 raise
             except FAULTS as error:
-                self._count_fault(job, error)
+                traces.count_fault(error)
                 if stats.tries > self.retries:
                     raise
             else:
                 stats.seconds = time.perf_counter() - begun
-                decode = self.solver.engine.tokenizer.decode
-                return make_record(job, job.seed(self.seed), trace, verdict, stats, decode)
+                decode, single = self.solver.engine.tokenizer.decode, isinstance(self.strategy, Single)
+                return make_record(job, seed, solution, verdict, stats, decode, single=single)
         raise AssertionError("the last try returns or raises")
 
-    async def _solve(self, job: Job, stats: RolloutStats) -> Trace:
-        """Grow the trace, and know where it is meanwhile."""
-        text = prompt_text(job.problem, self.instruction)
-        place, entered = "engine", time.perf_counter()
-        self.progress.move(None, place)
-        try:
-            async with aclosing(
-                self._solver_for(job.problem).stream(text, seed=job.seed(self.seed), live=False)
-            ) as events:
-                async for event in events:
-                    match event:
-                        case CellStarted():
-                            self.progress.move(place, "kernel")
-                            place, entered = "kernel", time.perf_counter()
-                        case CellFinished(result):
-                            self.progress.move(place, "engine")
-                            place = "engine"
-                            waited = max(time.perf_counter() - entered - result.duration_s, 0.0)
-                            stats.kernel_seconds += result.duration_s
-                            stats.wait_seconds += waited
-                            self.progress.wait_seconds += waited
-                        case TraceFinished(trace, cost):
-                            stats.cost = cost
-                            return trace
-        except QuestionError as error:  # no rollout can be worse than one that cannot begin: data, like the others
-            meta = {"question": text, "seed": job.seed(self.seed), "error": str(error)}
-            return Trace(outcome=TraceOutcome.UNPROMPTABLE, meta=meta)
-        finally:
-            self.progress.move(place, None)
-        raise AssertionError("a stream ended without a trace")
+    def _question(self, problem: Problem) -> Question:
+        """What the strategy is asked: nothing of it knows the gold answer."""
+        text, value = prompt_text(problem, self.instruction), self.value
+        if value is None or isinstance(self.strategy, Single):
+            return Question(text)
+        known = replace(problem, answer="", tests=None)
+        return Question(text, lambda answer: value(known, answer))
+
+    async def grow(self, job: Job, text: str, seed: int | None, stats: RolloutStats) -> Trace:
+        """Grow a trace, and know where it is meanwhile."""
+        async with self._places:
+            place, entered = "engine", time.perf_counter()
+            self.progress.move(None, place)
+            try:
+                async with aclosing(self._solver_for(job.problem).stream(text, seed=seed, live=False)) as events:
+                    async for event in events:
+                        match event:
+                            case CellStarted():
+                                self.progress.move(place, "kernel")
+                                place, entered = "kernel", time.perf_counter()
+                            case CellFinished(result):
+                                self.progress.move(place, "engine")
+                                place = "engine"
+                                waited = max(time.perf_counter() - entered - result.duration_s, 0.0)
+                                stats.kernel_seconds += result.duration_s
+                                stats.wait_seconds += waited
+                                self.progress.wait_seconds += waited
+                            case TraceFinished(trace, cost):
+                                stats.cost.include(cost)
+                                return trace
+            except QuestionError as error:  # no rollout can be worse than one that cannot begin: data, like the others
+                meta = {"question": text, "seed": seed, "error": str(error)}
+                return Trace(outcome=TraceOutcome.UNPROMPTABLE, meta=meta)
+            finally:
+                self.progress.move(place, None)
+            raise AssertionError("a stream ended without a trace")
 
     def _solver_for(self, problem: Problem) -> Solver:
         """The solver; for a code problem one whose debug hints speak of programs of its form, if none is set."""
@@ -144,6 +169,37 @@ class LocalExecutor:
         finally:
             self.progress.move("grading", None)
 
-    def _count_fault(self, job: Job, error: Exception) -> None:
-        self.progress.count_fault(job, error)
-        self.listener(self.progress)
+
+class _Traces:
+    """The traces of a job: each is made once, however often the strategy begins anew because another one failed."""
+
+    def __init__(self, executor: LocalExecutor, job: Job, stats: RolloutStats) -> None:
+        self._executor, self._job, self._stats = executor, job, stats
+        self._made: dict[tuple[str, int | None, int], Trace] = {}
+        self._asked: Counter[tuple[str, int | None]] = Counter()
+        self._counted: list[Exception] = []
+
+    def begin(self) -> None:
+        """The strategy begins, for the first time or anew: it will ask for the same."""
+        self._asked.clear()
+        self._counted.clear()
+
+    async def solve(self, question: str, *, seed: int | None = 0) -> Trace:
+        """See ``strategies.base.Solve``."""
+        same = self._asked[question, seed]  # without seeds, the same question again wants another trace
+        self._asked[question, seed] += 1
+        if (question, seed, same) not in self._made:
+            try:
+                trace = await self._executor.grow(self._job, question, seed, self._stats)
+            except (*FAULTS, PromptError) as error:
+                self.count_fault(error)
+                raise
+            self._made[question, seed, same] = trace
+        return self._made[question, seed, same]
+
+    def count_fault(self, error: Exception) -> None:
+        """Count what failed, once; of several traces at once, each."""
+        if not any(error is known for known in self._counted):
+            self._counted.append(error)
+            self._executor.progress.count_fault(self._job, error)
+            self._executor.listener(self._executor.progress)

@@ -1,8 +1,12 @@
-"""A record: one finished, graded trace, as a line of the run directory (``store`` writes and reads the lines)."""
+"""A record: one answered, graded sample of a problem, as a line of the run directory (``store`` writes and reads the lines).
+
+Its trace is the one that has the answer. Where a strategy made several, ``strategy`` says how each of the others ended,
+and ``counts`` and ``course`` are sums over all of them: what the answer cost.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +15,7 @@ from start_agent.decoding.events import Cost
 from start_agent.grading.verdict import Verdict
 from start_agent.problem import Problem
 from start_agent.seeds import derive_seed
-from start_agent.trace import SpanKind, Trace
+from start_agent.strategies.base import Solution, counts_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +40,14 @@ class Job:
 
 @dataclass(slots=True)
 class RolloutStats:
-    """How a trace came to be: all of a record that may differ when the same run is done again.
+    """How an answer came to be: all of a record that may differ when the same run is done again.
 
     Attributes:
         seconds: from its start to its verdict.
-        kernel_seconds: in which its cells ran.
-        wait_seconds: for a kernel, and for the sandbox around the cells.
+        kernel_seconds: in which cells ran, over all traces; more than ``seconds`` where several run at once.
+        wait_seconds: likewise, for a kernel, and for the sandbox around the cells.
         tries: 1 where nothing failed.
-        cost: what it cost the engine, at the last try.
+        cost: what its traces cost the engine, each at its last try.
     """
 
     seconds: float = 0.0
@@ -70,29 +74,27 @@ class RolloutStats:
         }
 
 
-def counts_of(trace: Trace) -> dict[str, int]:
-    """What is counted of a trace; ``tokens`` are those after the prompt, inserted ones included."""
-    prompt = trace.count(SpanKind.PROMPT)
-    return {
-        "tokens": trace.count() - prompt,
-        "prompt_tokens": prompt,
-        "model_tokens": trace.count(SpanKind.MODEL),
-        "tool_calls": trace.tool_calls,
-        "unhinted_tool_calls": trace.unhinted_tool_calls,
-        "hints": sum(1 for _ in trace.of_kind(SpanKind.HINT)),
-    }
-
-
 def make_record(
     job: Job,
     seed: int | None,
-    trace: Trace,
+    solution: Solution,
     verdict: Verdict,
     stats: RolloutStats,
     decode: Callable[[Iterable[int]], str],
+    *,
+    single: bool,
 ) -> dict[str, Any]:
-    """The JSON-able record: the key first and the trace last, as the store wants them."""
-    problem = job.problem
+    """The JSON-able record: the key first and the trace last, as the store wants them.
+
+    Args:
+        job, seed: what was asked.
+        solution: its traces, and which of them has the answer.
+        verdict: of that answer.
+        stats: how it came to be.
+        decode: the tokenizer's.
+        single: whether one trace is all that there can be: then nothing is said of the strategy.
+    """
+    problem, trace = job.problem, solution.trace
     return {
         "key": job.key,
         "problem": problem.key,
@@ -105,8 +107,14 @@ def make_record(
         "correct": verdict.correct,
         "verdict": verdict.to_json(),
         "outcome": None if trace.outcome is None else trace.outcome.value,
-        "counts": counts_of(trace),
+        "counts": counts_of(*solution.traces),
         "meta": dict(problem.meta),
         "course": stats.to_json(),
+        **({} if single else {"strategy": solution.to_json()}),
         "trace": trace.to_json(decode),
     }
+
+
+def traces_of(record: Mapping[str, Any]) -> int:
+    """How many traces a record's answer took."""
+    return len(record["strategy"]["traces"]) if "strategy" in record else 1

@@ -14,14 +14,16 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
-from start_agent.batch.executor import Grade, LocalExecutor, RolloutExecutor
+from start_agent.batch.executor import LocalExecutor, RolloutExecutor
 from start_agent.batch.options import BatchOptions
 from start_agent.batch.progress import Listener, Progress
 from start_agent.batch.record import Job
 from start_agent.batch.store import RunDirectory
 from start_agent.decoding.solver import Solver
 from start_agent.errors import BatchError
+from start_agent.grading.registry import AnswerValue, Grade
 from start_agent.problem import Problem
+from start_agent.strategies.base import Strategy
 
 _CHUNK = 64  # problems that are read at a time: reading may wait for a disk or a network, in a thread of its own
 
@@ -45,6 +47,8 @@ async def run_batch(
     seed: int | None = 0,
     instruction: str | None = None,
     listener: Listener | None = None,
+    strategy: Strategy | None = None,
+    value: AnswerValue | None = None,
 ) -> Progress:
     """Solve and grade what the directory lacks.
 
@@ -60,6 +64,8 @@ async def run_batch(
         instruction: follows each question. Unset, it is the solver's if that is not the model's default; else that of
             the problem's kind (a letter, a program, a boxed answer), or none for a model that wants the bare question.
         listener: is told of the progress.
+        strategy: how traces become an answer; one trace where unset.
+        value: what an answer is worth, for strategies that count votes: ``grading.votes.math_value``, ...
 
     Returns:
         The progress. ``failed`` traces are still pending: the same call goes on with them.
@@ -67,7 +73,16 @@ async def run_batch(
     Raises:
         BatchError: ``options.max_faults`` traces have failed at every try, or the directory cannot be written.
     """
-    executor = LocalExecutor(solver, grade, seed=seed, instruction=instruction, retries=options.retries)
+    executor = LocalExecutor(
+        solver,
+        grade,
+        seed=seed,
+        instruction=instruction,
+        retries=options.retries,
+        strategy=strategy,
+        value=value,
+        concurrency=options.concurrency,
+    )
     return await run_at(executor, problems, directory, options, listener=listener)
 
 

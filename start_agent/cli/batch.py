@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from start_agent import fields
-from start_agent.cli import flags
 from start_agent.cli.progress import ProgressBar
 from start_agent.cli.solving import add_options, hide_progress_bars, notice, run_to_end
 from start_agent.engines import registry
@@ -21,6 +20,8 @@ from start_agent.evaluation import (
     RunOptions,
     run_evaluation,
 )
+from start_agent.grading.registry import GRADERS
+from start_agent.strategies.registry import STRATEGIES
 
 if TYPE_CHECKING:
     from sandbox import BaseSandbox
@@ -32,6 +33,7 @@ _EXAMPLES = """examples:
   start-agent batch --task pocket --limit 60 --no-hints --output-dir runs/alone
   start-agent batch --task gsm8k --data gsm8k-test.jsonl --model Qwen/QwQ-32B --samples 4 --temperature 0.6 \\
       --output-dir runs/gsm8k
+  start-agent batch --task pocket --limit 60 --temperature 0.6 --strategy majority --votes 5 --output-dir runs/voted
   start-agent batch --data my.jsonl --question-column question --answer-column answer --output-dir runs/mine
   start-agent batch --task math500 --model Qwen/QwQ-32B --engine vllm --ray auto --output-dir runs/math500
   start-agent compare runs/alone runs/pocket
@@ -42,16 +44,15 @@ between the starts, and these may change: """
 
 def add(commands: Any) -> None:
     """Add the command to the parser."""
-    may_change = RUNTIME_NAMES | fields.runtime_names(*registry.option_models().values())
+    models = [model for one in (registry.ENGINES, GRADERS, STRATEGIES) for model in one.option_models().values()]
+    may_change = RUNTIME_NAMES | fields.runtime_names(*models)
     parser: argparse.ArgumentParser = commands.add_parser(
         "batch",
         description="Solve and grade a set of problems, many at once; the same command again does what is missing.",
         epilog=_EXAMPLES + ", ".join(fields.flag_of(name) for name in sorted(may_change)) + ".\n",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    for title, model in RUN_GROUPS.items():
-        flags.add_options(parser, model, title)
-    add_options(parser)
+    add_options(parser, RUN_GROUPS, GRADERS, STRATEGIES)
     parser.set_defaults(run=run)
 
 

@@ -56,7 +56,7 @@ def add(commands: Any) -> None:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of the recipe and of its stages; a name that several have means the same in all."""
     known: set[str] = set()
-    engines = {f"--engine {name}": model for name, model in registry.option_models().items()}
+    engines = {f"--engine {name}": model for name, model in registry.ENGINES.option_models().items()}
     for title, model in (GROUPS | engines).items():
         flags.add_options(parser, model, title, known=known)
         known |= set(model.model_fields)

@@ -5,18 +5,19 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
-from start_agent.cli.solving import add_options, opened, run_to_end, solver_config
-from start_agent.decoding.events import TraceFinished
+from start_agent.build import question_for
+from start_agent.cli.solving import add_options, answer_config, opened, run_to_end
 from start_agent.errors import InputError, PromptError
+from start_agent.strategies.registry import DEFAULT, STRATEGIES, StrategyChoice, make
 
 _EXAMPLES = """examples:
   start-agent solve "What is 48613 * 7957?"
   start-agent solve --no-hints "What is 48613 * 7957?"      the model left alone
   start-agent solve --end-of-think-hints 3 --seed 7 --file question.txt
+  start-agent solve --temperature 0.6 --strategy majority --votes 5 "What is 48613 * 7957?"
   start-agent solve --model Qwen/QwQ-32B --device cuda --temperature 0.6 --top-p 0.95 "..."
   echo "What is 12 * 34?" | start-agent solve --json | jq .answer
 """
@@ -35,7 +36,7 @@ def add(commands: Any) -> None:
     output = parser.add_mutually_exclusive_group()
     output.add_argument("--json", action="store_true", help="print the whole trace as one line of JSON, nothing else")
     output.add_argument("--quiet", action="store_true", help="print the answer, nothing else")
-    add_options(parser)
+    add_options(parser, {"strategy": StrategyChoice}, STRATEGIES)
     parser.set_defaults(run=run)
 
 
@@ -46,27 +47,25 @@ def run(arguments: argparse.Namespace) -> int:
 
 async def _solve(arguments: argparse.Namespace) -> int:
     question = _question(arguments)
-    quiet = arguments.json or arguments.quiet
-    config = solver_config(arguments)
-    seed = config.solve.seed
-    async with opened(config) as solver:
-        if quiet:
-            trace = await solver.solve(question, seed=seed)
+    config = answer_config(arguments)
+    strategy, single = make(config.strategy), config.strategy.name == DEFAULT
+    async with opened(config.solver) as solver:
+        asked, seed = question_for(solver, question), config.solver.solve.seed
+        if arguments.json or arguments.quiet:
+            solution = await strategy.run(solver.solve, asked, seed)
         else:
             from rich.console import Console
 
-            from start_agent.cli.render import TerminalListener
+            from start_agent.cli.traces import TracesView
 
-            listener = TerminalListener(Console(highlight=False), solver.engine.tokenizer.eos_ids)
-            async with aclosing(solver.stream(question, seed=seed)) as events:
-                async for event in events:
-                    listener.on_event(event)
-                    if isinstance(event, TraceFinished):
-                        trace = event.trace
+            view = TracesView(Console(highlight=False), solver, several=not single)
+            solution = await strategy.run(view.solve, asked, seed)
+            view.on_solution(solution)
         if arguments.json:
-            print(json.dumps(trace.to_json(solver.engine.tokenizer.decode)))
+            trace = solution.trace.to_json(solver.engine.tokenizer.decode)
+            print(json.dumps(trace if single else trace | {"strategy": solution.to_json()}))
     if arguments.quiet:
-        print(trace.answer or "")
+        print(solution.answer or "")
     return 0
 
 

@@ -8,29 +8,48 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Collection, Coroutine, Mapping
 from contextlib import asynccontextmanager
+from types import MappingProxyType
+from typing import Any
 
 from pydantic import BaseModel
 
 from start_agent import fields
-from start_agent.build import GROUPS, SolverConfig, open_solver
+from start_agent.build import GROUPS, AnswerConfig, SolverConfig, open_solver
 from start_agent.cli import flags
 from start_agent.cli.exit_codes import ExitCode
 from start_agent.decoding.solver import Solver
 from start_agent.engines import registry
 from start_agent.models import EMBEDDED
+from start_agent.plugins import OptionsRegistry
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options of everything that solves."""
+def add_options(
+    parser: argparse.ArgumentParser,
+    groups: Mapping[str, type[BaseModel]] = MappingProxyType({}),
+    *registries: OptionsRegistry[Any],
+) -> None:
+    """The options of everything that solves, and those of a command beside them.
+
+    Args:
+        parser: of the command.
+        groups: the command's own, by title; they come first.
+        registries: what the command chooses from besides engines; each entry's options come under a title of their own.
+    """
+    for title, model in groups.items():
+        flags.add_options(parser, model, title)
     flags.add_config(parser)
     for title, model in GROUPS.items():
         flags.add_options(parser, model, title)
-    known: set[str] = set()
-    for name, model in registry.option_models().items():
-        flags.add_options(parser, model, _title(name, model, known), known=known)
-        known |= set(model.model_fields)
+    # A plug-in's option of a name that is taken means what that means: there is one flag of a name.
+    known = {name for model in (*groups.values(), *GROUPS.values()) for name in model.model_fields}
+    for entries in (registry.ENGINES, *registries):
+        for name, model in entries.option_models().items():
+            if set(model.model_fields) - known:
+                title = _title(f"{fields.flag_of(entries.option)} {name}", model, known)
+                flags.add_options(parser, model, title, known=known)
+                known |= set(model.model_fields)
 
 
 def solver_config(arguments: argparse.Namespace) -> SolverConfig:
@@ -38,6 +57,13 @@ def solver_config(arguments: argparse.Namespace) -> SolverConfig:
     file, given = fields.read_yaml(arguments.config), vars(arguments)
     fields.refuse_unknown(file, SolverConfig.models(file, given), arguments.config)
     return SolverConfig.from_layers(file, given)
+
+
+def answer_config(arguments: argparse.Namespace) -> AnswerConfig:
+    """The options of a solver and its strategy: flags over the configuration file. Raises ConfigError."""
+    file, given = fields.read_yaml(arguments.config), vars(arguments)
+    fields.refuse_unknown(file, AnswerConfig.models(file, given), arguments.config)
+    return AnswerConfig.from_layers(file, given)
 
 
 @asynccontextmanager
@@ -85,11 +111,11 @@ def run_to_end(work: Coroutine[None, None, int]) -> int:
         return ExitCode.TERMINATED
 
 
-def _title(engine: str, model: type[BaseModel], known: set[str]) -> str:
-    """The head of an engine's options: those that it shares with the engines above, with its own defaults."""
+def _title(chosen: str, model: type[BaseModel], known: Collection[str]) -> str:
+    """The head of an entry's options, ``chosen`` by such words: those that others above have, with its own defaults."""
     shared = [
         fields.flag_of(name) + (f" ({field.default})" if field.default is not None else "")
         for name, field in model.model_fields.items()
         if name in known
     ]
-    return f"--engine {engine}" + (f", besides {', '.join(shared)}" if shared else "")
+    return chosen + (f", besides {', '.join(shared)}" if shared else "")

@@ -60,7 +60,7 @@ _HIDDEN = frozenset({"num_train_epochs", "max_steps", "seed"})  # of training: t
 
 def _engines() -> dict[str, type[BaseModel]]:
     """The options of the engines that can be used, by name: a server cannot load the model of an iteration."""
-    return {name: entry.options for name, entry in registry.known_engines().items() if entry.local}
+    return {name: entry.options for name, entry in registry.ENGINES.known().items() if entry.local}
 
 
 class RunOptions(BaseModel):

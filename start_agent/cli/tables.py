@@ -28,15 +28,18 @@ def summary_tables(summary: Summary, name: str, progress: Progress | None = None
         table.add_row(f"majority of {summary.samples}", value)
     for k, rate in summary.pass_at.items():
         table.add_row(f"pass@{k}", f"{rate:.1%}")
-    table.add_row("with a tool call", f"{summary.tool_rate:.1%}, {summary.tool_calls:.2f} calls a trace")
+    one = "a trace" if summary.traces <= 1 else "an answer"
+    if summary.traces > 1:
+        table.add_row("traces an answer", f"{summary.traces:.2f}")
+    table.add_row("with a tool call", f"{summary.tool_rate:.1%}, {summary.tool_calls:.2f} calls {one}")
     table.add_row("with an unhinted call", f"{summary.unhinted_rate:.1%}")
     if summary.hint_yield is not None:
-        table.add_row("hints whose code ran", f"{summary.hint_yield:.1%}, {summary.hints:.2f} hints a trace")
+        table.add_row("hints whose code ran", f"{summary.hint_yield:.1%}, {summary.hints:.2f} hints {one}")
     table.add_row("outcomes", ", ".join(f"{outcome} {count}" for outcome, count in summary.outcomes.items()))
     table.add_row("verdicts", ", ".join(f"{reason} {count}" for reason, count in summary.reasons.items()))
-    table.add_row("tokens a trace", f"{summary.tokens:.0f}, {summary.total_tokens:,} in all")
+    table.add_row(f"tokens {one}", f"{summary.tokens:.0f}, {summary.total_tokens:,} in all")
     waits = f"{summary.wait_seconds:.1f} waiting for a kernel, {summary.queue_seconds:.1f} for the engine"
-    table.add_row("seconds a trace", f"{summary.seconds:.1f}, of them {waits}")
+    table.add_row(f"seconds {one}", f"{summary.seconds:.1f}, of them {waits}")
     if summary.reprefilled_share is not None:
         preempted = f", {summary.preemptions:,} preemptions" if summary.preemptions else ""
         fed = f"{summary.fed_tokens:,}, {summary.reprefilled_share:.1%} of them again{preempted}"
@@ -76,8 +79,12 @@ def comparison_tables(comparison: Comparison) -> list[Table]:
     """Each run for itself, then each against the first."""
     title = f"{comparison.problems} problems in common"
     runs = Table("run", title=title, title_justify="left")
-    for column in ("right", "95% interval", "with a tool call", "calls/trace", "tokens/trace"):
+    several = any(side.traces > 1 for side in comparison.sides)
+    one = "answer" if several else "trace"
+    for column in ("right", "95% interval", "with a tool call", f"calls/{one}", f"tokens/{one}"):
         runs.add_column(column, justify="right")
+    if several:
+        runs.add_column("traces/answer", justify="right")
     for side in comparison.sides:
         runs.add_row(
             side.name,
@@ -86,6 +93,7 @@ def comparison_tables(comparison: Comparison) -> list[Table]:
             f"{side.tool_rate:.1%}",
             f"{side.tool_calls:.2f}",
             f"{side.tokens:.0f}",
+            *((f"{side.traces:.2f}",) if several else ()),
         )
     pairs = Table("against the first", title=f"compared with {comparison.sides[0].name}", title_justify="left")
     tests = {pair.test for pair in comparison.pairs}

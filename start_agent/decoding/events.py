@@ -94,6 +94,16 @@ class Cost:
         self.preempted += usage.preempted
         self._known = given + len(turn.token_ids) - 1
 
+    def include(self, other: Cost) -> None:
+        """Count what another trace cost."""
+        self.turns += other.turns
+        self.generated_tokens += other.generated_tokens
+        self.computed_tokens += other.computed_tokens
+        self.recomputed_tokens += other.recomputed_tokens
+        self.cached_tokens += other.cached_tokens
+        self.queue_seconds += other.queue_seconds
+        self.preempted += other.preempted
+
 
 @dataclass(frozen=True, slots=True)
 class TraceFinished:

@@ -1,18 +1,13 @@
-"""The engines by name: the one table of what ``--engine`` chooses from, and how others add to it.
+"""The engines by name: the one table of what ``--engine`` chooses from.
 
-A package adds an engine by an entry point of the group ``start_agent.engines`` whose value is an ``EngineEntry``::
-
-    [project.entry-points."start_agent.engines"]
-    mine = "my_package.engine:ENTRY"
-
-Without an installed package, ``--engine my_package.engine:ENTRY`` names one as well.
+A package adds an engine by an entry point of the group ``start_agent.engines`` whose value is an ``EngineEntry``; see
+``start_agent.plugins``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -21,11 +16,7 @@ from start_agent.engines.base import Engine
 from start_agent.engines.http import HTTPEngine, HTTPOptions
 from start_agent.engines.transformers import TransformersEngine, TransformersOptions
 from start_agent.engines.vllm import VLLMEngine, VLLMOptions
-from start_agent.errors import ConfigError
-from start_agent.fields import build, did_you_mean, flag_of, option_names
-from start_agent.plugins import find_plugin, plugins
-
-GROUP = "start_agent.engines"
+from start_agent.plugins import OptionsRegistry
 
 DEFAULT = "transformers"
 
@@ -73,26 +64,8 @@ BUILT_IN = (
     ),
 )
 
-
-@cache
-def known_engines() -> dict[str, EngineEntry]:
-    """The engines that ship with the package, and those of installed plug-ins; by name.
-
-    Raises:
-        ConfigError: a plug-in cannot be imported, or is no ``EngineEntry``.
-    """
-    return {entry.name: entry for entry in (*BUILT_IN, *plugins(GROUP, EngineEntry))}
-
-
-def find_engine(name: str) -> EngineEntry:
-    """The engine of this name, or at ``module:object``. Raises ``ConfigError``."""
-    if ":" in name:
-        return find_plugin(name, EngineEntry)
-    known = known_engines()
-    if name not in known:
-        hint = did_you_mean(name, known) or f"there are {', '.join(known)}, or module:object"
-        raise ConfigError(f"--engine: no engine {name!r}: {hint}")
-    return known[name]
+ENGINES = OptionsRegistry("engine", "start_agent.engines", EngineEntry, lambda: BUILT_IN)
+"""What ``--engine`` chooses from."""
 
 
 class EngineChoice(BaseModel):
@@ -109,20 +82,5 @@ def create(engine: str, model: str, *layers: Mapping[str, Any]) -> Engine:
     Raises:
         ConfigError: there is no such engine, an option has a wrong value, or it is one that only other engines have.
     """
-    entry = find_engine(engine)
-    refuse_foreign(entry, *layers)
-    return entry.make(model, build(entry.options, *layers))
-
-
-def refuse_foreign(entry: EngineEntry, *layers: Mapping[str, Any]) -> None:
-    """Raise ConfigError where an option is given that only other engines have."""
-    own, engines = option_names(entry.options), known_engines()
-    for name in sorted({name for layer in layers for name in layer} - own):
-        owners = [other.name for other in engines.values() if name in option_names(other.options)]
-        if owners:
-            raise ConfigError(f"{flag_of(name)} is an option of --engine {' and '.join(owners)}, not of {entry.name}")
-
-
-def option_models() -> dict[str, type[BaseModel]]:
-    """The options of the engines, by the engine's name."""
-    return {name: entry.options for name, entry in known_engines().items()}
+    options = ENGINES.choose(engine, *layers).options
+    return ENGINES.find(engine).make(model, options)

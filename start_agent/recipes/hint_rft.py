@@ -139,7 +139,7 @@ class Parts:
             ModelError: the base cannot be found.
         """
         file = {} if recipe is None else read_hint_rft_recipe(recipe)
-        fields.refuse_unknown(file, [*GROUPS.values(), *registry.option_models().values()], recipe)
+        fields.refuse_unknown(file, [*GROUPS.values(), *registry.ENGINES.option_models().values()], recipe)
         layers = (file, given)
         solver = SolverConfig.from_layers(*layers)
         if solver.solve.seed is None:

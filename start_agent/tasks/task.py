@@ -50,6 +50,8 @@ class Task:
         make: makes so many problems of a split (None: the task's own), where there is no source.
         shuffles: whether the seed that ``read`` is given decides anything.
         about: one line.
+        grader: what judges answers to its problems: a name or ``module:object``, as ``--grader`` takes them; empty for
+            the grader of its kind.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Task:
     make: Callable[[int, str | None], list[Problem]] | None = field(default=None)
     shuffles: bool = False
     about: str = ""
+    grader: str = ""
 
 
 def column(row: Row, *names: str) -> Any:

@@ -71,8 +71,8 @@ def rows(path: Path) -> Path:
 
 @pytest.fixture
 def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    scripted = replace(registry.find_engine(registry.DEFAULT), make=lambda *given: ScriptedEngine(script))
-    monkeypatch.setattr(registry, "find_engine", lambda name: scripted)
+    scripted = replace(registry.ENGINES.find(registry.DEFAULT), make=lambda *given: ScriptedEngine(script))
+    monkeypatch.setattr(registry.ENGINES, "find", lambda name: scripted)
     monkeypatch.setattr(ScriptedEngine, "instruction", BOXED_INSTRUCTION)  # as of a model that says no other
     monkeypatch.setattr(Tokenizer, "from_pretrained", lambda *given, **options: byte_tokenizer())
     data, model = rows(tmp_path / "problems.jsonl"), tmp_path / "model"

@@ -35,6 +35,8 @@ async def main() -> None:
     async with start_agent.open(model="pocket") as solver:
         reveal_type(solver)
         found: Trace = await solver.solve("What is 1 + 1?")
+        several: tuple[Trace, ...] = (await solver.answer("What is 1 + 1?")).traces
+        engine: Solver = solver.solver
 """
 
 
@@ -114,4 +116,4 @@ def test_users_code_is_typed(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(Path(start_agent.__file__).parents[1])}
     done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
-    assert "start_agent.decoding.solver.Solver" in done.stdout
+    assert "start_agent.api.AsyncSolver" in done.stdout

@@ -15,6 +15,7 @@ from start_agent.engines.base import TurnRequest
 from start_agent.engines.scripted import Script, ScriptedEngine
 from start_agent.grading import Verdict, grade
 from start_agent.problem import Problem
+from start_agent.strategies import Strategy
 from start_agent.trace import Trace
 
 SCRIPT = ("Let me see.\n```python\nprint(3 + 4)\n```", "So it is 7.\n</think>\n\\boxed{7}")
@@ -40,6 +41,7 @@ async def run_scripted(
     config: dict[str, Any] | None = None,
     listener: Callable[[Progress], None] | None = None,
     seed: int = 0,
+    strategy: Strategy | None = None,
     **options: int,
 ) -> Progress:
     """A run of the scripted engine in this directory."""
@@ -56,6 +58,7 @@ async def run_scripted(
                     seed=seed,
                     instruction="",
                     listener=listener,
+                    strategy=strategy,
                 )
         finally:
             assert sandbox.open_sessions == 0

@@ -121,8 +121,8 @@ def test_a_vote_is_one_try_of_its_problem(tmp_path: Path) -> None:
         for sample, (parsed, right) in enumerate(answers)
     ]
     (tmp_path / "records.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert read_run(tmp_path) == {"a": Solved("?", 5, 2, 50, 2, 2)}
-    assert read_run(tmp_path, majority=True) == {"a": Solved("?", 1, 1, 50, 2, 1)}
+    assert read_run(tmp_path) == {"a": Solved("?", 5, 2, 50, 2, 2, 5)}
+    assert read_run(tmp_path, majority=True) == {"a": Solved("?", 1, 1, 50, 2, 1, 5)}
 
 
 def test_only_the_problems_in_common_count() -> None:

@@ -11,7 +11,7 @@ from start_agent.batch.options import BatchOptions
 from start_agent.batch.resume import ResumeRules
 from start_agent.batch.store import RunDirectory, read_config, read_note, record_key
 from start_agent.engines.http import HTTPOptions
-from start_agent.engines.registry import option_models
+from start_agent.engines.registry import ENGINES
 from start_agent.engines.vllm import VLLMOptions
 from start_agent.errors import RunDirectoryError
 from start_agent.fields import deciding, runtime_names
@@ -34,7 +34,7 @@ def start(path: Path, config: dict[str, Any]) -> set[bytes]:
 
 
 def test_how_a_run_is_carried_out_decides_nothing() -> None:
-    names = runtime_names(BatchOptions, *option_models().values())
+    names = runtime_names(BatchOptions, *ENGINES.option_models().values())
     for name in ("base_url", "read_timeout", "gpu_memory_utilization", "enforce_eager", "tensor_parallel_size"):
         assert name in names
     for name in ("dtype", "context_length", "samples", "device"):

@@ -14,7 +14,7 @@ from start_agent.errors import ConfigError
 
 def test_each_name_makes_its_engine() -> None:
     kinds = {"transformers": TransformersEngine, "vllm": VLLMEngine, "http": HTTPEngine}
-    assert {name: type(registry.create(name, "m")) for name in registry.known_engines()} == kinds
+    assert {name: type(registry.create(name, "m")) for name in registry.ENGINES.known()} == kinds
 
 
 def test_options_reach_the_engine_later_layers_first() -> None:

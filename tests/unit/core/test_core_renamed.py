@@ -82,7 +82,7 @@ def test_both_names_at_once_are_an_error() -> None:
 def test_an_old_name_of_another_engine_is_refused_as_the_new_one_is() -> None:
     with pytest.raises(ConfigError, match="--tensor-parallel-size"):
         registry.create("transformers", "m", {"tensor_parallel_size": 2})
-    assert registry.find_engine("http").options in registry.option_models().values()
+    assert registry.ENGINES.find("http").options in registry.ENGINES.option_models().values()
     assert fields.build(VLLMOptions, {"max_batch": 3}).max_num_seqs == 3
 
 

@@ -1,4 +1,4 @@
-"""A record: one answered, graded sample of a problem, as a line of the run directory (``store`` writes and reads the lines).
+"""A record: one answered, graded sample of a problem; a line of the run directory, which ``store`` writes and reads.
 
 Its trace is the one that has the answer. Where a strategy made several, ``strategy`` says how each of the others ended,
 and ``counts`` and ``course`` are sums over all of them: what the answer cost.

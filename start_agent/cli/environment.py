@@ -24,6 +24,7 @@ _PACKAGES = {
     "scipy": "math",
     "datasets": "data",
     "ray": "ray",
+    "fastapi": "server",
     "trl": "train",
 }
 """Package → the extra that installs it; empty where it is always there."""

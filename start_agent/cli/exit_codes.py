@@ -14,6 +14,7 @@ class ExitCode(IntEnum):
     COMPLETE = 0, "complete: everything asked for is done, whatever the answers are"
     FAILED = 1, "something failed or is still pending; the same command goes on from there"
     INPUT_ERROR = INPUT_ERROR, "an option, a file or a folder cannot be used; one line on stderr says why"
+    ENGINE_DIED = 3, "the engine of a server died; starting the server again is what helps"
     INTERRUPTED = 128 + signal.SIGINT, "interrupted (Ctrl-C)"
     TERMINATED = 128 + signal.SIGTERM, "terminated (SIGTERM)"
 

@@ -16,6 +16,7 @@ from start_agent.cli.parser import Command, Parser
 
 COMMANDS = {
     "solve": ("solve", "solve one question, streaming"),
+    "serve": ("serve", "serve the model over OpenAI's API"),
     "batch": ("batch", "solve and grade a whole set of problems; resumable"),
     "compare": ("compare", "compare runs over the same problems"),
     "select": ("select", "choose traces of runs to learn from"),

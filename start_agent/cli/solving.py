@@ -29,6 +29,7 @@ def add_options(
     parser: argparse.ArgumentParser,
     groups: Mapping[str, type[BaseModel]] = MappingProxyType({}),
     *registries: OptionsRegistry[Any],
+    leave_out: Collection[str] = (),
 ) -> None:
     """The options of everything that solves, and those of a command beside them.
 
@@ -36,12 +37,13 @@ def add_options(
         parser: of the command.
         groups: the command's own, by title; they come first.
         registries: what the command chooses from besides engines; each entry's options come under a title of their own.
+        leave_out: options that the command has no use for.
     """
     for title, model in groups.items():
         flags.add_options(parser, model, title)
     flags.add_config(parser)
     for title, model in GROUPS.items():
-        flags.add_options(parser, model, title)
+        flags.add_options(parser, model, title, known=leave_out)
     # A plug-in's option of a name that is taken means what that means: there is one flag of a name.
     known = {name for model in (*groups.values(), *GROUPS.values()) for name in model.model_fields}
     for entries in (registry.ENGINES, *registries):

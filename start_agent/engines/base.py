@@ -196,6 +196,11 @@ class Engine(abc.ABC):
         """What follows each question to its model, unless the user says another sentence."""
         return instruction_for(self.model)
 
+    @property
+    def failure(self) -> str | None:
+        """Why it will never run a turn again, in a line; None where it does, or where a later turn may succeed."""
+        return None
+
     async def __aenter__(self) -> Self:
         """Make the engine ready. Raises ``InputError`` for what the user can mend, else ``EngineError``."""
         return self

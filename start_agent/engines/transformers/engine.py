@@ -88,6 +88,11 @@ class TransformersEngine(Engine):
         self._rows: dict[str, Row] = {}
         self._tickets: dict[int, _Ticket] = {}
 
+    @property
+    def failure(self) -> str | None:
+        """See ``Engine.failure``."""
+        return None if self._failure is None else first_line(self._failure)
+
     async def __aenter__(self) -> Self:
         """Load the model and start its thread. Raises ``ModelError``, ``ConfigError``, ``MissingExtraError``."""
         if self._thread is not None:

@@ -59,6 +59,7 @@ _GIB = 1 << 30
 _CPU_BLOCK_SIZE = 32  # vLLM's own default on CPUs is 128: four times the tokens to prefill again at each insertion
 _CPU_KV_CACHE_GIB = 2.0  # vLLM would take 92% of the memory
 _LARGEST_SEED = (1 << 63) - 1
+_DEAD = "vLLM's process died; its log says why"
 
 # Set where the user has not: quiet on standard output, nothing sent home, and threads neither bound to a core each
 # (``engines/affinity.py`` says which cores they have) nor spinning for the next piece of work, where others may want
@@ -144,6 +145,13 @@ class VLLMEngine(Engine):
         self.block_size = 1
         self.threads: int | None = None  # of a model on a CPU, once it is open
         self.watches_in_scheduler = False  # where the turns are watched, once it is open
+
+    @property
+    def failure(self) -> str | None:
+        """See ``Engine.failure``."""
+        if self._failure is None and self._llm is not None and self._llm.errored:
+            return _DEAD
+        return self._failure
 
     async def __aenter__(self) -> Self:
         """Load the model and start vLLM's processes. Raises ``ModelError``, ``MissingExtraError``, ``EngineError``."""
@@ -372,7 +380,7 @@ class VLLMEngine(Engine):
         if self._llm is None:
             return EngineError(f"the engine failed: {self._failure}")
         if isinstance(error, EngineDeadError) or self._llm.errored:
-            self._fail("vLLM's process died; its log says why")
+            self._fail(_DEAD)
             return EngineError(f"the engine failed: {self._failure}")
         return EngineError(f"the engine failed: {_reason(error.__cause__ or error)}")
 

@@ -1,0 +1,111 @@
+"""The ASGI application: routes, middleware, and what lives as long as it does."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from fastapi import Depends, FastAPI
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.security import HTTPBearer
+
+from start_agent import __version__
+from start_agent.decoding.solver import Solver
+from start_agent.server import service_routes
+from start_agent.server.admission import Admission
+from start_agent.server.auth import Keys, read_keys
+from start_agent.server.errors import add_handlers
+from start_agent.server.gate import Gate
+from start_agent.server.health import Health
+from start_agent.server.metrics import Metrics
+from start_agent.server.options import ServerOptions
+from start_agent.server.state import State
+
+_API_ROUTERS = (service_routes.models,)
+"""The routes under ``/v1``, which need a key where there are keys."""
+
+
+def create_app(
+    solver: Solver, options: ServerOptions | None = None, *, instruction: str = "", keys: Keys | None = None
+) -> FastAPI:
+    """An application that answers with the rollouts of a solver.
+
+    Args:
+        solver: open, and kept open by the caller for as long as the application serves.
+        options: of the server; those of its address are of no use here.
+        instruction: a sentence that follows the last message of each conversation.
+        keys: of the clients; unset, those that the options and the environment name.
+
+    Raises:
+        ConfigError: the keys cannot be read, or there are containers but no tools.
+    """
+    options = options or ServerOptions()
+    keys = read_keys(options.api_key_file) if keys is None else keys
+    model = options.model_name or served_name(solver.engine.model)
+    admission = Admission(options.max_requests, options.queue)
+    state = State(
+        solver=solver,
+        options=options,
+        keys=keys,
+        model=model,
+        instruction=instruction,
+        admission=admission,
+        metrics=Metrics(admission, solver.sandbox, model),
+    )
+    app = FastAPI(
+        title="start-agent",
+        version=__version__,
+        description="Tool-integrated reasoning behind OpenAI's wire.",
+        lifespan=_lifespan,
+        docs_url=None,  # their pages load scripts from other hosts
+        redoc_url=None,
+    )
+    app.state.server, app.state.health = state, Health(state)
+    add_handlers(app)
+    bearer = Depends(HTTPBearer(auto_error=False)) if keys else None
+    for router in _API_ROUTERS:
+        app.include_router(router, prefix="/v1", dependencies=[bearer] if bearer else [])
+    app.include_router(service_routes.service)
+    app.add_middleware(Gate, state=state)
+    if options.cors:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=options.cors,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["X-Request-Id", "Retry-After"],
+        )
+    document = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        return _without_422(document())
+
+    app.openapi = openapi  # type: ignore[method-assign]
+    return app
+
+
+def served_name(model: str) -> str:
+    """What clients call a model: of a folder its name, not its path."""
+    path = Path(model).expanduser()
+    return path.resolve().name if path.exists() else model
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
+    state: State = app.state.server
+    try:
+        yield
+    finally:
+        await state.drain(0)
+
+
+def _without_422(document: dict[str, Any]) -> dict[str, Any]:
+    """FastAPI's own answer to what is invalid is not ours, which is 400."""
+    for path in document["paths"].values():
+        for operation in path.values():
+            operation.get("responses", {}).pop("422", None)
+    for name in ("HTTPValidationError", "ValidationError"):
+        document.get("components", {}).get("schemas", {}).pop(name, None)
+    return document

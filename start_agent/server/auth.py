@@ -1,0 +1,79 @@
+"""Who a client is: the holder of one of the server's keys."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from start_agent.errors import ConfigError
+from start_agent.server.errors import APIError
+
+VARIABLE = "START_AGENT_API_KEY"
+"""The environment variable that holds a key."""
+
+_SHORTEST = 8
+
+
+class Keys:
+    """The keys of a server.
+
+    Args:
+        keys: in clear; none for a server that anybody may use.
+
+    Only hashes of the keys are kept.
+    """
+
+    def __init__(self, keys: Iterable[str] = ()) -> None:
+        self._digests = sorted({_digest(key) for key in keys})
+
+    def __bool__(self) -> bool:
+        return bool(self._digests)
+
+    def client(self, authorization: str) -> str:
+        """The client of a request, by its ``Authorization`` header: a hash of its key, "" where there are no keys.
+
+        Takes the same time for every wrong key.
+
+        Raises:
+            APIError: 401.
+        """
+        if not self._digests:
+            return ""
+        scheme, _, key = authorization.partition(" ")
+        given = _digest(key.strip())
+        found = [hmac.compare_digest(given, known) for known in self._digests]
+        if scheme.lower() != "bearer" or not any(found):
+            message = "no valid API key was given" if authorization else "an API key is needed: Authorization: Bearer"
+            raise APIError(401, message, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
+        return given.hex()[:32]
+
+
+def read_keys(path: Path | None, environment: Mapping[str, str] = os.environ) -> Keys:
+    """The keys of a file, one a line, and of the environment. Empty lines and those that begin with ``#`` are skipped.
+
+    Raises:
+        ConfigError: the file cannot be read or has no key, or a key is too short or has white space within.
+    """
+    keys = [environment[VARIABLE].strip()] if environment.get(VARIABLE, "").strip() else []
+    if path is not None:
+        try:
+            lines = path.expanduser().read_text(encoding="utf-8").splitlines()
+        except OSError as error:
+            raise ConfigError(f"--api-key-file: cannot read {path}: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"--api-key-file: {path} is not UTF-8 text") from error
+        found = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+        if not found:
+            raise ConfigError(f"--api-key-file: {path} has no key: write one a line")
+        keys += found
+    for key in keys:
+        if len(key) < _SHORTEST or key.split() != [key] or not key.isascii():
+            raise ConfigError(f"an API key needs at least {_SHORTEST} ASCII characters without white space")
+    return Keys(keys)
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", errors="surrogateescape")).digest()

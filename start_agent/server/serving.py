@@ -1,0 +1,180 @@
+"""Opens a solver and serves it until a signal comes or its engine dies."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import Callable, Generator
+from dataclasses import replace
+from enum import Enum
+from typing import Any
+
+import h11
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from sandbox import most_kernels
+from start_agent.build import SolverConfig, open_solver
+from start_agent.errors import ConfigError
+from start_agent.server.app import create_app, served_name
+from start_agent.server.auth import read_keys
+from start_agent.server.options import ServerOptions
+from start_agent.server.state import State
+
+_LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+_HEADER_BYTES = 64 << 10
+_HEADER_SECONDS = 30  # in which a request's head has to come
+_WATCH_SECONDS = 0.5  # between two looks at whether the engine lives
+_LAST_SECONDS = 5  # after the grace time, for what was cancelled to end
+
+
+class End(Enum):
+    """Why a server ended."""
+
+    STOPPED = "stopped"
+    """A signal came."""
+    ENGINE_DIED = "engine died"
+
+
+async def serve(
+    config: SolverConfig, options: ServerOptions, *, on_notice: Callable[[str], None] = lambda line: None
+) -> End:
+    """Serve until SIGTERM or SIGINT comes, or the engine dies; a second signal does not wait for running requests.
+
+    Args:
+        config: of the solver.
+        options: of the server.
+        on_notice: gets each line that the operator should know.
+
+    Raises:
+        ConfigError: the address cannot be listened at, or an option is wrong.
+        InputError, HintError, EngineError, SandboxError: as ``build.open_solver``.
+    """
+    keys = read_keys(options.api_key_file)
+    with _bound(options.host, options.port) as listener:
+        loopback = listener.getsockname()[0] in ("127.0.0.1", "::1")
+        if loopback and not keys and not options.allowed_hosts:
+            options = options.model_copy(update={"allowed_hosts": _LOOPBACK})
+        if not loopback and not keys:
+            on_notice("there are no API keys: whoever reaches this address may use the server (--api-key-file)")
+        if options.model_name is None:
+            options = options.model_copy(update={"model_name": served_name(config.solve.model)})
+        sessions = min(options.max_requests + options.containers, most_kernels())
+        seedless = replace(config, solve=config.solve.model_copy(update={"seed": None}))
+        async with open_solver(seedless, sessions=sessions, on_notice=on_notice) as solver:
+            app = create_app(solver, options, instruction=config.solve.instruction or "", keys=keys)
+            server = _Server(
+                uvicorn.Config(
+                    app,
+                    http=_Protocol,
+                    ws="none",
+                    lifespan="on",
+                    log_config=None,
+                    access_log=False,
+                    server_header=False,
+                    h11_max_incomplete_event_size=_HEADER_BYTES,
+                    timeout_graceful_shutdown=int(options.timeout_graceful_shutdown) + _LAST_SECONDS,
+                ),
+                app.state.server,
+            )
+            host, port = listener.getsockname()[:2]
+            on_notice(f"serving {options.model_name} at http://{f'[{host}]' if ':' in host else host}:{port}/v1")
+            await server.serve(sockets=[listener])
+            return server.end
+
+
+@contextlib.contextmanager
+def _bound(host: str, port: int) -> Generator[socket.socket, None, None]:
+    """A socket at this address, at which nobody listens yet: a model is not loaded in vain."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        raise ConfigError(f"cannot listen at {host}, port {port}: {error.strerror or error}") from error
+    with listener:
+        yield listener
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's, with signals that first drain the application, and an eye on the engine."""
+
+    def __init__(self, config: uvicorn.Config, state: State) -> None:
+        super().__init__(config)
+        self.end = End.STOPPED
+        self._state = state
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """See ``uvicorn.Server``."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop)
+        self._spawn(self._watch())
+        try:
+            await super().serve(sockets)
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Nothing: ``serve`` has the signals."""
+        yield
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _stop(self) -> None:
+        again = self.should_exit
+        self.should_exit = True
+        self._spawn(self._state.drain(0 if again else self._state.options.timeout_graceful_shutdown))
+
+    async def _watch(self) -> None:
+        while self._state.solver.engine.failure is None:  # noqa: ASYNC110 - engines have no event for their death
+            await asyncio.sleep(_WATCH_SECONDS)
+        self.end = End.ENGINE_DIED
+        self.should_exit = True
+        await self._state.drain(0)
+
+
+class _Protocol(H11Protocol):
+    """uvicorn's, which closes connections whose requests do not come: their heads have a time, not only a size."""
+
+    _head: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """See ``asyncio.Protocol``."""
+        super().connection_made(transport)
+        self._head = self.loop.call_later(_HEADER_SECONDS, self._give_up)
+
+    def data_received(self, data: bytes) -> None:
+        """See ``asyncio.Protocol``."""
+        super().data_received(data)
+        if self.conn.their_state is not h11.IDLE:
+            self._forget()
+        elif self._head is None:
+            self._head = self.loop.call_later(_HEADER_SECONDS, self._give_up)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See ``asyncio.Protocol``."""
+        self._forget()
+        super().connection_lost(exc)
+
+    def _forget(self) -> None:
+        if self._head is not None:
+            self._head.cancel()
+            self._head = None
+
+    def _give_up(self) -> None:
+        self._head = None
+        if self.conn.their_state is h11.IDLE:
+            self.transport.close()

@@ -25,6 +25,7 @@ from hints import Domain, HintLibrary
 from sandbox import Sandbox, most_kernels
 from start_agent import fields
 from start_agent.batch.options import BatchOptions, RayOptions
+from start_agent.decoding.hint_files import hint_paths
 from start_agent.decoding.limits import SandboxOptions
 from start_agent.decoding.settings import DecodingSettings
 from start_agent.decoding.solver import Solver
@@ -60,7 +61,9 @@ class SolveOptions(ChatOptions):
     instruction: str | None = Field(
         None, description="sentence after the question; unset, it asks for a boxed answer (of 'pocket': nothing)"
     )
-    hint_files: tuple[Path, ...] = Field((), description="hint file that extends or replaces the built-in library")
+    hint_files: tuple[Path, ...] = Field(
+        (), description="hint file that extends or replaces the built-in library: a path, or the name of a plug-in's"
+    )
     unsafe_no_isolation: bool = Field(
         False, description="DANGEROUS: run the model's code as your own user, with nothing in between"
     )
@@ -170,8 +173,8 @@ class SolverConfig:
 
     @property
     def named_files(self) -> list[Path]:
-        """The files that the options name."""
-        named = (*self.solve.hint_files, self.solve.chat_template, self.solve.think_markers)
+        """The files that the options name, those of plug-ins among them. Raises ConfigError."""
+        named = (*hint_paths(self.solve.hint_files), self.solve.chat_template, self.solve.think_markers)
         return [path for path in named if path is not None]
 
     def resolved_sampling(self) -> Sampling:
@@ -181,8 +184,10 @@ class SolverConfig:
 
     def packed(self) -> Self:
         """With the content of the files that it names, for machines that do not have them. Raises ConfigError."""
+        solve = self.solve.model_copy(update={"hint_files": tuple(hint_paths(self.solve.hint_files))})
         try:
-            return replace(self, files={str(path): path.expanduser().read_bytes() for path in self.named_files})
+            content = {str(path): path.expanduser().read_bytes() for path in self.named_files}
+            return replace(self, solve=solve, files=content)
         except OSError as error:
             raise ConfigError(f"cannot read {error.filename}: {error.strerror}") from error
 
@@ -236,7 +241,7 @@ async def open_solver(
     """
     async with AsyncExitStack() as stack:
         local = _unpacked(config, stack)
-        hints = HintLibrary.load(*local.solve.hint_files)
+        hints = HintLibrary.load(*hint_paths(local.solve.hint_files))
         if local.solve.chat_template is not None:  # read before a model is loaded in vain
             read_template(local.solve.chat_template)
         if local.solve.think_markers is not None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict
@@ -72,11 +72,19 @@ class Registry(Generic[Entry]):
         group: of the entry points.
         kind: the type of an entry.
         built_in: gives the entries that ship with the package; called when entries are first asked for.
+        listed: names them, for the message that there is no such entry.
     """
 
-    def __init__(self, option: str, group: str, kind: type[Entry], built_in: Callable[[], Iterable[Entry]]) -> None:
+    def __init__(
+        self,
+        option: str,
+        group: str,
+        kind: type[Entry],
+        built_in: Callable[[], Iterable[Entry]],
+        listed: Callable[[Iterable[str]], str] = ", ".join,
+    ) -> None:
         self.option, self.group, self.kind = option, group, kind
-        self._built_in = built_in
+        self._built_in, self._listed = built_in, listed
         self._known: dict[str, Entry] | None = None
 
     def known(self) -> dict[str, Entry]:
@@ -100,7 +108,7 @@ class Registry(Generic[Entry]):
             return find_plugin(name, self.kind)
         known = self.known()
         if name not in known:
-            hint = did_you_mean(name, known) or f"there are {', '.join(known)}, or module:object"
+            hint = did_you_mean(name, known) or f"known are {self._listed(known)}; or module:object"
             raise ConfigError(f"{flag_of(self.option)}: no {self.option} {name!r}: {hint}")
         return known[name]
 
@@ -140,15 +148,21 @@ def plugins(group: str, kind: type[T]) -> list[tuple[str, T]]:
     """
     found = []
     for entry in sorted(entry_points(group=group), key=lambda entry: entry.name):
-        source = f"the entry point {entry.name!r} of {group}, of the package {entry.dist.name if entry.dist else '?'!r}"
-        try:
-            value = entry.load()
-        except Exception as error:  # code of other packages: whatever it raises is theirs
-            raise ConfigError(f"{source}, cannot be imported: {_described(error)}") from error
+        source, value = load_entry(entry)
         if not isinstance(value, kind):
             raise ConfigError(f"{source}, is a {type(value).__name__}: expected {kind.__name__}")
         found.append((source, value))
     return found
+
+
+def load_entry(entry: EntryPoint) -> tuple[str, Any]:
+    """Where an entry point is from, in words, and its object. Raises ConfigError where it cannot be imported."""
+    package = entry.dist.name if entry.dist else "?"
+    source = f"the entry point {entry.name!r} of {entry.group}, of the package {package!r}"
+    try:
+        return source, entry.load()
+    except Exception as error:  # code of other packages: whatever it raises is theirs
+        raise ConfigError(f"{source}, cannot be imported: {_described(error)}") from error
 
 
 def find_plugin(place: str, kind: type[T]) -> T:

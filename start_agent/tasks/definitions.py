@@ -1,10 +1,15 @@
-"""The known tasks. Adding one is adding an entry."""
+"""The tasks by name: what ``--task`` chooses from. Adding one here is adding an entry.
+
+A package adds a task by an entry point of the group ``start_agent.tasks`` whose value is a ``Task``; see
+``start_agent.plugins``.
+"""
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Iterable
 from importlib import import_module
 
+from start_agent.plugins import Registry
 from start_agent.problem import Kind
 from start_agent.tasks import reading
 from start_agent.tasks.releases import release_files
@@ -46,8 +51,21 @@ _KNOWN = (
 _ELSEWHERE = ("start_agent.pocket.tasks",)
 
 
-@cache
+def _built_in() -> list[Task]:
+    return [*_KNOWN, *(task for module in _ELSEWHERE for task in import_module(module).TASKS)]
+
+
+def listed(names: Iterable[str]) -> str:
+    """The names in a line, families of the pocket problems together."""
+    found = list(names)
+    families = [name.removeprefix("pocket_") for name in found if name.startswith("pocket_")]
+    return ", ".join([name for name in found if not name.startswith("pocket_")] + [f"pocket_{{{','.join(families)}}}"])
+
+
+TASKS = Registry("task", "start_agent.tasks", Task, _built_in, listed)
+"""What ``--task`` chooses from."""
+
+
 def known_tasks() -> dict[str, Task]:
-    """All tasks, by name."""
-    more = [task for module in _ELSEWHERE for task in import_module(module).TASKS]
-    return {task.name: task for task in (*_KNOWN, *more)}
+    """All tasks that have a name, by it: those of the package, and those of plug-ins. Raises ConfigError."""
+    return TASKS.known()

@@ -12,7 +12,7 @@ from typing import Any
 from start_agent.errors import ConfigError, DataError, MissingExtraError
 from start_agent.fields import coerce
 from start_agent.problem import Kind, Problem
-from start_agent.tasks.definitions import known_tasks
+from start_agent.tasks.definitions import TASKS, known_tasks, listed
 from start_agent.tasks.files import FORMATS, data_files, read_files
 from start_agent.tasks.options import DataOptions
 from start_agent.tasks.reading import by_columns
@@ -21,7 +21,7 @@ from start_agent.tasks.task import Row, Source, Task
 _log = logging.getLogger(__name__)
 
 POCKET_COUNT = 500
-"""Problems of a pocket task where no limit is given: the size of the held-out set."""
+"""Problems of a task that makes them, where no limit is given: as many as the held-out set of the pocket tasks has."""
 
 
 def load(task: str | None = None, **options: Any) -> list[Problem]:
@@ -68,7 +68,7 @@ def stream(options: DataOptions) -> Iterator[Problem]:
 
 
 def resolve_task(options: DataOptions) -> Task:
-    """The task that the options name, or the one that their columns define.
+    """The task that the options name, by its name or at ``module:object``, or the one that their columns define.
 
     Raises:
         ConfigError: no such task, or columns that are not named, or named beside a task.
@@ -77,15 +77,15 @@ def resolve_task(options: DataOptions) -> Task:
     columns["choices"] = options.choices_column
     named = [name for name, value in columns.items() if value]
     if options.task is not None:
-        if options.task not in known_tasks():
-            raise ConfigError(f"no task {options.task!r}: known are {_names()}; or name a set with --data")
+        task = TASKS.find(options.task)
         if named:
             raise ConfigError(
                 f"--{named[0]}-column: the task {options.task!r} knows its columns; leave it or --task out"
             )
-        return known_tasks()[options.task]
+        return task
     if options.data is None:
-        raise ConfigError(f"name a --task ({_names()}), or --data with --question-column and --answer-column")
+        names = listed(known_tasks())
+        raise ConfigError(f"name a --task ({names}), or --data with --question-column and --answer-column")
     if not columns["question"] or not columns["answer"]:
         raise ConfigError("--data without --task needs --question-column and --answer-column")
     read = by_columns(
@@ -96,13 +96,6 @@ def resolve_task(options: DataOptions) -> Task:
         choices=columns["choices"],
     )
     return Task(Path(options.data).stem, Kind.CHOICE if columns["choices"] else Kind.MATH, read)
-
-
-def _names() -> str:
-    families = [name.removeprefix("pocket_") for name in known_tasks() if name.startswith("pocket_")]
-    return ", ".join(
-        [name for name in known_tasks() if not name.startswith("pocket_")] + [f"pocket_{{{','.join(families)}}}"]
-    )
 
 
 def _in_time(options: DataOptions, problem: Problem) -> bool:
@@ -123,8 +116,9 @@ def _source(task: Task, options: DataOptions) -> Source:
         files = task.releases(options.release)
     if options.data is not None:
         return Source(options.data, options.subset, options.split or "test", large=bool(options.stream), files=files)
-    assert task.source is not None, f"the task {task.name} has neither a source nor a maker"
     own = task.source
+    if own is None:
+        raise ConfigError(f"the task {task.name!r} reads rows, and does not say where they are: name them with --data")
     return Source(
         own.path,
         options.subset or own.subset,

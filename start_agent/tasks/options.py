@@ -16,7 +16,10 @@ class DataOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    task: str | None = Field(None, description="a known task, which says where its problems are and how they are read")
+    task: str | None = Field(
+        None,
+        description="a known task or a plug-in's, which says where its problems are and how they are read",
+    )
     data: str | None = Field(None, description="a JSONL or Parquet file, a folder of them, or a set of the hub")
     subset: str = Field("", description="configuration of a set of the hub")
     split: str | None = Field(None, description="split of the set; the task's own, or 'test'")

@@ -45,7 +45,8 @@ class Task:
         kind: of all its problems.
         read: makes a problem of a row, given the seed that shuffles choices. A column that is not there is asked for
             through ``column``, which raises DataError.
-        source: where its rows are when no file is given; None of problems that are made, not read.
+        source: where its rows are when no file is given; None of problems that are made, not read, and of a task whose
+            rows are always given.
         releases: the names of the files of a release; None of sets that have none.
         make: makes so many problems of a split (None: the task's own), where there is no source.
         shuffles: whether the seed that ``read`` is given decides anything.
@@ -63,6 +64,10 @@ class Task:
     shuffles: bool = False
     about: str = ""
     grader: str = ""
+
+    def __post_init__(self) -> None:
+        if (self.read is None) == (self.make is None):
+            raise ValueError(f"the task {self.name!r} needs one of read and make")
 
 
 def column(row: Row, *names: str) -> Any:

@@ -210,7 +210,10 @@ def test_what_is_asked_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     ("options", "words"),
     [
         ({}, "name a --task"),
-        ({"task": "nonsense"}, "no task 'nonsense': known are gsm8k"),
+        ({"task": "nonsense"}, "no task 'nonsense': did you mean 'commonsenseqa'"),
+        ({"task": "zzz"}, "no task 'zzz': known are gsm8k"),
+        ({"task": "start_agent.tasks:nothing"}, "cannot import 'start_agent.tasks:nothing'"),
+        ({"task": "start_agent.tasks:load"}, "is a function: expected Task"),
         ({"data": "x"}, "needs --question-column and --answer-column"),
         ({"data": "x", "question_column": "q"}, "needs --question-column and --answer-column"),
         ({"task": "gsm8k", "answer_column": "a"}, "--answer-column: the task 'gsm8k' knows its columns"),

@@ -1,0 +1,51 @@
+"""Hint files by name: what ``--hint-files`` takes besides paths.
+
+A package adds a hint file by an entry point of the group ``start_agent.hints`` whose value is the file's path: a text,
+a ``Path``, or a resource of the package (``importlib.resources.files("my_package") / "hints.yaml"``)::
+
+    [project.entry-points."start_agent.hints"]
+    mine = "my_package:HINTS"
+
+then ``--hint-files mine``. Without an installed package, ``--hint-files my_package:HINTS`` names it as well.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from start_agent.errors import ConfigError
+from start_agent.fields import did_you_mean
+from start_agent.plugins import find_plugin, load_entry
+
+GROUP = "start_agent.hints"
+
+
+def hint_paths(given: Sequence[str | os.PathLike[str]]) -> list[Path]:
+    """The hint files that ``--hint-files`` names, as paths. Raises ConfigError."""
+    return [_hint_path(os.fspath(one)) for one in given]
+
+
+def _hint_path(given: str) -> Path:
+    """A file that is there comes first; then the plug-ins; what is neither is a path that will not be found."""
+    path = Path(given)
+    if path.exists():
+        return path
+    if ":" in given:
+        return _path(find_plugin(given, object), f"{given!r}")
+    named = {entry.name: entry for entry in entry_points(group=GROUP)}
+    if given in named:
+        source, value = load_entry(named[given])
+        return _path(value, source)
+    if path.suffix or len(path.parts) != 1:
+        return path
+    hint = did_you_mean(given, named) or f"known are {', '.join(sorted(named)) or 'none'}; or module:object, or a file"
+    raise ConfigError(f"--hint-files: no hint file {given!r}: {hint}")
+
+
+def _path(value: object, source: str) -> Path:
+    if isinstance(value, str | os.PathLike):
+        return Path(value)
+    raise ConfigError(f"{source} is a {type(value).__name__}: expected the path of a hint file")

@@ -8,9 +8,12 @@ from functools import cached_property
 from itertools import accumulate
 from typing import NamedTuple
 
+from start_agent.decoding.actions import THINKING_BUDGET
 from start_agent.decoding.replay import prompt_of
 from start_agent.tokens.fences import program
 from start_agent.tokens.markers import CONNECTIVES, LANGUAGES, MarkerKind, Markers, Match, Matcher, answer_begins
+from start_agent.tokens.stop_strings import before_stop
+from start_agent.tokens.stopping import StopKind
 from start_agent.tokens.tokenizer import Tokenizer
 from start_agent.trace import SpanKind, Trace
 
@@ -80,6 +83,8 @@ class TraceView:
             self.begins.append(len(text))
             if span.kind is SpanKind.PROMPT:
                 continue
+            if span.kind is SpanKind.NOTICE and span.cause == THINKING_BUDGET:
+                opened = None  # what it closed was never complete
             if span.kind in (SpanKind.TOOL_OUTPUT, SpanKind.NOTICE) and opened is not None:
                 fence, hint = opened
                 end = max(closed, fence.end)
@@ -150,7 +155,12 @@ class TraceView:
 
     @property
     def end_of_text(self) -> int:
-        """Where the text ends, the end of sequence left out."""
-        ids = self.trace.spans[-1].token_ids if self.trace.spans else ()
-        ended = ids and ids[-1] in self.tokenizer.eos_ids and self.trace.spans[-1].kind is SpanKind.MODEL
-        return len(self.text) - (len(self.tokenizer.bytes_of(ids[-1:])) if ended else 0)
+        """Where the text ends: the end of sequence is left out, or the stop string and what follows it."""
+        last = self.trace.spans[-1] if self.trace.spans else None
+        if last is None or last.kind is not SpanKind.MODEL or not last.token_ids:
+            return len(self.text)
+        if last.cause == StopKind.STOP and self.answer_begins is not None:
+            strings = self.trace.meta.get("settings", {}).get("stop", ())
+            return self.answer_begins + len(before_stop(self.text[self.answer_begins :], strings))
+        ended = last.token_ids[-1] in self.tokenizer.eos_ids
+        return len(self.text) - (len(self.tokenizer.bytes_of(last.token_ids[-1:])) if ended else 0)

@@ -9,6 +9,7 @@ the caller. Given the same observations it takes the same actions, so a stored t
                                        ├─ end of thinking ─► + hint       ─► Generate      (hints left)
                                        ├─ code closed    ─► RunCode ─► tool_returned ─► + tool output ─► Generate
                                        ├─ code closed    ─► + notice      ─► Generate      (no calls left)
+                                       ├─ thought enough ─► + notice      ─► Generate      (the answer)
                                        └─ end, limit, repetition          ─► Finish
 """
 
@@ -16,16 +17,26 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from hints import Domain, HintLibrary, Placement, join
+from start_agent.decoding.actions import (
+    CALLS_USED_UP,
+    THINKING_BUDGET,
+    THINKING_OPENED,
+    Action,
+    Finish,
+    FirstHint,
+    Generate,
+    RunCode,
+    Step,
+)
 from start_agent.decoding.settings import DecodingSettings
 from start_agent.errors import PromptError, QuestionError
 from start_agent.logprobs import TokenLogprob
 from start_agent.seeds import derive_seed
 from start_agent.tokens.answers import last_boxed, last_code_block
 from start_agent.tokens.fences import program
-from start_agent.tokens.markers import MarkerKind, Match, Matcher, State, answer_begins
+from start_agent.tokens.markers import MarkerKind, Match, Matcher, answer_begins
 from start_agent.tokens.phases import Phase, phase_of
 from start_agent.tokens.prompts import Prompt
 from start_agent.tokens.stopping import StopChecker, StopConditions, StopKind
@@ -34,61 +45,6 @@ from start_agent.trace import Span, SpanKind, TraceOutcome
 
 EMPTY_OUTPUT = "(no output: print a value to see it)"
 """What the model reads where its code printed nothing."""
-
-CALLS_USED_UP = "tool_calls_used_up"
-"""The cause of the notice that no more code runs."""
-
-FIRST_HINT = "first_hint"
-"""The cause of a first hint that is no hint of the library."""
-
-THINKING_OPENED = "thinking_opened"
-"""The cause of a notice that opens the thinking, as the model would have done: for a hint that comes first."""
-
-
-@dataclass(frozen=True, slots=True)
-class Generate:
-    """Have the engine write at most ``max_tokens``, from where the text stands until an armed marker."""
-
-    max_tokens: int
-    conditions: StopConditions
-    state: State
-    recent: tuple[int, ...]
-    seed: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class RunCode:
-    """Run a cell in the trace's kernel."""
-
-    code: str
-
-
-@dataclass(frozen=True, slots=True)
-class Finish:
-    """The trace is complete. ``answer_begins`` is the trace's."""
-
-    outcome: TraceOutcome
-    answer: str | None
-    answer_begins: tuple[int, int] | None
-
-
-Action = Generate | RunCode | Finish
-
-
-@dataclass(frozen=True, slots=True)
-class FirstHint:
-    """A text that is inserted where the thinking begins; ``cause`` is its span's: of a hint of the library, its id."""
-
-    text: str
-    cause: str = FIRST_HINT
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """Spans that join the trace now, and what to do then."""
-
-    spans: tuple[Span, ...]
-    action: Action
 
 
 class Controller:
@@ -135,11 +91,13 @@ class Controller:
         self._answer_place = (len(prompt.token_ids), 0) if self._state.answering else None  # ... and in the trace
         self._length = len(prompt.token_ids)  # of the trace, in tokens
         self._written: list[int] = []  # by the model
+        self._thinking_tokens = 0  # of them, those written while thinking
         self._thoughts: list[int] = []  # the end of it, without code and tables
         self._model_text = bytearray()
         self._since_inserted: int | None = None  # tokens by the model; None before the first insertion
         self._turns = self._hints_used = self._rounds_used = self._calls = 0
         self._pass_over = self._draw_connective()
+        self._stop_begins: int | None = None  # in _text: the stop string that ended the latest turn
         self._armed: StopConditions | None = None
         self._phase: Phase | None = None
 
@@ -157,7 +115,7 @@ class Controller:
                 spans.append(self._inserted(SpanKind.NOTICE, opening, THINKING_OPENED))
             hint = self._first_hint
             spans.append(self._inserted(SpanKind.HINT, self._tokenizer.encode(hint.text), hint.cause))
-        return Step(tuple(spans), self._generate())
+        return self._go_on(*spans)
 
     def turn_ended(
         self, token_ids: tuple[int, ...], stop: StopKind, logprobs: tuple[TokenLogprob, ...] | None = None
@@ -179,6 +137,8 @@ class Controller:
             case StopKind.EOS if not (token_ids and token_ids[-1] in self._tokenizer.eos_ids):  # dropped
                 self._rounds_used += 1
                 return self._hint(span, Placement.END_OF_THINK)
+            case StopKind.THINKING_BUDGET:
+                return Step((span, self._end_of_thinking()), self._generate())
             case StopKind.CODE_CLOSE if self._calls < self.settings.max_tool_calls:
                 self._calls += 1
                 self._phase = Phase.AWAITING_TOOL
@@ -186,8 +146,8 @@ class Controller:
             case StopKind.CODE_CLOSE:
                 notice = f"The code was not run: all {self.settings.max_tool_calls} tool calls are used up."
                 return self._insert(SpanKind.NOTICE, self._as_output(notice), CALLS_USED_UP, span)
-            case StopKind.EOS:
-                answer = self._answer(end=len(self._tokenizer.bytes_of(token_ids[-1:])))
+            case StopKind.EOS | StopKind.STOP:
+                answer = self._answer(end=self._end_of_text(token_ids, stop))
                 outcome = TraceOutcome.NO_ANSWER if answer is None else TraceOutcome.ANSWERED
                 return Step((span,), self._finish(outcome, answer))
             case StopKind.REPETITION:
@@ -216,6 +176,8 @@ class Controller:
             token, byte = _place(token_ids, self._answer_begins - len(self._text), self._tokenizer)
             self._answer_place = self._length + token, byte
         self._length += len(token_ids)
+        self._stop_begins = checker.stop_begins
+        self._thinking_tokens += checker.thinking_tokens
         self._state, self._pass_over = checker.state, checker.connectives_left
         self._written += token_ids
         self._thoughts = checker.thoughts
@@ -237,18 +199,38 @@ class Controller:
             self._answer_begins, self._answer_place = begins, None
 
     def _hint(self, span: Span, placement: Placement) -> Step:
+        if self._thinking_left == 0:
+            return self._go_on(span)
         settings = self.settings
         template = settings.template if settings.domain is Domain.CODE else None
         hint = self._hints.choose(self._random, settings.domain, placement, template=template)
-        closing = ""
-        if self._state.fence is not None:  # of a block that the model left open
-            closing = ("" if self._text.endswith(b"\n") else "\n") + self._state.fence.run.decode() + "\n"
+        closing = self._closing_fence()
         tail = closing or bytes(self._text[-64:]).decode("utf-8", errors="ignore")
         return self._insert(SpanKind.HINT, closing + join(tail, hint), hint.id, span)
 
+    def _closing_fence(self) -> str:
+        """What closes a block that the model has left open; empty where it has left none."""
+        if self._state.fence is None:
+            return ""
+        return ("" if self._text.endswith(b"\n") else "\n") + self._state.fence.run.decode() + "\n"
+
+    @property
+    def _thinking_left(self) -> int | None:
+        """Tokens that the model may still write while it thinks; None for any number."""
+        budget = self.settings.thinking_token_budget
+        return None if budget is None else max(budget - self._thinking_tokens, 0)
+
+    def _end_of_thinking(self) -> Span:
+        """The notice that ends the thinking. A thinking that the model has not even opened is opened before."""
+        opens = self._prompt.think_opens
+        markers = "" if opens.strip().encode() in self._text else opens
+        ending = self._tokenizer.encode_markers(markers + self._prompt.think_ends[0])
+        closing = self._tokenizer.encode(self._closing_fence())
+        return self._inserted(SpanKind.NOTICE, [*closing, *ending], THINKING_BUDGET)
+
     def _insert(self, kind: SpanKind, text: str, cause: str, *before: Span) -> Step:
         """Add text that the model did not write, encoded on its own, and let the model go on."""
-        return Step((*before, self._inserted(kind, self._tokenizer.encode(text), cause)), self._generate())
+        return self._go_on(*before, self._inserted(kind, self._tokenizer.encode(text), cause))
 
     def _inserted(self, kind: SpanKind, token_ids: Sequence[int], cause: str) -> Span:
         """The span of tokens that the model did not write; they are read as all others are."""
@@ -257,9 +239,17 @@ class Controller:
         self._follow(matches)
         self._text += encoded
         self._length += len(token_ids)
+        if self._answer_begins is not None and self._answer_place is None:  # a notice ended the thinking
+            self._answer_place = self._length, 0
         self._context_left -= len(token_ids)
         self._since_inserted = 0
         return Span(kind, tuple(token_ids), cause)
+
+    def _go_on(self, *spans: Span) -> Step:
+        """Let the model go on behind these spans: with its answer, where it has no tokens left to think."""
+        if self._thinking_left == 0 and not self._state.answering:
+            spans = (*spans, self._end_of_thinking())
+        return Step(spans, self._generate())
 
     def _as_output(self, text: str) -> str:
         separator = "" if self._text.endswith(b"\n") else "\n"
@@ -279,6 +269,8 @@ class Controller:
             connective_after=max(cooldown, 0),
             replace=may_hint and self._rounds_used < settings.end_of_think_hints,
             repetition=settings.repetition,
+            thinking_tokens=self._thinking_left,
+            stop=settings.stop,
         )
         self._turns += 1
         return Generate(
@@ -300,10 +292,16 @@ class Controller:
         self._phase = Phase.DONE
         return Finish(outcome, answer, self._answer_place)
 
+    def _end_of_text(self, token_ids: Sequence[int], stop: StopKind) -> int:
+        """How many bytes of the text its end has: the end of sequence, or all from the stop string on."""
+        if stop is StopKind.STOP and self._stop_begins is not None:
+            return len(self._text) - self._stop_begins
+        return len(self._tokenizer.bytes_of(token_ids[-1:]))
+
     def _answer(self, *, end: int = 0) -> str | None:
         """The last closed box after thinking, or the program; from all the text where a model ended while it thought.
 
-        ``end`` is how many bytes the end of sequence has; 0 where there is none.
+        ``end`` is how many bytes its end has, which is no part of it (``_end_of_text``); 0 where it has none.
         """
         if self._answer_begins is not None:
             text = self._text[self._answer_begins :]  # nothing is inserted after thinking

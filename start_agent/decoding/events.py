@@ -19,6 +19,7 @@ from start_agent.trace import Span, Trace
 class ModelText:
     """The model wrote ``token_ids``; ``text`` is what they complete of the text (bytes of a character wait).
 
+    A stop string, and what its last token has behind it, is in the ids and not in the text.
     ``logprobs``, one for each token, where the settings ask for log-probabilities.
     """
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from hints import HintLibrary
-from start_agent.decoding.controller import Controller, Finish, FirstHint, Generate, Step
+from start_agent.decoding.actions import Finish, FirstHint, Generate, Step
+from start_agent.decoding.controller import Controller
 from start_agent.decoding.settings import DecodingSettings
 from start_agent.errors import ReplayError
 from start_agent.fields import stored

@@ -16,6 +16,7 @@ from enum import StrEnum
 from start_agent.logprobs import TokenLogprob
 from start_agent.tokens.fences import fence_begun
 from start_agent.tokens.markers import MarkerKind, Match, Matcher, State
+from start_agent.tokens.stopping import StopChecker, StopConditions
 from start_agent.trace import SpanKind
 
 
@@ -31,7 +32,7 @@ class SegmentKind(StrEnum):
     OUTPUT = "output"
     """What was inserted after the code: its output, with the fences around it, or a notice."""
     MARKER = "marker"
-    """The start or end of thinking, or of the sequence: nothing that a reader is shown."""
+    """The start or end of thinking or of the sequence, or a stop string: nothing that a reader is shown."""
     ANSWER = "answer"
 
 
@@ -65,16 +66,26 @@ class Segmenter:
         state: where the text stands behind the prompt (``Prompt.state``).
         eos_ids: ids that end the sequence.
         runs: whether code is run; where not, its blocks are part of the thoughts.
+        stop: the settings' stop strings.
     """
 
-    def __init__(self, matcher: Matcher, state: State, eos_ids: frozenset[int], *, runs: bool = True) -> None:
-        self._matcher, self._state, self._eos_ids, self._runs = matcher, state, eos_ids, runs
+    def __init__(
+        self,
+        matcher: Matcher,
+        state: State,
+        eos_ids: frozenset[int],
+        *,
+        runs: bool = True,
+        stop: tuple[str, ...] = (),
+    ) -> None:
+        self._matcher, self._eos_ids, self._runs = matcher, eos_ids, runs
+        self._conditions = StopConditions(frozenset(), code=False, stop=stop)
+        self._checker = StopChecker(matcher, state, self._conditions)  # of the span that the model is writing
         self._kind = SegmentKind.ANSWER if state.answering else SegmentKind.THOUGHT
         self._held = bytearray()
         self._from = state.position  # of the first byte held
         self._ends: list[tuple[int, int]] = []  # of the tokens held: where each ends, and its id
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self._start = matcher.markers.think_start.encode()
 
     @property
     def kind(self) -> SegmentKind:
@@ -90,21 +101,25 @@ class Segmenter:
                 spelled = self._matcher.pieces[token_id].decode("utf-8", errors="replace")
                 segments.append(Segment(SegmentKind.MARKER, SpanKind.MODEL, spelled, (token_id,)))
                 continue
-            self._state, matches = self._matcher.step(self._state, token_id)
-            piece = self._matcher.pieces[token_id] if token_id < len(self._matcher.pieces) else b""
-            self._held += piece
+            known = len(self._checker.matches)
+            self._checker.push(token_id)
+            self._held += self._matcher.bytes_of(token_id)
             self._ends.append((self._from + len(self._held), token_id))
-            segments += self._cut(matches, SpanKind.MODEL)
+            segments += self._cut(self._checker.matches[known:], SpanKind.MODEL)
+            if self._checker.stop_begins is not None:  # the end of the answer: what follows is for nobody
+                segments += self._take(self._checker.stop_begins - self._from, self._kind, SpanKind.MODEL)
+                self._kind = SegmentKind.MARKER
             segments += self._take(len(self._held) - self._undecided(), self._kind, SpanKind.MODEL)
         return _joined(segments)
 
     def inserted(self, kind: SpanKind, token_ids: Sequence[int]) -> list[Segment]:
         """A span that the model did not write joins the trace."""
         segments = self.flush()
-        text = b"".join(self._matcher.pieces[token_id] for token_id in token_ids)
-        self._state, matches = self._matcher.inserted(self._state, text, kind)
+        text = b"".join(map(self._matcher.bytes_of, token_ids))
+        state, matches = self._matcher.inserted(self._checker.state, text, kind)
+        self._checker = StopChecker(self._matcher, state, self._conditions)
         for token_id in token_ids:
-            self._held += self._matcher.pieces[token_id]
+            self._held += self._matcher.bytes_of(token_id)
             self._ends.append((self._from + len(self._held), token_id))
         if kind is not SpanKind.HINT:
             # A notice may open or end the thinking; what is before that is no thought and no code.
@@ -158,12 +173,16 @@ class Segmenter:
 
     def _undecided(self) -> int:
         """How many of the last bytes may be part of a marker that is not complete."""
-        held, found = bytes(self._held), 0
+        held, state = bytes(self._held), self._checker.state
+        if self._kind is SegmentKind.MARKER:
+            return 0
         if self._kind is SegmentKind.ANSWER:
-            return _begun(held, (self._start[:size] for size in range(len(self._start) - 1, 0, -1)))
+            start = self._matcher.start if state.unopened else b""
+            begun = _begun(held, (start[:size] for size in range(len(start) - 1, 0, -1)))
+            return max(begun, self._checker.undecided)
         found = _begun(held, self._matcher.think_end_begun)
         if self._kind is not SegmentKind.CODE:
-            return max(found, fence_begun(self._state.line, begins=self._state.begins)) if self._runs else found
+            return max(found, fence_begun(state.line, begins=state.begins)) if self._runs else found
         line = held[held.rfind(b"\n") + 1 :]
         if _MAY_CLOSE.match(line):
             found = max(found, len(line) + held.endswith(b"\n", 0, len(held) - len(line)))

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from hints import Domain, Template
 from start_agent.fields import Renamed
 from start_agent.logprobs import MAX_LOGPROBS
 from start_agent.tokens.markers import CONNECTIVES, LANGUAGES, Markers
 from start_agent.tokens.stopping import Repetition
+
+MAX_STOP_CHARS = 256
+"""Of a stop string: what may be the beginning of one is held back at every token."""
 
 
 class DecodingSettings(BaseModel):
@@ -36,6 +39,14 @@ class DecodingSettings(BaseModel):
 
     max_tokens: int = Field(16384, ge=1, description="tokens that the model may write in all")
     max_turn_tokens: int = Field(16384, ge=1, description="tokens that the model may write without a stop")
+    thinking_token_budget: int | None = Field(
+        None, ge=0, description="tokens that the model may write while it thinks; then its thinking is ended for it"
+    )
+    stop: tuple[str, ...] = Field(
+        (),
+        max_length=16,
+        description="strings that end the answer where they occur in it, after thinking; no part of it",
+    )
     logprobs: int | None = Field(
         None,
         ge=0,
@@ -45,6 +56,13 @@ class DecodingSettings(BaseModel):
     )
     repetition_tokens: int = Field(128, ge=0, description="a run repeated over this many tokens ends it; 0 never does")
     repetition_repeats: int = Field(4, ge=2, description="how often the run must have been said by then")
+
+    @field_validator("stop")
+    @classmethod
+    def _short(cls, stop: tuple[str, ...]) -> tuple[str, ...]:
+        if any(not 0 < len(string) <= MAX_STOP_CHARS for string in stop):
+            raise ValueError(f"a stop string has 1 to {MAX_STOP_CHARS} characters")
+        return stop
 
     @property
     def repetition(self) -> Repetition | None:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import codecs
 import secrets
 import uuid
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, aclosing
 from functools import cached_property, partial
-from itertools import groupby
-from typing import Any, TypedDict, Unpack
+from typing import Any, Unpack
 
-from hints import Domain, HintLibrary, NoHintError, Placement, join
+from hints import HintLibrary
 from sandbox import BaseSandbox, Session
 from start_agent import __version__
-from start_agent.decoding.controller import Controller, Finish, FirstHint, Generate, RunCode
-from start_agent.decoding.events import CellFinished, CellStarted, Cost, Event, ModelText, SpanAdded, TraceFinished
+from start_agent.decoding.actions import Finish, Generate, RunCode
+from start_agent.decoding.controller import Controller
+from start_agent.decoding.events import CellFinished, CellStarted, Cost, Event, SpanAdded, TraceFinished
+from start_agent.decoding.live import read_turn
 from start_agent.decoding.settings import DecodingSettings
+from start_agent.decoding.trace_options import TraceOptions, check_hints, first_hint_of
 from start_agent.engines.base import (
     Engine,
     Sampling,
@@ -30,40 +31,12 @@ from start_agent.errors import ConfigError
 from start_agent.fields import coerce
 from start_agent.seeds import derive_seed
 from start_agent.tokens.markers import Markers, Matcher
-from start_agent.tokens.phases import Phase, phase_of
 from start_agent.tokens.prompts import ChatFormat, Prompt
 from start_agent.tokens.stopping import StopChecker
 from start_agent.tokens.templates import ChatOptions
-from start_agent.tokens.tokenizer import Message
 from start_agent.trace import Trace
 
 _MOST_MATCHERS = 32  # kept; requests may bring connectives and languages of their own
-
-
-class TraceOptions(TypedDict, total=False):
-    """What may be said of a single trace, besides its question and its seed; all of it is optional.
-
-    Attributes:
-        messages: a conversation, in place of a question; see ``ChatFormat.prompt``.
-        instruction: a sentence that follows the question, or the last message of the user. Unset, it is the solver's
-            for a question and none for a conversation; empty, there is none.
-        session: a session of the sandbox in which the cells run, with the variables that it has. It stays open: it is
-            the caller's. Unset, the trace gets a new one for itself when its first cell runs.
-        trace_id: names the trace to the engine; unset, a new name.
-        keep: leave what the engine has cached for the trace where it is, however the trace ends: the caller gives it
-            back with ``engine.release(trace_id)``.
-        first_hint: the id of a hint of the library, or any other text: inserted where the thinking begins.
-        prompt: what the question or the messages have been rendered to, or ids of the caller's own; unset, they are
-            rendered.
-    """
-
-    messages: Sequence[Message] | None
-    instruction: str | None
-    session: Session | None
-    trace_id: str | None
-    keep: bool
-    first_hint: str | None
-    prompt: Prompt | None
 
 
 class Solver:
@@ -117,7 +90,7 @@ class Solver:
         self._matchers: dict[Markers, Matcher] = {}
         if self.settings.tools and sandbox is None:
             raise ConfigError("tools are on but there is no sandbox: give one, or set tools=False")
-        _check_hints(self.settings, self.hints)
+        check_hints(self.settings, self.hints)
 
     @cached_property
     def format(self) -> ChatFormat:
@@ -224,7 +197,7 @@ class Solver:
         seed = secrets.randbits(63) if seed is None else seed
         prompt, asked = self._prompt(question, options)
         matcher = self.matcher(prompt)
-        first_hint = self._first_hint(options.get("first_hint"))
+        first_hint = first_hint_of(options.get("first_hint"), self.hints)
         controller = Controller(
             prompt,
             tokenizer=tokenizer,
@@ -263,7 +236,7 @@ class Solver:
                             new_checker,
                             self.settings.logprobs,
                         )
-                        async with aclosing(self._turn(request, live)) as items:
+                        async with aclosing(read_turn(self.engine, request, live=live)) as items:
                             async for item in items:
                                 if isinstance(item, Turn):
                                     cost.add(len(request.token_ids), item)
@@ -281,26 +254,6 @@ class Solver:
                         trace.outcome, trace.answer, trace.answer_begins = outcome, answer, answer_begins
         trace.decode = tokenizer.decode
         yield TraceFinished(trace, cost)
-
-    async def _turn(self, request: TurnRequest, live: bool) -> AsyncGenerator[ModelText | Turn, None]:
-        """A turn of the engine; where live, its ids are told as text, each event within one phase."""
-        if not live:
-            yield await self.engine.generate(request)
-            return
-        checker = request.new_checker()
-        utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        async with aclosing(self.engine.stream(request)) as items:
-            async for item in items:
-                if isinstance(item, Turn):
-                    yield item
-                    return
-                begin = 0
-                for phase, run in groupby(item.token_ids, key=lambda token_id: _phase_of_token(checker, token_id)):
-                    token_ids = tuple(run)
-                    text = utf8.decode(self.engine.tokenizer.bytes_of(token_ids))
-                    logprobs = item.logprobs and item.logprobs[begin : begin + len(token_ids)]
-                    yield ModelText(token_ids, text, phase, logprobs)
-                    begin += len(token_ids)
 
     async def _open_session(self, stack: AsyncExitStack, seed: int) -> Session:
         """The trace's own kernel, taken when its first cell is there."""
@@ -326,16 +279,6 @@ class Solver:
         last = next((message["content"] for message in reversed(messages) if message["role"] == "user"), "")
         asked = {"question": last, "instruction": instruction or "", "system": self.system}
         return prompt, asked | {"messages": [dict(message) for message in messages]}
-
-    def _first_hint(self, given: str | None) -> FirstHint | None:
-        """A hint of the library, or a text of the caller's own."""
-        if not given:
-            return None
-        try:
-            hint = self.hints[given]
-        except NoHintError:
-            return FirstHint(given)
-        return FirstHint(join("", hint), hint.id)
 
     def matcher(self, prompt: Prompt) -> Matcher:
         """What finds the markers behind a prompt."""
@@ -377,28 +320,3 @@ class Solver:
             **({"chat": chat} if chat else {}),
             **({"commit": self.engine.tokenizer.commit} if self.engine.tokenizer.commit else {}),
         }
-
-
-def _phase_of_token(checker: StopChecker, token_id: int) -> Phase:
-    """The phase in which the token begins; the stop checker moves on over it."""
-    phase = phase_of(checker.state)
-    checker.push(token_id)
-    return phase
-
-
-def _check_hints(settings: DecodingSettings, library: HintLibrary) -> None:
-    """Refuse, before any trace, settings for which the library has no hint."""
-    needed = [
-        placement
-        for placement, wanted in (
-            (Placement.CONNECTIVE, settings.max_hints),
-            (Placement.END_OF_THINK, settings.end_of_think_hints),
-        )
-        if settings.hints and settings.tools and wanted
-    ]
-    template = settings.template if settings.domain is Domain.CODE else None
-    for placement in needed:
-        if not library.select(settings.domain, placement, template=template):
-            raise ConfigError(
-                f"the hint library has no {settings.domain} hint for the placement {placement}: add one to your file"
-            )

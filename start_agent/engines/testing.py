@@ -57,6 +57,7 @@ class EngineContract:
         sampling: Sampling | None = None,
         seed: int | None = 0,
         num_logprobs: int | None = None,
+        state: State | None = None,
     ) -> TurnRequest:
         """A request under a name that is given back after the test."""
         matcher = Matcher(engine.tokenizer, markers)
@@ -67,7 +68,7 @@ class EngineContract:
             sampling or Sampling(),
             seed,
             max_tokens,
-            lambda: StopChecker(matcher, State(), conditions),
+            lambda: StopChecker(matcher, state or State(), conditions),
             num_logprobs,
         )
 
@@ -167,6 +168,34 @@ class EngineContract:
         marker = engine.tokenizer.decode(free)[10:16]
         turn = await engine.generate(self.request(engine, ids, 80, markers=Markers((), think_ends=(marker,))))
         assert turn.token_ids == free
+
+    async def test_a_stop_string_ends_the_answer_and_no_thinking(self, engine: Engine) -> None:
+        """A stop string ends the answer, with the token that completes it, and no thinking."""
+        ids = self.prompt(engine)
+        free = await self.free(engine, ids)
+        text = engine.tokenizer.bytes_of(free)
+        begin = next(n for n in range(len(text) // 3, len(text)) if text[n : n + 6].isascii())
+        string = text[begin : begin + 6]
+        keep = next(n for n in range(len(free)) if string in engine.tokenizer.bytes_of(free[:n]))
+        conditions = StopConditions(frozenset(), code=False, stop=("never said", string.decode()))
+        answering = self.request(engine, ids, 80, conditions=conditions, state=State(answering=True))
+        streamed, turn = await self.streamed(engine, answering)
+        assert turn.stop is StopKind.STOP
+        assert turn.token_ids == streamed.token_ids == free[:keep]
+        thinking = self.request(engine, ids, 80, conditions=conditions, markers=Markers((), ()))
+        assert (await engine.generate(thinking)).token_ids == free
+
+    async def test_a_budget_for_thinking_ends_the_turn(self, engine: Engine) -> None:
+        """A budget for thinking ends the turn, and no answer."""
+        ids = self.prompt(engine)
+        free = await self.free(engine, ids)
+        conditions = StopConditions(frozenset(), code=False, thinking_tokens=31)
+        request = self.request(engine, ids, 80, conditions=conditions, markers=Markers((), ()))
+        streamed, turn = await self.streamed(engine, request)
+        assert turn.stop is StopKind.THINKING_BUDGET
+        assert turn.token_ids == streamed.token_ids == free[:31]
+        answering = self.request(engine, ids, 80, conditions=conditions, state=State(answering=True))
+        assert (await engine.generate(answering)).token_ids == free
 
     async def test_repetition_ends_the_turn(self, engine: Engine) -> None:
         """Repetition ends the turn."""

@@ -151,6 +151,7 @@ class Rollout:
             self.prompt.state,
             solver.engine.tokenizer.eos_ids,
             runs=self.solver.settings.tools,
+            stop=self.solver.settings.stop,
         )
 
     async def items(self) -> AsyncGenerator[Item, None]:

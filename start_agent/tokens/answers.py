@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from start_agent.tokens.programs import last_code_block
+from start_agent.tokens.stop_strings import before_stop
 from start_agent.tokens.stopping import StopKind
 from start_agent.trace import SpanKind, Trace, TraceOutcome
 
@@ -72,7 +73,7 @@ def final_text(trace: Trace, decode: Callable[[Iterable[int]], str]) -> str | No
     """What the model wrote after its thinking; all that it wrote where it ended without closing its thinking.
 
     None where it was stopped while it was still thinking. The same text as ``Trace.answer`` is from. The end of
-    sequence is none of it: a fence that it follows closes its block.
+    sequence is none of it: a fence that it follows closes its block. It ends before a stop string.
     """
     spans = list(trace.of_kind(SpanKind.MODEL))
     ended = bool(spans) and spans[-1].cause == StopKind.EOS
@@ -82,7 +83,9 @@ def final_text(trace: Trace, decode: Callable[[Iterable[int]], str]) -> str | No
     if trace.answer_begins is not None:
         token, byte = trace.answer_begins
         ids = trace.token_ids[token:]
-        return decode(ids[:-1] if ended else ids).encode()[byte:].decode()  # nothing is inserted after thinking
+        text = decode(ids[:-1] if ended else ids).encode()[byte:]  # nothing is inserted after thinking
+        stopped = bool(spans) and spans[-1].cause == StopKind.STOP
+        return (before_stop(text, trace.meta["settings"]["stop"]) if stopped else text).decode()
     return decode(written[:-1] if ended else written) if trace.outcome in _ENDED else None
 
 

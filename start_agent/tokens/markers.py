@@ -116,7 +116,7 @@ class Matcher:
     def __init__(self, tokenizer: Tokenizer, markers: Markers | None = None) -> None:
         self.markers = markers or Markers()
         self.pieces: Sequence[bytes] = tokenizer.pieces
-        self._start = self.markers.think_start.encode()
+        self.start = self.markers.think_start.encode()
         self._languages = frozenset(language.lower() for language in self.markers.languages)
         ends = [end.encode() for end in self.markers.think_ends if end]
         # What completes earlier is found first; of those that end together, the one that begins first.
@@ -134,7 +134,7 @@ class Matcher:
         self._prose = _any_of([*end_patterns, *map(_bounded, words)])
         self._inside = _any_of(end_patterns)
         # A marker in a line is decided at most this many bytes after it began: a connective by the byte that follows.
-        self._reach = max(0, *map(len, self._ends), *(len(word) + 1 for word in words))
+        self._reach = max([0, *map(len, self._ends), *(len(word) + 1 for word in words)])
         self._longest = LONGEST_LINE + self._reach
         firsts = b"".join(sorted({marker[:1] for marker in (*self._ends, *words)}))
         self._first = re.compile(b"[" + re.escape(firsts) + b"]" if firsts else rb"(?!)")
@@ -159,6 +159,10 @@ class Matcher:
             tail = (tail + text)[-self._reach - 1 :]
             return State(block, False, fence, line, begins, tail, len(tail), position + len(text)), ()
         return self.read(state, text, closing=token_id in self._closing_ids)
+
+    def bytes_of(self, token_id: int) -> bytes:
+        """The bytes of a token; an id beyond the vocabulary is padding of the embedding, and has none."""
+        return self.pieces[token_id] if token_id < len(self.pieces) else b""
 
     def read(self, state: State, text: bytes, *, closing: bool = False) -> tuple[State, tuple[Match, ...]]:
         """Read a run of bytes, as ``step`` does a token's. However a text is cut, it is read alike.
@@ -220,14 +224,14 @@ class Matcher:
     def _until_start(self, state: State, text: bytes, closing: bool) -> tuple[State, tuple[Match, ...]]:
         """Pass over an answer until the thinking opens, and read on from there."""
         data, position = state.tail + text, state.position + len(text)
-        begin = data.find(self._start)
+        begin = data.find(self.start)
         if begin < 0:
-            tail = data[max(0, len(data) - len(self._start) + 1) :]
+            tail = data[max(0, len(data) - len(self.start) + 1) :]
             return state._replace(tail=tail, position=position), ()
-        end = begin + len(self._start)
+        end = begin + len(self.start)
         opened = position - len(data) + end
         after, found = self.read(State(position=opened), data[end:], closing=closing)
-        return after, (Match(MarkerKind.THINK_START, opened - len(self._start), opened, ""), *found)
+        return after, (Match(MarkerKind.THINK_START, opened - len(self.start), opened, ""), *found)
 
     def _ends_block(self, end: bytes, before: bytes, begins: bool, token: bool) -> bool:
         """Whether an end of thinking counts inside a block; ``before`` is its line, ``token``: a token added."""
@@ -257,19 +261,23 @@ class Matcher:
     def inserted(self, state: State, text: bytes, kind: SpanKind) -> tuple[State, tuple[Match, ...]]:
         """Pass over text that was put in, not generated: no marker spans the seam.
 
-        A hint may close a block and end inside another; its fences are among the matches. A notice may open the
-        thinking, where the state says that it is ``unopened``. After all else (a tool's output) prose goes on,
-        whatever fences it spells.
+        A hint may close a block and end inside another; its fences are among the matches. A notice may open a thinking
+        that is ``unopened``, or end one. After all else (a tool's output) prose goes on, whatever fences it spells.
         """
+        position = state.position + len(text)
+        if kind is SpanKind.NOTICE and not state.answering:
+            for end in self._ends:
+                if text.endswith(end):
+                    match = Match(MarkerKind.THINK_END, position - len(end), position, "")
+                    return State(answering=True, position=position), (match,)
         before = State(state.block, False, state.fence, position=state.position)
         after, found = self.read(before, text) if kind is SpanKind.HINT else (State(), ())
         kept = tuple(match for match in found if match.kind in (MarkerKind.CODE_OPEN, MarkerKind.CODE_CLOSE))
         begins = text.endswith(b"\n") if text else state.begins and not state.line  # a fence may, on either side
         tail = text[-1:] or state.tail[-1:]
-        position = state.position + len(text)
-        if kind is SpanKind.NOTICE and state.unopened and self._start in text:
-            end = state.position + text.index(self._start) + len(self._start)
-            kept = (Match(MarkerKind.THINK_START, end - len(self._start), end, ""),)
+        if kind is SpanKind.NOTICE and state.unopened and self.start in text:
+            end_of_start = state.position + text.index(self.start) + len(self.start)
+            kept = (Match(MarkerKind.THINK_START, end_of_start - len(self.start), end_of_start, ""),)
         elif state.answering:
             return state._replace(position=position), kept
         return State(after.block, False, after.fence, b"", begins, tail, len(tail), position), kept

@@ -6,7 +6,7 @@ Engines push what they sample into a ``StopChecker`` and stop when told; the con
 **Trim**: the token that completes a marker is kept whole; what came after it was never in the trace. A connective is
 certain only once the byte after it was seen: the token that brings that byte is dropped, unless it also holds the end
 of the word. A marker that is replaced (the end of thinking, the end of sequence before a hint) goes with every token
-that holds a part of it.
+that holds a part of it; so does the beginning of an end of thinking, where the budget for thinking is used up.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import final
 
 from start_agent.tokens.markers import Block, MarkerKind, Match, Matcher, State
 from start_agent.tokens.ngrams import ngram_hashes
+from start_agent.tokens.stop_strings import StopStrings
 
 _NGRAM = 16  # tokens: seldom said twice in a row where nothing repeats
 
@@ -29,7 +30,9 @@ class StopKind(StrEnum):
     CONNECTIVE = "connective"
     CODE_CLOSE = "code_close"
     THINK_END = "think_end"
+    THINKING_BUDGET = "thinking_budget"
     EOS = "eos"
+    STOP = "stop"
     REPETITION = "repetition"
     LENGTH = "length"
 
@@ -107,6 +110,9 @@ class StopConditions:
         connective_after: tokens of the turn in which connectives do not count at all.
         replace: stop at the end of thinking, and drop its tokens, or those of an end of sequence before it.
         repetition: stop at endless repetition.
+        thinking_tokens: tokens that may be written while thinking; None for any number.
+        stop: stop behind one of these strings in the answer, which begins where the thinking has ended. Text before a
+            thinking that is ``unopened`` is an answer, but for what may become the marker that opens it.
     """
 
     eos_ids: frozenset[int]
@@ -115,6 +121,8 @@ class StopConditions:
     connective_after: int = 0
     replace: bool = False
     repetition: Repetition | None = None
+    thinking_tokens: int | None = None
+    stop: tuple[str, ...] = ()
 
 
 NEVER = StopConditions(frozenset(), code=False)
@@ -145,12 +153,21 @@ class StopChecker:
         recent: the tokens of the model's thoughts before, for finding repetition across turns (see ``thoughts``).
 
     Nothing else decides: an engine may take these four, and let a checker of its own read where the tokens arise.
+
+    Attributes:
+        matches: the markers in the tokens that are kept.
+        connectives_left: how many are to be passed over still.
+        thinking_tokens: tokens that began while the model was thinking.
+        stop_begins: where the stop string begins that ended the turn, in bytes as ``State.position`` counts them.
     """
 
     def __init__(self, matcher: Matcher, state: State, conditions: StopConditions, recent: Sequence[int] = ()) -> None:
         self.matcher, self.conditions = matcher, conditions
         self.matches: list[Match] = []
         self.connectives_left = conditions.connective
+        self.thinking_tokens = 0
+        self.stop_begins: int | None = None
+        self._stop_strings = StopStrings(conditions.stop)
         self._states = [state]
         window = conditions.repetition.window if conditions.repetition else 0
         self.recent = tuple(recent[max(0, len(recent) - window) :])
@@ -163,12 +180,21 @@ class StopChecker:
 
     @property
     def committed(self) -> int:
-        """How many of the tokens pushed so far are certain to be kept: those that a listener may hear of."""
-        state, begun = self.state, self.matcher.think_end_begun
-        if self.conditions.replace and self._thinking(state) and state.tail.endswith(begun):
-            longest = next(part for part in begun if state.tail.endswith(part))
-            return self._tokens_before(state.position - len(longest))
-        return len(self._states) - 1
+        """How many of the tokens pushed so far are certain to be kept, and hold no part of a stop string that may be
+        under way: those that can be shown."""
+        undecided = self.undecided
+        return self._tokens_before(self.state.position - undecided) if undecided else len(self._states) - 1
+
+    @property
+    def undecided(self) -> int:
+        """How many of the last bytes may become part of a marker that is dropped, or of a stop string."""
+        state, conditions = self.state, self.conditions
+        if self._thinking(state):
+            drops = conditions.replace or conditions.thinking_tokens is not None
+            return self._think_end_begun(state) if drops else 0
+        if not self._stop_strings:
+            return 0
+        return state.position if self._may_still_open(state) else self._stop_strings.begun
 
     @property
     def thoughts(self) -> list[int]:
@@ -187,15 +213,52 @@ class StopChecker:
         after, matches = self.matcher.step(before, token_id)
         self._states.append(after)
         stop, thinking = None, not before.answering
+        self.thinking_tokens += thinking
         for match in matches:
             stop = self._judge(match, before, count) if thinking else None
             if stop is not None:
-                del self._states[stop.num_kept + 1 :]
                 break
             thinking = match.kind is MarkerKind.THINK_START or (thinking and match.kind is not MarkerKind.THINK_END)
+        stop = stop or self._limit(before, after, token_id, matches)
+        if stop is not None:
+            del self._states[stop.num_kept + 1 :]
         # A token that is kept is kept whole: with the markers behind the one that stopped the turn.
         self.matches += (match for match in matches if match.end <= self.state.position)
         return stop or (self._repeats(token_id, count) if _is_thought(after) else None)
+
+    def _limit(self, before: State, after: State, token_id: int, matches: Sequence[Match]) -> Stop | None:
+        """What ends a thinking that is too long, or an answer at a stop string."""
+        if after.answering:
+            return self._stop_string(before, after, token_id, matches) if self._stop_strings else None
+        if self._stop_strings:
+            self._stop_strings.clear()
+        limit = self.conditions.thinking_tokens
+        if limit is None or self.thinking_tokens < limit:
+            return None
+        return Stop(StopKind.THINKING_BUDGET, self._tokens_before(after.position - self._think_end_begun(after)))
+
+    def _stop_string(self, before: State, after: State, token_id: int, matches: Sequence[Match]) -> Stop | None:
+        if self._may_still_open(after):
+            return None
+        text = self.matcher.bytes_of(token_id)
+        if self._may_still_open(before):
+            text = before.tail + text
+        if ended := [match.end for match in matches if match.kind is MarkerKind.THINK_END]:
+            self._stop_strings.clear()
+            text = text[len(text) - (after.position - ended[-1]) :]
+        found = self._stop_strings.read(text)
+        if found is None:
+            return None
+        self.stop_begins = after.position - found
+        return Stop(StopKind.STOP, len(self._states) - 1)
+
+    def _may_still_open(self, state: State) -> bool:
+        """Whether all the text so far is the beginning of the marker that opens the thinking."""
+        return state.unopened and state.position == len(state.tail) and self.matcher.start.startswith(state.tail)
+
+    def _think_end_begun(self, state: State) -> int:
+        """How many of the last bytes may be the beginning of an end of thinking."""
+        return next((len(part) for part in self.matcher.think_end_begun if state.tail.endswith(part)), 0)
 
     def _judge(self, match: Match, before: State, count: int) -> Stop | None:
         if match.kind is MarkerKind.CODE_CLOSE and self.conditions.code:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from start_agent.tokens.markers import MarkerKind, Match, Matcher, State
+from start_agent.tokens.markers import MarkerKind, Markers, Match, Matcher, State
 from start_agent.tokens.stopping import Repetition, Stop, StopChecker, StopConditions, StopKind
 from start_agent.tokens.tokenizer import Tokenizer
 from tests.support import reference
@@ -48,6 +48,10 @@ ARMED = st.builds(
     connective=st.none() | st.integers(0, 2),
     connective_after=st.integers(0, 6),
     replace=st.booleans(),
+    thinking_tokens=st.none() | st.integers(0, 12),
+    stop=st.lists(
+        st.sampled_from(["x", "`\n", "Wait", "\n\n", " Wait, x", "k>x", "</think>", "<eos>"]), max_size=3
+    ).map(tuple),
 )
 
 
@@ -75,12 +79,13 @@ def expected_stop(token_ids: Sequence[int], rule: StopConditions) -> Stop | None
     pieces = [b"" if token_id == EOS else PIECES[token_id] for token_id in token_ids]
     ends = [0, *accumulate(map(len, pieces))]
     text = b"".join(pieces)
-    passed, thinking = 0, True
+    passed, thinking, thoughts = 0, True, 0
     for count, token_id in enumerate(token_ids, 1):
         before = reference.read(text[: ends[count - 1]])
         if token_id == EOS:
             replaced = rule.replace and not before.answering
             return Stop(StopKind.EOS, count - 1 if replaced else count)
+        thoughts += not before.answering
         for match in reference.read(text[: ends[count]]).matches[len(before.matches) :]:
             if not thinking:
                 break
@@ -95,6 +100,14 @@ def expected_stop(token_ids: Sequence[int], rule: StopConditions) -> Stop | None
                 passed += num_kept > rule.connective_after
                 if passed > rule.connective:
                     return Stop(StopKind.CONNECTIVE, num_kept)
+        so_far = reference.read(text[: ends[count]])
+        if so_far.answering:
+            answer = text[so_far.matches[-1].end : ends[count]]
+            if any(string.encode() in answer for string in rule.stop):
+                return Stop(StopKind.STOP, count)
+        elif rule.thinking_tokens is not None and thoughts >= rule.thinking_tokens:
+            begun = max((n for n in range(1, 8) if text[: ends[count]].endswith(b"</think>"[:n])), default=0)
+            return Stop(StopKind.THINKING_BUDGET, max(k for k in range(count + 1) if ends[k] <= ends[count] - begun))
     return None
 
 
@@ -106,16 +119,77 @@ def test_a_turn_ends_where_the_rules_say(token_ids: list[int], rule: StopConditi
 
 @settings(max_examples=800)
 @given(token_ids=TURNS, rule=ARMED)
-def test_what_is_settled_is_kept_and_only_a_begun_end_of_thinking_is_held_back(
+def test_what_is_settled_is_kept_and_only_a_begun_marker_is_held_back(
     token_ids: list[int], rule: StopConditions
 ) -> None:
     stop, committed = run(StopChecker(MATCHER, State(), rule), token_ids)
     num_kept = len(token_ids) if stop is None else stop.num_kept
     assert committed == sorted(committed)
     assert all(count <= num_kept for count in committed)
+    drops = rule.replace or rule.thinking_tokens is not None
+    begun = [b"</think>"[:size] for size in range(1, 8)] if drops else []
+    begun += [string.encode()[:size] for string in rule.stop for size in range(1, len(string.encode()))]
     for pushed, count in enumerate(committed, 1):
         held = b"".join(PIECES[token_id] for token_id in token_ids[count:pushed])
-        assert not held or (rule.replace and any(held.endswith(b"</think>"[:size]) for size in range(1, 8)))
+        assert not held or held.endswith(tuple(begun))
+
+
+@settings(max_examples=500)
+@given(token_ids=TOKENS, stop=st.sampled_from(["x", "`\n", "Wait", "\n\n", "</think>", " Wait, x"]))
+def test_nothing_is_shown_of_a_stop_string_and_what_follows_it(token_ids: list[int], stop: str) -> None:
+    """What is settled before the last token ends before the stop string; where that begins is known with it."""
+    checker = StopChecker(MATCHER, State(answering=True), conditions(stop=(stop,)))
+    found, committed = run(checker, token_ids)
+    text = b"".join(PIECES[token_id] for token_id in token_ids)
+    if found is None or found.kind is not StopKind.STOP:
+        assert stop.encode() not in text and checker.stop_begins is None
+        return
+    assert checker.stop_begins == text.index(stop.encode())
+    shown = b"".join(PIECES[token_id] for token_id in token_ids[: max(committed, default=0)])
+    assert len(shown) <= checker.stop_begins
+
+
+STARTED = Matcher(cast(Tokenizer, SimpleNamespace(pieces=PIECES, added={})), Markers(think_start="<x>\n\n"))
+
+
+@pytest.mark.parametrize(
+    ("pieces", "stop", "num_kept", "begins"),
+    [
+        (["<", "x", ">\n\n", "x"], "x", None, None),  # it opens its thinking: that is no answer
+        (["<", "x", ">\n\n", "x", "</think>", ".", "x"], "x", 7, 15),
+        (["<", "x", ">", "x"], "x", 4, 1),  # it does not: what was held back counts
+        (["x", "<"], "x", 1, 0),
+        (["<", "x"], "x", None, None),  # not yet
+        (["python", "x"], "nx", 2, 5),
+    ],
+)
+def test_a_stop_string_before_a_thinking_that_is_not_opened(
+    pieces: list[str], stop: str, num_kept: int | None, begins: int | None
+) -> None:
+    checker = StopChecker(STARTED, State(answering=True, unopened=True), conditions(stop=(stop,)))
+    found, committed = run(checker, ids(*pieces))
+    assert found == (None if num_kept is None else Stop(StopKind.STOP, num_kept))
+    assert checker.stop_begins == begins
+    if pieces[:2] == ["<", "x"]:
+        assert committed[:2] == [0, 0]
+
+
+def test_a_budget_counts_the_tokens_that_begin_while_thinking() -> None:
+    rule = conditions(thinking_tokens=3)
+    thinking = ids("x", ".", "x", "x")
+    checker = StopChecker(MATCHER, State(), rule)
+    assert run(checker, thinking)[0] == Stop(StopKind.THINKING_BUDGET, 3)
+    assert checker.thinking_tokens == 3
+    assert run(StopChecker(MATCHER, State(), rule), ids("x", ".", "</think>", *"xxxx"))[0] is None
+    assert run(StopChecker(MATCHER, State(answering=True), rule), ids(*"xxxx"))[0] is None
+    # The beginning of an end of thinking goes: all of the end takes its place.
+    assert run(StopChecker(MATCHER, State(), rule), ids("x", "</", "/think"))[0] == Stop(StopKind.THINKING_BUDGET, 3)
+    assert run(StopChecker(MATCHER, State(), rule), ids("x", ".", "</"))[0] == Stop(StopKind.THINKING_BUDGET, 2)
+    # Where the thinking is opened late, its first token is the one behind the marker.
+    late = StopChecker(STARTED, State(answering=True, unopened=True), rule)
+    assert run(late, ids("<", "x", ">\n\n", "x", ".", "x"))[0] == Stop(StopKind.THINKING_BUDGET, 6)
+    at_once = StopChecker(STARTED, State(answering=True, unopened=True), replace(rule, thinking_tokens=0))
+    assert run(at_once, ids("<", "x", ">\n\n"))[0] == Stop(StopKind.THINKING_BUDGET, 3)
 
 
 @settings(max_examples=500)

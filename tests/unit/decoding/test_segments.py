@@ -19,6 +19,7 @@ from start_agent.decoding.solver import Solver
 from start_agent.engines.scripted import ScriptedEngine, byte_tokenizer
 from start_agent.tokens.fences import program
 from start_agent.tokens.markers import Markers, Matcher, State
+from start_agent.tokens.stop_strings import before_stop
 from start_agent.trace import SpanKind, Trace
 
 TOKENIZER = byte_tokenizer()
@@ -137,6 +138,43 @@ def test_a_channel_that_is_opened_late() -> None:
     ]
 
 
+@given(
+    st.lists(st.sampled_from(["a", "ST", "STOP", "OP", "</think>", "é", "\n", "S"]), max_size=12).map("".join),
+    st.lists(st.sampled_from(["STOP", "SO", "é\n"]), max_size=2).map(tuple),
+    st.integers(1, 5),
+)
+def test_an_answer_is_shown_up_to_its_stop_string(text: str, stop: tuple[str, ...], size: int) -> None:
+    ids = TOKENIZER.encode(text)
+    segmenter = Segmenter(MATCHER, State(), TOKENIZER.eos_ids, stop=stop)
+    segments: list[Segment] = []
+    for at in range(0, len(ids), size):
+        segments += segmenter.written(ids[at : at + size])
+    segments += segmenter.flush()
+    _, ended, answer = text.partition("</think>")
+    shown = before_stop(answer.encode(), stop).decode() if ended else ""
+    assert "".join(one.text for one in segments if one.kind is SegmentKind.ANSWER) == shown
+    assert "".join(one.text for one in segments) == text
+    assert [token_id for one in segments for token_id in one.token_ids] == ids
+
+
+async def test_a_budget_and_a_stop_string() -> None:
+    segments, trace, _ = await segmented(
+        ["Run:\n```python\nprint(1)", "It is 1. STOP"], thinking_token_budget=20, stop=("STOP",), hints=False
+    )
+    assert trace.spans[-1].cause == "stop"
+    assert joined(segments) == [
+        (SegmentKind.THOUGHT, "Run:\n"),
+        (SegmentKind.CODE_OPEN, "```python\n"),
+        (SegmentKind.CODE, "print"),
+        (SegmentKind.OUTPUT, "\n```\n"),
+        (SegmentKind.MARKER, "</think>"),
+        (SegmentKind.ANSWER, "It is 1. "),
+        (SegmentKind.MARKER, "STOP"),
+    ]
+    inserted = "".join(one.text for one in segments if one.author is SpanKind.NOTICE)
+    assert inserted == "\n```\n</think>" == trace.text(SpanKind.NOTICE)
+
+
 def test_a_notice_that_opens_the_thinking() -> None:
     matcher = Matcher(TOKENIZER, Markers(think_ends=("<e>",), think_start="<s>"))
     segmenter = Segmenter(matcher, State(answering=True, unopened=True), TOKENIZER.eos_ids)
@@ -158,7 +196,7 @@ async def segmented(script: Sequence[str], **settings: Any) -> tuple[list[Segmen
         solver = Solver(engine, box, settings=DecodingSettings(**settings))
         prompt = solver.format.prompt("What is 6*7?")
         matcher = Matcher(TOKENIZER, solver.settings.markers(*prompt.think_ends, think_start=prompt.think_start))
-        segmenter = Segmenter(matcher, prompt.state, TOKENIZER.eos_ids)
+        segmenter = Segmenter(matcher, prompt.state, TOKENIZER.eos_ids, stop=solver.settings.stop)
         segments: list[Segment] = []
         async with aclosing(solver.stream("What is 6*7?")) as events:
             async for event in events:

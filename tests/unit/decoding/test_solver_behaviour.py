@@ -12,7 +12,8 @@ import pytest
 
 from hints import HintLibrary
 from sandbox import FakeSandbox, KernelStartError, Outcome, Result
-from start_agent.decoding.controller import CALLS_USED_UP, EMPTY_OUTPUT, Controller, Finish, RunCode, Step
+from start_agent.decoding.actions import CALLS_USED_UP, Finish, RunCode, Step
+from start_agent.decoding.controller import EMPTY_OUTPUT, Controller
 from start_agent.decoding.events import CellFinished, CellStarted, ModelText, SpanAdded, TraceFinished
 from start_agent.decoding.replay import replay
 from start_agent.decoding.settings import DecodingSettings

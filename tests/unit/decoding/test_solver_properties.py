@@ -9,11 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sandbox import FakeSandbox, Outcome, Result
+from start_agent.decoding.actions import THINKING_BUDGET
 from start_agent.decoding.replay import replay
 from start_agent.decoding.settings import DecodingSettings
 from start_agent.decoding.solver import Solver
 from start_agent.engines.base import TurnRequest
 from start_agent.engines.scripted import ScriptedEngine, byte_tokenizer
+from start_agent.tokens.answers import final_text
 from start_agent.tokens.markers import Block, Matcher, State
 from start_agent.trace import IGNORE_INDEX, SpanKind, Trace
 
@@ -24,6 +26,13 @@ FRAGMENTS = (
     "é", "…", "<|im_end|>", "<|im_start|>", "0", "print(1)",
 )  # fmt: skip
 OUTPUTS = ("", "42", "```\n```python\n", "</think>", "Wait, \n", "\ud7ff é\n\n", "<|im_end|>")
+
+
+def thinking_tokens(trace: Trace) -> list[int]:
+    """What the model wrote before its answer."""
+    end = len(trace.token_ids) if trace.answer_begins is None else trace.answer_begins[0] + bool(trace.answer_begins[1])
+    written = zip(trace.token_ids[:end], trace.kinds(), strict=False)
+    return [token_id for token_id, kind in written if kind is SpanKind.MODEL]
 
 
 def run(seed: int, options: DecodingSettings, context: int) -> tuple[Trace, ScriptedEngine]:
@@ -59,6 +68,8 @@ def run(seed: int, options: DecodingSettings, context: int) -> tuple[Trace, Scri
         max_tool_calls=st.integers(0, 3),
         max_tokens=st.sampled_from([40, 400]),
         repetition_tokens=st.sampled_from([0, 32]),
+        thinking_token_budget=st.none() | st.sampled_from([0, 1, 20, 100]),
+        stop=st.sampled_from([(), ("</", "1"), ("```\n", "é…", "Wait, W")]),
     ),
     context=st.sampled_from([60, 300, 5000]),
 )
@@ -78,6 +89,16 @@ def test_a_trace_keeps_its_promises(seed: int, options: DecodingSettings, contex
     assert sum(".end_of_think." in hint.cause for hint in hints) <= options.end_of_think_hints * options.hints
     assert trace.count(SpanKind.MODEL) <= options.max_tokens
     assert position + len(engine.turns[-1].token_ids) <= context
+    # Nothing is thought beyond the budget, and nothing inserted once the answer has begun.
+    assert sum(span.cause == THINKING_BUDGET and span.kind is SpanKind.NOTICE for span in trace.spans) <= 1
+    if options.thinking_token_budget is not None:
+        thoughts = thinking_tokens(trace)
+        assert len(thoughts) <= options.thinking_token_budget
+    # What ends with a stop string is the text up to it.
+    if trace.spans[-1].cause == "stop" and trace.spans[-1].kind is SpanKind.MODEL:
+        answer = final_text(trace, TOKENIZER.decode)
+        assert answer is not None and not any(string in answer for string in options.stop)
+        assert TOKENIZER.bytes_of(trace.spans[-1].token_ids).decode(errors="replace").endswith(tuple(options.stop))
     # No hint lands inside code or after thinking; nothing but the model writes special tokens.
     state, matcher = State(), Matcher(TOKENIZER)
     for span in trace.spans[1:]:
@@ -85,7 +106,8 @@ def test_a_trace_keeps_its_promises(seed: int, options: DecodingSettings, contex
             for token_id in span.token_ids:
                 state, _ = matcher.step(state, token_id)
         else:
-            assert state.block is Block.PROSE or ".end_of_think." in span.cause  # which closes a block that is open
+            closes = ".end_of_think." in span.cause or span.cause == THINKING_BUDGET  # a block that is open
+            assert state.block is Block.PROSE or closes
             assert not state.answering
             assert max(span.token_ids) < 256
             encoded = TOKENIZER.bytes_of(span.token_ids)

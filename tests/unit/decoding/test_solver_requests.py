@@ -9,7 +9,7 @@ import pytest
 
 from hints import Domain, Function, Hint, HintLibrary, Placement
 from sandbox import FakeSandbox, Result
-from start_agent.decoding.controller import FIRST_HINT, THINKING_OPENED
+from start_agent.decoding.actions import FIRST_HINT, THINKING_OPENED
 from start_agent.decoding.replay import replay
 from start_agent.decoding.settings import DecodingSettings
 from start_agent.decoding.solver import Solver

@@ -158,6 +158,45 @@ async def test_hints_are_placed_code_runs_and_the_answer_is_found(name: str) -> 
         assert written.index("check it again.") < written.index(double.end)
 
 
+@pytest.mark.parametrize("budget", [0, 12])
+@pytest.mark.parametrize("name", NAMES)
+async def test_a_budget_for_thinking_ends_it_as_the_model_would(name: str, budget: int) -> None:
+    """The marker is made of the tokens that the model writes, and a thinking that it has not opened is opened."""
+    double, ours = FAMILIES[name], load(name).ours
+    end = double.end or "</think>"
+    script = [f"{double.opens}Let me think and think and think again.", "It is \\boxed{42}."]
+    if budget == 0 and not double.opens.startswith("<|channel"):
+        script = script[1:]  # nothing is thought: all that the model is asked for is its answer
+    trace, _ = await solve(double, script, thinking_token_budget=budget, hints=False)
+    (notice,) = [span for span in trace.of_kind(SpanKind.NOTICE) if span.cause == "thinking_budget"]
+    assert (trace.outcome, trace.answer) == (TraceOutcome.ANSWERED, "42")
+    meant = [spelled for spelled in sorted(ours.controls.values(), key=len, reverse=True) if spelled in end]
+    assert sorted(
+        {ours.controls[token_id] for token_id in notice.token_ids if token_id in ours.controls} & {*meant}
+    ) == sorted(meant)
+    written = ours.decode(token_id for span in trace.spans[1:] for token_id in span.token_ids)
+    assert written.count(end) == 1
+    thoughts, _, answer = written.partition(end)
+    assert answer.lstrip().startswith("It is") and (budget == 0 or "Let" in thoughts)
+    if double.opens:
+        assert thoughts.count(double.opens.strip()) == 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_a_first_hint_begins_the_thinking_of_each_family(name: str) -> None:
+    double, ours = FAMILIES[name], load(name).ours
+    script = ["I run it.\n```python\nprint(6*7)\n```", f"42.{double.end}The answer is \\boxed{{42}}."]
+    engine = ScriptedEngine(script, tokenizer=ours)
+    async with FakeSandbox({"print(6*7)": "42"}) as box:
+        solver = Solver(engine, box, settings={"hints": False}, chat={"chat_template_kwargs": double.on})
+        trace = await solver.solve("What is 6*7?", first_hint="Python is exact. ")
+    replay(trace, ours)
+    assert box.codes == ["print(6*7)"] and trace.answer == "42"
+    written = ours.decode(token_id for span in trace.spans[1:] for token_id in span.token_ids)
+    opening, _, _ = written.partition("Python is exact.")
+    assert opening.strip() == double.opens.strip()
+
+
 @pytest.mark.parametrize("name", [name for name in NAMES if FAMILIES[name].on or FAMILIES[name].off])
 async def test_nothing_is_inserted_where_the_thinking_is_off(name: str) -> None:
     double = FAMILIES[name]

@@ -1,0 +1,50 @@
+"""Stop strings: texts that end an answer, found in bytes that come in pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class StopStrings:
+    """Finds the first of some strings in a text that is read piece by piece.
+
+    Args:
+        strings: none of them empty. Without any, nothing is found.
+    """
+
+    def __init__(self, strings: Sequence[str]) -> None:
+        self._strings = tuple(string.encode(errors="replace") for string in strings)
+        self._longest = max(map(len, self._strings), default=0)
+        self._tail = b""
+
+    def __bool__(self) -> bool:
+        return bool(self._strings)
+
+    def read(self, text: bytes) -> int | None:
+        """Read on.
+
+        Returns:
+            How many bytes before the end of the text so far the first string begins, of those that this piece
+            completes; None where it completes none.
+        """
+        window = self._tail + text
+        begins = [at for string in self._strings if (at := window.find(string)) >= 0]
+        self._tail = window[max(0, len(window) - self._longest + 1) :]
+        return len(window) - min(begins) if begins else None
+
+    @property
+    def begun(self) -> int:
+        """How many of the last bytes may be the beginning of one."""
+        tail = self._tail
+        sizes = range(len(tail), 0, -1)
+        return next((size for size in sizes if any(one.startswith(tail[-size:]) for one in self._strings)), 0)
+
+    def clear(self) -> None:
+        """Begin with another text."""
+        self._tail = b""
+
+
+def before_stop(text: bytes, strings: Sequence[str]) -> bytes:
+    """A text up to the first stop string in it; all of it where there is none."""
+    begins = [at for string in strings if (at := text.find(string.encode(errors="replace"))) >= 0]
+    return text[: min(begins)] if begins else text

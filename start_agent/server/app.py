@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +12,23 @@ from fastapi import Depends, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.security import HTTPBearer
 
+from sandbox import BaseSandbox
 from start_agent import __version__
 from start_agent.decoding.solver import Solver
-from start_agent.server import service_routes
+from start_agent.server import conversation_routes, response_routes, service_routes
 from start_agent.server.admission import Admission
 from start_agent.server.auth import Keys, read_keys
+from start_agent.server.containers import Containers
 from start_agent.server.errors import add_handlers
 from start_agent.server.gate import Gate
 from start_agent.server.health import Health
 from start_agent.server.metrics import Metrics
 from start_agent.server.options import ServerOptions
+from start_agent.server.response_run import ActiveResponses
 from start_agent.server.state import State
+from start_agent.server.store import Store
 
-_API_ROUTERS = (service_routes.models,)
+_API_ROUTERS = (service_routes.models, response_routes.router, conversation_routes.router)
 """The routes under ``/v1``, which need a key where there are keys."""
 
 
@@ -53,6 +58,9 @@ def create_app(
         instruction=instruction,
         admission=admission,
         metrics=Metrics(admission, solver.sandbox, model),
+        store=Store(options.state),
+        containers=_containers(solver.sandbox, options),
+        active=ActiveResponses(),
     )
     app = FastAPI(
         title="start-agent",
@@ -92,13 +100,25 @@ def served_name(model: str) -> str:
     return path.resolve().name if path.exists() else model
 
 
+def _containers(sandbox: BaseSandbox | None, options: ServerOptions) -> Containers | None:
+    """Containers that leave room for the kernels of the requests that run: of a small sandbox at least half of it."""
+    if sandbox is None:
+        return None
+    room = sandbox.size - options.max_requests
+    limit = min(options.containers, room if room > 0 else sandbox.size // 2)
+    return Containers(sandbox, limit=limit, ttl=options.container_ttl)
+
+
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
     state: State = app.state.server
-    try:
+    async with state.store, AsyncExitStack() as stack:
+        if state.containers is not None:
+            stack.push_async_callback(state.containers.close)
+            sweeping = asyncio.create_task(state.containers.sweep_always(), name="containers")
+            stack.callback(sweeping.cancel)
+        stack.push_async_callback(state.drain, 0)
         yield
-    finally:
-        await state.drain(0)
 
 
 def _without_422(document: dict[str, Any]) -> dict[str, Any]:

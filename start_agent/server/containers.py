@@ -8,53 +8,43 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from sandbox import BaseSandbox
-from start_agent.errors import StartAgentError
 from start_agent.server.container_session import ContainerSession
+from start_agent.server.errors import APIError
 from start_agent.server.response_items import JSON, new_id
 
 _MOST_GONE = 10_000  # ids of former containers that are remembered, to say what became of them
 
 
-class ContainerError(StartAgentError):
-    """A container cannot be used. ``id`` is its id, where one was given."""
-
-    def __init__(self, message: str, id: str = "") -> None:
-        super().__init__(message)
-        self.id = id
-
-
-class ContainerNotFound(ContainerError):  # noqa: N818 - reads better where it is caught
+class ContainerNotFound(APIError):  # noqa: N818 - reads better where it is caught
     """There is none of this id that the client may use; ``expired`` says that there was one."""
 
     def __init__(self, id: str, *, expired: bool) -> None:
-        shown = repr(id[:64])
         if expired:
-            reason = (
-                f"the container {shown} has expired or was deleted, with all its variables and files: create another"
-            )
+            reason = "has expired, was deleted or had to make room, with its variables and files: create another one"
+            super().__init__(404, f"the container {id[:64]!r} {reason}", code="container_expired")
         else:
-            reason = f"there is no container {shown}"
-        super().__init__(reason, id)
+            super().__init__(404, f"there is no container {id[:64]!r}", code="container_not_found")
         self.expired = expired
 
 
-class ContainerBusy(ContainerError):  # noqa: N818
+class ContainerBusy(APIError):  # noqa: N818
     """A response is using it."""
 
     def __init__(self, id: str) -> None:
-        super().__init__(f"the container {id!r} is in use by another response: wait until that has ended", id)
+        super().__init__(
+            409, f"the container {id!r} is in use by a response: wait until it ends", code="container_in_use"
+        )
 
 
-class ContainersFull(ContainerError):  # noqa: N818
+class ContainersFull(APIError):  # noqa: N818
     """There are as many containers as there may be."""
 
     def __init__(self, limit: int) -> None:
-        super().__init__(f"there are {limit} containers already, as many as there may be: delete one")
+        super().__init__(429, f"there are {limit} containers, as many as there may be", code="too_many_containers")
 
 
 @dataclass(slots=True, eq=False)
@@ -71,7 +61,7 @@ class Container:
         session: its kernel.
         auto: whether it was made for a response, and is given up for others where there are too many.
         busy: whether a response is using it.
-        kept: whether it shall live on after the response that it was made for.
+        kept: whether it lives on after that response, where one made it.
         written: when each file was written that the client has put there, by name.
     """
 
@@ -106,7 +96,7 @@ class Container:
 
 
 class Containers:
-    """The containers of a server.
+    """The containers of a server. Those whose time is up are closed whenever one is looked for, and by ``sweep``.
 
     Args:
         sandbox: where their kernels run.
@@ -117,77 +107,61 @@ class Containers:
     """
 
     def __init__(self, sandbox: BaseSandbox, *, limit: int, ttl: float, clock: Callable[[], float] = time.time) -> None:
-        self._sandbox, self._limit, self.ttl, self._clock = sandbox, limit, ttl, clock
+        self.sandbox, self.limit, self.ttl, self._clock = sandbox, limit, ttl, clock
         self._all: OrderedDict[str, Container] = OrderedDict()  # the one that was used last at the end
         self._gone: OrderedDict[str, str] = OrderedDict()  # ids of former containers: their owners
         self._closing: set[asyncio.Task[None]] = set()
 
-    async def create(self, owner: str, name: str = "", *, ttl: float | None = None) -> Container:
+    def create(self, owner: str, name: str, *, ttl: float | None = None) -> Container:
         """A new container, until its client deletes it or its time is up. Raises ``ContainersFull``."""
-        await self.sweep()
-        if not await self._room(for_another=True):
-            raise ContainersFull(self._limit)
-        now = self._clock()
-        session = ContainerSession(self._sandbox)
-        return self._add(Container(new_id("cntr"), owner, name, now, now, self.ttl if ttl is None else ttl, session))
+        self.sweep()
+        if not self._make_room(for_another=True):
+            raise ContainersFull(self.limit)
+        return self._add(owner, name, ContainerSession(self.sandbox), ttl=self.ttl if ttl is None else ttl)
 
-    async def get(self, owner: str, id: str) -> Container:
-        """The client's container of this id. Raises ``ContainerNotFound``."""
-        await self.sweep()
-        found = self._all.get(id)
-        if found is None or found.owner != owner:
-            raise ContainerNotFound(id, expired=self._gone.get(id) == owner)
-        return found
-
-    async def list(self, owner: str) -> list[Container]:
-        """The client's containers, the oldest first."""
-        await self.sweep()
-        return sorted((one for one in self._all.values() if one.owner == owner), key=lambda one: one.created_at)
-
-    async def delete(self, owner: str, id: str) -> None:
-        """Close one. Raises ``ContainerNotFound``, ``ContainerBusy``."""
-        found = await self.get(owner, id)
-        if found.busy:
-            raise ContainerBusy(id)
-        await self._close(found)
-
-    @asynccontextmanager
-    async def used(self, container: Container) -> AsyncIterator[None]:
-        """While a response uses it. Raises ``ContainerBusy``, ``ContainerNotFound``."""
-        if container.id not in self._all:  # it was given up in the meantime
-            raise ContainerNotFound(container.id, expired=True)
-        if container.busy:
-            raise ContainerBusy(container.id)
-        container.busy = True
-        try:
-            yield
-        finally:
-            container.busy = False
-            self.touch(container)
-            await self._room()
-
-    @asynccontextmanager
-    async def made_for(self, owner: str, *, seed: int | None = None, lost: bool = False) -> AsyncIterator[Container]:
-        """A container for one response. It lives on where ``kept`` is set by then and the response was not given up.
+    def create_for_response(self, owner: str, *, seed: int | None = None, lost: bool = False) -> Container:
+        """A new container, for a response to claim at once.
 
         Args:
             owner: the client.
             seed: where the random numbers of its cells start; None for anywhere.
             lost: whether the model has seen cells of a kernel that is gone.
         """
-        session, now = ContainerSession(self._sandbox, seed=seed, lost=lost), self._clock()
-        made = self._add(Container(new_id("cntr"), owner, "", now, now, self.ttl, session, auto=True, busy=True))
-        try:
-            yield made
-        except BaseException:
-            made.kept = False
-            raise
-        finally:
-            made.busy = False
-            self.touch(made)
-            if not made.kept:
-                await self._close(made, remember=False)
-            await self._room()
+        return self._add(owner, "", ContainerSession(self.sandbox, seed=seed, lost=lost), ttl=self.ttl, auto=True)
+
+    def get(self, owner: str, id: str) -> Container:
+        """The client's container of this id. Raises ``ContainerNotFound``."""
+        self.sweep()
+        found = self._all.get(id)
+        if found is None or found.owner != owner:
+            raise ContainerNotFound(id, expired=self._gone.get(id) == owner)
+        return found
+
+    def list(self, owner: str) -> list[Container]:
+        """The client's containers, the oldest first."""
+        self.sweep()
+        return sorted((one for one in self._all.values() if one.owner == owner), key=lambda one: one.created_at)
+
+    async def delete(self, owner: str, id: str) -> None:
+        """Close one, and wait until its kernel is gone. Raises ``ContainerNotFound``, ``ContainerBusy``."""
+        found = self.get(owner, id)
+        if found.busy:
+            raise ContainerBusy(id)
+        await asyncio.shield(self._close(found))
+
+    def claim(self, container: Container) -> None:
+        """A response uses it until ``release``. Raises ``ContainerBusy``."""
+        if container.busy:
+            raise ContainerBusy(container.id)
+        container.busy, container.kept = True, False
+
+    def release(self, container: Container) -> None:
+        """The response has ended. One that was made for a response lives on where ``kept`` was set since the claim."""
+        container.busy = False
+        self.touch(container)
+        if container.auto and not container.kept and container.id in self._all:
+            self._close(container)
+        self._make_room()
 
     def touch(self, container: Container) -> None:
         """It was used just now."""
@@ -195,49 +169,53 @@ class Containers:
         if container.id in self._all:
             self._all.move_to_end(container.id)
 
-    async def sweep(self) -> None:
+    def sweep(self) -> None:
         """Close those whose time is up."""
         now = self._clock()
         for one in [one for one in self._all.values() if one.expired(now)]:
-            await self._close(one)
+            self._close(one)
 
-    async def sweep_always(self, every: float = 10.0) -> None:
+    async def sweep_always(self, every: float = 5.0) -> None:
         """Sweep until cancelled, at intervals of so many seconds."""
         while True:
             await asyncio.sleep(every)
-            await self.sweep()
+            self.sweep()
 
     async def close(self) -> None:
-        """Close all, whoever uses them."""
+        """Close all, whoever uses them, and wait until their kernels are gone."""
         for one in list(self._all.values()):
-            await self._close(one)
+            self._close(one)
+        await self.settled()
+
+    async def settled(self) -> None:
+        """Wait until the kernels of all that was closed are gone."""
         if self._closing:
             await asyncio.wait(self._closing)
 
-    def _add(self, container: Container) -> Container:
+    def _add(self, owner: str, name: str, session: ContainerSession, *, ttl: float, auto: bool = False) -> Container:
+        now = self._clock()
+        container = Container(new_id("cntr"), owner, name, now, now, ttl, session, auto)
         self._all[container.id] = container
         return container
 
-    async def _room(self, *, for_another: bool = False) -> bool:
+    def _make_room(self, *, for_another: bool = False) -> bool:
         """Give up idle containers of responses until there are no more than there may be; whether that is so then."""
         while True:
             standing = [one for one in self._all.values() if not (one.auto and one.busy)]
-            if len(standing) + for_another <= self._limit:
+            if len(standing) + for_another <= self.limit:
                 return True
             idle = next((one for one in standing if one.auto), None)
             if idle is None:
                 return False
-            await self._close(idle)
+            self._close(idle)
 
-    async def _close(self, container: Container, *, remember: bool = True) -> None:
-        if self._all.pop(container.id, None) is None:
-            return
-        if remember:
-            self._gone[container.id] = container.owner
-            if len(self._gone) > _MOST_GONE:
-                self._gone.popitem(last=False)
-        # A task of its own: whoever is cancelled while this waits, the kernel is given back.
+    def _close(self, container: Container) -> asyncio.Task[None]:
+        """It is no container any more; its kernel ends in a task of its own, whoever is cancelled meanwhile."""
+        del self._all[container.id]
+        self._gone[container.id] = container.owner
+        if len(self._gone) > _MOST_GONE:
+            self._gone.popitem(last=False)
         closing = asyncio.create_task(container.session.close())
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
-        await asyncio.shield(closing)
+        return closing

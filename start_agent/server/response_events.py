@@ -64,16 +64,16 @@ class ResponseBuilder:
         self._open: Reasoning | CodeCall | Message | None = None
         self._held: list[Segment] = []  # what may begin the next item
         self._number = 0
-        self._response = self._snapshot("in_progress")
+        self._ended: JSON | None = None
 
     @property
     def response(self) -> JSON:
-        """The response, once one of the last events was made; before, as it was at its beginning."""
-        return self._response
+        """The response as it is now: with the items that are complete."""
+        return self._snapshot("in_progress") if self._ended is None else self._ended
 
     def begin(self) -> list[JSON]:
         """The first events."""
-        return [self._event(f"response.{name}", response=self._response) for name in ("created", "in_progress")]
+        return [self._event(f"response.{name}", response=self.response) for name in ("created", "in_progress")]
 
     def segment(self, segment: Segment, logprobs: Sequence[JSON] = ()) -> list[JSON]:
         """The next piece of the trace.
@@ -164,7 +164,12 @@ class ResponseBuilder:
             yield self._of_part(one, "content_part.added", part=one.part())
             for held in before:
                 one.count(held)
-            text = text.lstrip() if kind is Message else "".join(held.text for held in before) + text
+            if kind is Message:
+                shown = text.lstrip()
+                logprobs = _shown(logprobs, len(text[: len(text) - len(shown)].encode()))
+                text = shown
+            else:
+                text = "".join(held.text for held in before) + text
         one.count(segment)
         if isinstance(one, Message):
             one.logprobs += logprobs
@@ -233,8 +238,8 @@ class ResponseBuilder:
     def _end(self, status: str, *, event: str = "", **more: Any) -> list[JSON]:
         cut_off = status != "completed"
         events = list(self._close(cut_off=cut_off, failed=status == "failed"))
-        self._response = self._snapshot(status, **more)
-        return [*events, self._event(f"response.{event or status}", response=self._response)]
+        self._ended = self._snapshot(status, **more)
+        return [*events, self._event(f"response.{event or status}", response=self._ended)]
 
     def _snapshot(self, status: str, **more: Any) -> JSON:
         unset = {"error": None, "incomplete_details": None, "usage": None, "completed_at": None}
@@ -273,6 +278,15 @@ def _listed(one: Reasoning | Message, logprobs: Sequence[JSON]) -> JSON:
         likeliest = [{"token": top["token"], "logprob": top["logprob"]} for top in row["top_logprobs"]]
         rows.append({"token": row["token"], "logprob": row["logprob"], "top_logprobs": likeliest})
     return {"logprobs": rows}
+
+
+def _shown(logprobs: Sequence[JSON], hidden: int) -> Sequence[JSON]:
+    """The rows without those of the tokens that lie within so many bytes at the beginning."""
+    for at, row in enumerate(logprobs):
+        hidden -= len(row["bytes"])
+        if hidden < 0:
+            return logprobs[at:]
+    return ()
 
 
 def _inside_fences(text: str) -> str:

@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
+from start_agent.server.extension import RequestExtension
+
 MAX_METADATA = 16  # pairs, as OpenAI
 _Text = Annotated[str, Field(max_length=512)]
 Metadata = Annotated[dict[Annotated[str, Field(max_length=64)], _Text], Field(max_length=MAX_METADATA)]
@@ -20,6 +22,16 @@ class Wire(BaseModel):
     """A part of a request: nothing unknown, nothing converted."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+def _shape(value: Any) -> str | None:
+    """What a value is, where it may be of several kinds: errors then speak of the one that was meant."""
+    shapes: tuple[tuple[type, str], ...] = ((str, "text"), (list, "list"), (dict, "object"), (BaseModel, "object"))
+    return next((name for kind, name in shapes if isinstance(value, kind)), None)
+
+
+def _either(error: str) -> Discriminator:
+    return Discriminator(_shape, custom_error_type="union_shape", custom_error_message=f"expected {error}")
 
 
 class TextPart(Wire):
@@ -36,7 +48,9 @@ class InputMessage(Wire):
 
     type: Literal["message"] = "message"
     role: Literal["user", "assistant", "system", "developer"]
-    content: str | list[TextPart]
+    content: Annotated[
+        Annotated[str, Tag("text")] | Annotated[list[TextPart], Tag("list")], _either("a text or a list of parts")
+    ]
     id: str | None = None
     status: Status | None = None
     phase: Literal["commentary", "final_answer"] | None = None
@@ -83,7 +97,7 @@ class InputCodeCall(Wire):
     id: str | None = None
     code: str | None = None
     container_id: str
-    outputs: list[LogsOutput | ImageOutput] | None = None
+    outputs: list[Annotated[LogsOutput | ImageOutput, Discriminator("type")]] | None = None
     status: Literal["in_progress", "interpreting", "completed", "incomplete", "failed"] | None = None
     start_agent: dict[str, Any] | None = None
 
@@ -98,7 +112,11 @@ InputItem = Annotated[
     Annotated[InputMessage, Tag("message")]
     | Annotated[InputReasoning, Tag("reasoning")]
     | Annotated[InputCodeCall, Tag("code_interpreter_call")],
-    Discriminator(_kind),
+    Discriminator(
+        _kind,
+        custom_error_type="unsupported",
+        custom_error_message="is none of the items that are understood: message, reasoning, code_interpreter_call",
+    ),
 ]
 
 
@@ -122,7 +140,9 @@ class CodeInterpreter(Wire):
     """The only tool: Python, which the model writes in its thoughts."""
 
     type: Literal["code_interpreter"]
-    container: str | AutoContainer
+    container: Annotated[
+        Annotated[str, Tag("text")] | Annotated[AutoContainer, Tag("object")], _either("an id or {'type': 'auto'}")
+    ]
     allowed_callers: list[Literal["direct"]] | None = None
 
 
@@ -165,7 +185,9 @@ class ResponsesRequest(Wire):
     """A request to make a response."""
 
     model: str
-    input: str | list[InputItem]
+    input: Annotated[
+        Annotated[str, Tag("text")] | Annotated[list[InputItem], Tag("list")], _either("a text or a list of items")
+    ]
     instructions: str | None = None
     tools: Annotated[list[CodeInterpreter], Field(max_length=1)] | None = None
     tool_choice: Literal["auto", "none"] | None = None
@@ -177,11 +199,21 @@ class ResponsesRequest(Wire):
     include: list[Literal["code_interpreter_call.outputs", "message.output_text.logprobs"]] | None = None
     reasoning: Reasoning | None = None
     previous_response_id: str | None = None
-    conversation: str | ConversationReference | None = None
+    conversation: (
+        Annotated[
+            Annotated[str, Tag("text")] | Annotated[ConversationReference, Tag("object")], _either("an id or {'id': …}")
+        ]
+        | None
+    ) = None
     store: bool | None = None
     stream: bool | None = None
     truncation: Literal["auto", "disabled"] | None = None
     metadata: Metadata | None = None
+    # vLLM's names for what OpenAI has not.
+    seed: Annotated[int, Field(ge=0)] | None = None
+    top_k: Annotated[int, Field(ge=0)] | None = None
+    min_p: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
+    start_agent: RequestExtension | None = None
     # Said about the request, with nothing to be done: returned as they are.
     user: _Text | None = None
     safety_identifier: _Text | None = None

@@ -202,3 +202,23 @@ class Rollout:
                 logprobs = tuple(self._logprobs.popleft() for _ in segment.token_ids)
                 segment = replace(segment, logprobs=logprobs)
             yield segment
+
+
+def merged(items: Iterable[Item]) -> list[Item]:
+    """The items, with segments that go on with one another made one. Fences stay as they are: each has a meaning."""
+    found: list[Item] = []
+    for item in items:
+        last = found[-1] if found else None
+        if isinstance(item, Segment) and isinstance(last, Segment) and _goes_on(last, item):
+            logprobs = None if item.logprobs is None else (last.logprobs or ()) + item.logprobs
+            found[-1] = replace(
+                last, text=last.text + item.text, token_ids=last.token_ids + item.token_ids, logprobs=logprobs
+            )
+        else:
+            found.append(item)
+    return found
+
+
+def _goes_on(one: Segment, other: Segment) -> bool:
+    apart = (SegmentKind.CODE_OPEN, SegmentKind.CODE_CLOSE, SegmentKind.MARKER)
+    return one.kind is other.kind and one.author is other.author and one.kind not in apart

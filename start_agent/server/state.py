@@ -17,7 +17,10 @@ from start_agent.server.metrics import Metrics
 from start_agent.server.options import ServerOptions
 
 if TYPE_CHECKING:
+    from start_agent.server.containers import Containers
     from start_agent.server.jobs import Job
+    from start_agent.server.response_run import ActiveResponses
+    from start_agent.server.store import Store
 
 
 @dataclass(slots=True, eq=False)
@@ -32,6 +35,9 @@ class State:
         instruction: a sentence that follows the last message of each conversation; none where empty.
         admission: lets rollouts run.
         metrics: what is counted.
+        store: responses and conversations, open while the application serves.
+        containers: kernels that outlive a response; None where there is no sandbox.
+        active: the responses under way.
         jobs: the requests under way.
         started: when the server was made, in seconds since 1970.
         stopping: set when it stops: new requests are refused.
@@ -45,6 +51,9 @@ class State:
     instruction: str
     admission: Admission
     metrics: Metrics
+    store: Store
+    containers: Containers | None
+    active: ActiveResponses
     jobs: set[Job] = field(default_factory=set)
     started: int = field(default_factory=lambda: int(time.time()))
     stopping: asyncio.Event = field(default_factory=asyncio.Event)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import logging
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -19,8 +20,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, ParamSpec, Self, TypeVar
 
-from start_agent.errors import ConfigError, StartAgentError, first_line
+from start_agent.errors import ConfigError, first_line
+from start_agent.server.errors import APIError
 from start_agent.server.response_items import JSON
+
+logger = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
 """Version of the database (``user_version``); another one is refused."""
@@ -42,16 +46,19 @@ Parameters = ParamSpec("Parameters")
 Returned = TypeVar("Returned")
 
 
-class StoreError(StartAgentError):
+class StoreError(APIError):
     """The database cannot be read or written: the disk is full, the file is damaged."""
 
+    def __init__(self) -> None:
+        super().__init__(503, "stored responses cannot be read or written now", code="store_failed")
 
-class NotStored(StartAgentError):  # noqa: N818 - reads better where it is caught
+
+class NotStored(APIError):  # noqa: N818 - reads better where it is caught
     """The client has nothing of this id: it never had, or has deleted it, or it had to make room for others."""
 
     def __init__(self, kind: Kind, id: str) -> None:
-        super().__init__(f"there is no {kind} {id[:64]!r}, or not any more")
-        self.kind, self.id = kind, id
+        super().__init__(404, f"there is no {kind} {id[:64]!r}, or not any more", code=f"{kind}_not_found")
+        self.id = id
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +146,8 @@ class Store:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, partial(function, *args, **more))
         except sqlite3.Error as error:
-            raise StoreError(f"stored responses cannot be read or written: {first_line(error)}") from error
+            logger.error("the store failed: %s", first_line(error))
+            raise StoreError from error
 
     def _open(self) -> None:
         try:
@@ -179,7 +187,7 @@ class Store:
     @property
     def _database(self) -> sqlite3.Connection:
         if self._opened is None:
-            raise StoreError("the store is not open")
+            raise StoreError
         return self._opened
 
     @contextmanager

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, get_args
 
-from openai.types.responses import Response, ResponseStreamEvent
+from openai.types.responses import (
+    Response,
+    ResponseCodeInterpreterToolCall,
+    ResponseInputMessageItem,
+    ResponseOutputMessage,
+    ResponseReasoningItem,
+    ResponseStreamEvent,
+)
 from pydantic import BaseModel
 
 OURS = {"start_agent"}
@@ -53,6 +60,23 @@ def parsed_response(body: Any) -> Response:
 def parsed_event(event: dict[str, Any]) -> BaseModel:
     """An event of a streamed response; fails on an unknown type."""
     return parsed(_EVENTS[event["type"]], event)
+
+
+_ITEMS: dict[str, type[BaseModel]] = {
+    "reasoning": ResponseReasoningItem,
+    "code_interpreter_call": ResponseCodeInterpreterToolCall,
+}
+
+
+def parsed_item(item: dict[str, Any]) -> BaseModel:
+    """An item of a response or a conversation; fails on an unknown type."""
+    return parsed(_item_model(item), item)
+
+
+def _item_model(item: dict[str, Any]) -> type[BaseModel]:
+    if item["type"] == "message":
+        return ResponseOutputMessage if item["role"] == "assistant" else ResponseInputMessageItem
+    return _ITEMS[item["type"]]
 
 
 def accumulated(events: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[str, str]]:

@@ -42,7 +42,7 @@ async def containers(box: FakeSandbox, clock: Clock) -> AsyncIterator[Containers
 
 
 async def test_a_kernel_is_taken_when_it_is_needed(containers: Containers, box: FakeSandbox) -> None:
-    made = await containers.create("a", "mine")
+    made = containers.create("a", "mine")
     assert box.open_sessions == 0
     assert (await made.session.execute("x", timeout=1.0)).text == "42"
     await made.session.execute("y")
@@ -54,143 +54,143 @@ async def test_a_kernel_is_taken_when_it_is_needed(containers: Containers, box: 
 
 
 async def test_two_first_cells_at_once_share_one_kernel(containers: Containers, box: FakeSandbox) -> None:
-    made = await containers.create("a")
+    made = containers.create("a", "")
     await asyncio.gather(*(made.session.execute(code) for code in "xyz"))
     assert box.stats.sessions == 1
 
 
 async def test_another_clients_container_is_not_there(containers: Containers) -> None:
-    made = await containers.create("a")
-    assert await containers.get("a", made.id) is made
-    for asked in (containers.get("b", made.id), containers.delete("b", made.id), containers.get("", made.id)):
+    made = containers.create("a", "")
+    assert containers.get("a", made.id) is made
+    for owner in ("b", ""):
         with pytest.raises(ContainerNotFound) as error:
-            await asked
+            containers.get(owner, made.id)
         assert not error.value.expired, "nobody learns that there is such a container"
-    assert await containers.list("b") == []
-    assert await containers.list("a") == [made]
+        with pytest.raises(ContainerNotFound):
+            await containers.delete(owner, made.id)
+    assert containers.list("b") == []
+    assert containers.list("a") == [made]
 
 
 async def test_it_expires_when_nobody_has_used_it(containers: Containers, clock: Clock, box: FakeSandbox) -> None:
-    made = await containers.create("a", ttl=100)
+    made = containers.create("a", "", ttl=100)
     await made.session.execute("x")
     clock.now += 99
-    containers.touch(await containers.get("a", made.id))
+    containers.touch(containers.get("a", made.id))
     clock.now += 99
-    await containers.get("a", made.id)
+    containers.get("a", made.id)
     clock.now += 1
     with pytest.raises(ContainerNotFound) as error:
-        await containers.get("a", made.id)
+        containers.get("a", made.id)
     assert error.value.expired
+    await containers.settled()
     assert box.open_sessions == 0
     with pytest.raises(ContainerNotFound) as error:
-        await containers.get("b", made.id)
+        containers.get("b", made.id)
     assert not error.value.expired
 
 
 async def test_it_does_not_expire_in_use(containers: Containers, clock: Clock) -> None:
-    made = await containers.create("a")
-    async with containers.used(made):
-        clock.now += 1000
-        assert await containers.get("a", made.id) is made
+    made = containers.create("a", "")
+    containers.claim(made)
+    clock.now += 1000
+    assert containers.get("a", made.id) is made
+    containers.release(made)
     clock.now += 59
-    assert await containers.get("a", made.id) is made
+    assert containers.get("a", made.id) is made
 
 
 async def test_one_response_at_a_time(containers: Containers) -> None:
-    made = await containers.create("a")
-    async with containers.used(made):
-        with pytest.raises(ContainerBusy):
-            async with containers.used(made):
-                pass
-        with pytest.raises(ContainerBusy):
-            await containers.delete("a", made.id)
-    async with containers.used(made):
-        pass
+    made = containers.create("a", "")
+    containers.claim(made)
+    with pytest.raises(ContainerBusy):
+        containers.claim(made)
+    with pytest.raises(ContainerBusy):
+        await containers.delete("a", made.id)
+    containers.release(made)
+    containers.claim(made)
+    containers.release(made)
     await containers.delete("a", made.id)
-    with pytest.raises(ContainerNotFound):
-        async with containers.used(made):
-            pass
 
 
 async def test_there_are_no_more_than_there_may_be(containers: Containers) -> None:
-    made = [await containers.create("a") for _ in range(3)]
+    made = [containers.create("a", "") for _ in range(3)]
     with pytest.raises(ContainersFull):
-        await containers.create("a")
+        containers.create("a", "")
     await containers.delete("a", made[0].id)
-    await containers.create("b")
+    containers.create("b", "")
 
 
 async def test_those_of_responses_make_room(containers: Containers, box: FakeSandbox) -> None:
     kept = []
     for _ in range(3):
-        async with containers.made_for("a") as made:
-            await made.session.execute("x")
-            made.kept = True
+        made = containers.create_for_response("a")
+        containers.claim(made)
+        await made.session.execute("x")
+        made.kept = True
+        containers.release(made)
         kept.append(made)
     containers.touch(kept[0])
-    await containers.create("a")
+    containers.create("a", "")
     with pytest.raises(ContainerNotFound) as error:
-        await containers.get("a", kept[1].id)
+        containers.get("a", kept[1].id)
     assert error.value.expired
     for one in (kept[0], kept[2]):
-        await containers.get("a", one.id)
+        containers.get("a", one.id)
+    await containers.settled()
     assert box.open_sessions == 2
 
 
 async def test_those_of_running_responses_do_not_count(containers: Containers, box: FakeSandbox) -> None:
-    async with asyncio.timeout(10):
-        made = [containers.made_for("a") for _ in range(6)]
-        opened = [await one.__aenter__() for one in made]
-        for one in opened:
-            await one.session.execute("x")
-            one.kept = True
-        await containers.create("a")
-        for manager in made:
-            await manager.__aexit__(None, None, None)
-    assert len(await containers.list("a")) == 3
+    made = [containers.create_for_response("a") for _ in range(6)]
+    for one in made:
+        containers.claim(one)
+        await one.session.execute("x")
+    containers.create("a", "")
+    for one in made:
+        one.kept = True
+        containers.release(one)
+    assert len(containers.list("a")) == 3
+    await containers.settled()
     assert box.open_sessions == 2  # the other container has run nothing
 
 
 async def test_one_of_a_response_is_closed_with_it_unless_it_is_kept(containers: Containers, box: FakeSandbox) -> None:
-    async with containers.made_for("a") as made:
-        await made.session.execute("x")
-        with pytest.raises(ContainerBusy):
-            await containers.delete("a", made.id)
+    made = containers.create_for_response("a")
+    containers.claim(made)
+    await made.session.execute("x")
+    with pytest.raises(ContainerBusy):
+        await containers.delete("a", made.id)
+    containers.release(made)
+    await containers.settled()
     assert box.open_sessions == 0
-    with pytest.raises(ContainerNotFound):
-        await containers.get("a", made.id)
+    with pytest.raises(ContainerNotFound) as error:
+        containers.get("a", made.id)
+    assert error.value.expired
 
 
-async def test_a_response_that_is_given_up_takes_its_kernel_along(containers: Containers, box: FakeSandbox) -> None:
-    began = asyncio.Event()
-
-    async def respond() -> None:
-        async with containers.made_for("a") as made:
-            made.kept = True
-            await made.session.execute("x")
-            began.set()
-            await asyncio.Event().wait()
-
-    task = asyncio.create_task(respond())
-    await began.wait()
+async def test_a_kernel_ends_although_who_closes_it_is_cancelled(containers: Containers, box: FakeSandbox) -> None:
+    made = containers.create("a", "")
+    await made.session.execute("x")
+    task = asyncio.create_task(containers.delete("a", made.id))
+    await asyncio.sleep(0)
     task.cancel()
     await asyncio.wait([task])
+    await containers.settled()
     assert box.open_sessions == 0
-    assert await containers.list("a") == []
 
 
 async def test_a_seed_reaches_the_kernel(containers: Containers, box: FakeSandbox) -> None:
-    async with containers.made_for("a", seed=7) as made:
-        await made.session.execute("x")
+    await containers.create_for_response("a", seed=7).session.execute("x")
     assert box.seeds == [7]
 
 
 async def test_variables_that_the_model_saw_are_gone(containers: Containers) -> None:
-    async with containers.made_for("a", lost=True) as made:
-        first = await made.session.execute("x")
-        assert first.state_lost
-        assert first.text == f"{STATE_LOST}\n42"
-        assert (await made.session.execute("x")).text == "42"
+    session = containers.create_for_response("a", lost=True).session
+    first = await session.execute("x")
+    assert first.state_lost
+    assert first.text == f"{STATE_LOST}\n42"
+    assert (await session.execute("x")).text == "42"
 
 
 @pytest.mark.parametrize("cells_before", [0, 1])
@@ -205,7 +205,7 @@ async def test_a_fault_or_a_cancelled_cell_is_told_at_the_next(cells_before: int
 
     async with FakeSandbox(answer) as box:
         containers = Containers(box, limit=3, ttl=60)
-        made = await containers.create("a")
+        made = containers.create("a", "")
         for _ in range(cells_before):
             await made.session.execute("x")
         task = asyncio.create_task(made.session.execute("hang"))
@@ -226,13 +226,13 @@ async def test_a_loss_that_the_result_says_itself_is_said_once() -> None:
     results = [Result(Outcome.OK), Result(Outcome.DIED, error="died", state_lost=True), Result(Outcome.OK, stdout="y")]
     async with FakeSandbox(lambda code: results.pop(0)) as box:
         containers = Containers(box, limit=3, ttl=60)
-        made = await containers.create("a")
+        made = containers.create("a", "")
         texts = [(await made.session.execute("x")).text for _ in range(3)]
         assert texts == ["", "died", "y"]
         await containers.close()
 
 
 async def test_ids_are_short_and_differ(containers: Containers) -> None:
-    made = [await containers.create("a") for _ in range(3)]
+    made = [containers.create("a", "") for _ in range(3)]
     assert len({one.id for one in made}) == 3
     assert all(one.id.startswith("cntr_") and len(one.id) <= 64 for one in made)

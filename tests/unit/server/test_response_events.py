@@ -14,13 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sandbox import FakeSandbox, KernelStartError, Outcome, Result
-from start_agent.decoding.events import CellFinished, CellStarted, ModelText, SpanAdded, TraceFinished
+from start_agent.decoding.events import CellFinished, CellStarted
 from start_agent.decoding.segments import Segment, Segmenter
 from start_agent.decoding.settings import DecodingSettings
 from start_agent.decoding.solver import Solver
 from start_agent.engines.scripted import Script, ScriptedEngine
 from start_agent.server.response_events import ResponseBuilder
 from start_agent.server.response_items import JSON
+from start_agent.server.rollout import Finished, Rollout, RolloutRequest
 from start_agent.tokens.markers import Matcher
 from start_agent.trace import SpanKind, Trace
 from tests.support.openai_types import accumulated, parsed_event, parsed_response
@@ -54,30 +55,20 @@ async def built(
     """The events and the response of a scripted rollout, and its trace."""
     builder = new_builder()
     events = builder.begin()
-    engine = ScriptedEngine(script)
     async with FakeSandbox(answer) as box:
-        solver = Solver(engine, box, settings=DecodingSettings(**settings))
-        prompt = solver.format.prompt("What is 6*7?")
-        markers = solver.settings.markers(*prompt.think_ends, think_start=prompt.think_start)
-        segmenter = Segmenter(
-            Matcher(engine.tokenizer, markers), prompt.state, engine.tokenizer.eos_ids, runs=solver.settings.tools
-        )
-        async with aclosing(solver.stream("What is 6*7?", seed=seed)) as stream:
-            async for event in stream:
-                segments: list[Segment] = []
-                match event:
-                    case ModelText():
-                        segments = segmenter.written(event.token_ids)
-                    case SpanAdded(span) if span.kind not in (SpanKind.PROMPT, SpanKind.MODEL):
-                        segments = segmenter.inserted(span.kind, span.token_ids)
+        solver = Solver(ScriptedEngine(script), box, settings=DecodingSettings(**settings))
+        request = RolloutRequest(messages=[{"role": "user", "content": "What is 6*7?"}], seed=seed)
+        async with aclosing(Rollout(solver, request).items()) as items:
+            async for item in items:
+                match item:
+                    case Segment():
+                        events += builder.segment(item)
                     case CellStarted():
                         events += builder.cell_started()
                     case CellFinished(result):
                         events += builder.cell_finished(result)
-                    case TraceFinished(trace):
-                        segments = segmenter.flush()
-                for segment in segments:
-                    events += builder.segment(segment)
+                    case Finished(trace):
+                        pass
     assert trace.outcome is not None
     events += builder.finish(trace.outcome, usage=USAGE, extension={"outcome": trace.outcome.value})
     return events, builder.response, trace

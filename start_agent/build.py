@@ -39,6 +39,7 @@ from start_agent.plugins import Chosen
 from start_agent.problem import Problem
 from start_agent.strategies import registry as strategies
 from start_agent.strategies.base import Question
+from start_agent.tokens.dialects import DIALECTS
 from start_agent.tokens.templates import ChatOptions, read_template
 from start_agent.tokens.thinking import read_families
 
@@ -116,14 +117,16 @@ class SolverConfig:
         """From layers of options, later ones over earlier ones; those of other models are ignored.
 
         Raises:
-            ConfigError: a wrong value, no such engine, or an option that only other engines have.
+            ConfigError: a wrong value, no such engine or dialect, or an option that only other engines have.
         """
         engine = registry.ENGINES.choose(fields.build(registry.EngineChoice, *layers).engine, *layers)
+        decoding = fields.build(DecodingSettings, *layers)
+        DIALECTS.find(decoding.dialect)  # refused before a model is loaded in vain
         return cls(
             engine.name,
             engine.options,
             fields.build(SolveOptions, *layers),
-            fields.build(DecodingSettings, *layers),
+            decoding,
             fields.build(SamplingOptions, *layers),
             fields.build(SandboxOptions, *layers),
         )

@@ -17,8 +17,6 @@ from start_agent.tokens.stopping import StopKind
 from start_agent.tokens.tokenizer import Tokenizer
 from start_agent.trace import Span, SpanKind, Trace
 
-_FENCE = OPENING_FENCE.encode()
-
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -51,13 +49,14 @@ def place_of(token_ids: Sequence[int], begin: int, end: int, tokenizer: Tokenize
     return Place(first, last + 1, edges[first] == begin, edges[last + 1] == end)
 
 
-def fence_of(hint: Span, tokenizer: Tokenizer) -> Place | None:
-    """The opening fence (```` ```python ```` and its line break) of a hint; None of one that opens no code.
+def fence_of(hint: Span, tokenizer: Tokenizer, opening: str = OPENING_FENCE) -> Place | None:
+    """What opens the code of a hint (```` ```python ```` and its line break); None of one that opens no code.
 
-    What follows it, the comment of a debug hint's template, is no part of the fence.
+    What follows it, the comment of a debug hint's template, is no part of it. ``opening`` is that of the dialect.
     """
-    at = tokenizer.bytes_of(hint.token_ids).rfind(_FENCE)
-    return None if at < 0 else place_of(hint.token_ids, at, at + len(_FENCE), tokenizer)
+    fence = opening.encode()
+    at = tokenizer.bytes_of(hint.token_ids).rfind(fence)
+    return None if at < 0 else place_of(hint.token_ids, at, at + len(fence), tokenizer)
 
 
 def connective_of(trace: Trace, at: int, tokenizer: Tokenizer) -> int | None:

@@ -24,8 +24,6 @@ from start_agent.tokens.stopping import Repetition, StopKind
 from start_agent.tokens.tokenizer import Tokenizer
 from start_agent.trace import SpanKind, Trace, TraceOutcome
 
-_OUTPUT = re.compile(r"^```output\b", re.MULTILINE)
-
 UNISOLATED = "none"
 """What a sandbox calls its isolation where there is none."""
 
@@ -143,7 +141,8 @@ def answer_before_code(candidate: Candidate, options: FilterOptions) -> bool:
 
 def invented_output(candidate: Candidate, options: FilterOptions) -> bool:
     """The model wrote an output block of its own: learning from it would teach making outputs up."""
-    return any(_OUTPUT.search(text) for text in _prose(candidate.reading))
+    block = re.compile(rf"^{re.escape(candidate.reading.dialect.output_open.rstrip())}(?!\w)", re.MULTILINE)
+    return any(block.search(text) for text in _prose(candidate.reading))
 
 
 def token_loop(candidate: Candidate, options: FilterOptions) -> bool:

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hints import OPENING_FENCE
 from start_agent.data.views import TraceView
-from start_agent.decoding.replay import unwrapped
 from start_agent.tokens.conversations import arranged
 from start_agent.trace import SpanKind
 
@@ -48,7 +46,7 @@ def messages(reading: TraceView, *, hints: bool = True) -> list[dict[str, Any]]:
         call = {"type": "function", "function": {"name": PYTHON, "arguments": {"code": cell.code}}}
         found.append({"role": "assistant", "reasoning_content": thinking, "content": "", "tool_calls": [call]})
         output = reading.tokenizer.decode(reading.trace.spans[cell.output].token_ids)
-        found.append({"role": "tool", "name": PYTHON, "content": unwrapped(output)})
+        found.append({"role": "tool", "name": PYTHON, "content": reading.dialect.text_in(output)})
         at = reading.ends(cell.output)
     thinking, answer = "", at
     if reading.answer_begins is not None and reading.thinking_ends is not None:
@@ -68,12 +66,13 @@ def _asked(reading: TraceView) -> list[dict[str, Any]]:
 
 
 def _thinking(reading: TraceView, begin: int, end: int, hints: bool) -> str:
-    """The text from one place to another; of the hints, where they are not wanted, the fence alone."""
+    """The text from one place to another; of the hints, where they are not wanted, what opens the code alone."""
+    opening = reading.dialect.opening
     parts: list[str] = []
     for at, span in enumerate(reading.trace.spans):
         part = reading.string(max(begin, reading.begins[at]), max(begin, min(end, reading.ends(at))))
         if span.kind is SpanKind.HINT and not hints:
             fence = "" if not parts or parts[-1].endswith("\n") else "\n"
-            part = fence + OPENING_FENCE if OPENING_FENCE in part else ""
+            part = fence + opening if opening in part else ""
         parts.append(part)
     return "".join(parts)

@@ -26,10 +26,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from hints import OPENING_FENCE
 from start_agent.data.alignment import connective_of, fence_of
 from start_agent.data.loss import HintLoss, InsertedLoss, LossPolicy
 from start_agent.errors import RowError
+from start_agent.tokens.dialects import dialect_of
 from start_agent.tokens.tokenizer import Tokenizer
 from start_agent.trace import IGNORE_INDEX, Span, SpanKind, Trace
 
@@ -125,7 +125,7 @@ def _pieces(
     trace: Trace, tokenizer: Tokenizer, policy: LossPolicy, hint_loss: HintLoss
 ) -> Iterator[tuple[Span, Sequence[bool]]]:
     """The spans of the row, each with what is learned of it, token by token."""
-    text = b""  # the end of what came before
+    text, opening = b"", dialect_of(trace.meta).opening  # the end of what came before
     hints = [at for at, span in enumerate(trace.spans) if span.kind is SpanKind.HINT]
     learned_from = hints[0] if policy.mask_before_hint and hints else 0
     for at, span in enumerate(trace.spans):
@@ -142,21 +142,21 @@ def _pieces(
             case SpanKind.NOTICE:
                 learned = [policy.notice is InsertedLoss.TRAIN] * size
             case SpanKind.HINT if hint_loss is HintLoss.DROP:
-                span = _fence_alone(span, tokenizer, text)
+                span = _fence_alone(span, tokenizer, text, opening)
                 learned = [True] * len(span.token_ids)
             case SpanKind.HINT:
-                fence = fence_of(span, tokenizer) if policy.train_hint_fence else None
+                fence = fence_of(span, tokenizer, opening) if policy.train_hint_fence else None
                 inner = fence.inner if fence else ()
                 learned = [hint_loss is HintLoss.TRAIN or place in inner for place in range(size)]
         text = tokenizer.bytes_of(span.token_ids)[-1:] or text
         yield span, learned
 
 
-def _fence_alone(hint: Span, tokenizer: Tokenizer, text: bytes) -> Span:
+def _fence_alone(hint: Span, tokenizer: Tokenizer, text: bytes, opening: str) -> Span:
     """What is left of a dropped hint: its opening fence, on a line of its own."""
-    place = fence_of(hint, tokenizer)
+    place = fence_of(hint, tokenizer, opening)
     if place is None:
         return Span(SpanKind.HINT, (), hint.cause)
-    fence = hint.token_ids[place.begin : place.end] if place.clean else tokenizer.encode(OPENING_FENCE)
+    fence = hint.token_ids[place.begin : place.end] if place.clean else tokenizer.encode(opening)
     line_break = () if text in (b"", b"\n") else tokenizer.encode("\n")
     return Span(SpanKind.HINT, (*line_break, *fence), hint.cause)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from start_agent.decoding.actions import THINKING_BUDGET
 from start_agent.decoding.replay import prompt_of
-from start_agent.tokens.fences import program
+from start_agent.tokens.dialects import dialect_of
 from start_agent.tokens.markers import CONNECTIVES, LANGUAGES, MarkerKind, Markers, Match, Matcher, answer_begins
 from start_agent.tokens.stop_strings import before_stop
 from start_agent.tokens.stopping import StopKind
@@ -56,6 +56,7 @@ class TraceView:
     def __init__(self, trace: Trace, tokenizer: Tokenizer) -> None:
         self.trace, self.tokenizer = trace, tokenizer
         self.cells: list[Cell] = []
+        self.dialect = dialect_of(trace.meta)
         self._prompt = prompt_of(trace)
         # Of a trace that does not say where its answer begins: derived by the rules of today.
         self.answer_begins: int | None = 0 if self._prompt.state.answering else None
@@ -74,7 +75,9 @@ class TraceView:
     def _read(self) -> bytes:
         prompt, settings = self._prompt, self.trace.meta.get("settings", {})
         words, languages = settings.get("connectives", CONNECTIVES), settings.get("languages", LANGUAGES)
-        markers = Markers(tuple(words), prompt.think_ends, tuple(languages), prompt.think_start)
+        tags = self.dialect.code_open, self.dialect.code_close
+        run = () if self.dialect.tagged else self.dialect.languages or tuple(languages)
+        markers = Markers(tuple(words), prompt.think_ends, run, prompt.think_start, *tags)
         matcher, state = Matcher(self.tokenizer, markers), prompt.state
         text = bytearray()
         opened: tuple[Match, int | None] | None = None
@@ -88,7 +91,8 @@ class TraceView:
             if span.kind in (SpanKind.TOOL_OUTPUT, SpanKind.NOTICE) and opened is not None:
                 fence, hint = opened
                 end = max(closed, fence.end)
-                self.cells.append(Cell(program(bytes(text[fence.end : end])), fence.begin, fence.end, end, at, hint))
+                code = self.dialect.code_in(bytes(text[fence.end : end]))
+                self.cells.append(Cell(code, fence.begin, fence.end, end, at, hint))
                 opened = None
             piece = self.tokenizer.bytes_of(span.token_ids)
             matches: list[Match] = []

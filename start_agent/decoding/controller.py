@@ -30,13 +30,14 @@ from start_agent.decoding.actions import (
     RunCode,
     Step,
 )
+from start_agent.decoding.hint_files import in_dialect
 from start_agent.decoding.settings import DecodingSettings
 from start_agent.errors import PromptError, QuestionError
 from start_agent.logprobs import TokenLogprob
 from start_agent.seeds import derive_seed
 from start_agent.tokens.answers import last_boxed, last_code_block
-from start_agent.tokens.fences import program
-from start_agent.tokens.markers import MarkerKind, Match, Matcher, answer_begins
+from start_agent.tokens.dialects import FENCES, Dialect
+from start_agent.tokens.markers import Block, MarkerKind, Match, Matcher, answer_begins
 from start_agent.tokens.phases import Phase, phase_of
 from start_agent.tokens.prompts import Prompt
 from start_agent.tokens.stopping import StopChecker, StopConditions, StopKind
@@ -53,13 +54,14 @@ class Controller:
     Args:
         prompt: the rendered question.
         tokenizer: the model's.
-        matcher: of the same vocabulary, with the markers of ``settings`` and ``prompt``.
+        matcher: of the same vocabulary, with the markers of ``settings``, ``dialect`` and ``prompt``.
         hints: the library that hints are chosen from.
         settings: what is allowed.
         seed: decides where hints go and which; turns of sampling derive their seeds from it.
         seeded: whether the turns have seeds at all; False leaves sampling to the engine's own randomness.
         context_length: the engine's, in tokens.
         first_hint: comes before the model's first token.
+        dialect: that which ``settings`` name.
 
     Raises:
         QuestionError, PromptError: see ``check_start``.
@@ -77,9 +79,10 @@ class Controller:
         seeded: bool = True,
         context_length: int,
         first_hint: FirstHint | None = None,
+        dialect: Dialect = FENCES,
     ) -> None:
         check_start(prompt, context_length, hinted=first_hint is not None)
-        self.settings = settings
+        self.settings, self._dialect = settings, dialect
         self._tokenizer, self._matcher, self._hints = tokenizer, matcher, hints
         self._seed, self._seeded, self._random = seed, seeded, random.Random(derive_seed(seed, "hints"))
         self._prompt, self._context_left = prompt, context_length - len(prompt.token_ids)
@@ -162,8 +165,8 @@ class Controller:
 
     @property
     def _code(self) -> str:
-        """The code of the block that has just closed: all up to the line of its closing fence, not indented."""
-        return program(bytes(self._text[self._code_begins : self._code_ends]))
+        """The code of the block that has just closed: all up to what closes it, not indented."""
+        return self._dialect.code_in(bytes(self._text[self._code_begins : self._code_ends]))
 
     def _read(self, token_ids: tuple[int, ...]) -> None:
         """Follow the markers in what the model wrote."""
@@ -206,13 +209,14 @@ class Controller:
         hint = self._hints.choose(self._random, settings.domain, placement, template=template)
         closing = self._closing_fence()
         tail = closing or bytes(self._text[-64:]).decode("utf-8", errors="ignore")
-        return self._insert(SpanKind.HINT, closing + join(tail, hint), hint.id, span)
+        return self._insert(SpanKind.HINT, closing + join(tail, in_dialect(hint, self._dialect)), hint.id, span)
 
     def _closing_fence(self) -> str:
         """What closes a block that the model has left open; empty where it has left none."""
-        if self._state.fence is None:
+        if self._state.block is Block.PROSE:
             return ""
-        return ("" if self._text.endswith(b"\n") else "\n") + self._state.fence.run.decode() + "\n"
+        closes = self._dialect.code_close if self._state.fence is None else self._state.fence.run.decode()
+        return ("" if self._text.endswith(b"\n") else "\n") + closes + "\n"
 
     @property
     def _thinking_left(self) -> int | None:
@@ -253,7 +257,7 @@ class Controller:
 
     def _as_output(self, text: str) -> str:
         separator = "" if self._text.endswith(b"\n") else "\n"
-        return f"{separator}```output\n{text}\n```\n"
+        return separator + self._dialect.output(text)
 
     def _generate(self) -> Action:
         settings = self.settings

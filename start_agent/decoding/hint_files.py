@@ -1,4 +1,4 @@
-"""Hint files by name: what ``--hint-files`` takes besides paths.
+"""Hint files by name: what ``--hint-files`` takes besides paths; and hints as a dialect has them.
 
 A package adds a hint file by an entry point of the group ``start_agent.hints`` whose value is the file's path: a text,
 a ``Path``, or a resource of the package (``importlib.resources.files("my_package") / "hints.yaml"``)::
@@ -13,12 +13,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import entry_points
 from pathlib import Path
 
+from hints import OPENING_FENCE, Hint
 from start_agent.errors import ConfigError
 from start_agent.fields import did_you_mean
 from start_agent.plugins import find_plugin, load_entry
+from start_agent.tokens.dialects import Dialect
 
 GROUP = "start_agent.hints"
 
@@ -43,6 +46,11 @@ def _hint_path(given: str) -> Path:
         return path
     hint = did_you_mean(given, named) or f"known are {', '.join(sorted(named)) or 'none'}; or module:object, or a file"
     raise ConfigError(f"--hint-files: no hint file {given!r}: {hint}")
+
+
+def in_dialect(hint: Hint, dialect: Dialect) -> Hint:
+    """A hint of a library, whose hints open fenced blocks, as a dialect has it."""
+    return replace(hint, text=hint.text.replace(OPENING_FENCE, dialect.opening))
 
 
 def _path(value: object, source: str) -> Path:

@@ -10,6 +10,7 @@ from start_agent.decoding.controller import Controller
 from start_agent.decoding.settings import DecodingSettings
 from start_agent.errors import ReplayError
 from start_agent.fields import stored
+from start_agent.tokens.dialects import dialect_of
 from start_agent.tokens.markers import Matcher
 from start_agent.tokens.prompts import Prompt
 from start_agent.tokens.stopping import StopKind
@@ -30,16 +31,18 @@ def replay(trace: Trace, tokenizer: Tokenizer, hints: HintLibrary | None = None)
     """
     meta = trace.meta
     settings = stored(DecodingSettings, meta["settings"])
-    prompt = prompt_of(trace)
+    prompt, dialect = prompt_of(trace), dialect_of(meta)
+    markers = settings.markers(*prompt.think_ends, think_start=prompt.think_start, dialect=dialect)
     controller = Controller(
         prompt,
         tokenizer=tokenizer,
-        matcher=Matcher(tokenizer, settings.markers(*prompt.think_ends, think_start=prompt.think_start)),
+        matcher=Matcher(tokenizer, markers),
         hints=HintLibrary.builtin() if hints is None else hints,
         settings=settings,
         seed=meta["seed"],
         context_length=meta["context_length"],
         first_hint=FirstHint(**meta["first_hint"]) if "first_hint" in meta else None,
+        dialect=dialect,
     )
     step, at = controller.start(), 0
     while not isinstance(step.action, Finish):
@@ -53,7 +56,7 @@ def replay(trace: Trace, tokenizer: Tokenizer, hints: HintLibrary | None = None)
         if expected is SpanKind.MODEL:
             step = controller.turn_ended(span.token_ids, StopKind(span.cause), span.logprobs)
         else:
-            step = controller.tool_returned(unwrapped(tokenizer.decode(span.token_ids)), span.cause)
+            step = controller.tool_returned(dialect.text_in(tokenizer.decode(span.token_ids)), span.cause)
     at = _compare(trace, at, step)
     made = Finish(trace.outcome, trace.answer, trace.answer_begins) if trace.outcome else None
     known = step.action if trace.schema > 1 else replace(step.action, answer_begins=None)
@@ -76,8 +79,3 @@ def _compare(trace: Trace, at: int, step: Step) -> int:
             raise ReplayError(f"span {at} is not what the controller decides: {span.kind} {span.cause!r}")
         at += 1
     return at
-
-
-def unwrapped(output: str) -> str:
-    """The text inside an output block."""
-    return output.partition("```output\n")[2].removesuffix("\n```\n")

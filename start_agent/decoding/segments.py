@@ -181,6 +181,10 @@ class Segmenter:
             begun = _begun(held, (start[:size] for size in range(len(start) - 1, 0, -1)))
             return max(begun, self._checker.undecided)
         found = _begun(held, self._matcher.think_end_begun)
+        if self._runs:
+            code = self._kind is SegmentKind.CODE
+            tags = self._matcher.code_close_begun if code else self._matcher.code_open_begun
+            found = max(found, _begun(held, tags))
         if self._kind is not SegmentKind.CODE:
             return max(found, fence_begun(state.line, begins=state.begins)) if self._runs else found
         line = held[held.rfind(b"\n") + 1 :]

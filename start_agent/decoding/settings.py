@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from hints import Domain, Template
 from start_agent.fields import Renamed
 from start_agent.logprobs import MAX_LOGPROBS
+from start_agent.tokens.dialects import FENCES, Dialect
 from start_agent.tokens.markers import CONNECTIVES, LANGUAGES, Markers
 from start_agent.tokens.stopping import Repetition
 
@@ -34,7 +35,12 @@ class DecodingSettings(BaseModel):
 
     tools: bool = Field(True, description="run the code that the model writes while it thinks")
     max_tool_calls: int = Field(6, ge=0, description="cells run per trace; START allows 6")
-    languages: tuple[str, ...] = Field(LANGUAGES, description="language tags of the code blocks that are run")
+    dialect: str = Field(
+        FENCES.name,
+        description="how the model's thoughts call code: fences (blocks of --languages), retool (<code> tags), or a "
+        "plug-in's",
+    )
+    languages: tuple[str, ...] = Field(LANGUAGES, description="language tags of the fenced blocks that are run")
     cell_timeout: float = Field(10.0, gt=0, description="seconds that one cell may run")
 
     max_tokens: int = Field(16384, ge=1, description="tokens that the model may write in all")
@@ -71,6 +77,14 @@ class DecodingSettings(BaseModel):
             return None
         return Repetition(min_tokens=self.repetition_tokens, min_repeats=self.repetition_repeats)
 
-    def markers(self, *think_ends: str, think_start: str = "") -> Markers:
-        """What counts as a marker, for a model whose thinking ends in one of these ways, and opens so if it must."""
-        return Markers(self.connectives, think_ends, self.languages, think_start)
+    def markers(self, *think_ends: str, think_start: str = "", dialect: Dialect = FENCES) -> Markers:
+        """What counts as a marker.
+
+        Args:
+            think_ends: the ways in which the model's thinking ends.
+            think_start: what opens it, for a model that must write that itself.
+            dialect: that which ``dialect`` names.
+        """
+        languages = () if dialect.tagged else dialect.languages or self.languages
+        tags = dialect.code_open, dialect.code_close
+        return Markers(self.connectives, think_ends, languages, think_start, *tags)

@@ -30,6 +30,7 @@ from start_agent.engines.base import (
 from start_agent.errors import ConfigError
 from start_agent.fields import coerce
 from start_agent.seeds import derive_seed
+from start_agent.tokens.dialects import DIALECTS, FENCES
 from start_agent.tokens.markers import Markers, Matcher
 from start_agent.tokens.prompts import ChatFormat, Prompt
 from start_agent.tokens.stopping import StopChecker
@@ -56,8 +57,8 @@ class Solver:
         recorded_chat: what traces record in place of ``chat``, where its files have other paths than the user's.
 
     Raises:
-        ConfigError: the engine is not open, there are tools without a sandbox or hints that the library lacks, or an
-            option is unknown.
+        ConfigError: the engine is not open, there are tools without a sandbox or hints that the library lacks, an
+            option is unknown, or there is no such dialect.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Solver:
             raise ConfigError("the engine is not open: make the solver inside its `async with`")
         self.engine, self.sandbox = engine, sandbox
         self.settings = coerce(DecodingSettings, settings)
+        self.dialect = DIALECTS.find(self.settings.dialect)
         self._sampling_given = isinstance(sampling, Sampling)
         if isinstance(sampling, Sampling):
             self.sampling = sampling
@@ -197,7 +199,7 @@ class Solver:
         seed = secrets.randbits(63) if seed is None else seed
         prompt, asked = self._prompt(question, options)
         matcher = self.matcher(prompt)
-        first_hint = first_hint_of(options.get("first_hint"), self.hints)
+        first_hint = first_hint_of(options.get("first_hint"), self.hints, self.dialect)
         controller = Controller(
             prompt,
             tokenizer=tokenizer,
@@ -208,6 +210,7 @@ class Solver:
             seeded=seeded,
             context_length=self.engine.context_length,
             first_hint=first_hint,
+            dialect=self.dialect,
         )
         trace = Trace(meta=self._meta(asked, seed, prompt) | ({} if seeded else {"seeded": False}))
         if first_hint is not None:
@@ -282,7 +285,9 @@ class Solver:
 
     def matcher(self, prompt: Prompt) -> Matcher:
         """What finds the markers behind a prompt."""
-        return self._matcher(self.settings.markers(*prompt.think_ends, think_start=prompt.think_start))
+        return self._matcher(
+            self.settings.markers(*prompt.think_ends, think_start=prompt.think_start, dialect=self.dialect)
+        )
 
     def _matcher(self, markers: Markers) -> Matcher:
         matcher = self._matchers.pop(markers, None) or Matcher(self.engine.tokenizer, markers)
@@ -317,6 +322,7 @@ class Solver:
             **({"think_ends": list(prompt.think_ends)} if len(prompt.think_ends) > 1 else {}),
             **({"think_start": prompt.think_start} if prompt.think_start else {}),
             **({"think_opens": prompt.think_opens} if prompt.think_opens else {}),
+            **({"dialect": self.dialect.to_json()} if self.dialect != FENCES else {}),
             **({"chat": chat} if chat else {}),
             **({"commit": self.engine.tokenizer.commit} if self.engine.tokenizer.commit else {}),
         }

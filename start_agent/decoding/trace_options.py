@@ -8,8 +8,10 @@ from typing import TypedDict
 from hints import Domain, HintLibrary, NoHintError, Placement, join
 from sandbox import Session
 from start_agent.decoding.actions import FirstHint
+from start_agent.decoding.hint_files import in_dialect
 from start_agent.decoding.settings import DecodingSettings
 from start_agent.errors import ConfigError
+from start_agent.tokens.dialects import Dialect
 from start_agent.tokens.prompts import Prompt
 from start_agent.tokens.tokenizer import Message
 
@@ -40,15 +42,15 @@ class TraceOptions(TypedDict, total=False):
     prompt: Prompt | None
 
 
-def first_hint_of(given: str | None, library: HintLibrary) -> FirstHint | None:
-    """A hint of the library, by its id, or a text of the caller's own."""
+def first_hint_of(given: str | None, library: HintLibrary, dialect: Dialect) -> FirstHint | None:
+    """A hint of the library, by its id and as the dialect has it, or a text of the caller's own."""
     if not given:
         return None
     try:
         hint = library[given]
     except NoHintError:
         return FirstHint(given)
-    return FirstHint(join("", hint), hint.id)
+    return FirstHint(join("", in_dialect(hint, dialect)), hint.id)
 
 
 def check_hints(settings: DecodingSettings, library: HintLibrary) -> None:

@@ -13,6 +13,8 @@ The rules:
 * A block of code opens at the end of its fence's line (see ``fences``). Of a language that is run it closes at once
   with its closing fence, whatever follows it on the line; of another language with the line. Inside a block that is
   not run, a fence with a language that is run opens its own block: the one before it was never closed.
+* Where code stands between tags (``Markers.code_open``), it opens and closes with them, wherever they stand, but in
+  no code a second time; fenced blocks are then none that are run, and inside the tags none at all.
 * The end of thinking closes any block, and nothing after it is a marker. Where it ends with an added token, inside a
   block it is that token and no text that spells it (``print('</think>')``). Where it is plain text to the vocabulary,
   inside a block it must begin its line, behind blanks at most, or follow a fence.
@@ -72,7 +74,7 @@ class State(NamedTuple):
     """All that the matcher remembers of ``position`` bytes; a few hundred bytes, whatever was read.
 
     Attributes:
-        block: where the text stands; ``fence`` is what opened the block.
+        block: where the text stands; ``fence`` is what opened the block, None where a tag did.
         answering: the thinking has ended: nothing is a marker any more.
         line: the end of the current line, from where a fence may begin; all of it where ``begins`` says so.
         tail: the last bytes, for markers that go on; what begins in its first ``spent`` bytes is decided already, and
@@ -102,12 +104,15 @@ class Markers:
             to another is; a hint replaces all of it.
         languages: tags of the code blocks that are run, in lower case.
         think_start: what opens the thinking, for a text whose state says that it is ``unopened``.
+        code_open, code_close: tags around code that is run; empty where there are none.
     """
 
     connectives: tuple[str, ...] = CONNECTIVES
     think_ends: tuple[str, ...] = ("</think>",)
     languages: tuple[str, ...] = LANGUAGES
     think_start: str = ""
+    code_open: str = ""
+    code_close: str = ""
 
 
 class Matcher:
@@ -129,14 +134,18 @@ class Matcher:
             token_id for token_id, spelled in added.items() if any(end.endswith(spelled) for end in self._ends)
         )
         words = _reachable([word.encode() for word in self.markers.connectives if word])
+        self._open, self._close = self.markers.code_open.encode(), self.markers.code_close.encode()
+        tags = [tag for tag in (self._open, self._close) if tag]
+        self.code_open_begun, self.code_close_begun = _beginnings(self._open), _beginnings(self._close)
         # Each alternative begins with a literal byte, which the regex engine can look for quickly.
         end_patterns = [re.escape(end) for end in sorted(self._ends, key=len, reverse=True)]
-        self._prose = _any_of([*end_patterns, *map(_bounded, words)])
-        self._inside = _any_of(end_patterns)
+        opens, closes = ([re.escape(tag)] * bool(tag) for tag in (self._open, self._close))
+        self._prose = _any_of([*end_patterns, *opens, *map(_bounded, words)])
+        self._inside, self._outside = _any_of([*end_patterns, *closes]), _any_of([*end_patterns, *opens])
         # A marker in a line is decided at most this many bytes after it began: a connective by the byte that follows.
-        self._reach = max([0, *map(len, self._ends), *(len(word) + 1 for word in words)])
+        self._reach = max([0, *map(len, (*self._ends, *tags)), *(len(word) + 1 for word in words)])
         self._longest = LONGEST_LINE + self._reach
-        firsts = b"".join(sorted({marker[:1] for marker in (*self._ends, *words)}))
+        firsts = b"".join(sorted({marker[:1] for marker in (*self._ends, *tags, *words)}))
         self._first = re.compile(b"[" + re.escape(firsts) + b"]" if firsts else rb"(?!)")
         self._special = re.compile(b"[\n`~" + re.escape(firsts) + b"]")
 
@@ -187,11 +196,22 @@ class Matcher:
                 matches.append(Match(MarkerKind.CODE_CLOSE, origin + start - 1, origin + start + closed, ""))
                 block, fence, spent = Block.PROSE, None, start + closed
                 line, begins, start = line[closed:], False, spent
-            while found := (self._prose if block is Block.PROSE else self._inside).search(data, spent, at):
+            while found := (
+                self._prose if block is Block.PROSE else self._inside if block is Block.CODE else self._outside
+            ).search(data, spent, at):
                 before = line[: max(found.start() - start, 0)]
                 begun = begins and len(before) <= LONGEST_LINE
                 before, spent = before[-LONGEST_LINE:], found.end()
                 kind, word = MarkerKind.CONNECTIVE, found.group()
+                if word == self._open and block is not Block.CODE:
+                    block, fence = Block.CODE, None
+                    matches.append(Match(MarkerKind.CODE_OPEN, origin + found.start(), origin + spent, ""))
+                    continue
+                if word == self._close and block is Block.CODE:
+                    block = Block.PROSE
+                    line, begins, start = data[spent:at], False, spent
+                    matches.append(Match(MarkerKind.CODE_CLOSE, origin + found.start(), origin + spent, ""))
+                    continue
                 if word in self._ends:
                     token = closing and spent == len(data)
                     if block is not Block.PROSE and not self._ends_block(word, before, begun, token):
@@ -285,6 +305,11 @@ class Matcher:
 
 def _any_of(patterns: Sequence[bytes]) -> re.Pattern[bytes]:
     return re.compile(b"|".join(patterns) or rb"(?!)")
+
+
+def _beginnings(marker: bytes) -> tuple[bytes, ...]:
+    """What a marker that is not complete may look like, the longest first."""
+    return tuple(marker[:size] for size in range(len(marker) - 1, 0, -1))
 
 
 def _reachable(words: list[bytes]) -> list[bytes]:

@@ -67,6 +67,7 @@ class Segmenter:
         eos_ids: ids that end the sequence.
         runs: whether code is run; where not, its blocks are part of the thoughts.
         stop: the settings' stop strings.
+        opens: what the model writes first to open its thinking (``Prompt.think_opens``); it is a marker.
     """
 
     def __init__(
@@ -77,8 +78,10 @@ class Segmenter:
         *,
         runs: bool = True,
         stop: tuple[str, ...] = (),
+        opens: str = "",
     ) -> None:
         self._matcher, self._eos_ids, self._runs = matcher, eos_ids, runs
+        self._opens = b"" if state.answering else opens.encode()  # until it is certain whether it is there
         self._conditions = StopConditions(frozenset(), code=False, stop=stop)
         self._checker = StopChecker(matcher, state, self._conditions)  # of the span that the model is writing
         self._kind = SegmentKind.ANSWER if state.answering else SegmentKind.THOUGHT
@@ -105,6 +108,7 @@ class Segmenter:
             self._checker.push(token_id)
             self._held += self._matcher.bytes_of(token_id)
             self._ends.append((self._from + len(self._held), token_id))
+            segments += self._opening()
             segments += self._cut(self._checker.matches[known:], SpanKind.MODEL)
             if self._checker.stop_begins is not None:  # the end of the answer: what follows is for nobody
                 segments += self._take(self._checker.stop_begins - self._from, self._kind, SpanKind.MODEL)
@@ -115,6 +119,7 @@ class Segmenter:
     def inserted(self, kind: SpanKind, token_ids: Sequence[int]) -> list[Segment]:
         """A span that the model did not write joins the trace."""
         segments = self.flush()
+        self._opens = b""
         text = b"".join(map(self._matcher.bytes_of, token_ids))
         state, matches = self._matcher.inserted(self._checker.state, text, kind)
         self._checker = StopChecker(self._matcher, state, self._conditions)
@@ -132,6 +137,16 @@ class Segmenter:
     def flush(self) -> list[Segment]:
         """What was held back, once nothing more comes, or nothing that could complete a marker."""
         return [*self._take(len(self._held), self._kind, SpanKind.MODEL), *self._rest(SpanKind.MODEL)]
+
+    def _opening(self) -> Iterator[Segment]:
+        """The marker that opens the thinking, once it is certain that it is there, whether its line ends or not."""
+        held, marker = bytes(self._held), self._opens.rstrip()
+        if not marker or (len(held) < len(self._opens) and self._opens.startswith(held)):
+            return
+        found = next((part for part in (self._opens, marker) if held.startswith(part)), b"")
+        self._opens = b""
+        if found:
+            yield from self._take(len(found), SegmentKind.MARKER, SpanKind.MODEL)
 
     def _cut(self, matches: Iterable[Match], author: SpanKind) -> Iterator[Segment]:
         """The segments up to the last of these markers."""
@@ -176,6 +191,8 @@ class Segmenter:
         held, state = bytes(self._held), self._checker.state
         if self._kind is SegmentKind.MARKER:
             return 0
+        if self._opens:
+            return len(held)
         if self._kind is SegmentKind.ANSWER:
             start = self._matcher.start if state.unopened else b""
             begun = _begun(held, (start[:size] for size in range(len(start) - 1, 0, -1)))

@@ -16,7 +16,7 @@ from fastapi import Request
 
 from start_agent.decoding.segments import Segment
 from start_agent.server.admission import Ticket
-from start_agent.server.errors import as_api_error, log_failure
+from start_agent.server.errors import APIError, as_api_error, log_failure
 from start_agent.server.rollout import Item, Rollout
 from start_agent.server.state import State, shutting_down
 
@@ -26,8 +26,11 @@ Batch = list[tuple[int, Item]]
 """Items with the index of their rollout, in order."""
 
 
-class ClientGoneError(Exception):
-    """The client has closed the connection: nobody reads the answer."""
+class ClientGoneError(APIError):
+    """The client has closed the connection: nobody reads the answer, whose status is nginx's for that."""
+
+    def __init__(self) -> None:
+        super().__init__(499, "the client closed the connection")
 
 
 class Job:

@@ -6,10 +6,12 @@ the cells between them, and at the end the trace itself.
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from functools import partial
 
 from sandbox import Session
 from start_agent.decoding.controller import check_start
@@ -19,6 +21,7 @@ from start_agent.decoding.settings import DecodingSettings
 from start_agent.decoding.solver import Solver
 from start_agent.engines.base import Sampling
 from start_agent.logprobs import TokenLogprob
+from start_agent.seeds import derive_seed
 from start_agent.tokens.prompts import Prompt
 from start_agent.tokens.templates import ChatOptions
 from start_agent.tokens.tokenizer import Message
@@ -115,6 +118,8 @@ class Finished:
     counts: TokenCounts
 
 
+_LONG = 20_000  # characters of a conversation: rendered and encoded in some ten milliseconds
+
 Item = Segment | CellStarted | CellFinished | Finished
 """What a rollout yields, told apart by type."""
 
@@ -152,6 +157,7 @@ class Rollout:
             solver.engine.tokenizer.eos_ids,
             runs=self.solver.settings.tools,
             stop=self.solver.settings.stop,
+            opens=self.prompt.think_opens,
         )
 
     async def items(self) -> AsyncGenerator[Item, None]:
@@ -222,3 +228,30 @@ def merged(items: Iterable[Item]) -> list[Item]:
 def _goes_on(one: Segment, other: Segment) -> bool:
     apart = (SegmentKind.CODE_OPEN, SegmentKind.CODE_CLOSE, SegmentKind.MARKER)
     return one.kind is other.kind and one.author is other.author and one.kind not in apart
+
+
+async def rendered(
+    solver: Solver, messages: Sequence[Message], *, chat: ChatOptions | None = None, instruction: str = ""
+) -> Prompt:
+    """The prompt of a conversation; that of a long one is made in a thread, so that others are served meanwhile.
+
+    Args:
+        solver: the server's.
+        messages: the conversation.
+        chat: of the chat template; the solver's where None.
+        instruction: a sentence that follows the last message of the user.
+
+    Raises:
+        ConfigError, PromptError: see ``ChatFormat.prompt``.
+    """
+    chat_format = solver.changed(chat=chat).format
+    make = partial(chat_format.prompt, messages, system=solver.system, instruction=instruction)
+    size = sum(len(text) for message in messages for text in message.values())
+    return make() if size < _LONG else await asyncio.to_thread(make)
+
+
+def seeds(given: int | None, count: int) -> list[int | None]:
+    """The seeds of so many rollouts of one request; of the first it is the request's own."""
+    if given is None:
+        return [None] * count
+    return [given, *(derive_seed(given, f"choice {index}") for index in range(1, count))]

@@ -143,7 +143,7 @@ class ChatFormat:
         """What the user should know before the first question, in a line each."""
         if self.prompt(_PROBE, system=system).thinking:
             return []
-        name = self._switched_off or self._switch_that_opens(system)
+        name = self._switched_off or self.switch(True, system)
         how = (
             f"switch it on with --chat-template-kwargs '{{\"{name}\": true}}'" if name else "no variable switches it on"
         )
@@ -234,13 +234,18 @@ class ChatFormat:
                 found.append((name, texts[0], texts[1], texts[2]))
         return found
 
-    def _switch_that_opens(self, system: str) -> str | None:
-        """The variable with which the prompt's thinking is open."""
-        for name, now, on, _ in self._switches():
-            if now != on:
-                variables = {**self.options.chat_template_kwargs, name: True}
+    def switch(self, on: bool, system: str = "") -> str | None:
+        """The variable of the template that switches the thinking on, or off; None where none does.
+
+        Args:
+            on: what the variable is to be set to.
+            system: a message of the system.
+        """
+        for name, now, *others in self._switches():
+            if now != others[not on]:
+                variables = {**self.options.chat_template_kwargs, name: on}
                 other = ChatFormat(self.tokenizer, self.options.model_copy(update={"chat_template_kwargs": variables}))
-                if other.prompt(_PROBE, system=system).thinking:
+                if other.prompt(_PROBE, system=system).thinking is on:
                     return name
         return None
 

@@ -189,6 +189,25 @@ def test_a_notice_that_opens_the_thinking() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("text", "kinds"),
+    [
+        ("<think>\nHm.", [("marker", "<think>\n"), ("thought", "Hm.")]),
+        ("<think>Hm.", [("marker", "<think>"), ("thought", "Hm.")]),
+        ("<think>\n</think>a", [("marker", "<think>\n</think>"), ("answer", "a")]),
+        ("<thing>", [("thought", "<thing>")]),
+        ("Hm. <think>\n", [("thought", "Hm. <think>\n")]),
+        ("<thi", [("thought", "<thi")]),
+        ("```python\nx\n```", [("code_open", "```python\n"), ("code", "x"), ("code_close", "\n```")]),
+    ],
+)
+def test_the_marker_that_the_model_opens_its_thinking_with(text: str, kinds: list[tuple[str, str]]) -> None:
+    segmenter = Segmenter(MATCHER, State(), TOKENIZER.eos_ids, opens="<think>\n")
+    segments = [one for token_id in TOKENIZER.encode(text) for one in segmenter.written([token_id])]
+    segments += segmenter.flush()
+    assert joined(segments) == kinds
+
+
 async def segmented(script: Sequence[str], **settings: Any) -> tuple[list[Segment], Trace, FakeSandbox]:
     """All segments of a trace, which is checked against them."""
     engine = ScriptedEngine(script)

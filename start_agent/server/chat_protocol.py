@@ -1,0 +1,307 @@
+"""What a request for chat completions or completions may say, and what the answers look like.
+
+A field that is not here is refused by its name. So is a value that asks for what this server does not do: such fields
+are here with the values alone that ask for nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, NotRequired
+
+from pydantic import (
+    Field,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+from typing_extensions import TypedDict
+
+from start_agent.decoding.settings import MAX_STOP_CHARS, DecodingSettings
+from start_agent.engines.base import Sampling
+from start_agent.logprobs import MAX_LOGPROBS
+from start_agent.server.extension import Report, RequestExtension
+from start_agent.server.responses_protocol import Metadata, Wire
+from start_agent.server.thinking import Effort
+from start_agent.tokens.conversations import THOUGHTS
+from start_agent.tokens.tokenizer import Message
+
+MAX_CHOICES = 128
+_MAX_STOPS = 16  # as the settings of decoding have it
+_Word = Annotated[str, Field(max_length=512)]
+_Nothing = Annotated[list[Any], Field(max_length=0)]
+_Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
+
+
+def _refuse(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return check(value)
+    except ValidationError as error:
+        raise PydanticCustomError("unsupported", "is not supported here: leave it out") from error
+
+
+_NEUTRAL = WrapValidator(_refuse)
+"""Of a field whose type has the values alone that ask for nothing."""
+
+_Zero = Annotated[Annotated[float, Field(ge=0, le=0)] | None, _NEUTRAL]
+_One = Annotated[Annotated[float, Field(ge=1, le=1)] | None, _NEUTRAL]
+_Empty = Annotated[_Nothing | None, _NEUTRAL]
+_Unset = Annotated[None, _NEUTRAL]
+
+
+class ContentPart(Wire):
+    """Text within a message."""
+
+    type: Literal["text"]
+    text: str
+
+
+class ChatMessage(Wire):
+    """A message of the conversation.
+
+    Attributes:
+        reasoning, reasoning_content: the thoughts of an earlier answer, by either name.
+    """
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | list[ContentPart] | None = None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+    # Of messages as the server returns them.
+    refusal: _Unset = None
+    audio: _Unset = None
+    annotations: _Empty = None
+    function_call: _Unset = None
+    tool_calls: _Empty = None
+    name: _Unset = None
+
+    @model_validator(mode="after")
+    def _check(self) -> ChatMessage:
+        if self.content is None and self.role != "assistant":
+            raise ValueError("content is missing")
+        if self.role != "assistant" and (self.reasoning or self.reasoning_content):
+            raise ValueError("only messages of the assistant have thoughts")
+        if self.reasoning and self.reasoning_content and self.reasoning != self.reasoning_content:
+            raise ValueError("reasoning and reasoning_content differ: give one of them")
+        return self
+
+    @property
+    def message(self) -> Message:
+        """As the chat template is given it."""
+        content = self.content or ""
+        text = content if isinstance(content, str) else "".join(part.text for part in content)
+        thoughts = self.reasoning or self.reasoning_content
+        return {"role": self.role, "content": text, **({THOUGHTS: thoughts} if thoughts else {})}
+
+
+class StreamOptions(Wire):
+    """Of a stream.
+
+    Attributes:
+        include_usage: whether a last event says how many tokens there were.
+    """
+
+    include_usage: bool | None = None
+    include_obfuscation: Literal[False] | None = None
+
+
+class _Request(Wire):
+    """What both kinds of requests have."""
+
+    model: str
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
+    top_k: Annotated[int, Field(ge=0)] | None = None
+    min_p: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
+    seed: int | None = None
+    thinking_token_budget: Annotated[int, Field(ge=0)] | None = None
+    stop: _Stop | Annotated[list[_Stop], Field(max_length=_MAX_STOPS)] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    return_token_ids: bool | None = None
+    start_agent: RequestExtension | None = None
+    # Said about the request, with nothing to be done.
+    user: _Word | None = None
+    # Values that ask for nothing.
+    frequency_penalty: _Zero = None
+    presence_penalty: _Zero = None
+    repetition_penalty: _One = None
+    logit_bias: Annotated[Annotated[dict[str, float], Field(max_length=0)] | None, _NEUTRAL] = None
+
+    @field_validator("stream_options")
+    @classmethod
+    def _only_streams(cls, given: StreamOptions | None, info: ValidationInfo) -> StreamOptions | None:
+        if given is not None and not info.data.get("stream"):
+            raise ValueError("only a request with stream has them")
+        return given
+
+    def settings(self, base: DecodingSettings, **more: Any) -> DecodingSettings:
+        """The server's settings with those of the request.
+
+        Args:
+            base: the server's.
+            more: what the kind of request says besides; None for what it does not.
+
+        Raises:
+            APIError: see ``RequestExtension.settings``.
+        """
+        extension = self.start_agent or RequestExtension()
+        stop = None if self.stop is None else (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+        return extension.settings(base, thinking_token_budget=self.thinking_token_budget, stop=stop, **more)
+
+    @property
+    def hint(self) -> str | None:
+        """What comes first in the thinking, where that is asked for."""
+        return None if self.start_agent is None else self.start_agent.hint
+
+    def sampling(self, base: Sampling) -> Sampling:
+        """How tokens are drawn: the server's way but for what the request says."""
+        names = ("temperature", "top_p", "top_k", "min_p")
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        return base.model_copy(update=given)
+
+    @property
+    def include_usage(self) -> bool:
+        """Whether a stream ends with the numbers of tokens."""
+        return bool(self.stream_options and self.stream_options.include_usage)
+
+
+class ResponseFormat(Wire):
+    """The only format of an answer."""
+
+    type: Literal["text"]
+
+
+class ChatRequest(_Request):
+    """A request for a chat completion."""
+
+    messages: list[ChatMessage]
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
+    reasoning_effort: Effort | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    # Said about the request, with nothing to be done.
+    metadata: Metadata | None = None
+    safety_identifier: _Word | None = None
+    prompt_cache_key: _Word | None = None
+    parallel_tool_calls: bool | None = None
+    # Values that ask for nothing.
+    store: Annotated[Literal[False] | None, _NEUTRAL] = None
+    tools: _Empty = None
+    tool_choice: Annotated[Literal["none", "auto"] | None, _NEUTRAL] = None
+    functions: _Empty = None
+    function_call: Annotated[Literal["none", "auto"] | None, _NEUTRAL] = None
+    response_format: Annotated[ResponseFormat | None, _NEUTRAL] = None
+    modalities: Annotated[list[Literal["text"]] | None, _NEUTRAL] = None
+    service_tier: Annotated[Literal["auto", "default"] | None, _NEUTRAL] = None
+    verbosity: Annotated[Literal["medium"] | None, _NEUTRAL] = None
+    audio: _Unset = None
+    prediction: _Unset = None
+    web_search_options: _Unset = None
+    prompt_cache_retention: _Unset = None
+
+    @field_validator("top_logprobs")
+    @classmethod
+    def _only_with_logprobs(cls, given: int | None, info: ValidationInfo) -> int | None:
+        if given is not None and not info.data.get("logprobs"):
+            raise ValueError("needs logprobs: true")
+        return given
+
+
+Tokens = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+
+
+class CompletionRequest(_Request):
+    """A request for a completion: a prompt that no template is put around."""
+
+    prompt: str | Tokens | list[str] | list[Tokens]
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
+    echo: bool | None = None
+    # Values that ask for nothing.
+    best_of: _One = None
+    suffix: _Unset = None
+
+
+class PromptTokensDetails(TypedDict):
+    """``cached_tokens``: of the prompt, those that the engine had computed before."""
+
+    cached_tokens: int
+
+
+class CompletionTokensDetails(TypedDict):
+    """``reasoning_tokens``: written up to the end of the thinking, code among them."""
+
+    reasoning_tokens: int
+
+
+class Usage(TypedDict):
+    """Tokens. Those of the completion the model has written; what was inserted the extension counts."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptTokensDetails
+    completion_tokens_details: CompletionTokensDetails
+
+
+class TopLogprob(TypedDict):
+    """A token with its log-probability."""
+
+    token: str
+    bytes: list[int]
+    logprob: float
+
+
+class TokenLogprobRow(TopLogprob):
+    """A token that was written, and the likeliest in its place."""
+
+    top_logprobs: list[TopLogprob]
+
+
+class ChatLogprobs(TypedDict):
+    """Of the answer's tokens (``content``) and of the thoughts' (``reasoning``, ours); inserted tokens have none."""
+
+    content: list[TokenLogprobRow]
+    reasoning: list[TokenLogprobRow]
+    refusal: None
+
+
+class AnswerMessage(TypedDict):
+    """The model's message; the thoughts are under one of the names, or under both."""
+
+    role: Literal["assistant"]
+    content: str
+    refusal: None
+    reasoning: NotRequired[str]
+    reasoning_content: NotRequired[str]
+
+
+class ChatChoice(TypedDict):
+    """One of the answers. ``token_authors`` says of each of ``token_ids`` who wrote it."""
+
+    index: int
+    message: AnswerMessage
+    finish_reason: Literal["stop", "length"]
+    logprobs: ChatLogprobs | None
+    start_agent: Report
+    token_ids: NotRequired[list[int]]
+    token_authors: NotRequired[list[str]]
+
+
+class ChatCompletion(TypedDict):
+    """The answer to a request for a chat completion."""
+
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    choices: list[ChatChoice]
+    usage: Usage
+    prompt_token_ids: NotRequired[list[int]]

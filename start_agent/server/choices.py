@@ -1,0 +1,129 @@
+"""An answer of chat completions or completions while it grows: what has come since it was last taken."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Literal
+
+from sandbox import Result
+from start_agent.decoding.events import CellFinished
+from start_agent.decoding.segments import Segment, SegmentKind
+from start_agent.server.extension import report
+from start_agent.server.rollout import Finished, Item
+from start_agent.server.token_logprobs import logprob_rows
+from start_agent.tokens.tokenizer import Tokenizer
+from start_agent.trace import TraceOutcome
+
+_STOPPED = (TraceOutcome.ANSWERED, TraceOutcome.NO_ANSWER)
+
+
+class Part(Enum):
+    """Where a piece of text belongs."""
+
+    REASONING = "reasoning"
+    """Thoughts, code and its outputs, as the model saw them."""
+    CONTENT = "content"
+    MARKER = "marker"
+    """What is shown to nobody: the end of thinking, the end of sequence."""
+
+
+@dataclass(slots=True)
+class Piece:
+    """Text of one kind, with its tokens."""
+
+    part: Part
+    texts: list[str] = field(default_factory=list)
+    token_ids: list[int] = field(default_factory=list)
+    authors: list[str] = field(default_factory=list)
+    logprobs: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        """What it says."""
+        return "".join(self.texts)
+
+
+class Choice:
+    """One answer.
+
+    Args:
+        index: among the answers.
+        tokenizer: of the model.
+
+    Attributes:
+        finished: the end of its rollout, once that has come.
+    """
+
+    def __init__(self, index: int, tokenizer: Tokenizer) -> None:
+        self.index = index
+        self.finished: Finished | None = None
+        self._tokenizer = tokenizer
+        self._pieces: list[Piece] = []
+        self._results: list[Result] = []
+
+    def add(self, item: Item) -> None:
+        """The next item of the rollout."""
+        match item:
+            case Segment():
+                self._add(item)
+            case CellFinished(result):
+                self._results.append(result)
+            case Finished():
+                self.finished = item
+
+    def take(self) -> list[Piece]:
+        """What has come since the last time: neighbours of one kind are one piece."""
+        pieces, self._pieces = self._pieces, []
+        return pieces
+
+    @property
+    def finish_reason(self) -> Literal["stop", "length"]:
+        """Why it ended: ``length`` for every limit, which the report names."""
+        assert self.finished is not None
+        return "stop" if self.finished.trace.outcome in _STOPPED else "length"
+
+    def report(self) -> dict[str, Any]:
+        """The extension: who wrote what, and how it ended."""
+        assert self.finished is not None
+        return report(self.finished, self._results)
+
+    def _add(self, segment: Segment) -> None:
+        part = _part(segment)
+        if not self._pieces or self._pieces[-1].part is not part:
+            self._pieces.append(Piece(part))
+        piece = self._pieces[-1]
+        piece.texts.append(segment.text)
+        piece.token_ids += segment.token_ids
+        piece.authors += [segment.author.value] * len(segment.token_ids)
+        piece.logprobs += logprob_rows(segment, self._tokenizer)
+
+
+def usage(choices: Sequence[Choice], prompts: Sequence[int]) -> dict[str, Any]:
+    """The tokens of a request.
+
+    Args:
+        choices: all of them, finished.
+        prompts: the indices of those of which each has another prompt; what is cached is told of those.
+    """
+    counts = [choice.finished.counts for choice in choices if choice.finished is not None]
+    prompt = sum(counts[index].prompt for index in prompts)
+    completion = sum(one.completion for one in counts)
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        "prompt_tokens_details": {"cached_tokens": sum(counts[index].cached for index in prompts)},
+        "completion_tokens_details": {"reasoning_tokens": sum(one.reasoning for one in counts)},
+    }
+
+
+def _part(segment: Segment) -> Part:
+    match segment.kind:
+        case SegmentKind.ANSWER:
+            return Part.CONTENT
+        case SegmentKind.MARKER:
+            return Part.MARKER
+        case _:
+            return Part.REASONING

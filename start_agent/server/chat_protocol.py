@@ -8,48 +8,31 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, NotRequired
 
-from pydantic import (
-    Field,
-    ValidationError,
-    ValidationInfo,
-    ValidatorFunctionWrapHandler,
-    WrapValidator,
-    field_validator,
-    model_validator,
-)
-from pydantic_core import PydanticCustomError
+from pydantic import Field, Tag, ValidationInfo, field_validator, model_validator
 from typing_extensions import TypedDict
 
 from start_agent.decoding.settings import MAX_STOP_CHARS, DecodingSettings
 from start_agent.engines.base import Sampling
 from start_agent.logprobs import MAX_LOGPROBS
+from start_agent.server.errors import APIError
 from start_agent.server.extension import Report, RequestExtension
-from start_agent.server.responses_protocol import Metadata, Wire
 from start_agent.server.thinking import Effort
+from start_agent.server.wire import NEUTRAL, Metadata, Nothing, Wire, Word, either
 from start_agent.tokens.conversations import THOUGHTS
 from start_agent.tokens.tokenizer import Message
 
 MAX_CHOICES = 128
 _MAX_STOPS = 16  # as the settings of decoding have it
-_Word = Annotated[str, Field(max_length=512)]
-_Nothing = Annotated[list[Any], Field(max_length=0)]
 _Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
+_Stops = Annotated[
+    Annotated[_Stop, Tag("text")] | Annotated[list[_Stop], Field(max_length=_MAX_STOPS), Tag("list")],
+    either("a text or a list of texts"),
+]
 
-
-def _refuse(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
-    try:
-        return check(value)
-    except ValidationError as error:
-        raise PydanticCustomError("unsupported", "is not supported here: leave it out") from error
-
-
-_NEUTRAL = WrapValidator(_refuse)
-"""Of a field whose type has the values alone that ask for nothing."""
-
-_Zero = Annotated[Annotated[float, Field(ge=0, le=0)] | None, _NEUTRAL]
-_One = Annotated[Annotated[float, Field(ge=1, le=1)] | None, _NEUTRAL]
-_Empty = Annotated[_Nothing | None, _NEUTRAL]
-_Unset = Annotated[None, _NEUTRAL]
+_Zero = Annotated[Annotated[float, Field(ge=0, le=0)] | None, NEUTRAL]
+_One = Annotated[Annotated[float, Field(ge=1, le=1)] | None, NEUTRAL]
+_Empty = Annotated[Nothing | None, NEUTRAL]
+_Unset = Annotated[None, NEUTRAL]
 
 
 class ContentPart(Wire):
@@ -57,6 +40,11 @@ class ContentPart(Wire):
 
     type: Literal["text"]
     text: str
+
+
+Content = Annotated[
+    Annotated[str, Tag("text")] | Annotated[list[ContentPart], Tag("list")], either("a text or a list of parts")
+]
 
 
 class ChatMessage(Wire):
@@ -67,7 +55,7 @@ class ChatMessage(Wire):
     """
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[ContentPart] | None = None
+    content: Content | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None
     # Of messages as the server returns them.
@@ -119,18 +107,18 @@ class _Request(Wire):
     min_p: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
     seed: int | None = None
     thinking_token_budget: Annotated[int, Field(ge=0)] | None = None
-    stop: _Stop | Annotated[list[_Stop], Field(max_length=_MAX_STOPS)] | None = None
+    stop: _Stops | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     return_token_ids: bool | None = None
     start_agent: RequestExtension | None = None
     # Said about the request, with nothing to be done.
-    user: _Word | None = None
+    user: Word | None = None
     # Values that ask for nothing.
     frequency_penalty: _Zero = None
     presence_penalty: _Zero = None
     repetition_penalty: _One = None
-    logit_bias: Annotated[Annotated[dict[str, float], Field(max_length=0)] | None, _NEUTRAL] = None
+    logit_bias: Annotated[Annotated[dict[str, float], Field(max_length=0)] | None, NEUTRAL] = None
 
     @field_validator("stream_options")
     @classmethod
@@ -147,9 +135,11 @@ class _Request(Wire):
             more: what the kind of request says besides; None for what it does not.
 
         Raises:
-            APIError: see ``RequestExtension.settings``.
+            APIError: 400, see ``RequestExtension.settings``, or something is given twice.
         """
         extension = self.start_agent or RequestExtension()
+        if self.thinking_token_budget is not None and "thinking_token_budget" in extension.given():
+            raise APIError(400, "thinking_token_budget is given twice", param="start_agent.thinking_token_budget")
         stop = None if self.stop is None else (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
         return extension.settings(base, thinking_token_budget=self.thinking_token_budget, stop=stop, **more)
 
@@ -188,19 +178,19 @@ class ChatRequest(_Request):
     chat_template_kwargs: dict[str, Any] | None = None
     # Said about the request, with nothing to be done.
     metadata: Metadata | None = None
-    safety_identifier: _Word | None = None
-    prompt_cache_key: _Word | None = None
+    safety_identifier: Word | None = None
+    prompt_cache_key: Word | None = None
     parallel_tool_calls: bool | None = None
     # Values that ask for nothing.
-    store: Annotated[Literal[False] | None, _NEUTRAL] = None
+    store: Annotated[Literal[False] | None, NEUTRAL] = None
     tools: _Empty = None
-    tool_choice: Annotated[Literal["none", "auto"] | None, _NEUTRAL] = None
+    tool_choice: Annotated[Literal["none", "auto"] | None, NEUTRAL] = None
     functions: _Empty = None
-    function_call: Annotated[Literal["none", "auto"] | None, _NEUTRAL] = None
-    response_format: Annotated[ResponseFormat | None, _NEUTRAL] = None
-    modalities: Annotated[list[Literal["text"]] | None, _NEUTRAL] = None
-    service_tier: Annotated[Literal["auto", "default"] | None, _NEUTRAL] = None
-    verbosity: Annotated[Literal["medium"] | None, _NEUTRAL] = None
+    function_call: Annotated[Literal["none", "auto"] | None, NEUTRAL] = None
+    response_format: Annotated[ResponseFormat | None, NEUTRAL] = None
+    modalities: Annotated[list[Literal["text"]] | None, NEUTRAL] = None
+    service_tier: Annotated[Literal["auto", "default"] | None, NEUTRAL] = None
+    verbosity: Annotated[Literal["medium"] | None, NEUTRAL] = None
     audio: _Unset = None
     prediction: _Unset = None
     web_search_options: _Unset = None

@@ -8,30 +8,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag
 
 from start_agent.server.extension import RequestExtension
+from start_agent.server.wire import Metadata, Wire, Word, either
 
-MAX_METADATA = 16  # pairs, as OpenAI
-_Text = Annotated[str, Field(max_length=512)]
-Metadata = Annotated[dict[Annotated[str, Field(max_length=64)], _Text], Field(max_length=MAX_METADATA)]
 Status = Literal["in_progress", "completed", "incomplete"]
-
-
-class Wire(BaseModel):
-    """A part of a request: nothing unknown, nothing converted."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-def _shape(value: Any) -> str | None:
-    """What a value is, where it may be of several kinds: errors then speak of the one that was meant."""
-    shapes: tuple[tuple[type, str], ...] = ((str, "text"), (list, "list"), (dict, "object"), (BaseModel, "object"))
-    return next((name for kind, name in shapes if isinstance(value, kind)), None)
-
-
-def _either(error: str) -> Discriminator:
-    return Discriminator(_shape, custom_error_type="union_shape", custom_error_message=f"expected {error}")
 
 
 class TextPart(Wire):
@@ -49,7 +31,7 @@ class InputMessage(Wire):
     type: Literal["message"] = "message"
     role: Literal["user", "assistant", "system", "developer"]
     content: Annotated[
-        Annotated[str, Tag("text")] | Annotated[list[TextPart], Tag("list")], _either("a text or a list of parts")
+        Annotated[str, Tag("text")] | Annotated[list[TextPart], Tag("list")], either("a text or a list of parts")
     ]
     id: str | None = None
     status: Status | None = None
@@ -141,7 +123,7 @@ class CodeInterpreter(Wire):
 
     type: Literal["code_interpreter"]
     container: Annotated[
-        Annotated[str, Tag("text")] | Annotated[AutoContainer, Tag("object")], _either("an id or {'type': 'auto'}")
+        Annotated[str, Tag("text")] | Annotated[AutoContainer, Tag("object")], either("an id or {'type': 'auto'}")
     ]
     allowed_callers: list[Literal["direct"]] | None = None
 
@@ -186,7 +168,7 @@ class ResponsesRequest(Wire):
 
     model: str
     input: Annotated[
-        Annotated[str, Tag("text")] | Annotated[list[InputItem], Tag("list")], _either("a text or a list of items")
+        Annotated[str, Tag("text")] | Annotated[list[InputItem], Tag("list")], either("a text or a list of items")
     ]
     instructions: str | None = None
     tools: Annotated[list[CodeInterpreter], Field(max_length=1)] | None = None
@@ -201,7 +183,7 @@ class ResponsesRequest(Wire):
     previous_response_id: str | None = None
     conversation: (
         Annotated[
-            Annotated[str, Tag("text")] | Annotated[ConversationReference, Tag("object")], _either("an id or {'id': …}")
+            Annotated[str, Tag("text")] | Annotated[ConversationReference, Tag("object")], either("an id or {'id': …}")
         ]
         | None
     ) = None
@@ -215,9 +197,9 @@ class ResponsesRequest(Wire):
     min_p: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
     start_agent: RequestExtension | None = None
     # Said about the request, with nothing to be done: returned as they are.
-    user: _Text | None = None
-    safety_identifier: _Text | None = None
-    prompt_cache_key: _Text | None = None
+    user: Word | None = None
+    safety_identifier: Word | None = None
+    prompt_cache_key: Word | None = None
     parallel_tool_calls: bool | None = None
     # Values that ask for nothing.
     background: Literal[False] | None = None
@@ -263,7 +245,7 @@ class ExpiresAfter(Wire):
 class CreateContainer(Wire):
     """A request for a new container."""
 
-    name: _Text
+    name: Word
     expires_after: ExpiresAfter | None = None
     network_policy: NoNetwork | None = None
     file_ids: Annotated[list[str], Field(max_length=0)] | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from typing import Any, get_args
 
 from openai.types.responses import (
@@ -42,10 +42,10 @@ def _extras(value: Any) -> Iterator[str]:
             yield from _extras(one)
 
 
-def parsed(model: type[BaseModel], body: Any) -> BaseModel:
+def parsed(model: type[BaseModel], body: Any, *, ours: Set[str] = OURS) -> BaseModel:
     """A body as a model of ``openai``; fails on an unknown field, or one that is missing or of another type."""
     found = model.model_validate(body)
-    unknown = set(_extras(found)) - OURS
+    unknown = set(_extras(found)) - ours
     assert not unknown, f"fields that {model.__name__} does not have: {unknown}"
     return found
 

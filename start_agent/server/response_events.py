@@ -27,6 +27,7 @@ from typing import Any
 from sandbox import Result
 from start_agent.decoding.segments import Segment, SegmentKind
 from start_agent.server.response_items import JSON, CodeCall, Message, Reasoning, new_id
+from start_agent.tokens.dialects import FENCES, Dialect
 from start_agent.trace import SpanKind, TraceOutcome
 
 _CUT_OFF = {
@@ -46,6 +47,7 @@ class ResponseBuilder:
         envelope: the response's fields, but for those that say how it went: ``status``, ``output``, ``usage``,
             ``error``, ``incomplete_details``, ``completed_at``.
         container_id: where its cells run.
+        dialect: how its model calls code.
         make_id: makes the ids of items from their prefixes.
         clock: the time in seconds since 1970.
     """
@@ -55,10 +57,11 @@ class ResponseBuilder:
         envelope: JSON,
         container_id: str,
         *,
+        dialect: Dialect = FENCES,
         make_id: Callable[[str], str] = new_id,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._envelope, self._container_id = envelope, container_id
+        self._envelope, self._container_id, self._dialect = envelope, container_id, dialect
         self._make_id, self._clock = make_id, clock
         self._output: list[JSON] = []
         self._open: Reasoning | CodeCall | Message | None = None
@@ -184,7 +187,7 @@ class ResponseBuilder:
             return
         call.count(segment)
         if call.closed and call.result is None:
-            call.notice = _inside_fences(segment.text)
+            call.notice = self._dialect.text_in(segment.text)
         yield from self._close()
 
     def _code_done(self, call: CodeCall) -> Iterator[JSON]:
@@ -287,9 +290,3 @@ def _shown(logprobs: Sequence[JSON], hidden: int) -> Sequence[JSON]:
         if hidden < 0:
             return logprobs[at:]
     return ()
-
-
-def _inside_fences(text: str) -> str:
-    """The text of an output block."""
-    lines = text.strip().split("\n")
-    return "\n".join(lines[1:-1]) if len(lines) > 2 else text.strip()

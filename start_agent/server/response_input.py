@@ -9,6 +9,7 @@ from start_agent.decoding.controller import EMPTY_OUTPUT
 from start_agent.server.response_items import JSON, CodeCall, Message, Reasoning, new_id
 from start_agent.server.responses_protocol import InputCodeCall, InputItem, InputMessage, InputReasoning
 from start_agent.tokens.conversations import THOUGHTS
+from start_agent.tokens.dialects import FENCES, Dialect
 from start_agent.tokens.tokenizer import Message as ChatMessage
 
 
@@ -44,15 +45,16 @@ def _listed(item: Any, make_id: Callable[[str], str]) -> JSON:
     raise AssertionError(f"an item of the type {type(item).__name__}")
 
 
-def messages(items: Sequence[JSON], *, thoughts: bool = True) -> list[ChatMessage]:
+def messages(items: Sequence[JSON], *, thoughts: bool = True, dialect: Dialect = FENCES) -> list[ChatMessage]:
     """The messages of a conversation, for ``ChatFormat.prompt``.
 
-    Items of the assistant that follow one another are one message. Its thoughts hold its cells as models write them:
-    fenced, each followed by its output.
+    Items of the assistant that follow one another are one message. Its thoughts hold its cells as the model writes
+    them, each followed by its output.
 
     Args:
         items: as ``listed`` makes them, or of a response.
         thoughts: whether earlier thoughts are given to the template at all, which may drop them still.
+        dialect: how the model calls code.
     """
     found: list[ChatMessage] = []
     thinking: list[str] = []
@@ -61,7 +63,7 @@ def messages(items: Sequence[JSON], *, thoughts: bool = True) -> list[ChatMessag
             thinking += [part["text"] for part in item["content"]]
         elif item["type"] == "code_interpreter_call":
             starts_line = not thinking or thinking[-1].endswith("\n")
-            thinking.append(("" if starts_line else "\n") + _cell(item))
+            thinking.append(("" if starts_line else "\n") + _cell(item, dialect))
         elif item["role"] == "assistant":
             _add_answer(found, "".join(part["text"] for part in item["content"]), thinking)
             thinking = []
@@ -82,13 +84,16 @@ def _add_answer(found: list[ChatMessage], text: str, thinking: Sequence[str]) ->
     found.append({"role": "assistant", "content": text} | ({THOUGHTS: said} if said else {}))
 
 
-def _cell(item: JSON) -> str:
+def _cell(item: JSON, dialect: Dialect) -> str:
     """A cell with its output, as it stands in thoughts."""
-    code = f"```python\n{item['code']}\n```\n"
+    if dialect.tagged:
+        code = f"{dialect.code_open}{item['code']}{dialect.code_close}\n"
+    else:
+        code = f"{dialect.opening}{item['code']}\n```\n"
     if item["outputs"] is None:
         return code
     logs = "\n".join(output["logs"] for output in item["outputs"] if output["type"] == "logs")
-    return f"{code}```output\n{logs or EMPTY_OUTPUT}\n```\n"
+    return code + dialect.output(logs or EMPTY_OUTPUT)
 
 
 def last_container(items: Sequence[JSON]) -> str | None:

@@ -129,7 +129,7 @@ class Planner:
 
     def _messages(self, items: Sequence[JSON], chat_format: ChatFormat) -> list[Message]:
         """The conversation; with ``truncation: auto`` without so many of its first turns that it fits."""
-        found = messages(items, thoughts=self._context != "current_turn")
+        found = messages(items, thoughts=self._context != "current_turn", dialect=self.state.solver.dialect)
         if self.body.instructions:
             found.insert(0, {"role": "system", "content": self.body.instructions})
         if self.body.truncation != "auto":

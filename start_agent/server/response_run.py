@@ -112,7 +112,9 @@ class RunningResponse:
 
     def __init__(self, state: State, client: str, body: ResponsesRequest, plan: Plan, request_id: str) -> None:
         self._state, self._client, self._body, self._plan = state, client, body, plan
-        self._builder = ResponseBuilder(plan.envelope, "" if plan.container is None else plan.container.id)
+        self._builder = ResponseBuilder(
+            plan.envelope, "" if plan.container is None else plan.container.id, dialect=state.solver.dialect
+        )
         self._results: list[Result] = []
         self._error: APIError | None = None
         self.over = asyncio.Event()

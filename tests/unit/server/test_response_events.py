@@ -20,8 +20,10 @@ from start_agent.decoding.settings import DecodingSettings
 from start_agent.decoding.solver import Solver
 from start_agent.engines.scripted import Script, ScriptedEngine
 from start_agent.server.response_events import ResponseBuilder
+from start_agent.server.response_input import messages
 from start_agent.server.response_items import JSON
 from start_agent.server.rollout import Finished, Rollout, RolloutRequest
+from start_agent.tokens.dialects import FENCES, RETOOL, Dialect
 from start_agent.tokens.markers import Matcher
 from start_agent.trace import SpanKind, Trace
 from tests.support.openai_types import accumulated, parsed_event, parsed_response
@@ -44,19 +46,23 @@ ENVELOPE = {
 }
 
 
-def new_builder() -> ResponseBuilder:
+def new_builder(dialect: Dialect = FENCES) -> ResponseBuilder:
     numbers = count(1)
-    return ResponseBuilder(ENVELOPE, "cntr_1", make_id=lambda prefix: f"{prefix}_{next(numbers)}", clock=lambda: 7.0)
+
+    def make_id(prefix: str) -> str:
+        return f"{prefix}_{next(numbers)}"
+
+    return ResponseBuilder(ENVELOPE, "cntr_1", dialect=dialect, make_id=make_id, clock=lambda: 7.0)
 
 
 async def built(
     script: Script, answer: Callable[[str], Result | str] = lambda code: "42", seed: int = 0, **settings: Any
 ) -> tuple[list[JSON], JSON, Trace]:
     """The events and the response of a scripted rollout, and its trace."""
-    builder = new_builder()
-    events = builder.begin()
     async with FakeSandbox(answer) as box:
         solver = Solver(ScriptedEngine(script), box, settings=DecodingSettings(**settings))
+        builder = new_builder(solver.dialect)
+        events = builder.begin()
         request = RolloutRequest(messages=[{"role": "user", "content": "What is 6*7?"}], seed=seed)
         async with aclosing(Rollout(solver, request).items()) as items:
             async for item in items:
@@ -255,3 +261,20 @@ def test_whatever_a_model_says_streamed_and_unstreamed_are_one(seed: int, settin
     assert len(ran) == trace.tool_calls
     answers = "".join(p["text"] for item in response["output"] if item["type"] == "message" for p in item["content"])
     assert "</think>" not in answers or "<think>" in trace.text()
+
+
+async def test_code_between_tags() -> None:
+    script = ["So <code>\nprint(1)\n</code>", "and <code>x</code>", "</think>\\boxed{1}<|im_end|>"]
+    events, response, trace = await built(script, hints=False, dialect="retool", max_tool_calls=1)
+    checked(events, response)
+    _, ran, _, not_run, _ = response["output"]
+    assert (ran["code"], ran["status"], ran["outputs"]) == (
+        "\nprint(1)\n",
+        "completed",
+        [{"type": "logs", "logs": "42"}],
+    )
+    assert (not_run["status"], len(not_run["outputs"])) == ("incomplete", 1)
+    assert "<" not in not_run["outputs"][0]["logs"]
+    thoughts = trace.text().partition("</think>")[0]
+    (message,) = messages(response["output"][:-1], dialect=RETOOL)
+    assert message["reasoning_content"].replace("\n", "") == thoughts[thoughts.index("So <code>") :].replace("\n", "")

@@ -18,6 +18,7 @@ from start_agent.server.response_items import JSON, new_id
 from start_agent.server.responses_protocol import ResponsesRequest
 from start_agent.server.rollout import Rollout, RolloutRequest
 from start_agent.server.state import State
+from start_agent.server.thinking import chat_options
 from start_agent.tokens.conversations import THOUGHTS
 from start_agent.tokens.prompts import ChatFormat
 from start_agent.tokens.templates import ChatOptions, ChatTemplate
@@ -115,13 +116,14 @@ class Planner:
         return self.state.solver.sampling.model_copy(update=given)
 
     def _chat(self) -> ChatOptions:
-        """The server's options, with those by which the template keeps earlier thoughts, where they are wanted."""
-        solver = self.state.solver
-        renderer = solver.format.renderer
-        if self._context != "all_turns" or not isinstance(renderer, ChatTemplate):
-            return solver.chat
-        keep = {name: value for name, value in _KEEP_THOUGHTS.items() if renderer.uses(name)}
-        return solver.chat.model_copy(update={"chat_template_kwargs": {**solver.chat.chat_template_kwargs, **keep}})
+        """The variables of the template: the request's, and those by which it keeps earlier thoughts."""
+        solver, body = self.state.solver, self.body
+        renderer, keep = solver.format.renderer, dict[str, bool]()
+        if self._context == "all_turns" and isinstance(renderer, ChatTemplate):
+            keep = {name: value for name, value in _KEEP_THOUGHTS.items() if renderer.uses(name)}
+        variables = keep | (body.chat_template_kwargs or {})
+        effort = None if body.reasoning is None else body.reasoning.effort
+        return chat_options(solver, effort=effort, variables=variables, param="reasoning.effort")
 
     @property
     def _context(self) -> str:

@@ -11,9 +11,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag
 
 from start_agent.server.extension import RequestExtension
-from start_agent.server.wire import Metadata, Wire, Word, either
+from start_agent.server.thinking import Effort
+from start_agent.server.wire import NEUTRAL, Metadata, Nothing, Wire, Word, either
 
 Status = Literal["in_progress", "completed", "incomplete"]
+
+_Unset = Annotated[None, NEUTRAL]
+_Empty = Annotated[Nothing | None, NEUTRAL]
 
 
 class TextPart(Wire):
@@ -21,7 +25,7 @@ class TextPart(Wire):
 
     type: Literal["input_text", "output_text"]
     text: str
-    annotations: Annotated[list[Any], Field(max_length=0)] | None = None
+    annotations: _Empty = None
     logprobs: list[Any] | None = None
 
 
@@ -51,9 +55,9 @@ class InputReasoning(Wire):
 
     type: Literal["reasoning"]
     id: str | None = None
-    summary: Annotated[list[Any], Field(max_length=0)] | None = None
+    summary: _Empty = None
     content: list[ReasoningText] | None = None
-    encrypted_content: None = None
+    encrypted_content: _Unset = None
     status: Status | None = None
     start_agent: dict[str, Any] | None = None
 
@@ -112,10 +116,10 @@ class AutoContainer(Wire):
     """A container for this response, or the one of the last cell in the conversation, while that lives."""
 
     type: Literal["auto"]
-    file_ids: Annotated[list[str], Field(max_length=0)] | None = None
-    memory_limit: None = None
-    network_policy: NoNetwork | None = None
-    skills: Annotated[list[Any], Field(max_length=0)] | None = None
+    file_ids: _Empty = None
+    memory_limit: _Unset = None
+    network_policy: Annotated[NoNetwork | None, NEUTRAL] = None
+    skills: _Empty = None
 
 
 class CodeInterpreter(Wire):
@@ -125,17 +129,17 @@ class CodeInterpreter(Wire):
     container: Annotated[
         Annotated[str, Tag("text")] | Annotated[AutoContainer, Tag("object")], either("an id or {'type': 'auto'}")
     ]
-    allowed_callers: list[Literal["direct"]] | None = None
+    allowed_callers: Annotated[list[Literal["direct"]] | None, NEUTRAL] = None
 
 
 class Reasoning(Wire):
     """How the model shall think."""
 
-    effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    effort: Effort | None = None
     context: Literal["auto", "current_turn", "all_turns"] | None = None
-    mode: Literal["standard"] | None = None
-    summary: None = None
-    generate_summary: None = None
+    mode: Annotated[Literal["standard"] | None, NEUTRAL] = None
+    summary: _Unset = None
+    generate_summary: _Unset = None
 
 
 class PlainText(Wire):
@@ -147,14 +151,14 @@ class PlainText(Wire):
 class TextOptions(Wire):
     """What the answer shall look like: nothing can be asked for."""
 
-    format: PlainText | None = None
-    verbosity: Literal["medium"] | None = None
+    format: Annotated[PlainText | None, NEUTRAL] = None
+    verbosity: Annotated[Literal["medium"] | None, NEUTRAL] = None
 
 
 class ResponseStreamOptions(Wire):
     """Of a stream: nothing can be asked for."""
 
-    include_obfuscation: Literal[False] | None = None
+    include_obfuscation: Annotated[Literal[False] | None, NEUTRAL] = None
 
 
 class ConversationReference(Wire):
@@ -172,7 +176,7 @@ class ResponsesRequest(Wire):
     ]
     instructions: str | None = None
     tools: Annotated[list[CodeInterpreter], Field(max_length=1)] | None = None
-    tool_choice: Literal["auto", "none"] | None = None
+    tool_choice: Annotated[Literal["auto", "none"] | None, NEUTRAL] = None
     max_tool_calls: Annotated[int, Field(ge=0)] | None = None
     max_output_tokens: Annotated[int, Field(ge=1)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
@@ -195,6 +199,7 @@ class ResponsesRequest(Wire):
     seed: Annotated[int, Field(ge=0)] | None = None
     top_k: Annotated[int, Field(ge=0)] | None = None
     min_p: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
     start_agent: RequestExtension | None = None
     # Said about the request, with nothing to be done: returned as they are.
     user: Word | None = None
@@ -202,18 +207,18 @@ class ResponsesRequest(Wire):
     prompt_cache_key: Word | None = None
     parallel_tool_calls: bool | None = None
     # Values that ask for nothing.
-    background: Literal[False] | None = None
-    service_tier: Literal["auto", "default"] | None = None
+    background: Annotated[Literal[False] | None, NEUTRAL] = None
+    service_tier: Annotated[Literal["auto", "default"] | None, NEUTRAL] = None
     stream_options: ResponseStreamOptions | None = None
     text: TextOptions | None = None
-    prompt: None = None
-    prompt_cache_retention: None = None
-    prompt_cache_options: None = None
-    moderation: None = None
-    context_management: Annotated[list[Any], Field(max_length=0)] | None = None
-    background_options: None = None
-    access_programs: None = None
-    image: None = None
+    prompt: _Unset = None
+    prompt_cache_retention: _Unset = None
+    prompt_cache_options: _Unset = None
+    moderation: _Unset = None
+    context_management: _Empty = None
+    background_options: _Unset = None
+    access_programs: _Unset = None
+    image: _Unset = None
 
 
 class CreateConversation(Wire):
@@ -247,7 +252,7 @@ class CreateContainer(Wire):
 
     name: Word
     expires_after: ExpiresAfter | None = None
-    network_policy: NoNetwork | None = None
-    file_ids: Annotated[list[str], Field(max_length=0)] | None = None
-    memory_limit: None = None
-    skills: Annotated[list[Any], Field(max_length=0)] | None = None
+    network_policy: Annotated[NoNetwork | None, NEUTRAL] = None
+    file_ids: _Empty = None
+    memory_limit: _Unset = None
+    skills: _Empty = None

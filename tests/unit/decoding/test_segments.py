@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
 from collections.abc import Sequence
 from contextlib import aclosing
+from functools import cache
 from itertools import groupby
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sandbox import FakeSandbox
-from start_agent.decoding.events import ModelText, SpanAdded, TraceFinished
+from start_agent.data.views import TraceView
+from start_agent.decoding.events import CellStarted, ModelText, SpanAdded, TraceFinished
 from start_agent.decoding.segments import Segment, Segmenter, SegmentKind
 from start_agent.decoding.settings import DecodingSettings
 from start_agent.decoding.solver import Solver
-from start_agent.engines.scripted import ScriptedEngine, byte_tokenizer
+from start_agent.engines.base import TurnRequest
+from start_agent.engines.scripted import Script, ScriptedEngine, byte_tokenizer
 from start_agent.tokens.fences import program
 from start_agent.tokens.markers import Markers, Matcher, State
 from start_agent.tokens.stop_strings import before_stop
+from start_agent.tokens.tokenizer import Tokenizer
 from start_agent.trace import SpanKind, Trace
+from tests.unit.decoding.test_solver_properties import FRAGMENTS
 
 TOKENIZER = byte_tokenizer()
 MATCHER = Matcher(TOKENIZER)
@@ -208,15 +215,17 @@ def test_the_marker_that_the_model_opens_its_thinking_with(text: str, kinds: lis
     assert joined(segments) == kinds
 
 
-async def segmented(script: Sequence[str], **settings: Any) -> tuple[list[Segment], Trace, FakeSandbox]:
-    """All segments of a trace, which is checked against them."""
-    engine = ScriptedEngine(script)
+async def segmented(
+    script: Script, tokenizer: Tokenizer = TOKENIZER, **settings: Any
+) -> tuple[list[Segment], Trace, FakeSandbox]:
+    """All segments of a trace, which is checked against them; what runs was shown as code, and closed, before."""
+    engine = ScriptedEngine(script, tokenizer=tokenizer)
     async with FakeSandbox(lambda code: "42") as box:
         solver = Solver(engine, box, settings=DecodingSettings(**settings))
         prompt = solver.format.prompt("What is 6*7?")
-        matcher = Matcher(TOKENIZER, solver.settings.markers(*prompt.think_ends, think_start=prompt.think_start))
-        segmenter = Segmenter(matcher, prompt.state, TOKENIZER.eos_ids, stop=solver.settings.stop)
+        segmenter = Segmenter(solver.matcher(prompt), prompt.state, tokenizer.eos_ids, stop=solver.settings.stop)
         segments: list[Segment] = []
+        shown: list[str] = []
         async with aclosing(solver.stream("What is 6*7?")) as events:
             async for event in events:
                 match event:
@@ -224,12 +233,59 @@ async def segmented(script: Sequence[str], **settings: Any) -> tuple[list[Segmen
                         segments += segmenter.written(event.token_ids)
                     case SpanAdded(span) if span.kind not in (SpanKind.PROMPT, SpanKind.MODEL):
                         segments += segmenter.inserted(span.kind, span.token_ids)
+                    case CellStarted(code):
+                        shown.append(latest_code(segments))
+                        assert program(shown[-1].encode()) == code
                     case TraceFinished(trace):
                         segments += segmenter.flush()
+    ran = [cell for cell in TraceView(trace, tokenizer).cells if trace.spans[cell.output].kind is SpanKind.TOOL_OUTPUT]
+    text = TraceView(trace, tokenizer).text
+    assert shown == [text[cell.begin : cell.end].decode(errors="replace") for cell in ran]
     after = [token_id for span in trace.spans[1:] for token_id in span.token_ids]
     assert [token_id for one in segments for token_id in one.token_ids] == after
-    assert "".join(one.text for one in segments) == TOKENIZER.decode(after)
+    assert "".join(one.text for one in segments) == tokenizer.decode(after)
     return segments, trace, box
+
+
+def latest_code(segments: Sequence[Segment]) -> str:
+    """The text of the latest block of code, which must be closed."""
+    kinds = [one.kind for one in segments]
+    opened = max(at for at, kind in enumerate(kinds) if kind is SegmentKind.CODE_OPEN)
+    closed = kinds.index(SegmentKind.CODE_CLOSE, opened)
+    assert all(kind is SegmentKind.CODE for kind in kinds[opened + 1 : closed])
+    return "".join(one.text for one in segments[opened:closed] if one.kind is SegmentKind.CODE)
+
+
+@cache
+def words_tokenizer() -> Tokenizer:
+    """A vocabulary of words, blanks and fences in one token, in place of bytes."""
+    backend = byte_tokenizer().backend
+    backend.add_tokens(["```python\n", "\n```", "``", "`\n", "print(1)\n", "```\n</think>", " Wait,", "x</thi", "1\n`"])
+    return Tokenizer(backend, eos_ids=TOKENIZER.eos_ids, render_chat=TOKENIZER.render_chat)
+
+
+@pytest.mark.parametrize("tokenizer", [TOKENIZER, words_tokenizer()], ids=["bytes", "words"])
+@settings(max_examples=120, deadline=None)
+@given(
+    seed=st.integers(0, 1 << 32),
+    options=st.fixed_dictionaries(
+        {
+            "hint_probability": st.sampled_from([0, 1]),
+            "hint_cooldown": st.sampled_from([0, 30]),
+            "end_of_think_hints": st.integers(0, 3),
+            "max_tool_calls": st.integers(0, 3),
+            "max_tokens": st.sampled_from([60, 400]),
+            "thinking_token_budget": st.none() | st.sampled_from([0, 50]),
+            "stop": st.sampled_from([(), ("1", "</")]),
+        }
+    ),
+)
+def test_what_runs_is_what_was_shown_as_code(tokenizer: Tokenizer, seed: int, options: dict[str, Any]) -> None:
+    def babble(request: TurnRequest) -> str:
+        source = random.Random(f"{seed} {len(request.token_ids)}")
+        return "".join(source.choices(FRAGMENTS, k=source.randrange(30)))
+
+    asyncio.run(segmented(babble, tokenizer, **options))
 
 
 async def test_a_trace_with_a_hint_a_cell_and_an_answer() -> None:

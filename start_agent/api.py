@@ -23,12 +23,13 @@ from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, Unpack
 
 from start_agent.analysis.run import Run
 from start_agent.build import AnswerConfig, open_solver, question_for
 from start_agent.decoding.events import Event
 from start_agent.decoding.solver import Solver
+from start_agent.decoding.trace_options import TraceOptions
 from start_agent.evaluation import RunConfig, RunListener, run_evaluation
 from start_agent.strategies.base import Solution
 from start_agent.strategies.registry import make
@@ -175,9 +176,11 @@ class AsyncSolver:
         """The answer with all traces that the strategy made, and their votes. Raises what ``solve`` raises."""
         return await self._strategy.run(self.solver.solve, question_for(self.solver, question), self._seeded(seed))
 
-    def stream(self, question: str, *, seed: Any = _SEED, live: bool = True) -> AsyncGenerator[Event, None]:
-        """Grow one trace, whatever the strategy, and tell of it; see ``Solver.stream``."""
-        return self.solver.stream(question, seed=self._seeded(seed), live=live)
+    def stream(
+        self, question: str | None = None, *, seed: Any = _SEED, live: bool = True, **options: Unpack[TraceOptions]
+    ) -> AsyncGenerator[Event, None]:
+        """Grow one trace, whatever the strategy, and report each event; see ``Solver.stream``."""
+        return self.solver.stream(question, seed=self._seeded(seed), live=live, **options)
 
     def _seeded(self, seed: Any) -> Any:
         return self._seed if seed is _SEED else seed
@@ -201,9 +204,14 @@ class SyncSolver:
         """See ``AsyncSolver.answer``."""
         return self._loop.run(self._asynchronous.answer(question, seed=seed))
 
-    def stream(self, question: str, *, seed: Any = _SEED) -> Iterator[Event]:
-        """Grow one trace, whatever the strategy, and tell of it. Closing the iterator early cancels the trace."""
-        events = self._asynchronous.stream(question, seed=seed)
+    def stream(
+        self, question: str | None = None, *, seed: Any = _SEED, **options: Unpack[TraceOptions]
+    ) -> Iterator[Event]:
+        """Grow one trace, whatever the strategy, and report each event; see ``Solver.stream``.
+
+        Closing the iterator early cancels the trace.
+        """
+        events = self._asynchronous.stream(question, seed=seed, **options)
         try:
             while (event := self._loop.run(_next(events))) is not None:
                 yield event

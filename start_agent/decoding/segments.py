@@ -27,8 +27,13 @@ class SegmentKind(StrEnum):
     CODE_OPEN = "code_open"
     """The fence of a block that is run, with its line."""
     CODE = "code"
-    """Inside such a block: without the line break before the closing fence."""
+    """Inside such a block, without the line break before the closing fence: as the model writes it.
+
+    What runs is ``fences.program`` of it: the indentation of the first line of code is taken from every line, so that a
+    block in a list runs. That is known at its end, and is ``CellStarted.code``.
+    """
     CODE_CLOSE = "code_close"
+    """Its closing fence. A block without one is not run: something else came first, or the trace ended."""
     OUTPUT = "output"
     """What was inserted after the code: its output, with the fences around it, or a notice."""
     MARKER = "marker"

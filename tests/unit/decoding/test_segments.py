@@ -235,7 +235,7 @@ async def segmented(
                         segments += segmenter.inserted(span.kind, span.token_ids)
                     case CellStarted(code):
                         shown.append(latest_code(segments))
-                        assert program(shown[-1].encode()) == code
+                        assert solver.dialect.code_in(shown[-1].encode()) == code
                     case TraceFinished(trace):
                         segments += segmenter.flush()
     ran = [cell for cell in TraceView(trace, tokenizer).cells if trace.spans[cell.output].kind is SpanKind.TOOL_OUTPUT]
@@ -254,6 +254,9 @@ def latest_code(segments: Sequence[Segment]) -> str:
     closed = kinds.index(SegmentKind.CODE_CLOSE, opened)
     assert all(kind is SegmentKind.CODE for kind in kinds[opened + 1 : closed])
     return "".join(one.text for one in segments[opened:closed] if one.kind is SegmentKind.CODE)
+
+
+TAGS = ("<code>", "</code>", "<code>\n```python\n", "\n```\n</code>", "<co", "</cod")
 
 
 @cache
@@ -277,13 +280,14 @@ def words_tokenizer() -> Tokenizer:
             "max_tokens": st.sampled_from([60, 400]),
             "thinking_token_budget": st.none() | st.sampled_from([0, 50]),
             "stop": st.sampled_from([(), ("1", "</")]),
+            "dialect": st.sampled_from(["fences", "retool"]),
         }
     ),
 )
 def test_what_runs_is_what_was_shown_as_code(tokenizer: Tokenizer, seed: int, options: dict[str, Any]) -> None:
     def babble(request: TurnRequest) -> str:
         source = random.Random(f"{seed} {len(request.token_ids)}")
-        return "".join(source.choices(FRAGMENTS, k=source.randrange(30)))
+        return "".join(source.choices((*FRAGMENTS, *TAGS), k=source.randrange(30)))
 
     asyncio.run(segmented(babble, tokenizer, **options))
 

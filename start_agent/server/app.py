@@ -15,7 +15,7 @@ from fastapi.security import HTTPBearer
 from sandbox import BaseSandbox
 from start_agent import __version__
 from start_agent.decoding.solver import Solver
-from start_agent.server import chat, conversation_routes, response_routes, service_routes
+from start_agent.server import chat, completions, conversation_routes, response_routes, service_routes
 from start_agent.server.admission import Admission
 from start_agent.server.auth import Keys, read_keys
 from start_agent.server.containers import Containers
@@ -28,7 +28,13 @@ from start_agent.server.response_run import ActiveResponses
 from start_agent.server.state import State
 from start_agent.server.store import Store
 
-_API_ROUTERS = (service_routes.models, chat.router, response_routes.router, conversation_routes.router)
+_API_ROUTERS = (
+    service_routes.models,
+    chat.router,
+    completions.router,
+    response_routes.router,
+    conversation_routes.router,
+)
 """The routes under ``/v1``, which need a key where there are keys."""
 
 

@@ -1,4 +1,4 @@
-"""What a request for chat completions or completions may say, and what the answers look like.
+"""What a request for chat completions or completions may say.
 
 A field that is not here is refused by its name. So is a value that asks for what this server does not do: such fields
 are here with the values alone that ask for nothing.
@@ -6,16 +6,15 @@ are here with the values alone that ask for nothing.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, NotRequired
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, Tag, ValidationInfo, field_validator, model_validator
-from typing_extensions import TypedDict
 
 from start_agent.decoding.settings import MAX_STOP_CHARS, DecodingSettings
 from start_agent.engines.base import Sampling
 from start_agent.logprobs import MAX_LOGPROBS
 from start_agent.server.errors import APIError
-from start_agent.server.extension import Report, RequestExtension
+from start_agent.server.extension import RequestExtension
 from start_agent.server.thinking import Effort
 from start_agent.server.wire import NEUTRAL, Metadata, Nothing, Wire, Word, either
 from start_agent.tokens.conversations import THOUGHTS
@@ -210,7 +209,11 @@ Tokens = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
 class CompletionRequest(_Request):
     """A request for a completion: a prompt that no template is put around."""
 
-    prompt: str | Tokens | list[str] | list[Tokens]
+    prompt: Annotated[
+        Annotated[str, Tag("text")] | Annotated[Tokens | list[str] | list[Tokens], Tag("list")],
+        either("a text, a list of token ids, or a list of these"),
+    ]
+    add_special_tokens: bool | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
     echo: bool | None = None
@@ -218,80 +221,10 @@ class CompletionRequest(_Request):
     best_of: _One = None
     suffix: _Unset = None
 
-
-class PromptTokensDetails(TypedDict):
-    """``cached_tokens``: of the prompt, those that the engine had computed before."""
-
-    cached_tokens: int
-
-
-class CompletionTokensDetails(TypedDict):
-    """``reasoning_tokens``: written up to the end of the thinking, code among them."""
-
-    reasoning_tokens: int
-
-
-class Usage(TypedDict):
-    """Tokens. Those of the completion the model has written; what was inserted the extension counts."""
-
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
-    prompt_tokens_details: PromptTokensDetails
-    completion_tokens_details: CompletionTokensDetails
-
-
-class TopLogprob(TypedDict):
-    """A token with its log-probability."""
-
-    token: str
-    bytes: list[int]
-    logprob: float
-
-
-class TokenLogprobRow(TopLogprob):
-    """A token that was written, and the likeliest in its place."""
-
-    top_logprobs: list[TopLogprob]
-
-
-class ChatLogprobs(TypedDict):
-    """Of the answer's tokens (``content``) and of the thoughts' (``reasoning``, ours); inserted tokens have none."""
-
-    content: list[TokenLogprobRow]
-    reasoning: list[TokenLogprobRow]
-    refusal: None
-
-
-class AnswerMessage(TypedDict):
-    """The model's message; the thoughts are under one of the names, or under both."""
-
-    role: Literal["assistant"]
-    content: str
-    refusal: None
-    reasoning: NotRequired[str]
-    reasoning_content: NotRequired[str]
-
-
-class ChatChoice(TypedDict):
-    """One of the answers. ``token_authors`` says of each of ``token_ids`` who wrote it."""
-
-    index: int
-    message: AnswerMessage
-    finish_reason: Literal["stop", "length"]
-    logprobs: ChatLogprobs | None
-    start_agent: Report
-    token_ids: NotRequired[list[int]]
-    token_authors: NotRequired[list[str]]
-
-
-class ChatCompletion(TypedDict):
-    """The answer to a request for a chat completion."""
-
-    id: str
-    object: Literal["chat.completion"]
-    created: int
-    model: str
-    choices: list[ChatChoice]
-    usage: Usage
-    prompt_token_ids: NotRequired[list[int]]
+    @property
+    def prompts(self) -> list[str | list[int]]:
+        """Each prompt: a text, or token ids."""
+        if isinstance(self.prompt, str):
+            return [self.prompt]
+        parts = [part for part in self.prompt if not isinstance(part, int)]
+        return parts or [[part for part in self.prompt if isinstance(part, int)]]

@@ -14,7 +14,7 @@ from start_agent.server.extension import report
 from start_agent.server.rollout import Finished, Item
 from start_agent.server.token_logprobs import logprob_rows
 from start_agent.tokens.tokenizer import Tokenizer
-from start_agent.trace import TraceOutcome
+from start_agent.trace import SpanKind, TraceOutcome
 
 _STOPPED = (TraceOutcome.ANSWERED, TraceOutcome.NO_ANSWER)
 
@@ -31,12 +31,12 @@ class Part(Enum):
 
 @dataclass(slots=True)
 class Piece:
-    """Text of one kind, with its tokens."""
+    """Text of one kind by one author, with its tokens."""
 
     part: Part
+    author: SpanKind
     texts: list[str] = field(default_factory=list)
     token_ids: list[int] = field(default_factory=list)
-    authors: list[str] = field(default_factory=list)
     logprobs: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -74,7 +74,7 @@ class Choice:
                 self.finished = item
 
     def take(self) -> list[Piece]:
-        """What has come since the last time: neighbours of one kind are one piece."""
+        """What has come since the last time: neighbours of one kind and author are one piece."""
         pieces, self._pieces = self._pieces, []
         return pieces
 
@@ -91,12 +91,12 @@ class Choice:
 
     def _add(self, segment: Segment) -> None:
         part = _part(segment)
-        if not self._pieces or self._pieces[-1].part is not part:
-            self._pieces.append(Piece(part))
+        last = self._pieces[-1] if self._pieces else None
+        if last is None or (last.part, last.author) != (part, segment.author):
+            self._pieces.append(Piece(part, segment.author))
         piece = self._pieces[-1]
         piece.texts.append(segment.text)
         piece.token_ids += segment.token_ids
-        piece.authors += [segment.author.value] * len(segment.token_ids)
         piece.logprobs += logprob_rows(segment, self._tokenizer)
 
 
@@ -105,7 +105,7 @@ def usage(choices: Sequence[Choice], prompts: Sequence[int]) -> dict[str, Any]:
 
     Args:
         choices: all of them, finished.
-        prompts: the indices of those of which each has another prompt; what is cached is told of those.
+        prompts: the indices of those of which each has another prompt; what is cached is counted of those.
     """
     counts = [choice.finished.counts for choice in choices if choice.finished is not None]
     prompt = sum(counts[index].prompt for index in prompts)

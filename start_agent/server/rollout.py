@@ -118,7 +118,8 @@ class Finished:
     counts: TokenCounts
 
 
-_LONG = 20_000  # characters of a conversation: rendered and encoded in some ten milliseconds
+LONG = 20_000
+"""Characters of a text that is encoded in some ten milliseconds; a longer one is encoded in a thread."""
 
 Item = Segment | CellStarted | CellFinished | Finished
 """What a rollout yields, told apart by type."""
@@ -247,7 +248,7 @@ async def rendered(
     chat_format = solver.changed(chat=chat).format
     make = partial(chat_format.prompt, messages, system=solver.system, instruction=instruction)
     size = sum(len(text) for message in messages for text in message.values())
-    return make() if size < _LONG else await asyncio.to_thread(make)
+    return make() if size < LONG else await asyncio.to_thread(make)
 
 
 def seeds(given: int | None, count: int) -> list[int | None]:

@@ -125,13 +125,38 @@ class ChatFormat:
             thoughts_shown=rendered.thoughts_shown,
         )
 
+    def raw(self, token_ids: Sequence[int]) -> Prompt:
+        """A prompt of ids that no template has made; at least one.
+
+        Behind its last end of sequence, the markers in it say whether the model thinks. Where there are none, it does
+        so from where it opens its thinking, and answers until then.
+
+        Raises:
+            PromptError: the template has channels that are not understood.
+        """
+        ends = self.tokenizer.eos_ids
+        last = next((at for at in range(len(token_ids), 0, -1) if token_ids[at - 1] in ends), 0)
+        tail = self.tokenizer.decode(token_ids[last:])
+        family = self._find_family(tail, "") if self.renderer is None else self.family()
+        opened, closed = tail.rfind(family.start), max(tail.rfind(end) for end in family.ends)
+        unopened = opened < 0 and closed < 0
+        return Prompt(
+            tuple(token_ids),
+            thinking=unopened or opened > closed,
+            think_ends=family.ends,
+            think_start=family.start if unopened else "",
+        )
+
     def family(self, rendered: _Rendered | None = None) -> Family:
         """The model's family of think markers. Raises ``PromptError`` for channels that are not understood."""
         rendered = rendered or self._render([{"role": "user", "content": _PROBE}])
+        return self._find_family(rendered.tail, rendered.own)
+
+    def _find_family(self, tail: str, rendered: str) -> Family:
         options = self.options
         return find_family(
-            rendered.tail,
-            rendered.own,
+            tail,
+            rendered,
             self._source,
             self._families,
             tokens=self._controls,

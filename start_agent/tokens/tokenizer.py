@@ -144,9 +144,12 @@ class Tokenizer:
                 raise TokenizerError(f"the model's vocabulary has nothing for the character {text[begin:end]!r}")
         return ids
 
-    def encode_template(self, text: str) -> list[int]:
-        """Text in which special tokens are meant → ids. Never for anybody's input."""
-        ids: list[int] = self._whole.encode(text, add_special_tokens=False).ids
+    def encode_template(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
+        """Text in which special tokens are meant → ids. Never for what others wrote within it.
+
+        ``add_special_tokens`` also puts those around it that the model's texts have, as transformers does.
+        """
+        ids: list[int] = self._whole.encode(text, add_special_tokens=add_special_tokens).ids
         return ids
 
     def encode_markers(self, text: str) -> list[int]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from fastapi import FastAPI
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
@@ -372,6 +372,7 @@ async def test_without_tools_code_is_a_thought() -> None:
 PIECES = ["Some words. ", "\n", "```python\n", "```", "`", "x = 1\n", "é", "\u2028", "\r\n", "data: x\n\n", "</thi"]
 
 
+@settings(max_examples=40)
 @given(st.lists(st.sampled_from(PIECES), max_size=12).map("".join), st.lists(st.sampled_from(PIECES[4:]), max_size=6))
 async def test_whatever_a_model_writes_both_ways_say_the_same(thoughts: str, answer: list[str]) -> None:
     engine = ScriptedEngine(lambda request: thoughts + "</think>" + "".join(answer) + "<|im_end|>")

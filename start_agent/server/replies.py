@@ -1,0 +1,118 @@
+"""Answers of several choices, at once or as events: what chat completions and completions have in common."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from typing import Any, ClassVar
+
+from fastapi import Request, Response
+from fastapi.responses import JSONResponse
+
+from start_agent.server.choices import Choice, Piece, usage
+from start_agent.server.errors import as_api_error
+from start_agent.server.jobs import Batch, Job, until_gone
+from start_agent.server.rollout import Rollout
+from start_agent.server.sse import DONE, EventStream, data_event
+from start_agent.server.state import State, client_of
+
+JSON = dict[str, Any]
+"""An object of JSON."""
+
+
+class Reply(ABC):
+    """The answer to one request.
+
+    Args:
+        state: the server's.
+        rollouts: of its choices, in order.
+        prompts: the indices of the first choice of each prompt.
+        include_usage: whether a stream ends with the numbers of tokens.
+
+    Attributes:
+        choices: in order.
+    """
+
+    prefix: ClassVar[str]
+    whole_object: ClassVar[str]
+    chunk_object: ClassVar[str]
+
+    def __init__(
+        self, state: State, rollouts: Sequence[Rollout], *, prompts: Sequence[int], include_usage: bool
+    ) -> None:
+        self._rollouts, self._prompts, self._include_usage = rollouts, prompts, include_usage
+        self.choices = [Choice(index, state.solver.engine.tokenizer) for index in range(len(rollouts))]
+        self._envelope = {
+            "id": f"{self.prefix}-{uuid.uuid4().hex}",
+            "created": int(time.time()),
+            "model": state.model,
+        }
+
+    async def answer(self, state: State, request: Request, *, stream: bool) -> Response:
+        """Run the rollouts and send what comes of them. Raises ``APIError``: the queue is full."""
+        job = Job(state, client_of(request), self._rollouts, request_id=request.state.request_id)
+        if stream:
+            return EventStream(job, self.events(job))
+        async with job:
+            return JSONResponse(await until_gone(request, self.whole(job)))
+
+    async def whole(self, job: Job) -> JSON:
+        """All of it at once."""
+        async for batch in job.batches():
+            self._add(batch)
+        choices = [self.complete(choice, choice.take()) for choice in self.choices]
+        tokens = usage(self.choices, self._prompts)
+        return {**self._envelope, "object": self.whole_object, "choices": choices, "usage": tokens, **self.beside()}
+
+    async def events(self, job: Job) -> AsyncGenerator[bytes, None]:
+        """As it comes."""
+        try:
+            for row in self.beginning():
+                yield self._chunk([row], **self.beside())
+            async for batch in job.batches():
+                for choice in self._add(batch):
+                    for row in self.rows(choice, choice.take()):
+                        yield self._chunk([row])
+            if self._include_usage:
+                yield self._chunk([], usage=usage(self.choices, self._prompts))
+        except Exception as error:
+            yield data_event(as_api_error(error).body)
+        yield DONE
+
+    @abstractmethod
+    def complete(self, choice: Choice, pieces: Sequence[Piece]) -> JSON:
+        """A choice of the whole answer."""
+
+    @abstractmethod
+    def rows(self, choice: Choice, pieces: Sequence[Piece]) -> Iterable[JSON]:
+        """The choices of chunks that say these pieces, and of one that says how it ended, once it has."""
+
+    def beginning(self) -> Iterable[JSON]:
+        """The choices of chunks with which a stream begins."""
+        return ()
+
+    def beside(self) -> JSON:
+        """What stands beside the choices."""
+        return {}
+
+    def _add(self, batch: Batch) -> list[Choice]:
+        """Add items to their choices; returns those that got some."""
+        for index, item in batch:
+            self.choices[index].add(item)
+        return [self.choices[index] for index in sorted({index for index, _ in batch})]
+
+    def _chunk(self, choices: list[JSON], **more: Any) -> bytes:
+        none = {"usage": None} if self._include_usage else {}
+        return data_event({**self._envelope, "object": self.chunk_object, "choices": choices, **none, **more})
+
+
+def ids_of(pieces: Iterable[Piece]) -> JSON:
+    """The tokens of pieces, and who wrote each of them."""
+    token_ids: list[int] = []
+    authors: list[str] = []
+    for piece in pieces:
+        token_ids += piece.token_ids
+        authors += [piece.author.value] * len(piece.token_ids)
+    return {"token_ids": token_ids, "token_authors": authors}

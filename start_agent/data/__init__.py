@@ -1,1 +1,1 @@
-"""Traces → rows of training data: selection, filters, repairs, loss masks, export. Uses batch and below."""
+"""Converts traces to training rows: selection, filters, repairs, loss masks, export. Uses batch and below."""

@@ -1,7 +1,7 @@
-"""Where, to the token, things stand in a span: the fence of a hint, the connective before it.
+"""Maps text to tokens within a span: the fence of a hint, the connective before it.
 
-A span's tokens cut its text anywhere. What is asked here is always "which tokens hold these bytes", found from the
-bytes of the tokens that are there; nothing is encoded again.
+Token boundaries may be anywhere in the text. The tokens that contain given bytes are found from the bytes of the
+existing tokens; nothing is encoded again.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from start_agent.trace import Span, SpanKind, Trace
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Tokens ``begin`` to ``end`` (exclusive) of a span hold all the bytes that were looked for.
+    """The tokens ``begin`` to ``end`` (exclusive) of a span, which contain the bytes searched for.
 
-    ``clean_begin``, ``clean_end``: whether the first (last) of them holds nothing else before (after) those bytes.
+    ``clean_begin``, ``clean_end``: whether the first (last) token contains no other bytes before (after) these.
     """
 
     begin: int
@@ -32,17 +32,17 @@ class Place:
 
     @property
     def clean(self) -> bool:
-        """Whether the tokens hold those bytes and no others."""
+        """Whether the tokens contain exactly these bytes."""
         return self.clean_begin and self.clean_end
 
     @property
     def inner(self) -> range:
-        """The tokens that hold nothing else."""
+        """The tokens that contain only these bytes."""
         return range(self.begin + (not self.clean_begin), self.end - (not self.clean_end))
 
 
 def place_of(token_ids: Sequence[int], begin: int, end: int, tokenizer: Tokenizer) -> Place:
-    """The tokens that hold the bytes ``begin`` to ``end`` of what the ids spell; at least one byte is asked for."""
+    """The tokens that contain the bytes ``begin`` to ``end`` (a non-empty range) of the text of the ids."""
     edges = list(accumulate((len(tokenizer.bytes_of((token_id,))) for token_id in token_ids), initial=0))
     first = next(at for at in range(len(token_ids)) if edges[at + 1] > begin)
     last = next(at for at in range(first, len(token_ids)) if edges[at + 1] >= end)
@@ -50,9 +50,9 @@ def place_of(token_ids: Sequence[int], begin: int, end: int, tokenizer: Tokenize
 
 
 def fence_of(hint: Span, tokenizer: Tokenizer, opening: str = OPENING_FENCE) -> Place | None:
-    """What opens the code of a hint (```` ```python ```` and its line break); None of one that opens no code.
+    """The opening of a hint's code (```` ```python ```` and its line break); None if it opens no code.
 
-    What follows it, the comment of a debug hint's template, is no part of it. ``opening`` is that of the dialect.
+    The comment after it in a debug hint is not part of the opening. ``opening`` is the text of the dialect.
     """
     fence = opening.encode()
     at = tokenizer.bytes_of(hint.token_ids).rfind(fence)
@@ -60,10 +60,10 @@ def fence_of(hint: Span, tokenizer: Tokenizer, opening: str = OPENING_FENCE) -> 
 
 
 def connective_of(trace: Trace, at: int, tokenizer: Tokenizer) -> int | None:
-    """Where, in the model span ``at``, the connective begins that a hint follows; None where it ends otherwise.
+    """The first token of the connective at the end of model span ``at``; None if no connective and hint end it.
 
-    The connective ends the span: its tokens are all from the one returned on. One that also holds text before the
-    word, as ``. Wait`` might, counts as one of them.
+    The connective consists of all tokens from the returned one on. A token that also contains text before the word,
+    such as ``. Wait``, counts as part of it.
     """
     span = trace.spans[at]
     follows = at + 1 < len(trace.spans) and trace.spans[at + 1].kind is SpanKind.HINT

@@ -1,13 +1,12 @@
-"""A data folder: the rows of a training set, with all that says how they came to be.
+"""A data folder: the rows of a training set, with their provenance.
 
 ::
 
-    rows.jsonl     a JSON object a line, with the columns of ``columns_of``
-    data.json      configuration, report, counts, versions; written last and by rename: where it is, all is
-    README.md      the data set's card
+    rows.jsonl     one JSON object per line, with the columns of ``columns_of``
+    data.json      configuration, report, counts, versions; written last and atomically, so it marks a complete folder
+    README.md      the dataset card
 
-Rows name the run, the record and the hash of the trace that they were made of, so that ``check`` can hold
-them against it.
+Each row names its run, its record and the hash of its trace, so that ``check`` can compare it with them.
 """
 
 from __future__ import annotations
@@ -42,17 +41,17 @@ _SCHEMA = 1
 
 @dataclass(frozen=True, slots=True)
 class DataSet:
-    """What a data folder's manifest says.
+    """The manifest of a data folder.
 
     Attributes:
-        config: what decided the rows: selection, filters, loss, runs.
-        report: the selection's, as JSON.
-        sources: the sha256 of the records of each run.
-        rows, tokens, trained: in all; ``trained`` is what the loss sees.
-        hint_loss: rows by what became of their hints.
-        refused_rows: chosen traces that made no row, by the reason.
+        config: the configuration of selection, filters, loss and runs.
+        report: the report of the selection, as JSON.
+        sources: the sha256 of each run's records.
+        rows, tokens, trained: totals; ``trained`` counts tokens in the loss.
+        hint_loss: number of rows by how the loss treats their hints.
+        refused_rows: selected traces that could not be made a row, by reason.
         digest: the sha256 of ``rows.jsonl``.
-        versions: of what made it.
+        versions: versions of the packages that made it.
     """
 
     config: dict[str, Any]
@@ -74,17 +73,17 @@ class DataSet:
 def write_data(
     path: Path, selection: Selection, policy: LossPolicy, *, config: Mapping[str, Any], max_length: int | None = None
 ) -> DataSet:
-    """Write the rows of a selection: all or, where the process dies, none that anyone would take for all.
+    """Write the rows of a selection. The manifest comes last, so that an interrupted write leaves no complete folder.
 
     Args:
-        path: the folder: new, or what a killed process left.
-        selection: what was chosen.
-        policy: what the loss sees.
-        config: what decides the rows, JSON-able; kept in the manifest.
-        max_length: tokens of the longest row that is kept.
+        path: a new folder, or one left by a killed process.
+        selection: the selected traces.
+        policy: which tokens are in the loss.
+        config: the configuration that determines the rows, JSON-able; stored in the manifest.
+        max_length: maximum tokens of a row.
 
     Raises:
-        DataError: no row is left, the folder holds something else, or it cannot be written.
+        DataError: no row is left, the folder has other content, or it cannot be written.
     """
     refused: Counter[str] = Counter()
     hint_loss: Counter[str] = Counter()
@@ -93,10 +92,10 @@ def write_data(
     try:
         path.mkdir(parents=True, exist_ok=True)
         if (path / RECORDS).exists() or ((path / CARD).exists() and not (path / ROWS).exists()):
-            raise DataError(f"{path} holds something else already, which would be overwritten: name a new folder")
+            raise DataError(f"{path} has other files, which would be overwritten: choose a new folder")
         lock = lock_folder(path)
         sources = source_digests(selection.runs)
-        places: list[tuple[str, int, int]] = []  # the row's rank, where it is in the file, its length
+        places: list[tuple[str, int, int]] = []  # sort key of the row, its offset in the file, its length
         with unsorted.open("wb+") as file:
             for chosen in selection:
                 try:
@@ -113,7 +112,7 @@ def write_data(
                 digest = _write_sorted(path / ROWS, file, places)
             unsorted.unlink()
         if not rows:
-            raise DataError(f"no trace is left to train on; {_where_they_went(selection, refused)}")
+            raise DataError(f"no trace is left to train on; {_left_out(selection, refused)}")
         found = DataSet(
             json.loads(json.dumps(config)),
             selection.report.to_json(),
@@ -139,10 +138,10 @@ def write_data(
 def columns_of(
     chosen: Chosen, tokenizer: Tokenizer, policy: LossPolicy, max_length: int | None = None
 ) -> dict[str, Any]:
-    """All columns of a row: where it comes from, what is trained on, and a readable copy. Raises RowError."""
+    """All columns of a row: provenance, training columns, and a readable copy. Raises RowError."""
     record = chosen.record
     row = make_row(chosen.trace, tokenizer, policy, key=record["key"], max_length=max_length)
-    reading = TraceView(chosen.trace, tokenizer)
+    view = TraceView(chosen.trace, tokenizer)
     edges = accumulate((length for _, length in row.spans), initial=0)
     texts = (tokenizer.decode(_readable(row.input_ids[begin:end], tokenizer)) for begin, end in pairwise(edges))
     spans = [
@@ -154,49 +153,50 @@ def columns_of(
         "source": chosen.source,
         **{name: value for name, value in row.to_json().items() if name not in ("key", "spans")},
         "spans": spans,
-        "messages": messages(reading, hints=row.hint_loss != "drop"),
+        "messages": messages(view, hints=row.hint_loss != "drop"),
         "tools": TOOLS,
     }
 
 
 def read_data(path: Path, config: Mapping[str, Any] | None = None) -> DataSet | None:
-    """What a folder holds; None where it holds no finished data set.
+    """The manifest of a data folder; None if the folder has no complete data set.
 
     Raises:
-        DataError: it cannot be read, or it is of another configuration than ``config``.
+        DataError: it cannot be read, or its configuration differs from ``config``.
     """
     try:
         content = json.loads((path / MANIFEST).read_bytes())
         if content.pop("schema") != _SCHEMA:
-            raise DataError(f"{path / MANIFEST} is of another version of start-agent")
+            raise DataError(f"{path / MANIFEST} was written by an incompatible version of start-agent")
         found = DataSet(**content)
     except FileNotFoundError:
         return None
     except NotADirectoryError:
-        raise DataError(f"{path} is a file, or lies below one: name a data folder") from None
+        raise DataError(f"{path} is not a folder: name a data folder") from None
     except OSError as error:
         raise DataError(f"cannot read {path / MANIFEST}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"cannot read {path / MANIFEST}: {error}") from error
     if config is not None and (different := differences(found.config, json.loads(json.dumps(config)))):
-        raise DataError(f"{path} holds data of another configuration: {'; '.join(different[:8])}. Name another folder")
+        raise DataError(
+            f"{path} has data with another configuration: {'; '.join(different[:8])}. Choose another folder"
+        )
     return found
 
 
 def need_data(path: Path) -> DataSet:
-    """What a folder holds. Raises DataError where it holds no finished data set."""
+    """The manifest of a data folder. Raises DataError if the folder has no complete data set."""
     found = read_data(path)
     if found is None:
-        raise DataError(f"{path} is no data folder: it has no {MANIFEST}; make one with  start-agent select")
+        raise DataError(f"{path} is not a data folder: it has no {MANIFEST}; make one with  start-agent select")
     return found
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a data folder, or of a JSONL file of rows, one at a time.
+    """Yield the rows of a data folder, or of a JSONL file of rows.
 
     Raises:
-        DataError: it cannot be read; behind the last row of a data folder, where its rows are not those that it was
-            written with.
+        DataError: it cannot be read; or, after the last row of a data folder, its rows were changed after writing.
     """
     if path.is_file():
         yield from _rows_of(path)
@@ -204,7 +204,7 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     digest, expected = sha256(), need_data(path).digest
     yield from _rows_of(path / ROWS, digest.update)
     if digest.hexdigest() != expected:
-        raise DataError(f"{path / ROWS} has been changed since it was written: select again, or name the file itself")
+        raise DataError(f"{path / ROWS} was changed after it was written: select again, or name the file itself")
 
 
 def _rows_of(path: Path, on_line: Callable[[bytes], None] | None = None) -> Iterator[dict[str, Any]]:
@@ -218,7 +218,7 @@ def _rows_of(path: Path, on_line: Callable[[bytes], None] | None = None) -> Iter
                     continue
                 row = json.loads(line)
                 if not isinstance(row, dict):
-                    raise DataError(f"{path}, line {number}: a row is a JSON object")
+                    raise DataError(f"{path}, line {number}: a row must be a JSON object")
                 yield row
     except (OSError, ValueError) as error:
         raise DataError(f"cannot read {path}, line {number}: {error}") from error
@@ -226,8 +226,14 @@ def _rows_of(path: Path, on_line: Callable[[bytes], None] | None = None) -> Iter
 
 @dataclass(slots=True)
 class Checked:
-    """Rows held against the runs that they name: ``missing`` have no record there any more, ``changed`` another
-    trace. ``intact`` says whether ``rows.jsonl`` is as it was written."""
+    """The comparison of rows with their runs.
+
+    Attributes:
+        rows: number of rows.
+        missing: rows whose record is gone.
+        changed: rows whose record has another trace now.
+        intact: whether ``rows.jsonl`` is unchanged.
+    """
 
     rows: int = 0
     missing: int = 0
@@ -236,12 +242,12 @@ class Checked:
 
     @property
     def good(self) -> bool:
-        """Whether all is as it was."""
+        """Whether nothing has changed."""
         return self.intact and not self.missing and not self.changed
 
 
 def check(path: Path) -> Checked:
-    """Hold a data folder against its runs. Raises DataError, and RunDirectoryError for a run that is gone."""
+    """Compare a data folder with its runs. Raises DataError, and RunDirectoryError if a run is gone."""
     found = Checked(intact=True)
     pending: dict[str, dict[str, str]] = {}  # by run: the source of each record
     expected, digest = need_data(path).digest, sha256()
@@ -258,35 +264,35 @@ def check(path: Path) -> Checked:
 
 
 def model_of(runs: tuple[Path, ...]) -> str:
-    """The model that runs were made with, as their configuration names it.
+    """The model that runs were made with, from their configuration.
 
     Raises:
-        ConfigError: they do not say it, or were made with several.
+        ConfigError: the configuration does not name it, or the runs were made with several models.
         RunDirectoryError: a run cannot be read.
     """
     models = {str(read_config(run).get("model", {}).get("model", "")) for run in runs}
     if len(models) != 1 or "" in models:
         raise ConfigError(
-            f"name the --model that made the runs: they name {', '.join(sorted(models - {''})) or 'none'}"
+            f"give the --model that made the runs: they name {', '.join(sorted(models - {''})) or 'none'}"
         )
     return models.pop()
 
 
 def source_digests(runs: tuple[Path, ...]) -> dict[str, str]:
-    """The sha256 of the records of each run. Raises RunDirectoryError."""
+    """The sha256 of each run's records. Raises RunDirectoryError."""
     found: dict[str, str] = {}
     for run in runs:
         try:
             found[str(run)] = file_digest(run / RECORDS)
         except OSError as error:
             raise RunDirectoryError(
-                f"{run} is no run directory: cannot read its {RECORDS}: {error.strerror}"
+                f"{run} is not a run directory: cannot read its {RECORDS}: {error.strerror}"
             ) from error
     return found
 
 
 def _write_sorted(path: Path, lines: BinaryIO, places: list[tuple[str, int, int]]) -> str:
-    """The lines in the order of their ranks, which hangs on no run's course; returns the sha256 of the file."""
+    """Write the lines in a deterministic order, by sort key. Returns the sha256 of the file."""
     lines.flush()
     digest = sha256()
     with atomic_write(path) as file:
@@ -299,13 +305,14 @@ def _write_sorted(path: Path, lines: BinaryIO, places: list[tuple[str, int, int]
 
 
 def _readable(token_ids: tuple[int, ...], tokenizer: Tokenizer) -> tuple[int, ...]:
-    """Without an end of sequence, which is no text."""
+    """The ids without a final end-of-sequence token."""
     return token_ids[:-1] if token_ids[-1] in tokenizer.eos_ids else token_ids
 
 
-def _where_they_went(selection: Selection, refused: Mapping[str, int]) -> str:
+def _left_out(selection: Selection, refused: Mapping[str, int]) -> str:
+    """A message with the number of records left out, by reason."""
     report = selection.report
-    counts = {"wrong": report.wrong, "right without a hint": report.greedy_right, "no greedy trace": report.no_greedy}
-    counts |= dict(report.refused) | dict(refused)
-    told = ", ".join(f"{name} {count}" for name, count in counts.items() if count)
-    return f"{report.records} records were read ({told or 'none refused'})"
+    counts = {"incorrect": report.wrong, "correct without a hint": report.greedy_right}
+    counts |= {"no greedy trace": report.no_greedy} | dict(report.refused) | dict(refused)
+    reasons = ", ".join(f"{name} {count}" for name, count in counts.items() if count)
+    return f"{report.records} records were read ({reasons or 'none rejected'})"

@@ -1,18 +1,18 @@
-"""A data folder → what other tools read.
+"""Exports a data folder to the formats of other tools.
 
 ============  ====================================================================================================
 datasets      a folder for ``datasets.load_from_disk``: all columns, and the card
 jsonl         a file of JSON lines: all columns
-trl           a Parquet file of ``input_ids``, ``labels`` and ``assistant_masks``: TRL's SFTTrainer takes it as it is.
-              All three, since versions of TRL differ in which of them survive packing
+trl           a Parquet file of ``input_ids``, ``labels`` and ``assistant_masks``, which TRL's SFTTrainer reads
+              directly. All three, since versions of TRL differ in which of them survive packing
 sharegpt      a JSON file of ``conversations``: human, gpt, observation
-verl          a Parquet file: ``prompt`` (messages), ``prompt_ids``, ``response_ids`` and ``response_mask`` as its agent
-              loop names them, ``reward_model`` with the gold answer for its RL
+verl          a Parquet file: ``prompt`` (messages), ``prompt_ids``, ``response_ids`` and ``response_mask`` as in its
+              agent loop, ``reward_model`` with the gold answer for RL
 ============  ====================================================================================================
 
-Only datasets, jsonl, trl and verl carry the mask; ShareGPT has no place for one. What is exported as messages is not
-what the model saw: a trainer renders it by a chat template, which drops earlier thinking in many models, and its loss
-covers the hints and the tools' outputs, too. ``NOTES`` says so wherever such an export goes.
+Only datasets, jsonl, trl and verl include the mask; ShareGPT has no field for one. Exported messages are not what the
+model saw: a trainer renders them with a chat template, which drops earlier thinking for many models, and its loss
+includes hints and tool outputs. ``NOTES`` has a warning for these formats.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from start_agent.files import write_json
 
 
 class Format(StrEnum):
-    """What a data folder is exported to."""
+    """An export format."""
 
     DATASETS = "datasets"
     JSONL = "jsonl"
@@ -49,30 +49,30 @@ FILES = {
     Format.SHAREGPT: "train.json",
     Format.VERL: "train.parquet",
 }
-"""What the rows are called in the folder of an export; of ``datasets`` they are the folder itself."""
+"""File name of the rows in the folder of an export; for ``datasets`` it is the folder itself."""
 
-_COPY = "train on input_ids and labels; the messages are a readable copy, which a chat template renders as another text"
+_COPY = "train on input_ids and labels; the messages are a readable copy, which a chat template renders differently"
 NOTES = {
     Format.DATASETS: _COPY,
     Format.JSONL: _COPY,
-    Format.SHAREGPT: "a trainer renders these conversations by its own template, hints and outputs in the loss: "
-    "another text than the traces', without their mask; for training use the format trl",
+    Format.SHAREGPT: "a trainer renders these conversations with its own template, which changes the text of the "
+    "traces, and includes hints and outputs in the loss; for training use the format trl",
 }
-"""What somebody who trains on an export has to know, by its format; said on export and in its card."""
+"""Warnings for training on an export, by format; shown on export and in its card."""
 
 
 def export(data: Path, output: Path, form: Format) -> Path:
-    """Export a data folder; the card and the manifest go with it.
+    """Export a data folder, with its card and manifest. Returns the path of the rows.
 
-    The output appears whole, by rename: a process that dies leaves a folder beside it that the next export replaces.
+    The output is created atomically: a killed process leaves a temporary folder, which the next export replaces.
 
     Raises:
-        DataError: the data cannot be read, the output is there already, or it cannot be written.
+        DataError: the data cannot be read, the output exists already, or it cannot be written.
         MissingExtraError: the package ``datasets`` is not installed.
     """
     found = need_data(data)
     if output.exists():
-        raise DataError(f"{output} is there already: name another --output-dir, or remove it")
+        raise DataError(f"{output} exists already: choose another --output-dir, or remove it")
     beside = output.with_name(output.name + ".new")
     try:
         shutil.rmtree(beside, ignore_errors=True)
@@ -89,10 +89,10 @@ def export(data: Path, output: Path, form: Format) -> Path:
 
 
 def push(data: Path, repository: str) -> str:
-    """Upload a data folder's rows, card and manifest to the hub as a *private* data set; returns its address.
+    """Upload a data folder's rows, card and manifest to the Hub as a *private* data set. Returns its URL.
 
     Raises:
-        DataError: the data cannot be read, the hub refuses it, or there is a public data set of that name.
+        DataError: the data cannot be read, the Hub rejects it, or there is a public data set with that name.
         MissingExtraError: the package ``datasets`` is not installed.
     """
     need_data(data)
@@ -103,16 +103,16 @@ def push(data: Path, repository: str) -> str:
         try:
             card = DatasetCard.load(data / CARD)  # read before anything is uploaded
             if hub.repo_exists(repository, repo_type="dataset") and not hub.dataset_info(repository).private:
-                raise DataError("it is there already, and public: name another, or make it private")
-            rows.push_to_hub(repository, private=True)  # private only where it makes the data set
+                raise DataError("a public data set with that name exists: choose another name, or make it private")
+            rows.push_to_hub(repository, private=True)  # has effect only if it creates the data set
             hub.upload_file(
                 path_or_fileobj=str(data / MANIFEST),
                 path_in_repo=MANIFEST,
                 repo_id=repository,
                 repo_type="dataset",
             )
-            card.push_to_hub(repository)  # validated by the hub, in place of the one that came with the rows
-        except Exception as error:  # whatever the hub's client and the HTTP library under it raise
+            card.push_to_hub(repository)  # replaces the card that was uploaded with the rows
+        except Exception as error:  # the Hub's client and its HTTP library raise many types
             raise DataError(f"cannot upload to {repository}: {' '.join(str(error).split())[:300]}") from error
     return f"https://huggingface.co/datasets/{repository}"
 
@@ -139,7 +139,7 @@ def _write_jsonl(data: Path, folder: Path) -> None:
 
 
 def _write_sharegpt(data: Path, folder: Path) -> None:
-    """One list, written row by row."""
+    """Write one JSON list, row by row."""
     with (folder / FILES[Format.SHAREGPT]).open("w", encoding="utf-8") as file:
         for number, row in enumerate(read_rows(data)):
             kept = {"id": row["key"], "conversations": _conversations(row), "tools": json.dumps(row["tools"])}
@@ -157,7 +157,7 @@ _WRITERS: dict[Format, Callable[[Path, Path], None]] = {
 
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:
-    """A row whose columns each have one type: tool calls, of which few messages have any, are spelled as JSON."""
+    """A row with uniform column types: tool calls, which few messages have, are encoded as JSON."""
     found = [
         {
             "role": message["role"],
@@ -171,7 +171,7 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _conversations(row: Mapping[str, Any]) -> list[dict[str, str]]:
-    """What ``human`` asked; what ``gpt`` wrote, word for word and with its hints; each ``observation``."""
+    """The turns of ``human``, of ``gpt`` (verbatim, including hints), and each ``observation``."""
     said = {"system": "system", "user": "human"}
     asked = (message for message in row["messages"] if message["role"] in said)
     found = [{"from": said[message["role"]], "value": message["content"]} for message in asked]
@@ -202,7 +202,7 @@ def _verl(row: Mapping[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def _arrow(rows: Iterable[Mapping[str, Any]], columns: Mapping[str, Any]) -> Generator[Any, None, None]:
-    """A ``datasets.Dataset`` of rows, on the disk and there for as long as the context is open."""
+    """A ``datasets.Dataset`` of rows on disk, which exists as long as the context."""
     try:
         import datasets
     except ImportError as error:
@@ -221,7 +221,7 @@ def _arrow(rows: Iterable[Mapping[str, Any]], columns: Mapping[str, Any]) -> Gen
 
 
 def _feature(datasets: Any, kind: Any) -> Any:
-    """A column's type for ``datasets``: a name of one, or a list or an object of those."""
+    """The ``datasets`` type of a column, given as the name of a type, or as a list or an object of types."""
     if isinstance(kind, list):
         return datasets.List(_feature(datasets, kind[0]))
     if isinstance(kind, dict):

@@ -1,19 +1,18 @@
-"""Held-out problems in a training set: the same, the same but for its spelling, nearly the same.
+"""Detects held-out problems in a training set: exact duplicates, different spellings, near duplicates.
 
 Two questions are
 
-* the **same** where their keys are equal (``Problem.key``);
-* **respelled** where their terms are equal: letter case, spaces, and punctuation that says nothing are left out;
-* **near** where they name the same numbers and operators in the same order and their term n-grams agree: a Jaccard
-  index (shared by all) of at least the threshold;
-* on demand, **reworded** where they name the same numbers and operators in any order and have the same answer: the
-  strictest rule, for families of problems that are made from templates, where "What is 7 * 12?" and "Compute 7 * 12."
-  are one problem and share few n-grams.
+* the **same** if their keys are equal (``Problem.key``);
+* **respelled** if their terms are equal, ignoring case, spaces and irrelevant punctuation;
+* **near** if they have the same numbers and operators in the same order, and the Jaccard index of their term n-grams is
+  at least the threshold;
+* optionally, **reworded** if they have the same numbers and operators in any order, and the same answer: the strictest
+  rule, for problems made from templates, where "What is 7 * 12?" and "Compute 7 * 12." are one problem but share few
+  n-grams.
 
-Numbers and operators decide what is asked ("3 + 4" is not "3 - 4", nor is it "3 + 5"), so no two questions that
-differ in one of them are near. They are also what makes the search fast: only questions with the same numbers are
-compared at all, and those through an index of their n-grams, so that tens of thousands of questions against
-thousands take seconds.
+Numbers and operators determine the question ("3 + 4" is neither "3 - 4" nor "3 + 5"), so questions that differ in one
+of them are never near. This also makes the search fast: only questions with the same numbers are compared, through an
+index of their n-grams, so that comparing tens of thousands of questions with thousands takes seconds.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ from start_agent.tasks.definitions import known_tasks
 from start_agent.tasks.files import data_files
 
 THRESHOLD = 0.8
-"""The Jaccard index of 3-grams from which on questions are near: the custom of deduplication by MinHash."""
+"""The Jaccard index of 3-grams from which questions count as near, as usual in MinHash deduplication."""
 
 _NGRAM = 3
 # A hyphen between letters and an exclamation mark after anything but a number or a bracket are punctuation.
@@ -46,8 +45,13 @@ _SIGNS = str.maketrans({"−": "-", "–": "-", "×": "*", "·": "*", "⋅": "*"
 
 @dataclass(frozen=True, slots=True)
 class LeakMatch:
-    """A training question that is a held-out one. ``kind`` is same, respelled, near or reworded; ``key`` is that of
-    the held-out one."""
+    """A match with a held-out problem.
+
+    Attributes:
+        kind: same, respelled, near or reworded.
+        key: the key of the held-out problem.
+        likeness: the Jaccard index of term n-grams.
+    """
 
     kind: str
     key: str
@@ -55,23 +59,23 @@ class LeakMatch:
 
 
 def terms(question: str) -> list[str]:
-    """The words, numbers and operators of a question, in order, without case; all else says nothing."""
+    """The words, numbers and operators of a question in order, case-folded."""
     text = unicodedata.normalize("NFKC", question.translate(_SIGNS)).casefold()
     return _TERM.findall(_THOUSANDS.sub("", text))
 
 
 def normalised(question: str) -> str:
-    """The question's terms in one line: equal for questions that differ in spelling only."""
+    """The question's terms in one line: equal for questions that differ only in spelling."""
     return " ".join(terms(question))
 
 
 class HeldOut:
-    """The problems that no training set may hold.
+    """Held-out problems, which must not be in a training set.
 
     Args:
-        problems: the held-out ones.
-        threshold: the Jaccard index from which on a question is near; above 1, none is.
-        reworded: whether a question with the same numbers and the same answer counts too.
+        problems: the held-out problems.
+        threshold: the Jaccard index from which a question counts as near; above 1, none does.
+        reworded: whether a question with the same numbers and the same answer counts, too.
     """
 
     def __init__(
@@ -81,7 +85,7 @@ class HeldOut:
         self._keys: set[str] = set()
         self._respelled: dict[bytes, str] = {}
         self._by_numbers: dict[bytes, str] = {}
-        self._ngrams: dict[tuple[bytes, str], list[int]] = defaultdict(list)  # (numbers, n-gram) → held-out ones
+        self._ngrams: dict[tuple[bytes, str], list[int]] = defaultdict(list)  # (numbers, n-gram) → indices
         self._sizes: list[tuple[str, int]] = []
         for problem in problems:
             self.add(problem.question, problem.key, problem.answer)
@@ -90,7 +94,7 @@ class HeldOut:
         return len(self._keys)
 
     def add(self, question: str, key: str, answer: str = "") -> None:
-        """One more held-out question; without its answer it is never found reworded."""
+        """Add a held-out question; without its answer it cannot be found as reworded."""
         if key in self._keys:
             return
         self._keys.add(key)
@@ -104,7 +108,7 @@ class HeldOut:
         self._sizes.append((key, len(ngrams)))
 
     def match(self, question: str, key: str, answer: str = "") -> LeakMatch | None:
-        """The held-out problem that a question is; None where it is none of them."""
+        """The held-out problem that a question duplicates; None if there is none."""
         if key in self._keys:
             return LeakMatch("same", key)
         words = terms(question)
@@ -124,17 +128,21 @@ class HeldOut:
         return None if same is None or same not in self._by_numbers else LeakMatch("reworded", self._by_numbers[same])
 
     def matches(self, problems: Iterable[Problem]) -> list[tuple[Problem, LeakMatch]]:
-        """Those of these problems that are held out, each with its match."""
+        """The problems that are held out, each with its match."""
         found = ((problem, self.match(problem.question, problem.key, problem.answer)) for problem in problems)
         return [(problem, match) for problem, match in found if match is not None]
 
 
 def read_held_out(names: Sequence[str], threshold: float = THRESHOLD, *, reworded: bool = False) -> HeldOut:
-    """The problems behind names: of a task, of a run directory, or of a file with the columns ``question`` and
-    ``answer``.
+    """Read held-out problems by name.
+
+    Args:
+        names: tasks, run directories, or files with the columns ``question`` and ``answer``.
+        threshold: see ``HeldOut``.
+        reworded: see ``HeldOut``.
 
     Raises:
-        InputError: there is nothing of that name, or it cannot be read.
+        InputError: a name is unknown or cannot be read.
     """
     held_out = HeldOut(threshold=threshold, reworded=reworded)
     for name in names:
@@ -153,10 +161,10 @@ def read_held_out(names: Sequence[str], threshold: float = THRESHOLD, *, reworde
 
 
 def held_out_digests(names: Sequence[str]) -> dict[str, str]:
-    """By path, the sha256 of each run's records and of each file; what a task makes or the hub gives has none.
+    """The sha256 of each run's records and of each file, by path; generated tasks and Hub data sets have none.
 
     Raises:
-        InputError: one cannot be read.
+        InputError: a file cannot be read.
     """
     found: dict[str, str] = {}
     for name in names:
@@ -180,17 +188,17 @@ def _digest(words: list[str]) -> bytes:
 
 
 def _numbers(words: list[str]) -> bytes:
-    """What decides the numbers of a question: all of its terms that are no words."""
+    """A digest of the numbers and operators of a question, i.e. of all terms that are not words."""
     return _digest([word for word in words if not word[0].isalpha()])
 
 
 def _with_answer(words: list[str], answer: str) -> bytes | None:
-    """The numbers and operators of a question, in any order, with its answer; None where it has none of either."""
+    """A digest of the numbers and operators of a question, in any order, with its answer; None if either is missing."""
     numbers = sorted(word for word in words if not word[0].isalpha())
     return _digest([*numbers, "=", normalised(answer)]) if numbers and answer.strip() else None
 
 
 def _ngrams(words: list[str]) -> set[str]:
-    """The n-grams of terms; of a question that is shorter, its terms."""
+    """The n-grams of terms; the terms themselves if there are fewer."""
     count = len(words) - _NGRAM + 1
     return {" ".join(words[at : at + _NGRAM]) for at in range(count)} if count > 0 else set(words)

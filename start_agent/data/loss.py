@@ -1,4 +1,4 @@
-"""What the loss sees of a trace: the settings of a recipe."""
+"""Options for loss masking: which spans of a trace are in the loss."""
 
 from __future__ import annotations
 
@@ -12,62 +12,62 @@ from start_agent.seeds import derive_seed
 
 
 class HintLoss(StrEnum):
-    """What becomes of the hints of a trace."""
+    """How hints are treated."""
 
     MASK = "mask"
-    """They are read, not learned: no loss on them. The paper's way."""
+    """Hints are in the context but not in the loss, as in the paper."""
     DROP = "drop"
-    """They are taken out of the text, all but their opening fence, which is learned. STaR's way."""
+    """Hints are removed from the text, except their opening fence, which is in the loss, as in STaR."""
     TRAIN = "train"
-    """They are learned like the model's own words."""
+    """Hints are in the loss, like the model's own tokens."""
     MIX = "mix"
-    """One of the above for each trace, drawn by ``mix_mask``, ``mix_drop`` and ``mix_train``."""
+    """One of the above for each trace, drawn with the weights ``mix_mask``, ``mix_drop`` and ``mix_train``."""
 
 
 class InsertedLoss(StrEnum):
-    """What becomes of a tool's outputs, and of the notices."""
+    """How tool outputs and notices are treated."""
 
     MASK = "mask"
     TRAIN = "train"
 
 
 class LossPolicy(BaseModel):
-    """What the loss sees of a trace. What the model wrote itself is always learned, its end of sequence included.
+    """Which tokens of a trace are in the loss. The model's own tokens always are, including the end of sequence.
 
-    A mix is drawn for each trace as a whole, from ``loss_seed`` and the trace's key: the same everywhere.
+    A mix is drawn once per trace, from ``loss_seed`` and the trace's key, so that it is reproducible.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    hint: HintLoss = Field(HintLoss.MASK, description="hints: no loss on them, taken out, learned, or a mix of these")
-    train_hint_fence: bool = Field(False, description="learn the opening fence of a masked hint")
+    hint: HintLoss = Field(HintLoss.MASK, description="hints: mask (no loss), drop from the text, train, or a mix")
+    train_hint_fence: bool = Field(False, description="include the opening fence of masked hints in the loss")
     mask_before_hint: bool = Field(
-        False, description="no loss on what comes before the first hint of a trace: the base thinks so already"
+        False, description="no loss before the first hint of a trace, where the base model writes the same anyway"
     )
-    mask_connective: bool = Field(False, description="no loss on the connective that a hint follows either")
+    mask_connective: bool = Field(False, description="no loss on the connective before a hint")
     mix_mask: float = Field(0.5, ge=0, description="weight of 'mask' in a mix")
     mix_drop: float = Field(0.5, ge=0, description="weight of 'drop' in a mix")
     mix_train: float = Field(0.0, ge=0, description="weight of 'train' in a mix")
-    tool_output: InsertedLoss = Field(InsertedLoss.MASK, description="outputs of tools: no loss on them, or learned")
-    notice: InsertedLoss = Field(InsertedLoss.MASK, description="notices to the model: no loss on them, or learned")
+    tool_output: InsertedLoss = Field(InsertedLoss.MASK, description="tool outputs: mask (no loss), or train")
+    notice: InsertedLoss = Field(InsertedLoss.MASK, description="notices to the model: mask (no loss), or train")
     loss_seed: int | None = Field(
-        None, ge=0, description="decides a mix, together with the key of each trace (default: --seed)"
+        None, ge=0, description="seed of a mix, combined with the key of each trace (default: --seed)"
     )
 
     @model_validator(mode="after")
     def _mix_of_something(self) -> Self:
         if self.hint is HintLoss.MIX and not sum(self._weights()):
-            raise ValueError("a mix needs a weight above 0: set mix_mask, mix_drop or mix_train")
+            raise ValueError("a mix needs a positive weight: set mix_mask, mix_drop or mix_train")
         return self
 
     def seeded(self, seed: int) -> Self:
-        """With the seed of a mix, where none is given: that of the selection, or 0 where there is no mix."""
+        """The same policy with ``loss_seed`` set: by default the seed of the selection, or 0 if there is no mix."""
         if self.loss_seed is not None:
             return self
         return self.model_copy(update={"loss_seed": seed if self.hint is HintLoss.MIX else 0})
 
     def hint_loss(self, key: str) -> HintLoss:
-        """What becomes of the hints of the trace with this key: never ``MIX``."""
+        """How hints of the trace with this key are treated; never ``MIX``."""
         if self.hint is not HintLoss.MIX:
             return self.hint
         drawn = random.Random(derive_seed(self.loss_seed or 0, f"hint loss {key}"))

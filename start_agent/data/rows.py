@@ -1,23 +1,23 @@
-"""A trace → a row: the ids that a trainer feeds, and the labels that its loss sees.
+"""Converts a trace to a row: the input ids and the labels for a trainer.
 
-Everything is derived from the spans. What becomes of each kind is a ``LossPolicy``:
+Everything is derived from the spans, and a ``LossPolicy`` determines which kinds are in the loss:
 
 ===========  ==============================================================================================
-the model's  learned, the end of sequence included where the model wrote it
-prompt       never learned
-hint, mask   no loss; with ``train_hint_fence``, its opening fence is learned (the tokens that hold nothing else)
-hint, drop   gone from the ids, but for its opening fence, which is learned: the code after it would be bare
-             otherwise. The fence keeps its own tokens; where one of them also holds a piece of the sentence, or
-             of the comment behind the fence, the fence is encoded anew. Where the text before it is inside a
-             line, a line break is put before it (learned too). A hint without a fence is gone altogether.
-hint, train  learned like the model's own words
-tool output  no loss, or learned
+model        in the loss, including the end of sequence if the model wrote it
+prompt       never in the loss
+hint, mask   no loss; with ``train_hint_fence``, its opening fence is in the loss (the tokens of nothing else)
+hint, drop   removed from the ids, except its opening fence, which is in the loss and without which the code
+             would not be in a block. The fence keeps its own tokens; if one of them also contains a part of the
+             sentence, or of the comment after the fence, the fence is encoded again. If the text before it ends
+             within a line, a line break is inserted (in the loss, too). A hint without a fence is removed.
+hint, train  in the loss, like the model's own tokens
+tool output  no loss, or in the loss
 notice       likewise
-before       what comes before the first hint is the model's own, so learned; with ``mask_before_hint`` it is not
-connective   the model's own, so learned; with ``mask_connective`` no loss on the one that a hint follows
+before hint  the model's own text, so in the loss; with ``mask_before_hint``, no loss before the first hint
+connective   the model's own text, so in the loss; with ``mask_connective``, no loss on one before a hint
 ===========  ==============================================================================================
 
-With every policy but ``drop`` the ids of a row are the trace's, id for id. A row is never cut.
+With all policies but ``drop``, the ids of a row are exactly those of the trace. A row is never truncated.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ from start_agent.tokens.tokenizer import Tokenizer
 from start_agent.trace import IGNORE_INDEX, Span, SpanKind, Trace
 
 MODIFICATIONS = "modifications"
-"""The key of a trace's ``meta`` that lists what was repaired in it."""
+"""The key in a trace's ``meta`` of the list of its repairs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What one trace gives a trainer. ``input_ids``, ``labels`` and ``assistant_masks`` have the same length.
+    """A training row. ``input_ids``, ``labels`` and ``assistant_masks`` have the same length.
 
     Attributes:
-        key: of the record that the row was made of.
-        input_ids: what the model is fed.
-        labels: the id where the loss looks, ``IGNORE_INDEX`` elsewhere. Not shifted: trainers do that.
-        assistant_masks: 1 where the loss looks.
-        spans: the kind and the length of each span of the row, in order; for showing it.
-        hint_loss: what became of its hints: mask, drop or train.
-        modifications: what was repaired in the trace before.
-        answer_begins: the first token of the answer, after the thinking; None where the trace does not say it.
+        key: key of the record.
+        input_ids: input of the model.
+        labels: the id for tokens in the loss, otherwise ``IGNORE_INDEX``. Not shifted: trainers do that.
+        assistant_masks: 1 for tokens in the loss.
+        spans: kind and length of each span of the row, in order, for display.
+        hint_loss: how hints are treated: mask, drop or train.
+        modifications: names of the repairs of the trace.
+        answer_begins: index of the first token of the answer, after the thinking; None if unknown.
     """
 
     key: str
@@ -63,7 +63,7 @@ class Row:
 
     @property
     def trained(self) -> int:
-        """Tokens that the loss sees. The first of a row is predicted from nothing: it never counts."""
+        """Number of tokens in the loss. The first token of a row never is, since nothing precedes it."""
         return sum(self.assistant_masks[1:])
 
     def to_json(self) -> dict[str, Any]:
@@ -83,14 +83,14 @@ def make_row(
     """The row of a trace.
 
     Args:
-        trace: complete.
-        tokenizer: the model's.
-        policy: what the loss sees; the paper's way where it is None.
-        key: of the trace's record; decides a mix.
-        max_length: tokens that a row may have; None for any number.
+        trace: a complete trace.
+        tokenizer: tokenizer of the model.
+        policy: which tokens are in the loss; None for that of the paper.
+        key: key of the trace's record; determines the draw of a mix.
+        max_length: maximum tokens of a row; None for no limit.
 
     Raises:
-        RowError: the row would be longer, or no token of it is learned.
+        RowError: the row would be too long, or no token would be in the loss.
     """
     policy = policy or LossPolicy()
     hint_loss = policy.hint_loss(key)
@@ -109,23 +109,23 @@ def make_row(
     answer_begins = None
     if trace.answer_begins is not None:
         token, byte = trace.answer_begins
-        # Nothing is dropped after the thinking. A token that also holds the end of the thinking is not the answer's.
+        # Nothing is dropped after the thinking. A token that also contains the end of thinking is not in the answer.
         answer_begins = len(ids) - (trace.count() - token) + bool(byte)
     row = Row(key, tuple(ids), tuple(labels), masks, tuple(spans), hint_loss.value, modifications, answer_begins)
     name = f"the trace {key[:12]}" if key else "the trace"
     if max_length is not None and len(ids) > max_length:
-        told = f"{name} makes a row of {len(ids)} tokens where {max_length} are allowed: rows are never cut"
-        raise RowError(told, "too_long")
+        message = f"{name} makes a row of {len(ids)} tokens, above the maximum of {max_length}"
+        raise RowError(message, "too_long")
     if not row.trained:
-        raise RowError(f"{name} makes a row in which no token is learned: it would train nothing", "nothing_trained")
+        raise RowError(f"{name} makes a row without a token in the loss", "nothing_trained")
     return row
 
 
 def _pieces(
     trace: Trace, tokenizer: Tokenizer, policy: LossPolicy, hint_loss: HintLoss
 ) -> Iterator[tuple[Span, Sequence[bool]]]:
-    """The spans of the row, each with what is learned of it, token by token."""
-    text, opening = b"", dialect_of(trace.meta).opening  # the end of what came before
+    """The spans of the row, each with a flag per token: whether it is in the loss."""
+    text, opening = b"", dialect_of(trace.meta).opening  # `text`: the last byte of the preceding text
     hints = [at for at, span in enumerate(trace.spans) if span.kind is SpanKind.HINT]
     learned_from = hints[0] if policy.mask_before_hint and hints else 0
     for at, span in enumerate(trace.spans):
@@ -142,7 +142,7 @@ def _pieces(
             case SpanKind.NOTICE:
                 learned = [policy.notice is InsertedLoss.TRAIN] * size
             case SpanKind.HINT if hint_loss is HintLoss.DROP:
-                span = _fence_alone(span, tokenizer, text, opening)
+                span = _fence_only(span, tokenizer, text, opening)
                 learned = [True] * len(span.token_ids)
             case SpanKind.HINT:
                 fence = fence_of(span, tokenizer, opening) if policy.train_hint_fence else None
@@ -152,8 +152,8 @@ def _pieces(
         yield span, learned
 
 
-def _fence_alone(hint: Span, tokenizer: Tokenizer, text: bytes, opening: str) -> Span:
-    """What is left of a dropped hint: its opening fence, on a line of its own."""
+def _fence_only(hint: Span, tokenizer: Tokenizer, text: bytes, opening: str) -> Span:
+    """The rest of a dropped hint: its opening fence, on its own line."""
     place = fence_of(hint, tokenizer, opening)
     if place is None:
         return Span(SpanKind.HINT, (), hint.cause)

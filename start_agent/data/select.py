@@ -1,4 +1,4 @@
-"""From runs to a data folder: what ``start-agent select`` does."""
+"""Selects traces of runs and writes a data folder: the function behind ``start-agent select``."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from start_agent.tokens.tokenizer import Tokenizer
 
 
 class SelectOptions(BaseModel):
-    """What is selected from, and where it goes."""
+    """Inputs and output of a selection."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Literal["hint-rft", "rft"] = Field(description="how traces are selected")
-    runs: tuple[Path, ...] = Field(description="run directory that traces are taken from", min_length=1)
-    greedy: tuple[Path, ...] = Field((), description="run directory without hints, for hint-rft")
-    output_dir: Path = Field(description="the data folder: new, or that of the same selection")
-    model: str | None = Field(None, description="the model that made the runs, where they do not say it")
+    kind: Literal["hint-rft", "rft"] = Field(description="selection method")
+    runs: tuple[Path, ...] = Field(description="run directories to select traces from", min_length=1)
+    greedy: tuple[Path, ...] = Field((), description="run directories without hints, for hint-rft")
+    output_dir: Path = Field(description="data folder: a new folder, or that of the same selection")
+    model: str | None = Field(None, description="model that made the runs, if their configuration does not name it")
     held_out: tuple[str, ...] = Field(
         (), description="problems never to train on: a task, a run directory, or a file (question, answer)"
     )
     reworded: bool = Field(
-        False, description="held out is also what has the same numbers and answer as a held-out problem"
+        False, description="also exclude problems with the same numbers and answer as a held-out problem"
     )
-    near: float = Field(0.8, ge=0, description="likeness from which a problem counts as a held-out one; 2: never")
+    near: float = Field(0.8, ge=0, description="similarity from which a problem counts as held out; 2: never")
 
 
 GROUPS: dict[str, type[BaseModel]] = {
@@ -59,13 +59,13 @@ class SelectConfig:
 
     @classmethod
     def of(cls, **options: Any) -> Self:
-        """From options by name, named as the flags are. Raises ConfigError for an unknown one."""
+        """Build from options by name, named like the flags. Raises ConfigError for an unknown one."""
         fields.refuse_unknown(options, list(GROUPS.values()), "options")
         return cls.from_layers(options)
 
     @classmethod
     def from_layers(cls, *layers: Mapping[str, Any]) -> Self:
-        """From layers of options, later ones over earlier ones. Raises ConfigError."""
+        """Build from layers of options; later layers override earlier ones. Raises ConfigError."""
         selection = fields.build(SelectionOptions, *layers)
         found = cls(
             fields.build(SelectOptions, *layers),
@@ -74,11 +74,11 @@ class SelectConfig:
             fields.build(LossPolicy, *layers).seeded(selection.seed),
         )
         if (found.select.kind == "hint-rft") != bool(found.select.greedy):
-            raise ConfigError("--greedy: hint-rft needs the runs without hints; rft has no use for them")
+            raise ConfigError("--greedy: hint-rft needs runs without hints; rft does not use them")
         return found
 
     def stored(self) -> dict[str, Any]:
-        """What decides the rows, JSON-able. Raises RunDirectoryError, DataError."""
+        """The configuration that determines the rows, JSON-able. Raises RunDirectoryError, DataError."""
         options = self.select
         return {
             "select": options.model_dump(mode="json", exclude={"output_dir"}),
@@ -91,28 +91,28 @@ class SelectConfig:
 
 
 def select(config: SelectConfig, on_notice: Callable[[str], None] = lambda line: None) -> DataSet:
-    """Select and write, unless the folder holds the same selection already.
+    """Select traces and write the data folder, unless the folder has the same selection already.
 
     Args:
         config: the options.
-        on_notice: gets each line that the user should know.
+        on_notice: called with each notice for the user.
 
     Raises:
-        DataError: no row is left, or the folder holds another selection or cannot be written.
+        DataError: no row is left, or the folder has another selection or cannot be written.
         RunDirectoryError: a run cannot be read.
         ModelError: the tokenizer of the model that made the runs cannot be loaded.
     """
     options, stored = config.select, config.stored()
     found = read_data(options.output_dir, stored)
     if found is not None:
-        on_notice(f"{options.output_dir} is there already")
+        on_notice(f"{options.output_dir} exists already")
         return found
     tokenizer = Tokenizer.from_pretrained(resolve(options.model or model_of(options.runs)).location)
     held_out = None
     if options.held_out:
         held_out = read_held_out(options.held_out, options.near, reworded=options.reworded)
     else:
-        on_notice("no --held-out: nothing says which problems must not be learned")
+        on_notice("no --held-out: training data is not checked for evaluation problems")
     chosen = (
         hint_rft_pairs(options.greedy, options.runs, tokenizer, config.selection, config.filters, held_out)
         if options.kind == "hint-rft"

@@ -1,15 +1,14 @@
-"""From run directories to training traces: which problems, which of their traces, and why not the others.
+"""Selects training traces from run directories, and reports why the others were left out.
 
 ::
 
     selection = hint_rft_pairs([Path("runs/greedy")], [Path("runs/hinted")], tokenizer, SelectionOptions())
     selection = rft([Path("runs/sampled")], tokenizer, SelectionOptions(choice=Choice.SHORTEST))
-    for chosen in selection: ...            # a Chosen: record and trace, repaired where a rule applied
+    for chosen in selection: ...            # a Chosen: record and trace, possibly repaired
     print(selection.report.to_json())
 
-The runs are read twice, one record at a time: first every trace is judged and all that is kept of it is its key and
-its rank among those of its problem; then the chosen ones are read again. So memory grows with the number of
-problems, not with the length of their traces.
+The runs are read twice, one record at a time: first all traces are filtered, keeping only their keys and ranks; then
+the selected ones are read again. So memory grows with the number of problems, not with the length of traces.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from start_agent.batch.store import read_records
 from start_agent.data.filters import Candidate, FilterOptions, leaked, refused_by
 from start_agent.data.leakage import HeldOut
-from start_agent.data.repairs import modify
+from start_agent.data.repairs import repair
 from start_agent.data.rows import MODIFICATIONS
 from start_agent.errors import DataError
 from start_agent.seeds import derive_seed
@@ -37,19 +36,19 @@ from start_agent.trace import SpanKind, Trace
 
 
 class Choice(StrEnum):
-    """Which of several right traces of a problem is kept. Ties are broken by a draw from the seed."""
+    """Which of several correct traces of a problem is kept. Ties are broken by a draw from the seed."""
 
     SHORTEST = "shortest"
-    """The one with the fewest tokens."""
+    """The trace with the fewest tokens."""
     FEWEST_FAILED = "fewest_failed"
-    """The one with the fewest failed cells, of these the shortest."""
+    """The trace with the fewest failed cells; the shortest of these."""
     MOST_CELLS = "most_cells"
-    """The one that ran the most cells, which checked its result the most often; of these the shortest."""
+    """The trace with the most executed cells; the shortest of these."""
     DIVERSE = "diverse"
-    """The one least like the other right ones of its problem: with the lowest mean likeness (Jaccard index of token
-    4-grams that the model wrote, estimated by MinHash)."""
+    """The trace with the lowest mean similarity to the other correct traces of its problem (Jaccard index of token
+    4-grams of the model's text, estimated by MinHash)."""
     RANDOM = "random"
-    """Any one."""
+    """A random trace."""
 
 
 class SelectionOptions(BaseModel):
@@ -57,32 +56,34 @@ class SelectionOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    choice: Choice = Field(Choice.SHORTEST, description="which of the right traces of a problem is kept")
-    seed: int = Field(0, ge=0, description="decides what the choice leaves open")
+    choice: Choice = Field(Choice.SHORTEST, description="which of the correct traces of a problem is kept")
+    seed: int = Field(0, ge=0, description="seed for ties and draws")
     repair: bool = Field(
         False,
-        description="repair traces before they are judged (see `start_agent.data.repairs`): a repaired trace is no "
-        "longer what the model wrote, id for id",
+        description="repair traces before filtering (see `start_agent.data.repairs`): tokens are removed, so a "
+        "repaired trace is no longer exactly what the model generated",
     )
-    max_rows: int | None = Field(None, ge=1, description="keep no more problems, drawn by the seed")
+    max_rows: int | None = Field(None, ge=1, description="maximum number of problems, drawn at random")
 
 
 @dataclass(slots=True)
 class SelectionReport:
-    """What became of every record. ``refused`` keeps the order in which the filters are asked.
+    """Counts of all records by what happened to them.
 
     Attributes:
         kind: hint-rft or rft.
-        records: read from the runs that traces are chosen from.
-        problems: in them.
-        wrong: records whose answer is wrong.
-        greedy_right: right records (and, in all, ``greedy_right_problems``) that need no hint: greedy solved them.
-        no_greedy: records of problems that the greedy runs do not have.
-        refused: right records by the first filter that refused them.
-        passed: records that passed every filter; ``passed_problems`` have at least one.
-        not_chosen: of them, those of which another trace of the problem was kept, or beyond ``max_rows``.
-        kept: the rest: one for each problem.
-        repaired: kept records by the repairs made in them.
+        records: records in the runs.
+        problems: problems in the runs.
+        wrong: records with an incorrect answer.
+        greedy_right: correct records of problems that were also solved without hints.
+        greedy_right_problems: number of these problems.
+        no_greedy: records of problems that are not in the greedy runs.
+        refused: correct records by the first filter that rejected them.
+        passed: records that passed all filters.
+        passed_problems: problems with at least one such record.
+        not_chosen: passed records that were not kept, because of another trace of the problem or of ``max_rows``.
+        kept: kept records, one per problem.
+        repaired: kept records by their repairs.
     """
 
     kind: str
@@ -106,10 +107,10 @@ class SelectionReport:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """A trace to learn from, repaired where a rule applied, and the record that it came in (without its trace).
+    """A selected trace, possibly repaired, with its record (without the trace).
 
-    ``run`` is the run's path and ``source`` the sha256 of the stored trace (``trace_digest``): with the record's key
-    they say what exactly was used.
+    ``run`` is the path of the run and ``source`` the sha256 of the stored trace (``trace_digest``): with the record's
+    key they identify the source exactly.
     """
 
     record: dict[str, Any]
@@ -119,14 +120,14 @@ class Chosen:
 
 
 Place = tuple[int, str]
-"""The number of a run among the runs, and the key of a record in it: runs of the same problems have the same keys."""
+"""The index of a run and the key of a record in it. (Runs of the same problems have the same keys.)"""
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What was chosen. Iterating reads the traces again, in the order of the runs.
+    """The selected traces. Iterating reads them again, in the order of the runs.
 
-    ``places`` are the number of the run and the key of the record of each.
+    ``places`` identifies the records.
     """
 
     report: SelectionReport
@@ -148,7 +149,7 @@ class Selection:
                     trace = _trace(stored, self.tokenizer, self.options)
                     yield Chosen(record, trace, str(path), trace_digest(stored))
         if found != len(self.places):
-            raise DataError("a run directory has lost records since the selection was made: select again")
+            raise DataError("records of a run have disappeared since the selection was made: select again")
 
 
 def hint_rft_pairs(
@@ -159,15 +160,15 @@ def hint_rft_pairs(
     filters: FilterOptions | None = None,
     held_out: HeldOut | None = None,
 ) -> Selection:
-    """Hinted traces of problems that the model solves with a hint and not without: greedy wrong, hinted right.
+    """Select hinted traces of problems that the model solves with a hint but not without.
 
     Args:
-        greedy: runs without hints. A problem counts as solved where any of its traces is right.
+        greedy: runs without hints. A problem counts as solved if any of its traces is correct.
         hinted: runs with hints.
-        tokenizer: of the model that made the runs.
-        options: how one trace of several is chosen, and whether traces are repaired.
-        filters: the bounds of the filters.
-        held_out: problems that must not be among them.
+        tokenizer: tokenizer of the model that made the runs.
+        options: how one of several traces is chosen, and whether traces are repaired.
+        filters: thresholds of the filters.
+        held_out: problems that must not be selected.
 
     Raises:
         RunDirectoryError: a run cannot be read.
@@ -187,7 +188,7 @@ def rft(
     filters: FilterOptions | None = None,
     held_out: HeldOut | None = None,
 ) -> Selection:
-    """Right traces, at most one for each problem. Takes and raises what ``hint_rft_pairs`` does."""
+    """Select correct traces, at most one per problem. Arguments and errors as for ``hint_rft_pairs``."""
     return _select("rft", runs, tokenizer, options, filters, held_out, None)
 
 
@@ -238,7 +239,7 @@ def _select(
 
 @dataclass(frozen=True, slots=True)
 class _Ranked:
-    """What is kept of a trace that passed: the lowest ``rank`` is chosen."""
+    """What is stored of a trace that passed the filters; the one with the lowest ``rank`` is chosen."""
 
     place: Place
     rank: tuple[int, ...]
@@ -262,7 +263,7 @@ class _Ranked:
         return cls(place, rank, tuple(candidate.trace.meta.get(MODIFICATIONS, ())), signature)
 
     def likeness(self, others: Iterable[_Ranked]) -> float:
-        """The sum of its likenesses to others, each estimated by the share of equal minima."""
+        """The sum of its similarities to others, each estimated by the share of equal minima."""
         return sum(
             sum(one == other for one, other in zip(self.signature, them.signature, strict=True)) / len(self.signature)
             for them in others
@@ -274,9 +275,9 @@ _HASHES, _NGRAM = 64, 4
 
 
 def minhash(trace: Trace) -> tuple[int, ...]:
-    """The MinHash signature of the token 4-grams that the model wrote: the least of each of 64 hashes over them.
+    """The MinHash signature of the token 4-grams of the model's text: the minimum of each of 64 hash functions.
 
-    The share of equal places of two signatures estimates the Jaccard index of their 4-grams (Broder 1997), with a
+    The share of equal entries of two signatures estimates the Jaccard index of their 4-grams (Broder 1997), with a
     standard error of at most 1/16.
     """
     import numpy as np
@@ -285,13 +286,13 @@ def minhash(trace: Trace) -> tuple[int, ...]:
     hashes = ngram_hashes(ids, min(_NGRAM, len(ids) or 1))
     if not len(hashes):
         return (0,) * _HASHES
-    # Odd multipliers permute the 64-bit numbers; the high bits of the products are what is compared.
+    # Odd multipliers permute the 64-bit numbers; the high bits of the products are compared.
     odd = np.array([derive_seed(0, f"minhash {number}") | 1 for number in range(_HASHES)], dtype=np.uint64)
     return tuple(int((hashes * factor >> np.uint64(32)).min()) for factor in odd)
 
 
 def trace_digest(stored: dict[str, Any]) -> str:
-    """The sha256 of a stored trace: of the kinds and ids of its spans, which are all that a row is made of."""
+    """The sha256 of the kinds and ids of a stored trace's spans, which determine the row."""
     digest = sha256()
     for span in stored["spans"]:
         digest.update(f"{span['kind']}:{' '.join(map(str, span['token_ids']))};".encode())
@@ -306,7 +307,7 @@ def _choose(ranked: list[_Ranked], choice: Choice) -> _Ranked:
 
 def _trace(stored: dict[str, Any], tokenizer: Tokenizer, options: SelectionOptions) -> Trace:
     trace = Trace.from_json(stored)
-    return modify(trace, tokenizer) if options.repair else trace
+    return repair(trace, tokenizer) if options.repair else trace
 
 
 def _plain(value: Any) -> Any:

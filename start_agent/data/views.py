@@ -1,4 +1,4 @@
-"""A trace as text with places: its cells, where its answer begins, which token holds which byte."""
+"""A read-only view of a trace as text: its cells, the beginning of its answer, and the token at each byte."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from start_agent.trace import SpanKind, Trace
 
 
 class TokenPosition(NamedTuple):
-    """A token: ``token`` of the span ``span``."""
+    """The position of a token: index of the span, and index in the span."""
 
     span: int
     token: int
@@ -27,14 +27,15 @@ class TokenPosition(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A block of code that was run, or would have been had there been calls left.
+    """A code block that was run, or would have been if the limit of calls had not been reached.
 
     Attributes:
-        code: what was run.
-        fence: where its opening fence begins, in bytes of the reading's text; ``begin`` where its code does,
-            ``end`` where its closing fence does.
-        output: the span that answers it: a tool's output, or a notice.
-        hint: the span of the hint that opened it; None where the model did.
+        code: the code.
+        fence: byte offset of its opening fence in the view's text.
+        begin: byte offset of its code.
+        end: byte offset of its closing fence.
+        output: index of the span with its result: a tool output, or a notice.
+        hint: index of the hint span that opened it; None if the model did.
     """
 
     code: str
@@ -46,11 +47,11 @@ class Cell:
 
 
 class TraceView:
-    """A trace, read once. ``text`` is the bytes of all that follows the prompt; places are offsets in it.
+    """A parsed trace. ``text`` is everything after the prompt, as bytes; positions are offsets in it.
 
     Args:
-        trace: complete; its ``meta`` says what its markers are.
-        tokenizer: the model's.
+        trace: a complete trace; its ``meta`` has the settings of its markers.
+        tokenizer: tokenizer of the model.
     """
 
     def __init__(self, trace: Trace, tokenizer: Tokenizer) -> None:
@@ -58,15 +59,15 @@ class TraceView:
         self.cells: list[Cell] = []
         self.dialect = dialect_of(trace.meta)
         self._prompt = prompt_of(trace)
-        # Of a trace that does not say where its answer begins: derived by the rules of today.
+        # Derived by the present rules if the trace does not store where its answer begins.
         self.answer_begins: int | None = 0 if self._prompt.state.answering else None
-        self.begins: list[int] = []  # where each span begins; a prompt is empty here
+        self.begins: list[int] = []  # offset of each span; prompts are empty here
         self.text = self._read()
         if trace.schema > 1:
             self.answer_begins = self._stored()
 
     def _stored(self) -> int | None:
-        """The trace's own word for where its answer begins, as a place."""
+        """The stored beginning of the answer, as an offset."""
         if self.trace.answer_begins is None:
             return None
         token, byte = self.trace.answer_begins
@@ -114,13 +115,13 @@ class TraceView:
 
     @cached_property
     def _edges(self) -> list[int]:
-        """Where each token after the prompt begins, and where the last one ends."""
+        """The offsets of all tokens after the prompt, and the end of the last one."""
         ids = (i for span in self.trace.spans if span.kind is not SpanKind.PROMPT for i in span.token_ids)
         return list(accumulate((len(self.tokenizer.bytes_of((token_id,))) for token_id in ids), initial=0))
 
-    def spot(self, place: int) -> tuple[TokenPosition, bool]:
-        """The token that holds the byte at ``place``, and whether it begins there."""
-        index = bisect_right(self._edges, place) - 1  # of tokens without bytes the last: it is they that come before
+    def token_at(self, place: int) -> tuple[TokenPosition, bool]:
+        """The token that contains the byte at offset ``place``, and whether it begins there."""
+        index = bisect_right(self._edges, place) - 1  # skips tokens without bytes at the same offset
         clean = self._edges[index] == place
         for at, span in enumerate(self.trace.spans):
             if span.kind is SpanKind.PROMPT:
@@ -132,7 +133,7 @@ class TraceView:
 
     @property
     def thinking_ends(self) -> int | None:
-        """Where the thinking's text ends, before the marker of its end; None where it never ended."""
+        """The end of the thinking's text, before its end marker; None if it never ended."""
         if self.answer_begins is None:
             return None
         before = self.text[: self.answer_begins]
@@ -140,11 +141,11 @@ class TraceView:
         return len(before) - max((len(end) for end in ends if before.endswith(end)), default=0)
 
     def string(self, begin: int = 0, end: int | None = None) -> str:
-        """The text from one place to another, as a string."""
+        """The text between two offsets, decoded."""
         return self.text[begin:end].decode("utf-8", errors="replace")
 
     def model_text(self, begin: int = 0, end: int | None = None) -> str:
-        """What the model wrote of it: without hints, outputs and notices."""
+        """The model's part of the text between two offsets, without hints, outputs and notices."""
         stop = len(self.text) if end is None else end
         found = bytearray()
         for number, span in enumerate(self.trace.spans):
@@ -154,12 +155,12 @@ class TraceView:
         return found.decode("utf-8", errors="replace")
 
     def ends(self, span: int) -> int:
-        """Where a span ends."""
+        """The end offset of a span."""
         return self.begins[span + 1] if span + 1 < len(self.begins) else len(self.text)
 
     @property
     def end_of_text(self) -> int:
-        """Where the text ends: the end of sequence is left out, or the stop string and what follows it."""
+        """The end offset of the text without the end of sequence, or without the stop string and what follows it."""
         last = self.trace.spans[-1] if self.trace.spans else None
         if last is None or last.kind is not SpanKind.MODEL or not last.token_ids:
             return len(self.text)

@@ -1,1 +1,1 @@
-"""The papers in miniature. Imported by their commands alone."""
+"""The papers' experiments at small scale. Imported only by their commands."""

@@ -1,4 +1,4 @@
-"""The figures of a reproduction's report, as PNG."""
+"""Plots the figures of a reproduction's report, as PNG files."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _DPI = 110
 
 _BARS = {
     "table": "held-out problems",
-    "ablation": "unhinted, by what the loss does with the hints",
-    "third-round": "the paper's mask, round by round",
+    "ablation": "without hints, by treatment of hints in the loss",
+    "third-round": "masked hints, by training round",
 }
-"""Parts that are drawn as bars, with their titles; the other is drawn as lines."""
+"""Title of each part that is plotted as bars; `rounds` is plotted as lines."""
 
 
 def draw(folder: Path, report: Mapping[str, Any]) -> dict[str, str]:
-    """A figure for each part that the report has; part → file name. Raises MissingExtraError."""
+    """Plot a figure for each part of the report. Returns file names by part. Raises MissingExtraError."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -43,23 +43,23 @@ def draw(folder: Path, report: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _bars(axes: Axes, rows: list[Mapping[str, Any]], title: str) -> None:
-    """Accuracy with its interval, and beside it how often Python is called unasked."""
+    """Accuracy with its interval, and the rate of unhinted Python calls."""
     height = 0.38
     places = list(range(len(rows)))[::-1]
     right = [100 * row["accuracy"] for row in rows]
     errors = [[100 * abs(row["interval"][side] - row["accuracy"]) for row in rows] for side in (0, 1)]
     axes.barh(
-        [place + height / 2 for place in places], right, height, xerr=errors, color=_BAR, label="right", capsize=2
+        [place + height / 2 for place in places], right, height, xerr=errors, color=_BAR, label="correct", capsize=2
     )
-    unasked = [100 * row["unhinted_rate"] for row in rows]
+    unhinted = [100 * row["unhinted_rate"] for row in rows]
     axes.barh(
-        [place - height / 2 for place in places], unasked, height, color=_TOOL, label="calls Python unasked (greedy)"
+        [place - height / 2 for place in places], unhinted, height, color=_TOOL, label="unhinted Python call (greedy)"
     )
     axes.set_yticks(places, [row["title"] for row in rows], fontsize=8)
     axes.set_xlim(0, 105)
     axes.set_xlabel("% of problems")
     axes.set_title(title, fontsize=10)
-    axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)  # below: bars reach everywhere
+    axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)  # below the axes, where no bar is
 
 
 def _rounds(axes: Axes, found: Mapping[str, Any]) -> None:
@@ -68,7 +68,7 @@ def _rounds(axes: Axes, found: Mapping[str, Any]) -> None:
         errors = [[100 * abs(row["interval"][side] - row["accuracy"]) for row in rows] for side in (0, 1)]
         axes.errorbar(range(len(rows)), right, yerr=errors, marker="o", capsize=3, label=model)
     axes.set_xticks(range(max(len(rows) for rows in found.values())))
-    axes.set_xlabel("hints in place of the end of thinking")
-    axes.set_ylabel("% right")
+    axes.set_xlabel("end-of-thinking hints")
+    axes.set_ylabel("% correct")
     axes.grid(alpha=0.3)
     axes.legend()

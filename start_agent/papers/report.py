@@ -1,6 +1,6 @@
-"""The report of a reproduction: its figures, read from its runs. `start_agent.papers.report_text` writes it.
+"""Computes the report of a reproduction from its runs; `start_agent.papers.report_text` writes it.
 
-Everything is computed anew from the records each time; the report holds no figure that is not in the folder.
+All figures are computed from the records in the folder each time.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ TABLE: dict[str, str] = {
     "start": "START",
     "start-hint": "START + Hint-infer",
 }
-"""Evaluation → title; unhinted and greedy where the title says nothing else."""
+"""Evaluation → title; unhinted and greedy unless the title says otherwise."""
 
 PAIRS: tuple[tuple[str, str], ...] = (
     ("base", "base-hint"),
@@ -43,13 +43,13 @@ PAIRS: tuple[tuple[str, str], ...] = (
     ("start", "start-hint"),
 )
 
-THIRD_TITLE = "START-2: START sampled in its turn"
+THIRD_TITLE = "START-2, from samples of START"
 
 TRAINED_ON = {"start-0": "seed-data", "start": "start-data", THIRD: "start-data-2"}
-"""The models of the rounds under the recipe's mask, each with its data."""
+"""The models of all training rounds with the recipe's mask, each with its data."""
 
 SAMPLED = {"base": "base-sampled", **{name: f"{name}-sampled" for name in TRAINED_ON}}
-"""The run that says how often a model calls Python when it is sampled."""
+"""For each model, the run that measures how often it calls Python when sampled."""
 
 _SAMPLES = {"base-sampled": MAJORITY}
 
@@ -74,7 +74,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A figure and what it was to be."""
+    """A figure and its target."""
 
     name: str
     value: float
@@ -83,12 +83,12 @@ class Check:
 
     @property
     def met(self) -> bool:
-        """Whether it is."""
+        """Whether the figure meets its target."""
         return OPERATORS[self.wanted](self.value, self.bound)
 
 
 def build_report(folder: Path, options: ReproduceOptions, parts: Parts, states: StageStates) -> dict[str, Any]:
-    """The report, JSON-able. Raises RunDirectoryError where a run of it cannot be read."""
+    """The report, JSON-able. Raises RunDirectoryError if a run cannot be read."""
     report: dict[str, Any] = {"settings": _settings(options, parts), "checks": []}
     checks: list[Check] = []
     if set(options.parts) - {"star"}:
@@ -102,7 +102,7 @@ def build_report(folder: Path, options: ReproduceOptions, parts: Parts, states: 
             for model in ("base", "start")
         }
         base = [row["accuracy"] for row in report["rounds"]["base"]]
-        last = min(3, len(base) - 1)  # the papers' three; fewer in a quick run
+        last = min(3, len(base) - 1)  # three as in the papers; fewer in a quick run
         checks.append(Check(f"base_round_{last}_minus_round_0", base[last] - base[0], ">=", 0.0))
     if "ablation" in options.parts:
         report["ablation"] = {
@@ -125,7 +125,7 @@ def build_report(folder: Path, options: ReproduceOptions, parts: Parts, states: 
 
 
 def measure(folder: Path, name: str, title: str, *, sampled: str | None = None) -> Measured:
-    """What an evaluation found. Several samples of a problem are judged by their majority."""
+    """The results of an evaluation. With several samples per problem, their majority vote is graded."""
     found = summarize(folder / f"eval-{name}", _SAMPLES.get(name, 1))
     sampled = sampled or SAMPLED.get(name)
     majority = found.majority is not None
@@ -142,14 +142,14 @@ def measure(folder: Path, name: str, title: str, *, sampled: str | None = None) 
         found.tool_calls * found.samples,
         found.tokens * found.samples,
         None if sampled is None else summarize(folder / f"eval-{sampled}").unhinted_rate,
-        # Those of single samples would not be those of their majority.
+        # Levels are computed for single samples, not for the majority.
         {} if majority else {level: row["accuracy"] for level, row in found.groups.get("level", {}).items()},
     )
 
 
 def variants() -> dict[str, tuple[str, str]]:
-    """The ablation's rows: name → evaluation and title, the recipe's own before the others, START after START-0."""
-    rows = {"mask": ("start-0", "START-0, hints masked, learned from the first hint on (the recipe)")}
+    """The rows of the ablation: name → evaluation and title, the recipe's setting first, START after START-0."""
+    rows = {"mask": ("start-0", "START-0, hints masked, trained from the first hint on (the recipe)")}
     rows |= {name: (f"start-0-{name}", f"START-0, hints {title}") for name, (title, _, _) in VARIANTS.items()}
     rows["start-mask"] = ("start", "START, from the recipe's START-0")
     rows[f"start-{BOTH_ROUNDS}"] = (f"start-{BOTH_ROUNDS}", f"START, from hints {VARIANTS[BOTH_ROUNDS][0]}")
@@ -161,7 +161,7 @@ def _round_name(model: str, rounds: int) -> str:
 
 
 def _pair(folder: Path, first: str, second: str) -> dict[str, Any]:
-    """Two evaluations of the same problems; of one with several samples, its vote, as in ``measure``."""
+    """A paired comparison of two evaluations of the same problems, with majority votes as in ``measure``."""
     runs = {name: read_run(folder / f"eval-{name}", majority=name in _SAMPLES) for name in (first, second)}
     found = compare_runs(runs)
     pair: Pair = found.pairs[0]

@@ -1,4 +1,4 @@
-"""The report of a reproduction, written: JSON, Markdown and figures."""
+"""Writes the report of a reproduction as JSON, Markdown and figures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from start_agent.papers.reproduce import THIRD
 
 
 def write_report(folder: Path, report: Mapping[str, Any]) -> None:
-    """``report.json``, ``report.md`` and the figures, in the folder."""
+    """Write ``report.json``, ``report.md`` and the figures into the folder."""
     from start_agent.papers.figures import draw
 
     write_json(folder / "report.json", report)
@@ -22,20 +22,20 @@ def write_report(folder: Path, report: Mapping[str, Any]) -> None:
 
 
 def markdown(report: Mapping[str, Any], figures: Mapping[str, str]) -> str:
-    """The report for people; ``figures`` are file names by part."""
-    text = ["# The papers in miniature, on the pocket reasoner", ""]
+    """The report as Markdown; ``figures`` are file names by part."""
+    text = ["# The papers at small scale, on the pocket reasoner", ""]
     if report["settings"]["quick"]:
-        text += ["**Made with `--quick`: every stage ran, on so little that the figures mean nothing.**", ""]
+        text += ["**Made with `--quick`: all stages ran, but with too little data for meaningful figures.**", ""]
     if "table" in report:
         text += ["## START's table", "", *_table_text(report), *_figure(figures, "table")]
     if "rounds" in report:
-        text += ["## Sequential test-time scaling: hints in place of the end of thinking", ""]
+        text += ["## Sequential test-time scaling: hints at the end of thinking", ""]
         text += [*_rounds_text(report), *_figure(figures, "rounds")]
     if "ablation" in report:
-        text += ["## What the loss does with the hints", "", *_ablation_text(report)]
+        text += ["## Treatment of hints in the loss", "", *_ablation_text(report)]
         text += _figure(figures, "ablation")
     if "third-round" in report:
-        text += ["## A third round: the model that was sampled and learned from once, once more", ""]
+        text += ["## A third round: sampling START and training again", ""]
         text += [*_third_text(report), *_figure(figures, "third-round")]
     if "star" in report:
         text += ["## STaR: addition with a scratchpad", "", "See [star/report.md](star/report.md).", ""]
@@ -49,14 +49,15 @@ def markdown(report: Mapping[str, Any], figures: Mapping[str, str]) -> str:
             )
             for check in report["checks"]
         )
-        text += ["## What was to be", "", table(checks, ("figure", "value", "wanted", ""))]
+        text += ["## Targets", "", table(checks, ("figure", "value", "target", ""))]
     minutes = sum(report["seconds"].values()) / 60
-    text.append(f"Stages took {minutes:.0f} minutes in sum. Settings, seeds and versions are in `report.json`.")
+    text.append(f"Stages took {minutes:.0f} minutes in total. Settings, seeds and versions are in `report.json`.")
     return "\n".join(text) + "\n"
 
 
 def _table_text(report: Mapping[str, Any]) -> list[str]:
-    header = ("", "right", "95%", "level 1 / 2 / 3", "calls Python", "unasked, greedy", "unasked, sampled", "tokens")
+    calls = ("calls Python", "unhinted, greedy", "unhinted, sampled")
+    header = ("", "correct", "95%", "level 1 / 2 / 3", *calls, "tokens")
     rows = (
         (
             row["title"],
@@ -87,7 +88,7 @@ def _pairs_text(pairs: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -
 
 
 def _rounds_text(report: Mapping[str, Any]) -> list[str]:
-    header = ("rounds", *range(len(report["rounds"]["base"])))
+    header = ("end-of-thinking hints", *range(len(report["rounds"]["base"])))
     rows = ((model, *(f"{row['accuracy']:.1%}" for row in found)) for model, found in report["rounds"].items())
     return [table(rows, header)]
 
@@ -105,7 +106,7 @@ def _ablation_text(report: Mapping[str, Any]) -> list[str]:
         for row in report["ablation"].values()
     )
     titles = TABLE | dict(variants().values())
-    header = ("", "right", "95%", "calls Python, greedy", "sampled", "tokens")
+    header = ("", "correct", "95%", "calls Python, greedy", "sampled", "tokens")
     return [table(rows, header), *_pairs_text(report["ablation_pairs"], titles)]
 
 
@@ -122,7 +123,7 @@ def _third_text(report: Mapping[str, Any]) -> list[str]:
         )
         for row in report["third-round"].values()
     )
-    header = ("", "rows learned from", "right", "95%", "unasked, greedy", "unasked, sampled", "tokens")
+    header = ("", "training rows", "correct", "95%", "unhinted, greedy", "unhinted, sampled", "tokens")
     return [table(rows, header), *_pairs_text(report["third-round_pairs"], TABLE | {THIRD: THIRD_TITLE})]
 
 

@@ -1,8 +1,8 @@
-"""The papers in miniature on the pocket reasoner: which stages, and which runs the report reads.
+"""The stages of the papers' experiments at small scale, on the pocket reasoner, and the runs for the report.
 
-Beside the stages of Hint-RFT there are: RFT without tools from as many samples of the base (``plain-*``, ``rft``);
-START-0 with other things done to the hints (``seed-data-V``, ``start-0-V``); and evaluations over held-out problems
-(``eval-*``), greedy unless their name says ``sampled``, without hints unless it says ``hint`` or ``rounds``.
+Besides the stages of Hint-RFT there are: RFT without tools, from as many samples of the base (``plain-*``, ``rft``);
+START-0 with other treatments of hints (``seed-data-V``, ``start-0-V``); and evaluations on held-out problems
+(``eval-*``), which are greedy unless named ``sampled``, and without hints unless named ``hint`` or ``rounds``.
 """
 
 from __future__ import annotations
@@ -24,60 +24,60 @@ Part = Literal["table", "rounds", "ablation", "third-round", "star"]
 PARTS: tuple[Part, ...] = ("table", "rounds", "ablation", "third-round", "star")
 
 MAJORITY = 4
-"""Samples of the base for its majority vote: as many as take at least the tokens of START or of the hinted base."""
+"""Samples of the base for its majority vote: enough to use at least as many tokens as START or the hinted base."""
 
 QUICK: dict[str, Any] = {"limit": 195, "samples": 4, "start_require_tool": False}
-"""Settings of the recipe that ``--quick`` replaces: all stages, on so little that the figures mean nothing."""
+"""Options of the recipe that ``--quick`` overrides: all stages, with too little data for meaningful figures."""
 QUICK_HELD_OUT = 39
 
 VARIANTS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "drop": ("dropped (STaR)", {"hint": HintLoss.DROP}, {}),
-    "train": ("learned", {"hint": HintLoss.TRAIN}, {}),
+    "train": ("trained", {"hint": HintLoss.TRAIN}, {}),
     "mix": ("half masked, half dropped", {"hint": HintLoss.MIX}, {}),
-    "letter": ("masked, all else learned, any trace", {"mask_before_hint": False}, {"require_unhinted": False}),
+    "letter": ("masked, all else trained, any trace", {"mask_before_hint": False}, {"require_unhinted": False}),
 }
-"""Of START-0, beside the recipe's own: name → title, what its loss and its filters change."""
+"""Variants of START-0 besides the recipe's: name → title, changed loss options, changed filter options."""
 
 BOTH_ROUNDS = "mix"
-"""The variant that is taken through the second round too, as the recipe's own is."""
+"""The variant that also goes through the second round, like the recipe's own."""
 
 THIRD = "start-2"
-"""What ``hint-rft --sampling-rounds 2`` calls the model of the third round."""
+"""The model of the third round, as named by ``hint-rft --sampling-rounds 2``."""
 
 
 class ReproduceOptions(BaseModel):
-    """What is reproduced."""
+    """Options of a reproduction."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    output_dir: Path = Field(description="folder of all stages and of the report: new, or that of the same run")
+    output_dir: Path = Field(description="folder of all stages and the report: a new folder, or that of the same run")
     parts: tuple[Part, ...] = Field(PARTS, description="parts of the report")
-    quick: bool = Field(False, description="every stage on very little: minutes, and figures that mean nothing")
+    quick: bool = Field(False, description="run all stages in minutes, with too little data for meaningful figures")
     held_out_limit: int = Field(
-        POCKET_COUNT, ge=10, le=POCKET_COUNT, description="held-out problems of every evaluation"
-    )  # no more than `held_out: [pocket]` keeps out of the training sets
-    seed: int = Field(0, ge=0, description="of all that is drawn")
-    workers: int = Field(4, ge=1, description="stages at once, which share the cores")
+        POCKET_COUNT, ge=10, le=POCKET_COUNT, description="held-out problems per evaluation"
+    )  # at most as many as `held_out: [pocket]` excludes from the training sets
+    seed: int = Field(0, ge=0, description="random seed")
+    workers: int = Field(4, ge=1, description="maximum concurrent stages; they share the CPU cores")
 
     @property
     def held_out(self) -> int:
-        """Problems of every evaluation."""
+        """Problems per evaluation."""
         return QUICK_HELD_OUT if self.quick else self.held_out_limit
 
     @property
     def rounds(self) -> range:
-        """Hints in place of the end of thinking, in the part on rounds; 0 is in the table already."""
+        """Numbers of end-of-thinking hints in the part `rounds`; 0 is in the table already."""
         return range(1, 3 if self.quick else 5)
 
 
 def parts_of(options: ReproduceOptions) -> Parts:
-    """What its stages are made of: the recipe of the pocket reasoner. Raises ConfigError."""
+    """The options of the pocket reasoner's recipe, from which the stages are made. Raises ConfigError."""
     given = {"seed": options.seed, "output_dir": options.output_dir, "workers": options.workers}
     return Parts.from_layers("pocket", given | (QUICK if options.quick else {}))
 
 
 def reproduce_stages(parts: Parts, options: ReproduceOptions) -> list[Stage]:
-    """All stages of the parts that are wanted, each after those that it needs. Raises ConfigError."""
+    """The stages of the selected parts, in an order that respects their dependencies. Raises ConfigError."""
     stages: list[Stage] = []
     third = "third-round" in options.parts
     if third:
@@ -97,7 +97,7 @@ def reproduce_stages(parts: Parts, options: ReproduceOptions) -> list[Stage]:
 
 
 def _table(parts: Parts, options: ReproduceOptions) -> list[Stage]:
-    """START's stages, RFT without tools, and each model on the held-out problems."""
+    """START's stages, RFT without tools, and evaluations of all models on held-out problems."""
     plain_runs = sample(parts, "plain", parts.model, "", parts.unhinted.model_copy(update={"tools": False}))
     toolless = replace(parts, recipe=parts.recipe.model_copy(update={"start_require_tool": False}))
     return [
@@ -151,7 +151,7 @@ def _ablation(parts: Parts, options: ReproduceOptions) -> list[Stage]:
 
 
 def _greedy_and_sampled(parts: Parts, options: ReproduceOptions, model: str) -> list[Stage]:
-    """A stage's model left alone, both ways."""
+    """Evaluations of a stage's model without hints, greedy and sampled."""
     return [
         evaluation(parts, options, model, model, parts.unhinted),
         evaluation(parts, options, f"{model}-sampled", model, parts.unhinted, sampled=True),
@@ -168,7 +168,7 @@ def evaluation(
     sampled: bool = False,
     samples: int = 1,
 ) -> Stage:
-    """A run over the held-out problems; a ``model`` that is not the base is a stage's."""
+    """A run on the held-out problems; ``model`` is the base or the name of a stage."""
     base = model == parts.model
     recipe = parts.recipe
     sampling = Sampling(temperature=recipe.sampling_temperature, top_p=recipe.sampling_top_p) if sampled else None

@@ -1,1 +1,1 @@
-"""Recipes: the steps from a base model to a trained one, resumable. Uses training and below."""
+"""Recipes: resumable sequences of steps from a base model to a trained one. Uses training and below."""

@@ -1,4 +1,4 @@
-"""Hint-RFT and RFT: from a base model to one that calls Python by itself, as stages (START, section 3).
+"""Hint-RFT and RFT as stages, from a base model to one that calls Python without hints (START, section 3).
 
 ::
 
@@ -6,9 +6,9 @@
              ├─► seed-data ─► start-0 (from the base) ────────┤     …       ├─► start-data ─► start (from the base)
     hinted ──┘                                                └─ sampled-n ─┘
 
-``seed-data`` (the paper's D_seed) holds the hinted traces of problems that greedy decoding fails and a hint solves;
-``start-data`` (D_START) at most one right trace of each problem, sampled from START-0 without hints. Each stage is a
-step with a folder of its own below the recipe's.
+``seed-data`` (the paper's D_seed) has hinted traces of problems that greedy decoding does not solve without a hint;
+``start-data`` (D_START) has at most one correct trace per problem, sampled from START-0 without hints. Each stage is a
+step with its own subfolder.
 """
 
 from __future__ import annotations
@@ -42,33 +42,35 @@ _SUFFIX = ".yaml"
 
 
 class HintRftOptions(BaseModel):
-    """What the rounds of training are made of, beside the options of their stages."""
+    """Options of the recipe itself, besides those of its stages."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    output_dir: Path = Field(description="folder of all stages: new, or that of the same recipe")
+    output_dir: Path = Field(description="folder of all stages: a new folder, or that of the same recipe")
     held_out: tuple[str, ...] = Field(
         (), description="problems never to train on: a task, a run directory, or a file (question, answer)"
     )
-    reworded: bool = Field(False, description="leave out training problems that are a held-out one in other words, too")
-    seed_sft: str = Field("start-32b", description="recipe of START-0's training: a name or a YAML file (see sft)")
-    sft: str = Field("start-32b", description="recipe of START's training")
-    samples: int = Field(16, ge=1, description="traces of START-0 for each problem")
-    sampling_runs: int = Field(1, ge=1, description="run directories over which the samples are spread, side by side")
+    reworded: bool = Field(
+        False, description="also exclude problems with the same numbers and answer as a held-out problem"
+    )
+    seed_sft: str = Field("start-32b", description="sft recipe for START-0: a name or a YAML file (see sft)")
+    sft: str = Field("start-32b", description="sft recipe for START")
+    samples: int = Field(16, ge=1, description="samples of START-0 per problem")
+    sampling_runs: int = Field(1, ge=1, description="number of run directories that the samples are split over")
     sampling_rounds: int = Field(
         1,
         ge=1,
-        description="times that a model is sampled and the base trained on what it got right; more than 1: "
-        "START is sampled in its turn, for start-2, and so on",
+        description="rounds of sampling a model and training the base on its correct traces; with more than 1, "
+        "START is sampled for start-2, and so on",
     )
-    sampling_temperature: float = Field(0.6, gt=0, description="at which START-0 is sampled")
-    sampling_top_p: float = Field(0.95, gt=0, le=1, description="at which START-0 is sampled")
-    start_choice: Choice = Field(Choice.SHORTEST, description="which of START-0's right traces of a problem is kept")
-    start_require_tool: bool = Field(False, description="learn in the end only from traces that call Python")
+    sampling_temperature: float = Field(0.6, gt=0, description="temperature for sampling START-0")
+    sampling_top_p: float = Field(0.95, gt=0, le=1, description="top-p for sampling START-0")
+    start_choice: Choice = Field(Choice.SHORTEST, description="which of START-0's correct traces of a problem is kept")
+    start_require_tool: bool = Field(False, description="train START only on traces that call Python")
     launcher: str = Field(
-        "", description="what starts the trainings in place of python: 'accelerate launch --config_file F'"
+        "", description="launcher for the training stages: 'accelerate launch --config_file F' (default: python)"
     )
-    workers: int = Field(1, ge=1, description="stages at once, where they do not need each other; they share the cores")
+    workers: int = Field(1, ge=1, description="maximum concurrent stages; they share the CPU cores")
 
 
 GROUPS: dict[str, type[BaseModel]] = {
@@ -82,40 +84,40 @@ GROUPS: dict[str, type[BaseModel]] = {
     "filters": FilterOptions,
     "loss": LossPolicy,
 }
-"""The groups of options of the recipe and of its stages, by title; a name that several have means the same in all."""
+"""The groups of options of the recipe and its stages, by title; equal names have the same meaning in all of them."""
 
 
 def recipe_names() -> list[str]:
-    """The recipes that ship with the package."""
+    """The names of the recipes that ship with the package."""
     names = (entry.name for entry in _RECIPES.iterdir())
     return sorted(name.removesuffix(_SUFFIX) for name in names if name.endswith(_SUFFIX))
 
 
 def read_hint_rft_recipe(name: str) -> dict[str, Any]:
-    """The settings of a recipe, by its name or by the path of a YAML file. Raises ConfigError."""
+    """The options of a recipe, given by its name or by the path of a YAML file. Raises ConfigError."""
     if name in recipe_names():
         with resources.as_file(_RECIPES / f"{name}{_SUFFIX}") as packaged:
             return fields.read_yaml(packaged)
     if Path(name).suffix in {_SUFFIX, ".yml"}:
         return fields.read_yaml(Path(name))
-    raise ConfigError(f"--config: no recipe {name!r}; there are {', '.join(recipe_names())}, or a YAML file's path")
+    raise ConfigError(f"--config: no recipe {name!r}; use {', '.join(recipe_names())}, or a path to a YAML file")
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The options from which the stages are made.
+    """The options that the stages are made from.
 
     Attributes:
-        recipe: of the recipe itself.
-        model: the base: a name or a folder.
-        instruction: that follows each question, in every stage alike: that of the base.
-        seed: of all that is drawn.
-        problems: to learn from.
-        running: options of every ``batch`` step: the engine and its settings.
-        runtime: likewise, what does not decide the records: how many at once.
-        decoding: of the hinted runs; the others have no hints.
-        loss: of D_seed; D_START holds no hints.
-        filters, selection: of both.
+        recipe: options of the recipe itself.
+        model: the base model: a name or a folder.
+        instruction: text after each question, the same in all stages: that of the base model.
+        seed: seed of all random draws.
+        problems: the training problems.
+        running: options of all ``batch`` steps that affect the records: the engine and its settings.
+        runtime: options of all ``batch`` steps that do not affect the records, such as concurrency.
+        decoding: settings of the hinted runs; the others have no hints.
+        loss: loss policy of D_seed; D_START has no hints.
+        filters, selection: options for both data sets.
     """
 
     recipe: HintRftOptions
@@ -132,18 +134,18 @@ class Parts:
 
     @classmethod
     def from_layers(cls, recipe: str | None, given: Mapping[str, Any]) -> Self:
-        """From a recipe's settings, by its name or by a YAML file's path, and options over them.
+        """Build from a recipe, given by its name or by the path of a YAML file, and options that override it.
 
         Raises:
-            ConfigError: an unknown option, a wrong value, or no seed.
-            ModelError: the base cannot be found.
+            ConfigError: an unknown option, an invalid value, or no seed.
+            ModelError: the base model cannot be found.
         """
         file = {} if recipe is None else read_hint_rft_recipe(recipe)
         fields.refuse_unknown(file, [*GROUPS.values(), *registry.ENGINES.option_models().values()], recipe)
         layers = (file, given)
         solver = SolverConfig.from_layers(*layers)
         if solver.solve.seed is None:
-            raise ConfigError("--seed: a recipe needs a seed, so that what is done can be told from what is not")
+            raise ConfigError("--seed: a recipe needs a seed, so that it can be resumed")
         engine, batch = solver.engine_options, fields.build(BatchOptions, *layers)
         runtime = fields.runtime_names(type(engine), BatchOptions)
         return cls(
@@ -170,36 +172,36 @@ class Parts:
 
     @property
     def unhinted(self) -> DecodingSettings:
-        """The decoding of all other runs: the same, without hints."""
+        """The settings of all other runs: the same without hints."""
         return self.decoding.model_copy(update={"hints": False})
 
 
 def check_inputs(parts: Parts) -> None:
-    """See that the problems and the held-out ones can be read: a stage would find out after hours.
+    """Check that the problems and the held-out ones are readable, before stages run for hours.
 
     Raises:
-        InputError: they cannot; it says why.
+        InputError: they are not; the message says why.
     """
     next(iter(stream(parts.problems)), None)
     read_held_out(parts.recipe.held_out)
 
 
 def stages_of(parts: Parts) -> list[Stage]:
-    """The stages, each after those that it needs.
+    """The stages, in an order that respects their dependencies.
 
     Raises:
-        ConfigError: a recipe that does not exist or is not sound, samples that cannot be spread evenly, or a
-            launcher that is no command.
+        ConfigError: a recipe does not exist or is invalid, the samples cannot be split evenly, or the launcher is
+            not a valid command.
     """
     recipe, folder = parts.recipe, parts.recipe.output_dir
     for name in (recipe.seed_sft, recipe.sft):
         longest = fields.build(SftOptions, read_recipe(name)).max_length
         if parts.filters.max_length > longest:
             raise ConfigError(
-                f"--max-length {parts.filters.max_length}: the recipe {name} takes up to {longest} tokens"
+                f"--max-length {parts.filters.max_length}: the recipe {name} accepts at most {longest} tokens"
             )
     if recipe.samples % recipe.sampling_runs:
-        raise ConfigError(f"--sampling-runs {recipe.sampling_runs}: {recipe.samples} samples cannot be spread evenly")
+        raise ConfigError(f"--sampling-runs {recipe.sampling_runs}: {recipe.samples} samples cannot be split evenly")
     greedy = solve(parts, "greedy", parts.model, parts.unhinted)
     hinted = solve(parts, "hinted", parts.model, parts.decoding)
     seed_data = select(parts, "seed-data", "hint-rft", [hinted.name], greedy=[greedy.name])
@@ -226,7 +228,7 @@ def solve(
     seed: int | None = None,
     problems: Mapping[str, Any] | None = None,
 ) -> Stage:
-    """A ``batch`` step: greedy unless ``sampling`` is given, over the recipe's problems unless others are."""
+    """A ``batch`` step: greedy unless ``sampling`` is given, on the recipe's problems unless ``problems`` is given."""
     options = {
         "output_dir": str(parts.recipe.output_dir / name),
         "model": model,
@@ -250,7 +252,7 @@ def sample(
     *,
     earlier: int = 0,
 ) -> list[Stage]:
-    """Sampling without hints, spread over run directories that differ in their seed, as do all ``earlier`` rounds."""
+    """Stages that sample without hints, split over run directories with different seeds, also from earlier rounds."""
     recipe = parts.recipe
     before = parts.seed + earlier * recipe.sampling_runs
     sampling = Sampling(temperature=recipe.sampling_temperature, top_p=recipe.sampling_top_p)
@@ -279,7 +281,7 @@ def select(
     loss: LossPolicy | None = None,
     filters: Mapping[str, Any] | None = None,
 ) -> Stage:
-    """A ``select`` step over runs of the recipe, which come before it."""
+    """A ``select`` step that depends on runs of the recipe."""
     folder, recipe = parts.recipe.output_dir, parts.recipe
     if kind == "rft":
         selection = parts.selection.model_copy(update={"choice": recipe.start_choice})
@@ -302,7 +304,7 @@ def select(
 
 
 def fine_tune(parts: Parts, name: str, data: str, recipe: str) -> Stage:
-    """An ``sft`` step: always from the base."""
+    """An ``sft`` step, always from the base model."""
     folder = parts.recipe.output_dir
     try:
         launcher = tuple(shlex.split(parts.recipe.launcher))

@@ -1,14 +1,14 @@
-"""A recipe as a set of stages, each one a step with its options, which a person could run as a command as well.
+"""Runs a recipe as a set of stages: each is a step with its options, and could also be run as a command.
 
-What a stage needs is named, so that stages which do not need each other run side by side. A stage that is done leaves
-a mark; after whatever stopped the recipe, the stages without one are started again, and each of their commands goes
-on from where it was. The folder::
+Stages declare their dependencies, so that independent stages run concurrently. A finished stage leaves a marker file.
+When an interrupted recipe is run again, stages without a marker are started again, and their commands resume. The
+folder::
 
     stages/NAME.options.json  the options of the stage's process
-    stages/NAME.json          the step, its options and how long it took: written once the stage is done
-    logs/NAME.log             what the process printed, over all its starts
+    stages/NAME.json          the marker: the step, its options and duration, written when the stage is done
+    logs/NAME.log             the output of the process, over all starts
 
-A stage's options may not change: its mark, or the folder that the step itself keeps, refuses others.
+The options of a stage must not change: its marker, or the folder of the step itself, rejects others.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from start_agent.recipes.steps import find_step
 STAGES, LOGS = "stages", "logs"
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
-_GRACE = 30.0  # seconds that a stopped command has to close what it opened
-_TAIL = 4096  # bytes of a log that are looked at for its last lines
+_GRACE = 30.0  # seconds between SIGTERM and SIGKILL
+_TAIL = 4096  # bytes of a log that are read for its last lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +46,12 @@ class Stage:
     """A step of a recipe, with its options.
 
     Attributes:
-        name: of its mark and its log.
-        step: which one it is, as ``steps.find_step`` takes it.
-        options: that decide what comes out, JSON-able, by name.
-        after: names of the stages that must be done before.
-        runtime: further options, which do not decide what comes out and so may change: how many at once, threads.
-        launcher: what is put before ``-m start_agent``, in place of this Python: ``accelerate launch …``.
+        name: name of the stage, its marker and its log.
+        step: name of the step, for ``steps.find_step``.
+        options: options that affect the result, JSON-able, by name.
+        after: names of the stages that it depends on.
+        runtime: options that do not affect the result and so may change, such as concurrency and threads.
+        launcher: command before ``-m start_agent``, instead of this Python: ``accelerate launch …``.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Stage:
 
     @property
     def shown(self) -> str:
-        """The command as a person would type it."""
+        """The command as a user would type it."""
         words = [*find_step(self.step).command, *command_words(self.options), *command_words(self.runtime)]
         return shlex.join([*self.launcher, "-m", "start_agent", *words] if self.launcher else ["start-agent", *words])
 
@@ -72,10 +72,10 @@ class Stage:
         return [*(self.launcher or (sys.executable,)), "-m", "start_agent", "step", self.step, str(file)]
 
     def same_as(self, mark: Mapping[str, Any]) -> bool:
-        """Whether the mark of a stage that is done is of this one. Raises KeyError, TypeError for what is no mark."""
+        """Whether a marker belongs to this stage with these options. Raises KeyError, TypeError if it is malformed."""
         step = find_step(self.step)
         try:
-            if "command" in mark:  # of 0.1, which kept the command's words
+            if "command" in mark:  # of version 0.1, which stored the words of the command
                 count, words = len(step.command), list(map(str, mark["command"]))
                 kind, meant = tuple(words[:count]) == step.command, step.of_0_1(parsed_words(words[count:]))
             else:
@@ -90,53 +90,53 @@ Status = Literal["waiting", "running", "done", "failed"]
 
 @dataclass(slots=True)
 class StageState:
-    """How a stage stands. ``seconds`` are those of the start that finished it, or has been going on so far."""
+    """The state of a stage. ``seconds`` is the duration of its last start."""
 
     stage: Stage
     status: Status = "waiting"
     seconds: float = 0.0
     began: float | None = None
     earlier: bool = False
-    """Done by an earlier start."""
+    """Whether it was done by an earlier run of the recipe."""
 
 
 @dataclass(slots=True)
 class StageStates:
-    """How all of them stand, in their order."""
+    """The states of all stages, in their order."""
 
     folder: Path
     stages: dict[str, StageState] = field(default_factory=dict)
 
     def last_line(self, name: str) -> str:
-        """What the stage said last; empty where it has said nothing."""
+        """The last line of a stage's log; empty if there is none."""
         lines = _last_lines(self.folder / LOGS / f"{name}.log", 1)
         return lines[0] if lines else ""
 
 
 Listener = Callable[[StageStates], None]
-"""Hears whenever a stage begins or ends."""
+"""Called whenever a stage begins or ends."""
 
 
 async def run_stages(
     stages: Sequence[Stage], folder: Path, *, workers: int = 1, listener: Listener | None = None
 ) -> StageStates:
-    """Run what is not done yet.
+    """Run the stages that are not done yet.
 
-    Cancelling it stops the commands that run; so does its end by an error, and the death of this process.
+    Running commands are stopped when this is cancelled, when it fails, and when this process dies.
 
     Args:
-        stages: each after those that it needs.
-        folder: the recipe's.
-        workers: commands at once. Several get a share of the cores each, by ``OMP_NUM_THREADS`` where that is not set:
-            as many threads as there are cores, several times over, wait for each other ten times as long as they work.
-            A launcher shares out what it has by itself.
-        listener: hears of beginnings and ends.
+        stages: all stages, in an order that respects their dependencies.
+        folder: the folder of the recipe.
+        workers: maximum concurrent commands. With several, each gets a share of the CPU cores through
+            ``OMP_NUM_THREADS``, unless that is set: oversubscribed threads spend ten times as long waiting as working.
+            A launcher divides the cores itself.
+        listener: called whenever a stage begins or ends.
 
     Raises:
-        RunDirectoryError: another recipe is at work in the folder, a done stage was another command, or the folder
-            cannot be written.
-        StageError: a command failed; says how, and what it said last.
-        ValueError: a stage needs one that does not come before it.
+        RunDirectoryError: another process uses the folder, a finished stage had other options, or the folder cannot
+            be written.
+        StageError: a command failed; the message has its exit code and last line.
+        ValueError: a stage depends on one that does not precede it.
     """
     _check(stages)
     try:
@@ -147,8 +147,8 @@ async def run_stages(
         raise RunDirectoryError(f"cannot write to {folder}: {error.strerror}") from error
     try:
         states = StageStates(folder, {stage.name: _state(stage, folder) for stage in stages})
-        tell = listener or (lambda states: None)
-        tell(states)
+        notify = listener or (lambda states: None)
+        notify(states)
         places = asyncio.Semaphore(workers)
         share = max(len(os.sched_getaffinity(0)) // workers, 1)
         shared = ({THREADS_VARIABLE: str(share)} if workers > 1 else {}) | os.environ
@@ -162,7 +162,7 @@ async def run_stages(
                 await finished[need].wait()
             async with places:
                 state.status, state.began = "running", time.monotonic()
-                tell(states)
+                notify(states)
                 try:
                     await _run(state.stage, folder, os.environ if state.stage.launcher else shared)
                 except StageError:
@@ -170,11 +170,11 @@ async def run_stages(
                     raise
                 finally:
                     state.seconds = time.monotonic() - state.began
-                    tell(states)
+                    notify(states)
                 mark = {"step": state.stage.step, "options": dict(state.stage.options)}
                 write_json(_mark(state.stage, folder), mark | {"seconds": round(state.seconds, 1)})
                 state.status = "done"
-                tell(states)
+                notify(states)
             finished[state.stage.name].set()
 
         try:
@@ -182,7 +182,7 @@ async def run_stages(
                 for state in states.stages.values():
                     if state.status != "done":
                         group.create_task(do(state))
-        except BaseExceptionGroup as failed:  # the first has cancelled the others
+        except BaseExceptionGroup as failed:  # the first error has cancelled the other tasks
             raise failed.exceptions[0] from None
         return states
     finally:
@@ -193,7 +193,7 @@ def _check(stages: Sequence[Stage]) -> None:
     known: set[str] = set()
     for stage in stages:
         if missing := [need for need in stage.after if need not in known]:
-            raise ValueError(f"the stage {stage.name} needs {missing[0]}, which does not come before it")
+            raise ValueError(f"the stage {stage.name} depends on {missing[0]}, which does not precede it")
         if stage.name in known:
             raise ValueError(f"two stages are called {stage.name}")
         known.add(stage.name)
@@ -204,7 +204,7 @@ def _mark(stage: Stage, folder: Path) -> Path:
 
 
 def _state(stage: Stage, folder: Path) -> StageState:
-    """Whether it is done; raises where it was done with other options."""
+    """The state of a stage before the run. Raises RunDirectoryError if it was done with other options."""
     path = _mark(stage, folder)
     try:
         mark = json.loads(path.read_bytes())
@@ -212,17 +212,17 @@ def _state(stage: Stage, folder: Path) -> StageState:
     except FileNotFoundError:
         return StageState(stage)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunDirectoryError(f"cannot read {path}: {error}; remove it to do the stage again") from error
+        raise RunDirectoryError(f"cannot read {path}: {error}; remove it to run the stage again") from error
     if not same:
         raise RunDirectoryError(
             f"in {folder} the stage {stage.name!r} was done with other options ({path}); now it would be "
-            f"{stage.shown}. Name another --output-dir, or run with the old options"
+            f"{stage.shown}. Choose another --output-dir, or run with the old options"
         )
     return StageState(stage, "done", seconds, earlier=True)
 
 
 async def _run(stage: Stage, folder: Path, environment: Mapping[str, str]) -> None:
-    """Run the command to its end; stop it where this is cancelled."""
+    """Run the command until it ends; stop it when this is cancelled."""
     path, options = folder / LOGS / f"{stage.name}.log", folder / STAGES / f"{stage.name}.options.json"
     write_json(options, {**stage.options, **stage.runtime})
     with path.open("ab") as log:
@@ -234,7 +234,7 @@ async def _run(stage: Stage, folder: Path, environment: Mapping[str, str]) -> No
             stdout=log,
             stderr=log,
             env=environment,
-            start_new_session=True,  # a Ctrl-C comes to us; the command is told once, by us
+            start_new_session=True,  # Ctrl-C reaches only us, and we stop the command once
             preexec_fn=partial(_die_with, os.getpid()),
         )
         try:
@@ -243,10 +243,10 @@ async def _run(stage: Stage, folder: Path, environment: Mapping[str, str]) -> No
             if process.returncode is None:
                 await asyncio.shield(_stop(process))
     if code:
-        said = "; ".join(line.removeprefix("start-agent: ") for line in _last_lines(path, 1))
+        last = "; ".join(line.removeprefix("start-agent: ") for line in _last_lines(path, 1))
         raise StageError(
-            f"the stage {stage.name!r} failed ({_how(code)}): {said or 'it said nothing'}. Its log is {path}; "
-            "mend that and run the same command again"
+            f"the stage {stage.name!r} failed ({_how(code)}): {last or 'no output'}. Its log is {path}; "
+            "fix the problem and run the same command again"
         )
 
 
@@ -257,14 +257,14 @@ async def _stop(process: asyncio.subprocess.Process) -> None:
         async with asyncio.timeout(_GRACE):
             await process.wait()
     except TimeoutError:
-        os.killpg(process.pid, signal.SIGKILL)  # a launcher's own children, too
+        os.killpg(process.pid, signal.SIGKILL)  # including children of a launcher
         await process.wait()
 
 
 def _die_with(parent: int) -> None:
-    """In the child, before its program: it gets a SIGTERM when the process that started it dies, however that dies."""
+    """In the child, before exec: request a SIGTERM for when the parent process dies."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:  # it was dead already
+    if os.getppid() != parent:  # it has died already
         os._exit(1)
 
 
@@ -273,7 +273,7 @@ def _how(code: int) -> str:
 
 
 def _last_lines(path: Path, count: int) -> list[str]:
-    """The last lines that say something; a carriage return ends a line too."""
+    """The last non-empty lines of a log; a carriage return also ends a line."""
     try:
         with path.open("rb") as file:
             file.seek(max(file.seek(0, os.SEEK_END) - _TAIL, 0))

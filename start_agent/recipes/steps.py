@@ -1,6 +1,6 @@
-"""The steps that recipes are made of: functions with options, each also a command of ``start-agent``.
+"""The steps of recipes: functions with options, which are also commands of ``start-agent``.
 
-Another package's step is a ``Step`` at ``module:object``.
+Other packages can provide a ``Step`` as ``module:object``.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ class Step:
     """A kind of step.
 
     Attributes:
-        command: of ``start-agent``, which does the same with the options as flags.
-        config: options by name → what ``run`` takes; equal for options that mean the same. Raises ConfigError.
-        run: does it; done again, it does what is missing.
-        of_0_1: options as the command took them in version 0.1 → what they may mean today, for the marks of that time.
+        command: the equivalent command of ``start-agent``, which takes the options as flags.
+        config: converts options by name to the argument of ``run``; equal for equivalent options. Raises ConfigError.
+        run: runs the step; run again, it does only what is missing.
+        of_0_1: converts options of version 0.1 to their possible present meanings, for marker files of that version.
     """
 
     command: tuple[str, ...]
@@ -44,14 +44,14 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class SftStepConfig:
-    """A training: on what, to where, and how."""
+    """The options of an ``sft`` step."""
 
     run: TrainOptions
     training: SftOptions
 
     @classmethod
     def from_layers(cls, *layers: Mapping[str, Any]) -> Self:
-        """From layers of options, later ones over earlier ones, and all over those of a recipe. Raises ConfigError."""
+        """Build from layers of options; later ones override earlier ones and the recipe. Raises ConfigError."""
         run = fields.build(TrainOptions, *layers)
         recipe = read_recipe(run.config) if run.config else {}
         return cls(run, fields.build(SftOptions, recipe, *layers))
@@ -63,14 +63,14 @@ def run_sft(
     begin: Callable[[Mapping[str, Any], RowsFacts], None] | None = None,
     listener: Listener | None = None,
 ) -> TrainReport:
-    """Train.
+    """Run a fine-tuning.
 
     Args:
-        config: on what, to where, and how.
-        begin: called with the first row and what all of them hold, once there is something to train.
+        config: the options.
+        begin: called with the first row and facts about all rows, unless the run is already complete.
         listener: called with each point of the loss curve and each evaluation.
 
-    Raises what ``training.sft.train`` raises.
+    Raises the same errors as ``training.sft.train``.
     """
     options, rows = config.run, load_rows(config.run.data)
     return train(
@@ -86,15 +86,14 @@ def run_sft(
 
 
 def _batch_of_0_1(options: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """What is unset was no part of the model's own sampling: that was not looked at."""
+    """Version 0.1 used fixed sampling defaults instead of the model's own."""
     named = fields.with_new_names(DecodingSettings, options, warn=False)
     others = {name: value for name, value in named.items() if name not in Sampling.model_fields}
     return [others | fields.build(Sampling, options).as_options()]
 
 
 def _select_of_0_1(options: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Traces were repaired unless ``--no-repair`` was given, and are not today unless ``--repair`` is: what is selected
-    already is not selected again for that."""
+    """Version 0.1 repaired traces by default, now ``--repair`` is needed: accept both for existing selections."""
     return [options] if "repair" in options else [options, {**options, "repair": True}]
 
 
@@ -112,15 +111,15 @@ STEPS: dict[str, Step] = {
     "select": Step(("select",), SelectConfig.from_layers, select, _select_of_0_1),
     "sft": Step(("sft",), SftStepConfig.from_layers, run_sft, _sft_of_0_1),
 }
-"""Those that come with the package, by name."""
+"""The built-in steps, by name."""
 
 
 def find_step(name: str) -> Step:
-    """The step of this name, or at ``module:object``. Raises ConfigError."""
+    """The step with this name, or at ``module:object``. Raises ConfigError."""
     return STEPS[name] if name in STEPS else find_plugin(name, Step)
 
 
 def run_step(name: str, options: Mapping[str, Any]) -> object:
-    """Do a step in this process. Raises ConfigError, and what the step raises."""
+    """Run a step in this process. Raises ConfigError, and the errors of the step."""
     step = find_step(name)
     return step.run(step.config(options))

@@ -1,1 +1,1 @@
-"""From rows with labels to a model: validation, trainer, checkpoints, saving, cards. Uses data and below."""
+"""Supervised fine-tuning on rows with labels: validation, trainer, checkpoints, saving, cards. Uses data and below."""

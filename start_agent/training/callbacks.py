@@ -1,4 +1,4 @@
-"""What happens between the steps of a training: its loss is checked and reported, models are evaluated and kept."""
+"""Trainer callbacks that check and report the loss, evaluate the model, and keep the models of epochs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from start_agent.training.evaluation import Evaluation, evaluate
 from start_agent.training.options import SftOptions
 from start_agent.training.validation import check_packing
 
-_EVALUATION = "evaluation"  # the entry of the trainer's history that holds one: it is saved with each checkpoint
+_EVALUATION = "evaluation"  # key of evaluations in the trainer's history, which is saved with each checkpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +22,11 @@ class Step:
     """A point of the loss curve.
 
     Attributes:
-        step: optimizer steps done, of ``steps`` in all.
-        loss: nats per trained token, the mean since the last point.
-        learning_rate: at this step.
-        gradient_norm: before clipping.
+        step: optimizer steps done.
+        steps: optimizer steps in total.
+        loss: nats per trained token, averaged since the last point.
+        learning_rate: learning rate at this step.
+        gradient_norm: norm of the gradient before clipping.
     """
 
     step: int
@@ -40,7 +41,7 @@ Listener = Callable[[Step | Evaluation], None]
 
 
 def curve_of(history: Sequence[Mapping[str, Any]], steps: int) -> list[Step]:
-    """The loss curve in a trainer's history, of ``steps`` optimizer steps in all."""
+    """The loss curve in a trainer's history; ``steps`` is the total number of optimizer steps."""
     return [_step_of(record, steps) for record in history if "loss" in record]
 
 
@@ -50,38 +51,38 @@ def evaluations_of(history: Sequence[Mapping[str, Any]]) -> list[Evaluation]:
 
 
 class LossReport(TrainerCallback):  # type: ignore[misc]  # untyped
-    """Reports each point of the loss curve; stops a run that would learn something wrong."""
+    """Reports each point of the loss curve; stops a run that diverges or whose packed rows see each other."""
 
     def __init__(self, trainer: Any, options: SftOptions, listener: Listener | None) -> None:
         self._trainer, self._options, self._listener = trainer, options, listener
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Called when the model is as it will train. Raises ConfigError."""
+        """Check packing once the model is set up for training. Raises ConfigError."""
         if self._options.packing:
             check_packing(self._trainer.model, self._trainer.data_collator)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """The last step is always a point."""
+        """Always log the last step."""
         control.should_log |= state.global_step >= state.max_steps
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **_: Any) -> None:
-        """Raises TrainingError."""
+        """Report a point. Raises TrainingError if the loss or the gradient norm is NaN or infinite."""
         if not logs or "loss" not in logs:
             return
         step = _step_of({**logs, "step": state.global_step}, state.max_steps)
         if not (math.isfinite(step.loss) and math.isfinite(step.gradient_norm)):
             raise TrainingError(
-                f"at step {step.step} the loss is {step.loss}, the gradient's norm {step.gradient_norm}: "
-                "look at the rows, or lower --learning-rate"
+                f"training diverged: at step {step.step} the loss is {step.loss}, the gradient norm "
+                f"{step.gradient_norm}; check the rows, or lower --learning-rate"
             )
         if self._listener is not None and state.is_world_process_zero:
             self._listener(step)
 
 
 class Evaluations(TrainerCallback):  # type: ignore[misc]  # untyped
-    """Evaluates the model on rows held back: before the first step, every ``eval_steps``, after the last.
+    """Evaluates the model on held-out rows: before the first step, every ``eval_steps`` steps, and after the last.
 
-    At the end of a step the trainer has not saved its checkpoint yet, so that a resumed run has every evaluation.
+    Runs before the trainer saves the checkpoint of a step, so that a resumed run keeps all evaluations.
     """
 
     def __init__(
@@ -90,7 +91,7 @@ class Evaluations(TrainerCallback):  # type: ignore[misc]  # untyped
         self._trainer, self._rows, self._every, self._listener = trainer, rows, eval_steps, listener
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """The model before training is the measure of all later ones."""
+        """Evaluate the untrained model as the baseline."""
         if state.global_step == 0:
             self._evaluate(state)
 
@@ -107,7 +108,7 @@ class Evaluations(TrainerCallback):  # type: ignore[misc]  # untyped
 
 
 class EpochEnds(TrainerCallback):  # type: ignore[misc]  # untyped
-    """Calls ``keep`` with the number of each epoch that ends, before the checkpoint of its last step is saved."""
+    """Calls ``keep`` with the number of each finished epoch, before the checkpoint of its last step is saved."""
 
     def __init__(self, keep: Callable[[int], None]) -> None:
         self._keep = keep
@@ -120,7 +121,7 @@ class EpochEnds(TrainerCallback):  # type: ignore[misc]  # untyped
 
 
 def _step_of(record: Mapping[str, Any], steps: int) -> Step:
-    """A point from a record of the trainer's history."""
+    """The point in a record of the trainer's history."""
     return Step(
         int(record["step"]),
         steps,

@@ -1,7 +1,7 @@
-"""Checkpoints that a killed run leaves: which of them are whole.
+"""Complete and incomplete checkpoints of a training run.
 
-The trainer writes a checkpoint file by file. One counts only when ``whole.json`` is in it, which comes last, once all
-else is forced to the disk.
+The trainer writes a checkpoint file by file. A checkpoint is complete if it contains ``whole.json``, which is written
+last, after all other files are synced to disk.
 """
 
 from __future__ import annotations
@@ -11,42 +11,46 @@ from pathlib import Path
 
 from start_agent.files import sync, write_json
 
-_HEAD, _WHOLE = "checkpoint-", "whole.json"  # the head is the trainer's own
+_PREFIX, _COMPLETE = "checkpoint-", "whole.json"  # the prefix is that of the trainer
 
 
-def there(folder: Path) -> list[Path]:
-    """All of them, torn ones too."""
-    return list(folder.glob(f"{_HEAD}*"))
+def all_checkpoints(folder: Path) -> list[Path]:
+    """All checkpoints, including incomplete ones."""
+    return list(folder.glob(f"{_PREFIX}*"))
 
 
-def mark_whole(folder: Path, step: int) -> None:
-    """Force the checkpoint of a step to the disk, then say in it that it is whole."""
-    checkpoint = folder / f"{_HEAD}{step}"
+def mark_complete(folder: Path, step: int) -> None:
+    """Sync the checkpoint of a step to disk, then mark it as complete."""
+    checkpoint = folder / f"{_PREFIX}{step}"
     for path in checkpoint.rglob("*"):
         if path.is_file():
             sync(path)
-    write_json(checkpoint / _WHOLE, {"step": step})
+    write_json(checkpoint / _COMPLETE, {"step": step})
 
 
-def last_whole(folder: Path) -> Path | None:
-    """The newest checkpoint that was written to its end; None where there is none."""
-    whole = [path.parent for path in folder.glob(f"{_HEAD}*/{_WHOLE}")]
-    return max(whole, key=_number, default=None)
+def last_complete(folder: Path) -> Path | None:
+    """The newest complete checkpoint; None if there is none."""
+    complete = _complete(folder)
+    return complete[-1] if complete else None
 
 
-def remove(folder: Path, *, torn_only: bool = False) -> None:
-    """Remove the checkpoints, or only those that a killed run left unfinished."""
-    for path in there(folder):
-        if not (torn_only and (path / _WHOLE).is_file()):
+def remove(folder: Path, *, incomplete_only: bool = False) -> None:
+    """Remove the checkpoints, or only incomplete ones left by a killed run."""
+    for path in all_checkpoints(folder):
+        if not (incomplete_only and (path / _COMPLETE).is_file()):
             shutil.rmtree(path)
 
 
 def remove_old(folder: Path) -> None:
-    """Remove all but the last two that are whole: the one before remains, should the last be damaged."""
-    whole = sorted((path.parent for path in folder.glob(f"{_HEAD}*/{_WHOLE}")), key=_number)
-    for path in whole[:-2]:
+    """Remove all complete checkpoints but the last two; the second last is a backup in case the last is damaged."""
+    for path in _complete(folder)[:-2]:
         shutil.rmtree(path)
 
 
+def _complete(folder: Path) -> list[Path]:
+    """The complete checkpoints, oldest first."""
+    return sorted((path.parent for path in folder.glob(f"{_PREFIX}*/{_COMPLETE}")), key=_number)
+
+
 def _number(checkpoint: Path) -> int:
-    return int(checkpoint.name.removeprefix(_HEAD))
+    return int(checkpoint.name.removeprefix(_PREFIX))

@@ -1,9 +1,9 @@
-"""Rows held back from training: their loss, and how many of their answers the model gives.
+"""Evaluation on held-out rows: their loss, and how many of their answers the model reproduces.
 
 The loss is the mean over all trained tokens of all rows, like the training loss, not a mean of batches. An answer
-counts as given if greedy decoding from the end of the row's own thinking writes exactly the row's answer: each of its
-tokens is the likeliest after those before it. It is a cheap sign of progress, not an accuracy on problems; for that
-there is ``start-agent batch``.
+counts as reproduced if greedy decoding from the end of the row's thinking yields exactly the row's answer: each of its
+tokens is the most likely one given those before it. This is a cheap measure of progress, not an accuracy on problems;
+``start-agent batch`` measures that.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from start_agent.trace import IGNORE_INDEX
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What the model makes of the rows held back, after ``step`` optimizer steps.
+    """The result on held-out rows after ``step`` optimizer steps.
 
     Attributes:
         step: optimizer steps done.
         loss: nats per trained token.
-        right: rows whose answer the model gives; of ``answers`` rows that have one.
-        answers: rows that say where their answer begins.
+        right: rows whose answer the model reproduces.
+        answers: rows with a known beginning of the answer.
     """
 
     step: int
@@ -39,27 +39,27 @@ class Evaluation:
 
 
 def refuse_overlap(rows: Sequence[Mapping[str, Any]], held_back: Sequence[Mapping[str, Any]]) -> None:
-    """Raise DataError where a row held back is also trained on, by its problem or by its ids."""
+    """Raise DataError if a held-out row is also trained on, compared by problem or by ids."""
     trained = {name for row in rows for name in _names(row)}
     both = sum(any(name in trained for name in _names(row)) for row in held_back)
     if both:
         raise DataError(
-            f"{both} of {len(held_back)} rows of --eval-data are of problems that are trained on: "
-            "hold back other problems"
+            f"{both} of {len(held_back)} rows of --eval-data belong to problems that are trained on: "
+            "use other problems for evaluation"
         )
 
 
 def evaluate(trainer: Any, rows: Sequence[Mapping[str, Any]]) -> Evaluation:
-    """Evaluate the model of a ``transformers.Trainer`` as it is now; with several processes, all of them call it.
+    """Evaluate the current model of a ``transformers.Trainer``; with several processes, all of them must call it.
 
     Args:
-        trainer: whose model, processes and precision are used.
-        rows: mappings with ``input_ids`` and ``labels``, and ``answer_begins`` where known.
+        trainer: provides the model, the processes and the precision.
+        rows: mappings with ``input_ids`` and ``labels``, and ``answer_begins`` if known.
     """
     model, accelerator = trainer.model_wrapped, trainer.accelerator
     pad = trainer.processing_class.pad_token_id or 0
     size = trainer.args.per_device_train_batch_size
-    held_back: Any = rows  # any sequence is a data set to torch
+    held_back: Any = rows  # torch accepts any sequence as a data set
     loader = accelerator.prepare_data_loader(DataLoader(held_back, size, collate_fn=lambda some: _padded(some, pad)))
     training = model.training
     model.eval()
@@ -102,7 +102,7 @@ def _padded(rows: Sequence[Mapping[str, Any]], pad: int) -> dict[str, torch.Tens
 
 
 def _of_each_row(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """For each row: nats in all, trained tokens, and the place of the last one that was not the likeliest, or -1.
+    """For each row: total nats, trained tokens, and the position of the last one that was not the most likely, or -1.
 
     Args:
         logits: (rows, length, vocabulary).

@@ -1,4 +1,4 @@
-"""Rows from disk, with the columns that training reads and no more."""
+"""Loads rows from disk, with only the columns that training needs."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _TYPES = {"input_ids": np.int32, "labels": np.int32, "assistant_masks": np.bool_
 
 
 def load_rows(path: Path) -> Sequence[Mapping[str, Any]]:
-    """The rows of a data folder, of a JSONL file, or of a folder that ``datasets`` saved.
+    """The rows of a data folder, a JSONL file, or a folder saved by ``datasets``.
 
     Raises:
-        DataError: there is nothing of these, or it cannot be read.
+        DataError: the path is none of these, or cannot be read.
         MissingExtraError: ``datasets`` is not installed.
     """
     if (path / _DATASETS).is_file():
@@ -32,13 +32,13 @@ def load_rows(path: Path) -> Sequence[Mapping[str, Any]]:
         return numbers(load_from_disk(str(path)))
     if not path.exists():
         raise DataError(
-            f"{path} is not there: --data takes a data folder, a JSONL file of rows, or a folder that datasets saved"
+            f"{path} does not exist: --data takes a data folder, a JSONL file of rows, or a folder saved by datasets"
         )
     return [_columns(row, number, path) for number, row in enumerate(read_rows(path))]
 
 
 def numbers(rows: Any) -> Sequence[Mapping[str, Any]]:
-    """The same rows; those of a ``datasets.Dataset`` as arrays, which are read many times faster than lists."""
+    """The same rows; a ``datasets.Dataset`` yields arrays, which are read many times faster than lists."""
     if not hasattr(rows, "with_format"):
         return rows  # type: ignore[no-any-return]
     there = [name for name in COLUMNS if name in rows.column_names]
@@ -46,7 +46,7 @@ def numbers(rows: Any) -> Sequence[Mapping[str, Any]]:
 
 
 def source(path: Path) -> dict[str, str]:
-    """What a model card says of where the rows came from: the path, and the sha256 of the data folder's manifest."""
+    """The source of rows for a model card: the path, and the sha256 of the data folder's manifest."""
     found = {"source": f"`{path}`"}
     manifest = path / MANIFEST
     if manifest.is_file():
@@ -62,4 +62,4 @@ def _columns(row: Mapping[str, Any], number: int, path: Path) -> dict[str, Any]:
             if name in row
         }
     except (ValueError, TypeError, OverflowError) as error:
-        raise DataError(f"{path}: row {number} is none to train on: {error}") from error
+        raise DataError(f"{path}: row {number} is not a valid training row: {error}") from error

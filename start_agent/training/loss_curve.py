@@ -1,4 +1,4 @@
-"""The loss curve as a table and as a picture."""
+"""Writes the loss curve as a table and as a plot."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _COLUMNS = ("step", "loss", "learning_rate", "gradient_norm")
 
 
 def write_curve(curve: Sequence[Step], evaluations: Sequence[Evaluation], folder: Path) -> None:
-    """Write ``loss.csv``, a line for each point, ``eval.csv`` where there are evaluations, and ``loss.png``."""
+    """Write ``loss.csv`` with a line per point, ``eval.csv`` if there are evaluations, and ``loss.png``."""
     with (folder / TABLE).open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, _COLUMNS, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
@@ -36,7 +36,7 @@ def write_curve(curve: Sequence[Step], evaluations: Sequence[Evaluation], folder
     axes.plot([step.step for step in curve], [step.loss for step in curve], color="tab:blue", linewidth=1.2)
     if evaluations:
         steps, losses = [found.step for found in evaluations], [found.loss for found in evaluations]
-        axes.plot(steps, losses, "o-", color="tab:orange", linewidth=1.2, label="rows held back")
+        axes.plot(steps, losses, "o-", color="tab:orange", linewidth=1.2, label="held-out rows")
         axes.legend(loc="upper right", frameon=False)
     axes.set_xlabel("optimizer step")
     axes.set_ylabel("loss, nats per trained token", color="tab:blue")

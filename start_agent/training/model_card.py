@@ -1,4 +1,4 @@
-"""The model card: what was trained, from what, on what, how."""
+"""The model card: base model, data, training, settings and versions."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _CARD = """---
 
 # {name}
 
-{base} after supervised fine-tuning by start-agent, on long thoughts that call Python. Only the {new} are new; the
-tokenizer, its chat template and the configuration are the base's, byte for byte.
+{base} after supervised fine-tuning with start-agent, on chains of thought that call Python. Only the {new} are new; the
+tokenizer, its chat template and the configuration are copied from the base model, byte for byte.
 
-Its license is the base's; mind that of the data.
+The license of the base model applies; also check that of the data.
 
 ```
 start-agent solve --model {output} "What is 23 to the power of 45 modulo 97?"
@@ -32,7 +32,7 @@ start-agent solve --model {output} "What is 23 to the power of 45 modulo 97?"
 ## Training
 
 {training}
-The loss over the steps: `training/loss.csv`, `training/loss.png`{evaluations}.
+Loss curve: `training/loss.csv`, `training/loss.png`{evaluations}.
 
 ## Settings
 
@@ -45,13 +45,13 @@ The loss over the steps: `training/loss.csv`, `training/loss.png`{evaluations}.
 def model_card(
     run: Mapping[str, Any], report: TrainReport, versions: Mapping[str, str], source: Mapping[str, str]
 ) -> str:
-    """The text of ``README.md``; its head is what the Hugging Face hub reads.
+    """The text of ``README.md``, with the metadata block of the Hugging Face Hub.
 
     Args:
-        run: what was asked for: ``base``, ``base_digest``, ``rows``, ``options``.
-        report: what came of it.
-        versions: of the packages.
-        source: where the rows came from.
+        run: the configuration: ``base``, ``base_digest``, ``rows``, ``options``.
+        report: the result.
+        versions: versions of the packages.
+        source: the source of the rows.
     """
     from huggingface_hub import ModelCardData
 
@@ -61,7 +61,7 @@ def model_card(
         **source,
         "rows": f"{report.rows:,}",
         "tokens": f"{report.tokens:,}, {report.trained_tokens:,} of them in the loss",
-        "sha256 over ids and labels": f"`{report.digest}`",
+        "sha256 of ids and labels": f"`{report.digest}`",
     }
     training = {
         "optimizer steps": f"{report.steps:,}",
@@ -69,7 +69,7 @@ def model_card(
         "loss, first to last": f"{report.first_loss:.4f} to {report.last_loss:.4f} nats per trained token",
         **_evaluated(report),
         "processes": str(report.processes),
-        "sha256 of the base (configuration, ends of its weights)": f"`{run['base_digest']}`",
+        "sha256 of the base (configuration, beginning and end of its weights)": f"`{run['base_digest']}`",
     }
     head = ModelCardData(
         base_model=base if on_hub else None,
@@ -85,22 +85,22 @@ def model_card(
         data=table(data),
         training=table(training),
         new="weights" if run["options"].get("merge_adapters", True) else "LoRA adapters",
-        evaluations="; on the rows held back: `training/eval.csv`" if report.eval_rows else "",
+        evaluations="; on held-out rows: `training/eval.csv`" if report.eval_rows else "",
         settings=table({name: f"`{value}`" for name, value in run["options"].items()}),
         versions=table(versions),
     )
 
 
 def _evaluated(report: TrainReport) -> dict[str, str]:
-    """What the rows held back showed, before training and after; nothing where there were none."""
+    """Results on held-out rows, before and after training; empty if there were none."""
     if not report.eval_rows:
         return {}
     found = {
-        f"loss of {report.eval_rows:,} rows held back, before and after": f"{report.first_eval_loss:.4f} and "
+        f"loss on {report.eval_rows:,} held-out rows, before and after": f"{report.first_eval_loss:.4f} and "
         f"{report.last_eval_loss:.4f} nats per trained token"
     }
     if report.eval_answers:
-        found["answers given from the end of the row's thinking, before and after"] = (
+        found["answers reproduced from the end of the row's thinking, before and after"] = (
             f"{report.first_eval_right:,} and {report.last_eval_right:,} of {report.eval_answers:,}"
         )
     return found

@@ -1,4 +1,4 @@
-"""The settings of a fine-tuning, and the recipes: YAML files of them that ship with the package."""
+"""The options of fine-tuning, and the recipes: YAML files with options that ship with the package."""
 
 from __future__ import annotations
 
@@ -14,90 +14,90 @@ from start_agent.fields import Pairs, Renamed, Runtime
 
 _RECIPES = resources.files("start_agent.training") / "recipes"
 _SUFFIX = ".yaml"
-_LAUNCHER = "accelerate-"  # for `accelerate launch`, not for us
+_LAUNCHER = "accelerate-"  # prefix of configurations for `accelerate launch`
 
 
 class SftOptions(BaseModel):
-    """How a model is fine-tuned. The defaults are the paper's where it says them; ``recipes/`` has whole sets.
+    """The options of fine-tuning. The defaults are those of the paper where it states them; see also ``recipes/``.
 
-    ``trainer.arguments`` hands them on to TRL.
+    ``trainer.arguments`` passes them to TRL.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     learning_rate: float = Field(7e-6, gt=0, description="peak learning rate")
     num_train_epochs: Annotated[float, Renamed("epochs")] = Field(3.0, gt=0, description="passes over the rows")
-    max_steps: int | None = Field(None, ge=1, description="optimizer steps, in place of --num-train-epochs")
+    max_steps: int | None = Field(None, ge=1, description="optimizer steps, overrides --num-train-epochs")
     batch_size: int = Field(
-        128, ge=1, description="sequences in an optimizer step, over all processes; packed ones with --packing"
+        128, ge=1, description="sequences per optimizer step, over all processes; with --packing, packed sequences"
     )
     per_device_train_batch_size: Annotated[int, Renamed("micro_batch")] = Field(
-        1, ge=1, description="sequences at once in one process; the rest of a step is accumulated, one after another"
+        1, ge=1, description="sequences per forward pass and process; gradients are accumulated up to --batch-size"
     )
     gradient_accumulation_steps: int | None = Field(
-        None, ge=1, description="passes that a step accumulates, in place of --batch-size (default: what that needs)"
+        None, ge=1, description="forward passes per optimizer step, overrides --batch-size (default: derived from it)"
     )
     warmup_ratio: Annotated[float, Renamed("warmup_share")] = Field(
-        0.03, ge=0, lt=1, description="share of the steps in which the rate rises from 0"
+        0.03, ge=0, lt=1, description="share of the steps with linear warm-up of the learning rate"
     )
     lr_scheduler_type: Annotated[Literal["cosine", "linear", "constant_with_warmup"], Renamed("schedule")] = Field(
-        "cosine", description="the rate after the warm-up"
+        "cosine", description="learning rate schedule after the warm-up"
     )
     weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay")
     adam_beta2: Annotated[float, Renamed("beta2")] = Field(
         0.999, ge=0, lt=1, description="AdamW's decay of the second moment"
     )
-    max_grad_norm: Annotated[float, Renamed("clip")] = Field(1.0, gt=0, description="largest norm of the gradient")
-    max_length: int = Field(16384, ge=2, description="tokens in a sequence; a longer row is an error, never cut")
+    max_grad_norm: Annotated[float, Renamed("clip")] = Field(1.0, gt=0, description="gradient clipping: maximum norm")
+    max_length: int = Field(16384, ge=2, description="tokens per sequence; longer rows are an error, never truncated")
     packing: bool = Field(
-        False, description="several rows in a sequence of --max-length, none cut, none seeing another (best fit first)"
+        False, description="pack rows into sequences of --max-length, never split, with separate attention (best fit)"
     )
-    group_by_length: bool = Field(False, description="rows of like length in a step, so that little is padding")
+    group_by_length: bool = Field(False, description="rows of similar length per step, to reduce padding")
     attn_implementation: Annotated[
         Literal["sdpa", "eager", "flash_attention_2", "flash_attention_3"], Renamed("attention")
-    ] = Field("sdpa", description="how attention is computed; packing wants flash attention")
+    ] = Field("sdpa", description="attention implementation; packing needs flash attention")
     dtype: Annotated[Literal["float32", "bfloat16"], Renamed("weights")] = Field(
-        "float32", description="of the weights while they train; bfloat16 for LoRA and under DeepSpeed"
+        "float32", description="dtype of the weights during training; bfloat16 for LoRA and DeepSpeed only"
     )
-    bf16: bool = Field(True, description="matrix products in bfloat16, the rest in float32")
-    gradient_checkpointing: bool = Field(True, description="compute activations twice rather than keep them")
-    lora_rank: int | None = Field(None, ge=1, description="train adapters of this rank, not the weights themselves")
-    lora_alpha: int = Field(32, ge=1, description="LoRA's scale; what is added is scaled by alpha / rank")
+    bf16: bool = Field(True, description="bfloat16 mixed precision")
+    gradient_checkpointing: bool = Field(True, description="recompute activations to save memory")
+    lora_rank: int | None = Field(None, ge=1, description="train LoRA adapters of this rank instead of all weights")
+    lora_alpha: int = Field(32, ge=1, description="LoRA's alpha; updates are scaled by alpha / rank")
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="LoRA's dropout")
-    seed: int = Field(0, ge=0, description="decides the order of the rows, and the adapters' first weights")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
-    threads: Runtime[int | None] = Field(None, ge=1, description="CPU threads of torch; unset, torch's own choice")
+    seed: int = Field(0, ge=0, description="seed of the order of rows and of the adapters' initial weights")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="device to train on")
+    threads: Runtime[int | None] = Field(None, ge=1, description="CPU threads of torch (default: torch's)")
     merge_adapters: bool = Field(
-        True, description="merge the adapters into the model; else the output holds them alone, for PEFT and vLLM"
+        True, description="merge the adapters into the model; otherwise save only adapters, for PEFT and vLLM"
     )
     keep_epochs: Runtime[bool] = Field(False, description="keep the model of each epoch, in epoch-1, epoch-2 ...")
     eval_steps: Runtime[int] = Field(
         200, ge=1, description="steps between evaluations on --eval-data; also before the first and after the last"
     )
     save_steps: Annotated[Runtime[int], Renamed("save_every")] = Field(
-        200, ge=1, description="steps between checkpoints, from which a run goes on"
+        200, ge=1, description="steps between checkpoints, from which a run can be resumed"
     )
     logging_steps: Annotated[Runtime[int], Renamed("log_every")] = Field(
         1, ge=1, description="steps between points of the loss curve"
     )
     report_to: Runtime[tuple[str, ...]] = Field(
-        (), description="where the trainer reports to besides: wandb, tensorboard, trackio ..., or all"
+        (), description="trackers that the trainer reports to: wandb, tensorboard, trackio ..., or all"
     )
-    sft_arg: Pairs = Field({}, description="argument of TRL's SFTConfig that has no option here: optim=adafactor")
+    sft_arg: Pairs = Field({}, description="argument of TRL's SFTConfig without an option here: optim=adafactor")
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         sequences, at_once = self.batch_size, self.per_device_train_batch_size
         if self.gradient_accumulation_steps is None and sequences % at_once:
-            raise ValueError(f"batch_size {sequences} is no multiple of per_device_train_batch_size {at_once}")
+            raise ValueError(f"batch_size {sequences} is not a multiple of per_device_train_batch_size {at_once}")
         if not self.merge_adapters and self.lora_rank is None:
-            raise ValueError("merge_adapters: there are none without lora_rank")
+            raise ValueError("merge_adapters needs lora_rank: there are no adapters without it")
         if self.packing and self.group_by_length:
-            raise ValueError("packing and group_by_length exclude each other: packed sequences are of one length")
+            raise ValueError("packing and group_by_length exclude each other: packed sequences have equal lengths")
         return self
 
     def on(self, processes: int) -> Self:
-        """The same, with ``batch_size`` as it comes out for so many processes side by side."""
+        """The same options, with ``batch_size`` derived from the accumulation steps and the number of processes."""
         passes = self.gradient_accumulation_steps
         if passes is None:
             return self
@@ -106,16 +106,16 @@ class SftOptions(BaseModel):
 
 
 def recipe_names() -> list[str]:
-    """The recipes that ship with the package: what ``--config`` takes beside a path."""
+    """The names of the recipes that ship with the package, for ``--config``."""
     names = [entry.name for entry in _RECIPES.iterdir() if not entry.name.startswith(_LAUNCHER)]
     return sorted(name.removesuffix(_SUFFIX) for name in names if name.endswith(_SUFFIX))
 
 
 def read_recipe(name: str) -> dict[str, Any]:
-    """The settings of a recipe, by its name or by the path of a YAML file of one's own.
+    """The options of a recipe, given by its name or by the path of a YAML file.
 
     Raises:
-        ConfigError: there is no such recipe, or it has a key that no option has.
+        ConfigError: there is no such recipe, or it has an unknown key.
     """
     path = Path(name)
     if name in recipe_names():
@@ -124,24 +124,24 @@ def read_recipe(name: str) -> dict[str, Any]:
     elif path.suffix in {_SUFFIX, ".yml"}:
         values = fields.read_yaml(path)
     else:
-        raise ConfigError(f"--config: no recipe {name!r}; there are {', '.join(recipe_names())}, or a YAML file's path")
+        raise ConfigError(f"--config: no recipe {name!r}; use {', '.join(recipe_names())}, or a path to a YAML file")
     fields.refuse_unknown(values, [SftOptions], name)
     return fields.with_new_names(SftOptions, values)
 
 
 class TrainOptions(BaseModel):
-    """What is trained, on what, to where."""
+    """The base model, the data and the output folder of a training run."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str = Field(
-        "pocket", description="the base: a model of the hub, a local folder, or the embedded 'pocket' or 'pocket-start'"
+        "pocket", description="base model: a model of the Hub, a local folder, or 'pocket' or 'pocket-start'"
     )
-    data: Path = Field(description="rows: a data folder, a JSONL file, or a folder that datasets saved")
+    data: Path = Field(description="rows: a data folder, a JSONL file, or a folder saved by datasets")
     eval_data: Path | None = Field(
-        None, description="rows of other problems, held back: their loss and answers are shown as training goes on"
+        None, description="held-out rows of other problems, for evaluation during training: loss and answers"
     )
-    output_dir: Path = Field(description="the new model's folder: new, or that of the same run")
+    output_dir: Path = Field(description="folder of the new model: a new folder, or that of the same run")
     config: Annotated[str | None, Renamed("recipe")] = Field(
-        None, description=f"a set of settings: {', '.join(recipe_names())}, or a YAML file of them; flags override it"
+        None, description=f"a recipe: {', '.join(recipe_names())}, or a YAML file of options; flags override it"
     )

@@ -1,4 +1,4 @@
-"""In which order rows are seen: a function of the seed and the epoch alone, so that a resumed run sees the same."""
+"""The order of rows: a function of only the seed and the epoch, so that a resumed run uses the same order."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import torch
 
 from start_agent.seeds import derive_seed
 
-_STEPS_SORTED = 32  # steps' worth of rows that are sorted together: little padding, still much mixing
+_STEPS_SORTED = 32  # steps whose rows are sorted together: little padding, but still well shuffled
 
 
 class EpochSampler(torch.utils.data.Sampler[int]):
-    """A sampler: all rows, shuffled anew in each epoch.
+    """A sampler that shuffles all rows anew in each epoch.
 
     Args:
         lengths: tokens of each row.
-        seed: decides all epochs.
-        step: sequences in an optimizer step.
-        grouped: put rows of like length into a step, longest first within it; the steps themselves are shuffled.
+        seed: determines the order in all epochs.
+        step: sequences per optimizer step.
+        grouped: put rows of similar length into a step, longest first; the steps themselves are shuffled.
     """
 
     def __init__(self, lengths: Sequence[int], seed: int, step: int, *, grouped: bool) -> None:
@@ -26,7 +26,7 @@ class EpochSampler(torch.utils.data.Sampler[int]):
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """What the trainer calls before each epoch."""
+        """Called by the trainer before each epoch."""
         self._epoch = epoch
 
     def __len__(self) -> int:
@@ -42,6 +42,6 @@ class EpochSampler(torch.utils.data.Sampler[int]):
             chunk = sorted(order[begin : begin + self._step * _STEPS_SORTED], key=lambda i: -self._lengths[i])
             steps += [chunk[at : at + self._step] for at in range(0, len(chunk), self._step)]
         shuffled = [steps[i] for i in torch.randperm(len(steps), generator=generator).tolist()]
-        # Only a whole step may stand before another, else all that follow would straddle two.
+        # An incomplete step must come last, or all later groups would be split over two steps.
         shuffled.sort(key=lambda rows: len(rows) < self._step)
         return iter([row for rows in shuffled for row in rows])

@@ -1,4 +1,4 @@
-"""The model's folder: what is taken over from the base, what is new, and in which order it comes."""
+"""Writes the folder of a trained model: new weights, and the other files copied from the base model."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from start_agent.files import ADAPTERS, MODEL_CONFIG
 from start_agent.gguf import is_gguf
 from start_agent.models import PROMPTING, resolve
 
-# Copied byte by byte, never saved anew: ids, special tokens and the chat template stay what they are.
-_TAKEN_OVER = (
+# Copied byte by byte and never saved again, so that ids, special tokens and the chat template stay unchanged.
+_COPIED = (
     "tokenizer*",
     "special_tokens_map.json",
     "added_tokens.json",
@@ -32,27 +32,27 @@ _WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 
 
 def base_folder(model: str) -> Path:
-    """The local folder of a model to train; one of the hub is downloaded first.
+    """The local folder of a model to train; a model of the Hub is downloaded.
 
     Raises:
         ModelError: there is no such model, or its weights are quantized.
-        MissingExtraError: the hub's client is not installed.
+        MissingExtraError: the Hub's client is not installed.
     """
     location = resolve(model).location
     if is_gguf(location):
-        raise ModelError(f"{model!r} holds quantized weights: train the model that the GGUF file was made from")
+        raise ModelError(f"{model!r} has quantized weights: train the model that the GGUF file was made from")
     folder = Path(location) if Path(location).is_dir() else _downloaded(model, location)
     method = quantization(folder)
     if method is not None:
         raise ModelError(
-            f"the weights of {model!r} are quantized ({method}), and what is trained would not be: its folder could "
-            "not be loaded. Train a version of the model in bfloat16, or write one with transformers (dequantize)"
+            f"the weights of {model!r} are quantized ({method}), which cannot be fine-tuned: "
+            "use a bfloat16 version of the model, or write one with transformers (dequantize)"
         )
     return folder
 
 
 def quantization(folder: Path) -> str | None:
-    """The method that a model's weights are quantized with, as its configuration says; None where they are not."""
+    """The quantization method of a model's weights, from its configuration; None if they are not quantized."""
     values = json.loads((folder / MODEL_CONFIG).read_text(encoding="utf-8"))
     parts = [values, *(part for part in values.values() if isinstance(part, dict))]
     found = next((part["quantization_config"] for part in parts if part.get("quantization_config")), None)
@@ -63,33 +63,33 @@ def _downloaded(model: str, location: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(location, allow_patterns=[MODEL_CONFIG, *_TAKEN_OVER, *_WEIGHTS]))
-    except Exception as error:  # whatever the hub's client and the HTTP library under it raise
+        return Path(snapshot_download(location, allow_patterns=[MODEL_CONFIG, *_COPIED, *_WEIGHTS]))
+    except Exception as error:  # the Hub's client and its HTTP library raise many types
         raise ModelError(f"cannot download the model {model!r}: {first_line(error)}") from error
 
 
 def dtype(folder: Path) -> str:
-    """The type that a model's weights are stored in: its configuration's, or float32."""
+    """The dtype of a model's stored weights, from its configuration; float32 if it does not say."""
     values = json.loads((folder / MODEL_CONFIG).read_text(encoding="utf-8"))
     return str(values.get("dtype") or values.get("torch_dtype") or "float32").removeprefix("torch.")
 
 
 def install(weights: Path, base: Path, output: Path) -> None:
-    """Make the output a model's folder: new weights, all else the base's. The configuration comes last.
+    """Complete the output folder: new weights, other files copied from the base, the configuration last.
 
     Args:
-        weights: a folder with the new weights; emptied and removed.
-        base: the model that they were trained from.
-        output: the folder.
+        weights: a folder with the new weights; removed afterwards.
+        base: folder of the base model.
+        output: the output folder.
 
     Raises:
-        TrainingError: it cannot be written.
+        TrainingError: a file cannot be written.
     """
     with writing("the model", output):
         for path in _matching(weights, (*_WEIGHTS, ADAPTERS)):
-            path.chmod(0o644)  # safetensors writes for its owner alone
+            path.chmod(0o644)  # safetensors makes files readable for the owner only
             path.replace(output / path.name)
-        for path in _matching(base, _TAKEN_OVER):
+        for path in _matching(base, _COPIED):
             shutil.copyfile(path, output / path.name)
         beside = output / f"{MODEL_CONFIG}.new"
         shutil.copyfile(base / MODEL_CONFIG, beside)
@@ -99,12 +99,12 @@ def install(weights: Path, base: Path, output: Path) -> None:
 
 @contextmanager
 def writing(what: str, folder: Path) -> Iterator[None]:
-    """Whatever fails within is a file that could not be written.
+    """Convert errors of writing files in the context into TrainingError.
 
-    Torch raises RuntimeError and safetensors an error of its own where the system's call fails.
+    When a system call fails, torch raises RuntimeError and safetensors its own error.
 
     Raises:
-        TrainingError: one line that says what could not be written and how much room there is.
+        TrainingError: a one-line message with what could not be written and the free space.
     """
     from safetensors import SafetensorError
 
@@ -114,11 +114,11 @@ def writing(what: str, folder: Path) -> Iterator[None]:
         there = next(path for path in (folder, *folder.parents) if path.exists())
         free = shutil.disk_usage(there).free / 1e6
         reason = getattr(error, "strerror", None) or first_line(error)
-        if isinstance(error, RuntimeError) and free < 1:  # torch names a line of its own source
+        if isinstance(error, RuntimeError) and free < 1:  # torch's message only names a line of its source
             reason = "no space left on the device"
         raise TrainingError(
-            f"cannot write {what} to {folder}: {reason} ({free:,.0f} MB are free there); "
-            "make room and run the same command again"
+            f"cannot write {what} to {folder}: {reason} ({free:,.0f} MB free); "
+            "free some space and run the same command again"
         ) from error
 
 

@@ -1,15 +1,15 @@
-"""Supervised fine-tuning of a model on rows with labels: guarded before the first step, resumable, whole at its end.
+"""Supervised fine-tuning on rows with labels: validated before the first step, resumable, written atomically.
 
 The output folder::
 
-    config.json, model.safetensors, tokenizer …   the model; config.json comes last, so that where it is, all is
+    config.json, model.safetensors, tokenizer …   the model; config.json is written last, so it marks a complete model
     README.md                                     the model card
-    training/run.json                             what was asked for, in full, and the versions
-    training/checkpoint-N/                        from which a killed run goes on; removed at its end
-    training/loss.csv, eval.csv, loss.png         the curve, and the evaluations on rows held back
+    training/run.json                             the full configuration, and the versions
+    training/checkpoint-N/                        for resuming a killed run; removed at the end
+    training/loss.csv, eval.csv, loss.png         the loss curve, and the evaluations on held-out rows
     epoch-N/                                      the model of each epoch, with --keep-epochs
-    training/report.json                          there once the run has come to its end; written by rename
-    training/lock                                 held (flock) while a run is at work
+    training/report.json                          exists once the run is complete; written atomically
+    training/lock                                 locked (flock) while a run is in progress
 """
 
 from __future__ import annotations
@@ -44,22 +44,23 @@ _RUN, _REPORT, _CARD = "run.json", "report.json", "README.md"
 
 @dataclass(frozen=True, slots=True)
 class TrainReport:
-    """What a run did.
+    """The result of a run.
 
     Attributes:
-        output: the model's folder.
-        rows, tokens, trained_tokens: of the data, once through.
-        digest: sha256 over the rows' ids and labels.
+        output: folder of the model.
+        rows, tokens, trained_tokens: counts of the data, for one epoch.
+        digest: sha256 of the ids and labels of all rows.
         steps: optimizer steps.
-        parameters: that were trained.
-        first_loss, last_loss: nats per trained token, of the first and the last point of the curve.
-        seconds, tokens_per_second: of the last start; padding is not counted.
-        processes: that trained side by side.
-        already_done: the folder held the finished run; nothing was trained now.
-        eval_rows: held back; the rest is None where there are none.
-        first_eval_loss, last_eval_loss: nats per trained token of them, before training and after.
-        first_eval_right, last_eval_right: of ``eval_answers`` rows that have an answer, those whose answer the model
-            gives (see ``start_agent.training.evaluation``).
+        parameters: number of trained parameters.
+        first_loss, last_loss: nats per trained token at the first and the last point of the curve.
+        seconds, tokens_per_second: since the last start or resume; padding is not counted.
+        processes: number of training processes.
+        already_done: whether the folder had the finished run already, so that nothing was trained now.
+        eval_rows: number of held-out rows; the following are None without any.
+        eval_answers: held-out rows with an answer.
+        first_eval_loss, last_eval_loss: nats per trained token of held-out rows, before and after training.
+        first_eval_right, last_eval_right: held-out rows whose answer the model reproduces, before and after training
+            (see ``start_agent.training.evaluation``).
     """
 
     output: str
@@ -94,25 +95,25 @@ def train(
     begin: Callable[[RowsFacts], None] | None = None,
     listener: Listener | None = None,
 ) -> TrainReport:
-    """Fine-tune a model; go on from the last checkpoint where the folder has one of the same run.
+    """Fine-tune a model; resume from the last checkpoint if the folder has one of the same run.
 
     Args:
-        model: a name of the hub, a local folder, or ``pocket``.
+        model: a model id of the Hub, a local folder, or ``pocket``.
         rows: mappings with ``input_ids`` and ``labels`` (-100: no loss), a list or a ``datasets.Dataset``.
-        options: how.
-        output_dir: the model's folder; see the module.
-        eval_rows: rows of other problems, never trained on; evaluated every ``options.eval_steps``.
-        source: where the rows came from, for the model card.
-        begin: called with what the rows hold, once they are found good and there is something to train.
+        options: options of the training.
+        output_dir: folder of the model; see the module.
+        eval_rows: held-out rows of other problems, evaluated every ``options.eval_steps`` steps.
+        source: source of the rows, for the model card.
+        begin: called with facts about the rows after they were validated, unless the run is already complete.
         listener: called with each point of the loss curve and each evaluation.
 
     Raises:
-        DataError: rows that are malformed, too long, or without a trained token, or that are in both sets.
-        RunDirectoryError: the folder holds another run, or another model.
+        DataError: rows are malformed, too long, without a trained token, or in both sets.
+        RunDirectoryError: the folder has another run, or another model.
         ModelError: the model cannot be loaded.
-        TrainingError: the loss is NaN or infinite, or something cannot be written.
-        ConfigError: options that do not fit each other, the model or the machine.
-        MissingExtraError: the packages of training are not installed.
+        TrainingError: the loss is NaN or infinite, or a file cannot be written.
+        ConfigError: options contradict each other, or do not work with the model or the machine.
+        MissingExtraError: the packages for training are not installed.
     """
     try:
         from start_agent.training import trainer
@@ -123,12 +124,12 @@ def train(
     options = options.on(trainer.process_count())
     rows, held_back = numbers(rows), numbers(eval_rows)
     base = saving.base_folder(model)
-    facts = _look_at(base, rows, options)
-    eval_facts = _look_at(base, held_back, options) if len(held_back) else None
+    facts = _validate(base, rows, options)
+    eval_facts = _validate(base, held_back, options) if len(held_back) else None
     if eval_facts is not None:
         refuse_overlap(rows, held_back)
     work = output_dir / FOLDER
-    with _held(work):
+    with _locked(work):
         run = {
             "base": model,
             "base_digest": model_digest(base),
@@ -138,12 +139,12 @@ def train(
         if eval_facts is not None:
             run["eval_rows"] = {"count": eval_facts.rows, "digest": eval_facts.digest}
         with saving.writing("the run's options", work):
-            _agree(work, run)
+            _record_run(work, run)
         if (work / _REPORT).is_file():
             return replace(TrainReport(**json.loads((work / _REPORT).read_bytes())), already_done=True)
         if begin is not None:
             begin(facts)
-        name = model if local_folder(model) is None else str(base.absolute())  # adapters are to find it from anywhere
+        name = model if local_folder(model) is None else str(base.absolute())  # an absolute path, for adapters
         outcome = trainer.run(base, rows, options, output_dir, work, name=name, held_back=held_back, listener=listener)
         report = _report(output_dir, facts, len(held_back), outcome)
         if not main_process():
@@ -159,24 +160,24 @@ def train(
 
 
 def main_process() -> bool:
-    """Whether this is the process that writes: the first of those that a launcher has started, or the only one."""
+    """Whether this process writes files: the first of those started by a launcher, or the only one."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
-def _look_at(base: Path, rows: Sequence[Mapping[str, Any]], options: SftOptions) -> RowsFacts:
+def _validate(base: Path, rows: Sequence[Mapping[str, Any]], options: SftOptions) -> RowsFacts:
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(base).get_text_config()
     context = int(config.max_position_embeddings)
     facts = check_rows(rows, max_length=options.max_length, vocabulary=int(config.vocab_size))
     if facts.longest > context:
-        raise DataError(f"a row has {facts.longest} tokens; the model reads {context}: leave such rows out")
+        raise DataError(f"a row has {facts.longest} tokens, but the model's context is {context}: remove such rows")
     return facts
 
 
 @contextmanager
-def _held(work: Path) -> Iterator[None]:
-    """Hold the folder, so that no second run writes to it."""
+def _locked(work: Path) -> Iterator[None]:
+    """Lock the folder, so that no second run writes to it."""
     if not main_process():
         yield
         return
@@ -191,8 +192,8 @@ def _held(work: Path) -> Iterator[None]:
         os.close(lock)
 
 
-def _agree(work: Path, run: dict[str, Any]) -> None:
-    """Write what was asked for, or see that what is there is the same."""
+def _record_run(work: Path, run: dict[str, Any]) -> None:
+    """Write the configuration of the run, or check that the existing one is the same."""
     if not main_process():
         return
     path = work / _RUN
@@ -200,7 +201,7 @@ def _agree(work: Path, run: dict[str, Any]) -> None:
         taken = [name for name in (MODEL_CONFIG, _CARD) if (work.parent / name).exists()]
         if taken:
             raise RunDirectoryError(
-                f"{work.parent} holds a {taken[0]} already, which would be overwritten: name another --output-dir"
+                f"{work.parent} already has a {taken[0]}, which would be overwritten: choose another --output-dir"
             )
         write_json(path, {"run": run, "versions": versions()})
         return
@@ -209,12 +210,12 @@ def _agree(work: Path, run: dict[str, Any]) -> None:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunDirectoryError(f"cannot read {path}: {error}") from error
     different = ResumeRules.of({"options": SftOptions}).differences(there, run)
-    if different and not checkpoints.there(work) and not (work / _REPORT).exists():
-        write_json(path, {"run": run, "versions": versions()})  # that run never came to learn anything
+    if different and not checkpoints.all_checkpoints(work) and not (work / _REPORT).exists():
+        write_json(path, {"run": run, "versions": versions()})  # the earlier run has not trained anything
     elif different:
         raise RunDirectoryError(
-            f"{work.parent} holds a run of another configuration: {'; '.join(different)}. "
-            "Name another --output-dir, or run with the old options"
+            f"{work.parent} has a run with another configuration: {'; '.join(different)}. "
+            "Choose another --output-dir, or run with the old options"
         )
 
 

@@ -1,4 +1,4 @@
-"""TRL's SFTTrainer, with what this project needs otherwise: order, checkpoints, quiet, and speed on a CPU."""
+"""TRL's SFTTrainer, adapted for this project: row order, checkpoints, no console output, and speed on a CPU."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ from start_agent.training.sampler import EpochSampler
 from start_agent.training.validation import check_batch
 
 _ARGUMENT_OPTIONS = {"lora_r": "lora_rank", "warmup_steps": "warmup_ratio", "use_cpu": "device"}
-"""Arguments of TRL's that an option of ours by another name decides."""
+"""Arguments of TRL that are set by an option of ours with another name."""
 
-_MAY_BE_GIVEN = frozenset({"optim", "dataloader_pin_memory"})  # of those below, by --sft-arg
+_OVERRIDABLE = frozenset({"optim", "dataloader_pin_memory"})  # arguments below that --sft-arg may override
 
 
 def arguments(options: SftOptions, folder: Path, processes: int) -> SFTConfig:
-    """The trainer's own settings. ``folder`` takes the checkpoints. Raises ConfigError for a wrong ``sft_arg``."""
+    """TRL's arguments. Checkpoints go to ``folder``. Raises ConfigError for an invalid ``sft_arg``."""
     own = {
         "output_dir": str(folder),
         "learning_rate": options.learning_rate,
@@ -62,7 +62,7 @@ def arguments(options: SftOptions, folder: Path, processes: int) -> SFTConfig:
         "weight_decay": options.weight_decay,
         "adam_beta2": options.adam_beta2,
         "max_grad_norm": options.max_grad_norm,
-        "max_length": options.max_length,  # nothing is longer: the rows were checked
+        "max_length": options.max_length,  # truncates nothing: the rows were checked
         "packing": options.packing,
         "packing_strategy": "bfd",
         "dataset_kwargs": {"skip_prepare_dataset": not options.packing},
@@ -75,19 +75,19 @@ def arguments(options: SftOptions, folder: Path, processes: int) -> SFTConfig:
         "save_steps": options.save_steps,
         "logging_steps": options.logging_steps,
         "logging_first_step": True,
-        "logging_nan_inf_filter": False,  # else a loss that is no number any more would be shown as the last good one
+        "logging_nan_inf_filter": False,  # otherwise NaN losses would be replaced by the last finite one
         "disable_tqdm": True,
         "report_to": list(options.report_to),
         "dataloader_pin_memory": options.device != "cpu" and torch.accelerator.is_available(),
     }
-    taken = dict.fromkeys(own.keys() - _MAY_BE_GIVEN, "start-agent depends on its value")
+    taken = dict.fromkeys(own.keys() - _OVERRIDABLE, "start-agent depends on its value")
     named = {name: name for name in SftOptions.model_fields} | _ARGUMENT_OPTIONS
-    taken |= {name: f"it has an option of its own, --{option.replace('_', '-')}" for name, option in named.items()}
+    taken |= {name: f"use the option --{option.replace('_', '-')}" for name, option in named.items()}
     known = {field.name for field in fields(SFTConfig) if field.init}
     reporters = {"all", "none", *get_available_reporting_integrations()}
     if missing := sorted(set(options.report_to) - reporters):
         raise ConfigError(
-            f"--report-to {missing[0]}: it is not installed, or unknown to transformers; there are "
+            f"--report-to {missing[0]}: not installed, or unknown to transformers; use one of "
             f"{', '.join(sorted(reporters))}"
         )
     if fault := pairs_fault("sft_arg", options.sft_arg, known, taken, "SFTConfig"):
@@ -96,15 +96,15 @@ def arguments(options: SftOptions, folder: Path, processes: int) -> SFTConfig:
 
 
 def process_count() -> int:
-    """How many processes a launcher has started to train side by side."""
+    """The number of training processes started by a launcher."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 class RowsTrainer(SFTTrainer):  # type: ignore[misc]  # untyped
-    """SFTTrainer over rows with labels.
+    """SFTTrainer for rows with labels.
 
-    On a CPU the loss is the model's own: TRL's head, made for vocabularies whose logits do not fit a GPU, computes
-    entropies and accuracies beside it and costs a small model about a tenth of its time.
+    On a CPU it uses the model's own loss: TRL's, made for vocabularies whose logits do not fit into GPU memory, also
+    computes entropies and accuracies, which costs a small model about a tenth of its time.
     """
 
     def __init__(self, options: SftOptions, **given: Any) -> None:
@@ -123,13 +123,13 @@ class RowsTrainer(SFTTrainer):  # type: ignore[misc]  # untyped
         return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
     def create_model_card(self, *given: Any, **named: Any) -> None:
-        """None of TRL's: this package writes its own, once, at the end."""
+        """Nothing: this package writes its own card at the end."""
 
     def _send_telemetry(self) -> None:
-        """None is sent."""
+        """Nothing is sent."""
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
-        """Tied weights are saved once, and are not missing where a checkpoint holds one of them."""
+        """Do not report tied weights as missing: they are saved once."""
         tied = getattr(self.model, "all_tied_weights_keys", None) or {}
         load_result.missing_keys[:] = [name for name in load_result.missing_keys if name not in tied]
         super()._issue_warnings_after_load(load_result)
@@ -148,23 +148,23 @@ class RowsTrainer(SFTTrainer):  # type: ignore[misc]  # untyped
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
             if self.is_world_process_zero():
-                checkpoints.mark_whole(folder, self.state.global_step)
+                checkpoints.mark_complete(folder, self.state.global_step)
                 checkpoints.remove_old(folder)
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What ``run`` leaves.
+    """The result of ``run``. A run that was resumed has several starts.
 
     Attributes:
-        weights: a folder with the new weights, in the base's type, or with the adapters alone.
-        curve: of the loss, of all starts.
-        evaluations: on the rows held back, of all starts.
-        steps: optimizer steps, of all starts.
-        parameters: that were trained.
+        weights: a folder with the new weights, in the base's dtype, or with only the adapters.
+        curve: the loss curve over all starts.
+        evaluations: evaluations on held-out rows over all starts.
+        steps: optimizer steps over all starts.
+        parameters: number of trained parameters.
         epochs: passes over the rows in this start.
-        seconds: of this start.
-        processes: side by side.
+        seconds: duration of this start.
+        processes: number of training processes.
     """
 
     weights: Path
@@ -188,7 +188,7 @@ def run(
     held_back: Sequence[Mapping[str, Any]] = (),
     listener: Listener | None = None,
 ) -> Outcome:
-    """Train, from the last whole checkpoint where there is one. See ``sft.train``, which has checked the rows."""
+    """Train, from the last complete checkpoint if there is one. See ``sft.train``, which has validated the rows."""
     threads, bars = torch.get_num_threads(), (is_progress_bar_enabled(), are_progress_bars_disabled())
     if options.threads is not None:
         torch.set_num_threads(options.threads)
@@ -212,22 +212,22 @@ def run(
 
 
 def _trainer(base: Path, rows: Any, options: SftOptions, work: Path) -> RowsTrainer:
-    """The trainer, with the model and the rows; its first batch was held against the rows. Raises ConfigError."""
+    """Build the trainer, and check its first batch against the rows. Raises ConfigError."""
     processes = process_count()
     at_once = options.per_device_train_batch_size
     if options.batch_size % (at_once * processes):
         raise ConfigError(
-            f"--batch-size {options.batch_size} is no multiple of --per-device-train-batch-size {at_once} "
+            f"--batch-size {options.batch_size} is not a multiple of --per-device-train-batch-size {at_once} "
             f"times {processes} processes"
         )
     if options.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("--device cuda: torch sees no GPU here")
     try:
-        settings = arguments(options, work, processes)  # before the model: with DeepSpeed it says how that is loaded
-    except (TypeError, ValueError) as error:  # of the machine (bf16), or of an --sft-arg
-        raise ConfigError(f"the trainer does not take these settings: {first_line(error)}") from error
+        settings = arguments(options, work, processes)  # before loading the model, which depends on it with DeepSpeed
+    except (TypeError, ValueError) as error:  # unsupported by the machine (bf16), or an invalid --sft-arg
+        raise ConfigError(f"the trainer rejects these settings: {first_line(error)}") from error
     if settings.deepspeed_plugin is not None and options.lora_rank is not None:
-        raise ConfigError("--lora-rank under DeepSpeed is not supported: adapters are for one GPU")
+        raise ConfigError("--lora-rank is not supported with DeepSpeed: train adapters on one GPU")
     trainer = RowsTrainer(
         options,
         model=_load(base, options, deepspeed=settings.deepspeed_plugin is not None),
@@ -243,8 +243,8 @@ def _trainer(base: Path, rows: Any, options: SftOptions, work: Path) -> RowsTrai
 
 def _run(trainer: RowsTrainer, base: Path, work: Path) -> Outcome:
     if trainer.is_world_process_zero():
-        checkpoints.remove(work, torn_only=True)
-    last = checkpoints.last_whole(work)
+        checkpoints.remove(work, incomplete_only=True)
+    last = checkpoints.last_complete(work)
     begin, done = time.monotonic(), 0.0
     if last is not None:
         done = float(json.loads((last / "trainer_state.json").read_text(encoding="utf-8"))["epoch"])
@@ -267,8 +267,8 @@ def _run(trainer: RowsTrainer, base: Path, work: Path) -> Outcome:
 def _load(base: Path, options: SftOptions, *, deepspeed: bool) -> Any:
     if options.dtype == "bfloat16" and options.lora_rank is None and not deepspeed:
         raise ConfigError(
-            "--dtype bfloat16 rounds small updates of the weights away: use float32, --lora-rank, or DeepSpeed, "
-            "which keeps a float32 copy of its own"
+            "--dtype bfloat16 would round away small updates of the weights: use float32, --lora-rank, or DeepSpeed, "
+            "which keeps a float32 copy"
         )
     try:
         return AutoModelForCausalLM.from_pretrained(
@@ -281,7 +281,7 @@ def _load(base: Path, options: SftOptions, *, deepspeed: bool) -> Any:
 
 
 def _dataset(rows: Any) -> Dataset:
-    """The columns that training reads; no copy of a ``Dataset``."""
+    """A data set with the columns that training reads; a ``Dataset`` is not copied."""
     columns = ["input_ids", "labels"]
     if isinstance(rows, Dataset):
         return rows.select_columns(columns)
@@ -301,7 +301,7 @@ def _adapters(options: SftOptions) -> LoraConfig | None:
 
 
 def _weights(trainer: RowsTrainer, base: Path, work: Path) -> Path:
-    """Save the new weights beside the checkpoints, in the type of the base's; adapters merged into them, or alone."""
+    """Save the new weights next to the checkpoints, in the base's dtype, with adapters merged, or only the adapters."""
     folder = work / "weights"
     with saving.writing("the weights", folder):
         if trainer.is_deepspeed_enabled:
@@ -321,20 +321,20 @@ def _weights(trainer: RowsTrainer, base: Path, work: Path) -> Path:
 
 
 def _save_adapters(model: Any, folder: Path, base: str) -> None:
-    """Save adapters alone, which name their base as others will load it.
+    """Save only the adapters, with the name of the base model by which users load it.
 
-    The vocabulary is the base's; left to itself PEFT would look for the base's on the hub, to see whether it is.
+    ``save_embedding_layers=False`` because the vocabulary is unchanged; otherwise PEFT would check it on the Hub.
     """
     config = model.peft_config["default"]
     loaded_from, config.base_model_name_or_path = config.base_model_name_or_path, base
     try:
         model.save_pretrained(folder, save_embedding_layers=False)
     finally:
-        config.base_model_name_or_path = loaded_from  # checkpoints find it on this machine
+        config.base_model_name_or_path = loaded_from  # the local path, for checkpoints
 
 
 def _keep_epoch(trainer: RowsTrainer, base: Path, output: Path, work: Path, epoch: int) -> None:
-    """Make a model's folder of an epoch: its weights, or its adapters alone, since merging them would end training."""
+    """Write the model of an epoch: its weights, or only its adapters, because merging them would end training."""
     folder, kept = work / f"epoch-{epoch}", output / f"epoch-{epoch}"
     with saving.writing(f"the model of epoch {epoch}", kept):
         if trainer.is_deepspeed_enabled:

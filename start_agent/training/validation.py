@@ -1,4 +1,4 @@
-"""What is looked at before the first step, so that no run learns something else than its rows say."""
+"""Checks before the first step, so that a run learns exactly what its rows say."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
     import torch
 
 _NAMED = 3  # rows named in an error
-_PROBE = 12  # tokens of each of the two rows that show whether packed rows see each other
-_PROBE_TOLERANCE = 1e-2  # of the largest logit: above what bfloat16 rounds, far below what another context changes
+_PROBE = 12  # tokens of each of the two rows that test whether packed rows see each other
+_PROBE_TOLERANCE = 1e-2  # of the largest logit: above bfloat16 rounding, far below the effect of another context
 
 
 @dataclass(frozen=True, slots=True)
 class RowsFacts:
-    """What the rows hold.
+    """Facts about the rows.
 
     Attributes:
-        rows: how many.
-        tokens: in all of them.
-        trained: tokens that count in the loss. A row's first never does: nothing precedes it.
-        longest: tokens of the longest.
-        digest: sha256 over the ids and the labels of all rows, in their order.
+        rows: number of rows.
+        tokens: total tokens.
+        trained: tokens in the loss. The first token of a row never is: nothing precedes it.
+        longest: tokens of the longest row.
+        digest: sha256 of the ids and labels of all rows, in order.
     """
 
     rows: int
@@ -41,15 +41,15 @@ class RowsFacts:
 
 
 def check_rows(rows: Iterable[Mapping[str, Any]], *, max_length: int, vocabulary: int) -> RowsFacts:
-    """Look at every row.
+    """Validate all rows.
 
     Args:
-        rows: mappings with ``input_ids`` and ``labels``; ``assistant_masks`` and ``key`` are looked at where present.
-        max_length: tokens that a row may have.
-        vocabulary: ids that the model knows.
+        rows: mappings with ``input_ids`` and ``labels``, and optionally ``assistant_masks`` and ``key``.
+        max_length: maximum tokens of a row.
+        vocabulary: size of the model's vocabulary.
 
     Raises:
-        DataError: there is none, one is malformed, is too long, or has no trained token. The message says how many.
+        DataError: there are no rows, or some are malformed, too long, or have no trained token.
     """
     digest = sha256()
     count = tokens = trained = longest = 0
@@ -73,31 +73,31 @@ def check_rows(rows: Iterable[Mapping[str, Any]], *, max_length: int, vocabulary
     if too_long:
         raise DataError(
             f"{len(too_long)} of {count} rows are longer than {max_length} tokens, the longest {longest} "
-            f"({_first(too_long)}): leave them out when rows are made, or train with --max-length {longest}"
+            f"({_first(too_long)}): filter them with  start-agent select, or train with --max-length {longest}"
         )
     if untrained:
         raise DataError(
             f"{len(untrained)} of {count} rows have no trained token ({_first(untrained)}): "
-            "leave them out, or let fewer kinds of spans be masked"
+            "remove them, or mask fewer kinds of spans"
         )
     return RowsFacts(count, tokens, trained, longest, digest.hexdigest())
 
 
 def spans(labels: Iterable[int]) -> list[tuple[bool, int]]:
-    """A row's labels as runs: whether the loss sees them, and how many tokens they are."""
+    """A row's labels as runs: whether they are in the loss, and the number of tokens."""
     return [(kept, len(list(run))) for kept, run in groupby(int(label) != IGNORE_INDEX for label in labels)]
 
 
 def check_batch(batch: Mapping[str, torch.Tensor], rows: Iterable[Mapping[str, Any]]) -> None:
-    """See that a collated batch holds whole rows with exactly their labels.
+    """Check that a collated batch consists of complete rows with exactly their labels.
 
     Args:
-        batch: what the model will be given: ``input_ids`` and ``labels``, (sequences, length); with them either
-            ``attention_mask`` or, where rows are packed, ``position_ids`` that are 0 where one begins.
-        rows: where the batch was drawn from.
+        batch: the model's input: ``input_ids`` and ``labels``, (sequences, length), and either ``attention_mask`` or,
+            for packed rows, ``position_ids``, which are 0 at the beginning of each row.
+        rows: the rows that the batch was drawn from.
 
     Raises:
-        DataError: a sequence is no row's, or its labels differ from the row's: padding or packing changed them.
+        DataError: a sequence is not a row, or its labels were changed by padding or packing.
     """
     pending: dict[bytes, list[np.ndarray[Any, Any]]] = {}
     for ids, labels in _sequences(batch):
@@ -107,29 +107,29 @@ def check_batch(batch: Mapping[str, torch.Tensor], rows: Iterable[Mapping[str, A
         if found is None:
             continue
         wanted = np.asarray(row["labels"], dtype=np.int64)
-        # The first label is never predicted; packing sets it to IGNORE_INDEX, for the row before must not predict it.
+        # The first label is never predicted; packing sets it to IGNORE_INDEX, as the row before must not predict it.
         found[:] = [labels for labels in found if not np.array_equal(labels[1:], wanted[1:])]
         if not any(pending.values()):
             return
     left = [labels for found in pending.values() for labels in found]
     if left:
         raise DataError(
-            f"{len(left)} sequences of the first batch do not carry the labels of their rows: "
+            f"{len(left)} sequences of the first batch do not have the labels of their rows: "
             "the data collator cut, padded or masked them differently"
         )
 
 
 def check_packing(model: Any, collate: Callable[[list[dict[str, Any]]], Mapping[str, torch.Tensor]]) -> None:
-    """See, by running the model, that rows packed into one sequence do not see each other.
+    """Check, by running the model, that rows packed into one sequence do not attend to each other.
 
-    The same tokens are run behind two different rows: what the model makes of them must not depend on these.
+    The same tokens are run after two different rows: their logits must not depend on these.
 
     Args:
-        model: as it will train.
-        collate: the collator that it will train with.
+        model: the model as it will be trained.
+        collate: the collator used in training.
 
     Raises:
-        ConfigError: they do see each other: the attention takes a packed sequence for one text.
+        ConfigError: packed rows attend to each other.
     """
     import torch
 
@@ -152,7 +152,7 @@ def check_packing(model: Any, collate: Callable[[list[dict[str, Any]]], Mapping[
     difference = float((made[0] - made[1]).abs().max() / made[0].abs().max())
     if difference > _PROBE_TOLERANCE:
         raise ConfigError(
-            "packed rows would see each other with this model and this --attn-implementation: "
+            "packed rows would attend to each other with this model and this --attn-implementation: "
             "use flash_attention_2, or train with --no-packing"
         )
 
@@ -171,10 +171,10 @@ def _check_labels(
     row: Mapping[str, Any], name: str, ids: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], vocabulary: int
 ) -> None:
     if ids.size and (int(ids.min()) < 0 or int(ids.max()) >= vocabulary):
-        raise DataError(f"row {name} has ids from {ids.min()} to {ids.max()}; the model knows 0 to {vocabulary - 1}")
+        raise DataError(f"row {name} has ids from {ids.min()} to {ids.max()}; the model has 0 to {vocabulary - 1}")
     learned = labels != IGNORE_INDEX
     if not np.array_equal(ids[learned], labels[learned]):
-        raise DataError(f"row {name} has labels that are neither {IGNORE_INDEX} nor the id of their place")
+        raise DataError(f"row {name} has labels that are neither {IGNORE_INDEX} nor the id at their position")
     masks = row.get("assistant_masks")
     if masks is not None and not np.array_equal(np.asarray(masks, dtype=bool), learned):
         raise DataError(f"row {name} has assistant_masks that do not agree with its labels")

@@ -164,7 +164,7 @@ def test_zero3_trains_as_one_process(base: Path, data: Path, tmp_path: Path) -> 
     [
         (["--config", "start-33b"], "no recipe 'start-33b'"),
         (["--max-length", "20"], "rows are longer than 20 tokens, the longest 39"),
-        (["--per-device-train-batch-size", "3"], "no multiple of per_device_train_batch_size 3"),
+        (["--per-device-train-batch-size", "3"], "not a multiple of per_device_train_batch_size 3"),
     ],
 )
 def test_what_cannot_be_used_is_refused_in_one_line(

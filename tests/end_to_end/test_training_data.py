@@ -12,7 +12,7 @@ import pytest
 from start_agent import pocket
 from start_agent.batch.store import read_records
 from start_agent.data.dataset import need_data, read_rows
-from start_agent.data.repairs import modify
+from start_agent.data.repairs import repair
 from start_agent.models import resolve
 from start_agent.tokens.tokenizer import Tokenizer
 from start_agent.trace import IGNORE_INDEX, SpanKind, Trace
@@ -59,7 +59,7 @@ def test_rows_are_the_traces_token_for_token(runs: Path, data: Path) -> None:
     for row in rows:
         record = hinted[row["key"]]
         assert record["correct"] and not alone[row["problem"]]
-        trace = modify(Trace.from_json(record["trace"]), tokenizer)
+        trace = repair(Trace.from_json(record["trace"]), tokenizer)
         assert row["input_ids"] == trace.token_ids
         kinds = trace.kinds()
         assert SpanKind.HINT in kinds and SpanKind.TOOL_OUTPUT in kinds
@@ -73,7 +73,7 @@ def test_rows_are_the_traces_token_for_token(runs: Path, data: Path) -> None:
 
 def test_again_is_there_already_and_other_options_are_refused(runs: Path, data: Path) -> None:
     before = (data / "rows.jsonl").stat().st_mtime_ns
-    assert "is there already" in select(runs, data).stderr
+    assert "exists already" in select(runs, data).stderr
     assert (data / "rows.jsonl").stat().st_mtime_ns == before
     done = select(runs, data, "--hint", "drop")
     assert done.returncode == 2

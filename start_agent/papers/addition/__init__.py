@@ -1,11 +1,11 @@
-"""STaR's addition with a scratchpad, in miniature: runs from end to end on a CPU.
+"""STaR's addition experiment with a scratchpad at small scale: runs end to end on a CPU.
 
 ::
 
     report = run_addition(Path("runs/addition"))            # report.json, report.md, addition.png
-    report = run_addition(Path("runs/quick"), quick=True)   # the same in a minute, too short to show anything
+    report = run_addition(Path("runs/quick"), quick=True)   # a smoke test of one minute
 
-Importing this package loads neither torch nor transformers.
+Importing this package imports neither torch nor transformers.
 """
 
 from start_agent.papers.addition.options import AdditionOptions

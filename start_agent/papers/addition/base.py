@@ -1,10 +1,10 @@
-"""The base: a transformer that knows the form of long sums, but can do short ones only.
+"""Pre-trains the base: a transformer that knows the format of long sums but can only compute short ones.
 
-It is pre-trained on documents of two kinds. Most hold a short sum, done with a scratchpad; long ones of this kind are
-rare. The others show a result, of any size, and then a scratchpad that leads to it, right or wrong: in half of them
-the result's digits are made up, and the scratchpad follows. From these the model learns the form of long scratchpads,
-and to lean on a result that it is told. So the base adds 1 or 2 digits, mostly fails at 3 or more, and can explain a
-long sum once it is told the result: the situation in which rationalization helps, as GPT-J's was in the paper.
+It is pre-trained on two kinds of documents. Most have a short sum with a scratchpad; long ones are rare. The others
+show a result of any size followed by a scratchpad that leads to it, correct or not: in half of them the digits of the
+result are random, and the scratchpad is consistent with it. They teach the format of long scratchpads, and to rely on a
+given result. So the base adds 1 or 2 digits, mostly fails with 3 or more, and can explain a long sum when given the
+result. In this situation rationalization helps, as for GPT-J in the paper.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ from start_agent.trace import IGNORE_INDEX
 if TYPE_CHECKING:
     import torch
 
-_GROUPS = 8  # batches that are drawn together, and sorted by length before they are cut apart
+_GROUPS = 8  # batches that are drawn together and sorted by length before they are split
 
 
 class BaseOptions(BaseModel):
-    """What decides the base. The defaults made the one that ships."""
+    """The options of pre-training. The defaults were used for the base that ships."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    seed: int = Field(1, ge=0, description="of the weights and the documents")
-    steps: int = Field(1400, ge=1, description="of pre-training")
-    batch_size: int = Field(32, ge=1, description="documents in a step")
+    seed: int = Field(1, ge=0, description="seed of the weights and the documents")
+    steps: int = Field(1400, ge=1, description="training steps")
+    batch_size: int = Field(32, ge=1, description="documents per step")
     layers: int = Field(3, ge=1, description="transformer layers")
-    width: int = Field(96, ge=32, description="of the residual stream")
+    width: int = Field(96, ge=32, description="hidden size")
     heads: int = Field(3, ge=1, description="attention heads")
-    learning_rate: float = Field(4e-3, gt=0, description="peak rate")
-    warmup_steps: int = Field(50, ge=1, description="steps in which the rate rises")
-    decay_share: float = Field(0.3, gt=0, le=1, description="share of the steps, the last, in which the rate falls")
-    short_share: float = Field(0.4, ge=0, le=1, description="share of the steps, the first, with short sums alone")
+    learning_rate: float = Field(4e-3, gt=0, description="peak learning rate")
+    warmup_steps: int = Field(50, ge=1, description="steps of linear warm-up")
+    decay_share: float = Field(0.3, gt=0, le=1, description="share of the steps, at the end, with learning rate decay")
+    short_share: float = Field(0.4, ge=0, le=1, description="share of the steps, at the start, with only short sums")
     shown_share: float = Field(0.4, ge=0, le=1, description="share of documents that show the result, after that")
-    sizes: tuple[float, ...] = Field((44, 44, 6, 4, 2), description="weights of 1 to 5 digits, the result not shown")
-    made_up: float = Field(0.5, ge=0, le=1, description="share of the shown results whose digits are made up")
-    shown_sizes: tuple[float, ...] = Field((1, 1, 1, 1, 1), description="the same, where the result is shown")
+    sizes: tuple[float, ...] = Field((44, 44, 6, 4, 2), description="weights of 1 to 5 digits without shown result")
+    made_up: float = Field(0.5, ge=0, le=1, description="share of the shown results with random digits")
+    shown_sizes: tuple[float, ...] = Field((1, 1, 1, 1, 1), description="weights of 1 to 5 digits with shown result")
 
     def rate(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""
@@ -57,9 +57,9 @@ class BaseOptions(BaseModel):
 
 
 def documents(options: BaseOptions, encode: Callable[[str], list[int]]) -> Iterator[list[list[int]]]:
-    """Batches of documents as ids, without end after ``options.steps``; those of a batch are of like length.
+    """Yield batches of documents as ids, endlessly; the documents of a batch have similar lengths.
 
-    No held-out or development problem is in them.
+    They contain no held-out or development problem.
     """
     rng = random.Random(f"start-agent addition base {options.seed}")
     step = 0
@@ -87,7 +87,7 @@ def _document(rng: random.Random, options: BaseOptions, short: bool) -> str:
 
 
 def make_base(output: Path, options: BaseOptions, listener: Callable[[int, float], None] | None = None) -> None:
-    """Pre-train the base and write it into a folder; the listener hears each step and its loss (nats a token)."""
+    """Pre-train the base and write it into a folder; the listener gets each step and its loss (nats per token)."""
     tokenizer = new_tokenizer()
     model = new_model(options.seed, options.layers, options.width, options.heads)
     optimizers = new_optimizers(model, options.learning_rate, weight_decay=0.01)
@@ -107,7 +107,7 @@ def make_base(output: Path, options: BaseOptions, listener: Callable[[int, float
 
 
 def padded(rows: Sequence[Sequence[int]], filling: int = PAD_ID) -> torch.Tensor:
-    """Rows of ids as a tensor (rows, longest), filled up on the right."""
+    """Rows of ids as a tensor (rows, longest), padded on the right."""
     import torch
 
     width = max(map(len, rows))
@@ -115,7 +115,7 @@ def padded(rows: Sequence[Sequence[int]], filling: int = PAD_ID) -> torch.Tensor
 
 
 def descend(model: Any, optimizers: Sequence[Any], ids: torch.Tensor, labels: torch.Tensor, rate: float) -> float:
-    """One step on a batch (rows, width) at this learning rate; returns the loss in nats a trained token."""
+    """One training step on a batch (rows, length). Returns the loss in nats per trained token."""
     import torch
     from torch.nn import functional
 

@@ -1,4 +1,4 @@
-"""The figure: accuracy by iteration, a panel for each count of digits."""
+"""Plots accuracy by iteration, with a panel for each number of digits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _COLOURS = {"with": "#0b6fb8", "without": "#d1661a", "direct": "#777777"}
 
 
 def draw_figure(report: Mapping[str, Any], path: Path) -> None:
-    """Draw a report's curves, with their 95% intervals, into a PNG. Raises MissingExtraError."""
+    """Plot the curves of a report, with 95% intervals, as a PNG. Raises MissingExtraError."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -39,7 +39,7 @@ def draw_figure(report: Mapping[str, Any], path: Path) -> None:
         axes.set_ylim(-4, 104)
         axes.tick_params(labelsize=8)
         axes.grid(alpha=0.25)
-    panels[0].set_ylabel("held-out problems right, %", fontsize=9)
+    panels[0].set_ylabel("held-out problems correct, %", fontsize=9)
     handles, labels = panels[-1].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=9, frameon=False)
     figure.savefig(path)

@@ -1,4 +1,4 @@
-"""The miniature as the loop's learner: a tiny model, greedy generation, TRL's trainer."""
+"""The learner of the addition experiment: a tiny model, greedy generation, TRL's trainer."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from start_agent.training.sft import train
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
 
-_MOST_TOKENS = 110  # the scratchpad and the answer of five digits have 93
+_MOST_TOKENS = 110  # a scratchpad with an answer of five digits has 93
 _MOST_DIRECT = 8
 
 
 class AdditionLearner:
-    """See ``star.Learner``. The base knows the form from its documents: there are no few rationales to show.
+    """A ``star.loop.Learner``. The base knows the format from its documents, so there are no few-shot examples.
 
     Args:
         base: the folder of the base.
-        training: how it is fine-tuned; steps and seed are the loop's.
+        training: options of fine-tuning; steps and seed are set by the loop.
     """
 
     def __init__(self, base: str, training: SftOptions) -> None:
@@ -36,36 +36,36 @@ class AdditionLearner:
         self._loaded = lru_cache(maxsize=1)(load_model)
 
     def prompt_ids(self, problem: Problem) -> Sequence[int]:
-        """See ``star.Learner``."""
+        """See ``Learner``."""
         return self._encode(prompt(problem.question))
 
     def write(
         self, model: str, problems: Sequence[Problem], *, hinted: bool, few_shot: bool, seed: int
     ) -> Sequence[Written]:
-        """See ``star.Learner``. Decoding is greedy: the seed decides nothing."""
+        """See ``Learner``. Decoding is greedy, so the seed has no effect."""
         texts = [prompt(problem.question, problem.answer if hinted else None) for problem in problems]
         return self._written(model, problems, texts, _MOST_TOKENS, final_answer)
 
     def fine_tune(self, model: str, rows: Sequence[Row], *, steps: int, seed: int, output: Path) -> None:
-        """See ``star.Learner``; goes on from a checkpoint in the folder."""
+        """See ``Learner``; resumes from a checkpoint in the folder."""
         train(model, rows, self.training.model_copy(update={"max_steps": steps, "seed": seed % 2**31}), output)
 
     def direct_rows(self, problems: Sequence[Problem]) -> list[dict[str, Any]]:
-        """The problems with their answers, given at once: what the baseline is trained on."""
+        """Training rows of the baseline: the problems with their answers, without scratchpads."""
         rows = []
         for problem in problems:
             asked = self._encode(direct_prompt(problem.question))
-            told = [*self._encode(problem.answer), EOS_ID]
-            rows.append({"input_ids": asked + told, "labels": [IGNORE_INDEX] * len(asked) + told})
+            answer = [*self._encode(problem.answer), EOS_ID]
+            rows.append({"input_ids": asked + answer, "labels": [IGNORE_INDEX] * len(asked) + answer})
         return rows
 
     def answer_directly(self, model: str, problems: Sequence[Problem]) -> Sequence[Written]:
-        """Let a model answer without a scratchpad."""
+        """Answer without a scratchpad."""
         texts = [direct_prompt(problem.question) for problem in problems]
         return self._written(model, problems, texts, _MOST_DIRECT, str.strip)
 
     def read_row(self, row: Mapping[str, Any]) -> tuple[str, str]:
-        """A row that was trained on: the question, and what was written under it."""
+        """Decode a training row into the question and the text generated for it."""
         begin = next(place for place, label in enumerate(row["labels"]) if label != IGNORE_INDEX)
         asked = self.tokenizer.decode(row["input_ids"][:begin]).splitlines()[1]
         return asked, self.tokenizer.decode(row["input_ids"][begin:])

@@ -1,4 +1,4 @@
-"""A transformer small enough for this laboratory: its vocabulary, its weights, and fast generation."""
+"""A tiny transformer for the addition experiment: vocabulary, weights, and batched generation."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ CONTEXT = 256  # tokens; the longest row has 116
 
 
 def new_tokenizer() -> tokenizers.Tokenizer:
-    """A token for each character and each word of the form: 20 in all, in the layout of byte-level vocabularies."""
+    """A tokenizer with 20 tokens, one per character and word of the format, in byte-level spelling."""
     import tokenizers
     from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
 
-    words = [PAD, EOS, "Ċ", *_WORDS]  # Ċ is the newline, as byte-level vocabularies spell it
+    words = [PAD, EOS, "Ċ", *_WORDS]  # Ċ is the newline in byte-level spelling
     tokenizer = tokenizers.Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, PAD))
     pattern = Regex("|".join(word.replace("+", r"\+") for word in _WORDS) + r"|\n")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -59,7 +59,7 @@ def new_model(seed: int, layers: int, width: int, heads: int) -> LlamaForCausalL
 
 
 def save_model(model: LlamaForCausalLM, folder: Path) -> None:
-    """Write the model and its tokenizer as ``AutoModelForCausalLM`` and ``AutoTokenizer`` read them."""
+    """Write the model and its tokenizer in the format of ``AutoModelForCausalLM`` and ``AutoTokenizer``."""
     from transformers import GenerationConfig
 
     model.generation_config = GenerationConfig(bos_token_id=None, eos_token_id=EOS_ID, pad_token_id=PAD_ID)
@@ -77,7 +77,7 @@ def save_model(model: LlamaForCausalLM, folder: Path) -> None:
 
 
 def load_model(folder: str) -> LlamaForCausalLM:
-    """A model that ``save_model``, or a fine-tuning, wrote."""
+    """Load a model written by ``save_model`` or by fine-tuning."""
     import torch
     from transformers import LlamaForCausalLM
 
@@ -87,9 +87,9 @@ def load_model(folder: str) -> LlamaForCausalLM:
 def generate(
     model: LlamaForCausalLM, prompts: Sequence[Sequence[int]], *, max_tokens: int, rows: int = 512
 ) -> list[list[int]]:
-    """Greedy continuations, up to and with the end of sequence, many at once.
+    """Greedy continuations, up to and including the end of sequence, in batches.
 
-    Prompts of one length share a batch, so that nothing is padded; a row that has ended leaves its batch.
+    Prompts of equal length share a batch, so that nothing is padded; finished rows are removed from their batch.
     """
     import torch
     from transformers import DynamicCache
@@ -115,7 +115,7 @@ def generate(
 
 
 def _alike(prompts: Sequence[Sequence[int]], rows: int) -> list[list[int]]:
-    """The places of the prompts in batches of one length each."""
+    """The indices of the prompts in batches of equal length."""
     by_length: dict[int, list[int]] = {}
     for place, prompt in enumerate(prompts):
         by_length.setdefault(len(prompt), []).append(place)

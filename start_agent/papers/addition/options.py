@@ -1,4 +1,4 @@
-"""The options of the miniature."""
+"""The options of the addition experiment."""
 
 from __future__ import annotations
 
@@ -10,39 +10,41 @@ from start_agent.training.options import SftOptions
 
 
 class AdditionOptions(BaseModel):
-    """The miniature. The defaults are those of the report; the paper's, scaled, where it states them."""
+    """Options of the experiment. The defaults are those of the report, and scaled from the paper where it has them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    seed: int = Field(0, ge=0, description="decides the problems and their draws, and the order of training")
-    iterations: int = Field(16, ge=1, description="of the loop; all are run, so that the curves can be compared")
+    seed: int = Field(0, ge=0, description="seed of the problems, their draws and the order of training")
+    iterations: int = Field(16, ge=1, description="iterations; all are run, so that the curves can be compared")
     first_steps: int = Field(40, ge=1, description="training steps of the first iteration; each has 20% more")
-    problems: int = Field(1000, ge=5, description="drawn for each iteration, from ten times as many (paper: 10,000)")
+    problems: int = Field(
+        1000, ge=5, description="problems drawn per iteration, from ten times as many (paper: 10,000)"
+    )
     evaluated: int = Field(420, ge=5, description="held-out problems, and half as many development problems")
-    learning_rate: float = Field(1e-3, gt=0, description="of all fine-tuning, with and without scratchpad")
-    batch_size: int = Field(32, ge=1, description="rows in a step")
-    threads: Runtime[int] = Field(1, ge=1, description="CPU threads of torch: so small a model gains little from more")
-    make_base: bool = Field(False, description="pre-train the base anew (minutes) instead of the one that ships")
+    learning_rate: float = Field(1e-3, gt=0, description="learning rate, with and without scratchpad")
+    batch_size: int = Field(32, ge=1, description="rows per step")
+    threads: Runtime[int] = Field(1, ge=1, description="CPU threads of torch; more help little for this small model")
+    make_base: bool = Field(False, description="pre-train the base (minutes) instead of using the one that ships")
 
     @classmethod
     def quick(cls, seed: int = 0) -> AdditionOptions:
-        """So little of everything that it takes a minute; the code is the same."""
+        """Options for a smoke test of about a minute."""
         return cls(seed=seed, iterations=2, first_steps=10, problems=100, evaluated=60)
 
     def loop(self, *, rationalize: bool) -> StarOptions:
-        """Of the loop."""
+        """The options of the loop."""
         return StarOptions(
             iterations=self.iterations,
             patience=self.iterations,
             first_steps=self.first_steps,
             rationalize=rationalize,
-            few_shot="never",  # the base knows the form from its documents
+            few_shot="never",  # the base knows the format from its documents
             problems=self.problems,
             seed=self.seed,
         )
 
     def training(self) -> SftOptions:
-        """Of fine-tuning."""
+        """The options of fine-tuning."""
         return SftOptions(
             learning_rate=self.learning_rate,
             batch_size=self.batch_size,
@@ -55,6 +57,6 @@ class AdditionOptions(BaseModel):
             gradient_checkpointing=False,
             device="cpu",
             threads=self.threads,
-            save_steps=100_000,  # an iteration is short: what is torn is trained anew
+            save_steps=100_000,  # no checkpoints: iterations are short and simply run again
             logging_steps=20,
         )

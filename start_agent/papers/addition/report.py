@@ -1,4 +1,4 @@
-"""What the experiment found: a report as JSON, a section in Markdown, and the figure."""
+"""The report of the experiment: JSON, a Markdown section, and a figure."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from start_agent.recipes.star.store import ROWS, Iteration, best, iteration_fold
 REPORT, SECTION, FIGURE = "report.json", "report.md", "addition.png"
 
 LONG = 3
-"""Digits from which a sum is long: the base does shorter ones."""
+"""Number of digits from which a sum counts as long; the base can do shorter ones."""
 
-_HALF = 0.5  # of the long sums: when a curve has climbed
+_HALF = 0.5  # share of long sums from which a curve counts as risen
 
 
 def build_report(
@@ -33,14 +33,14 @@ def build_report(
     direct: Sequence[Mapping[str, Any]],
     learner: AdditionLearner,
 ) -> dict[str, Any]:
-    """Everything, from what the run has left in its folder.
+    """Compute the report from the files of the run.
 
     Args:
-        output_dir: of the run.
-        options: of the run.
-        held_out: the problems that all accuracies are of.
+        output_dir: folder of the run.
+        options: options of the run.
+        held_out: the problems used for all accuracies.
         direct: the baseline's records, fewest steps first.
-        learner: reads prompts and writes answers; tells the sound scratchpads.
+        learner: decodes training rows, to check their scratchpads.
     """
     long = {problem.key for problem in held_out if problem.meta["level"] >= LONG}
     digits = {problem.key: int(problem.meta["level"]) for problem in held_out}
@@ -74,7 +74,7 @@ def build_report(
 
 
 def _accuracies(solved: Mapping[str, bool], digits: Mapping[str, int], long: set[str]) -> dict[str, dict[str, float]]:
-    """By digits, of the long ones, and of all: how many are right, of how many, with the 95% interval."""
+    """Accuracy with its 95% interval, by number of digits, for long sums, and for all."""
     groups: dict[str, Iterable[str]] = {str(size): [key for key in digits if digits[key] == size] for size in DIGITS}
     groups |= {"long": long, "all": digits}
     found = {}
@@ -88,9 +88,9 @@ def _accuracies(solved: Mapping[str, bool], digits: Mapping[str, int], long: set
 
 
 def _sound(variant: Path, iteration: Iteration, learner: AdditionLearner) -> dict[str, tuple[int, int]]:
-    """Of the rows that an iteration trained on, how many have a scratchpad that is right in every line, of how many.
+    """Training rows of an iteration with an entirely correct scratchpad, and their total.
 
-    The loop does not know this: it keeps what has the right answer, whatever led to it.
+    The loop itself only checks answers, not scratchpads.
     """
     counts = {"generated": (0, 0), "rationalized": (0, 0)}
     if not iteration.number:
@@ -105,7 +105,7 @@ def _sound(variant: Path, iteration: Iteration, learner: AdditionLearner) -> dic
 
 
 def _compared(first: Mapping[str, bool], second: Mapping[str, bool], keys: set[str]) -> dict[str, Any]:
-    """The second against the first on the same long problems: difference of rates, its interval, McNemar's test."""
+    """The second compared with the first on the same problems: difference of rates, interval, McNemar's test."""
     pairs = [(first[key], second[key]) for key in keys]
     difference = (sum(other for _, other in pairs) - sum(one for one, _ in pairs)) / len(pairs)
     return {"difference": difference, "interval": paired_interval(pairs), "p_value": mcnemar_p_value(pairs)}
@@ -117,10 +117,10 @@ def _checks(
     direct: Sequence[Mapping[str, Any]],
     long: set[str],
 ) -> dict[str, Any]:
-    """What was to be shown, on the long sums of the held-out set.
+    """The expected results, on the long sums of the held-out set.
 
-    A model of the loop is compared with the baseline of the same training steps; the one with the steps of all
-    iterations together is reported beside it.
+    A model of the loop is compared with the baseline with the same training steps; the baseline with the steps of all
+    iterations together is also reported.
     """
 
     def rate(found: Mapping[str, bool]) -> float:
@@ -146,26 +146,26 @@ def _checks(
 
 
 def write_report(report: Mapping[str, Any], output_dir: Path) -> None:
-    """Write the report's three files."""
+    """Write the three files of the report."""
     write_json(output_dir / REPORT, report)
     draw_figure(report, output_dir / FIGURE)
     (output_dir / SECTION).write_text(section(report, FIGURE), encoding="utf-8")
 
 
 def section(report: Mapping[str, Any], figure: str) -> str:
-    """A section of a report in Markdown.
+    """The report as a Markdown section.
 
     Args:
-        report: of ``build_report``.
-        figure: where the figure is, as the section's place sees it.
+        report: the result of ``build_report``.
+        figure: path of the figure, relative to the section's file.
     """
     options, checks = report["options"], report["checks"]
     mean, half = checks["mean_over_iterations"], checks["first_iteration_at_half"]
     lines = [
         "## STaR: addition with a scratchpad",
         "",
-        f"{report['held_out']} held-out problems of 1 to 5 digits, greedy; {options['problems']} problems an "
-        f"iteration; seed {options['seed']}. Right, in percent, of the sums of {LONG} digits and more with the 95% "
+        f"{report['held_out']} held-out problems of 1 to 5 digits, greedy; {options['problems']} problems per "
+        f"iteration; seed {options['seed']}. Accuracy in percent; for sums of {LONG} digits and more with the 95% "
         "interval:",
         "",
     ]
@@ -183,16 +183,16 @@ def section(report: Mapping[str, Any], figure: str) -> str:
             *lines,
             table(rows, header),
             f"- Mean over the iterations, {LONG} digits and more: {mean['with']:.1%} with rationalization, "
-            f"{mean['without']:.1%} without. Half of these sums right: with it {_first(half['with'])}, without "
+            f"{mean['without']:.1%} without. Half of these sums correct: with it {_first(half['with'])}, without "
             f"{_first(half['without'])}.",
-            f"- With against without rationalization, last iteration: {_gain(report['with_against_without'][-1])}.",
+            f"- Gain by rationalization, last iteration: {_gain(report['with_against_without'][-1])}.",
             *(
-                f"- The best model {name} rationalization (chosen on development problems) against no scratchpad, "
+                f"- Best model {name} rationalization (chosen on development problems) compared with no scratchpad, "
                 f"{one['steps']} steps: {_gain(one['best_against'][name])}."
                 for one in report["direct"]
                 for name in report["variants"]
             ),
-            f"- Scratchpads without an error among the rows trained on, all iterations: {_sound_text(report)}.",
+            f"- Correct scratchpads among the training rows, all iterations: {_sound_text(report)}.",
             "",
             f"![Accuracy by iteration and digits]({figure})",
             "",

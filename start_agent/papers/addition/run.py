@@ -1,4 +1,4 @@
-"""The experiment: the loop with and without rationalization, and fine-tuning without a scratchpad, from one base."""
+"""Runs the experiment: the loop with and without rationalization, and a baseline without scratchpad, from one base."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
     from start_agent.papers.addition.learner import AdditionLearner
 
 VARIANTS = {"with": True, "without": False}
-"""The loop's variants, by the name of their folder: whether they rationalize."""
+"""Variants of the loop: folder name → whether it rationalizes."""
 
-_POOL = 10  # problems to draw from, for each that an iteration draws; the paper's is 5
+_POOL = 10  # size of the pool of problems, relative to the number drawn per iteration; 5 in the paper
 
 Listener = Callable[[str, Iteration], None]
 
 
 def shipped_base() -> Path:
-    """The folder of the base that ships with the package; ``make_base`` with its defaults made it."""
+    """The folder of the base that ships with the package, made by ``make_base`` with its defaults."""
     return Path(str(resources.files("start_agent.papers.addition"))) / "weights"
 
 
@@ -45,21 +45,21 @@ def run_addition(
     options: AdditionOptions | None = None,
     listener: Listener = lambda variant, iteration: None,
 ) -> dict[str, Any]:
-    """Run all of it, or what is still missing, and write ``report.json``, ``report.md`` and ``addition.png``.
+    """Run the experiment, or its missing part, and write ``report.json``, ``report.md`` and ``addition.png``.
 
     Args:
-        output_dir: new, or that of the same run.
-        quick: in a minute, on so few problems that it shows only that everything runs.
-        seed: see ``AdditionOptions``; not used where these are given.
-        options: everything, instead of ``quick`` and ``seed``.
-        listener: hears of each iteration that ends, with its variant.
+        output_dir: a new folder, or that of the same run.
+        quick: run a smoke test of about a minute, with too few problems for meaningful results.
+        seed: see ``AdditionOptions``; ignored if ``options`` is given.
+        options: all options, instead of ``quick`` and ``seed``.
+        listener: called with the variant and each finished iteration.
 
-    Returns the report, as JSON has it.
+    Returns the report, JSON-able.
 
     Raises:
-        RunDirectoryError: the folder holds a run of another configuration.
-        DataError: a problem to learn from is one to be evaluated on.
-        MissingExtraError: the packages of training are not installed.
+        RunDirectoryError: the folder has a run with another configuration.
+        DataError: a training problem is also an evaluation problem.
+        MissingExtraError: the packages for training are not installed.
     """
     from start_agent.papers.addition.learner import AdditionLearner
     from start_agent.papers.addition.report import build_report, write_report
@@ -67,7 +67,7 @@ def run_addition(
     options = options or (AdditionOptions.quick(seed) if quick else AdditionOptions(seed=seed))
     begun, found = time.monotonic(), versions()
     decisive = deciding(options)
-    with RunDirectory.open(output_dir, {"addition": decisive}, versions=found) as whole:
+    with RunDirectory.open(output_dir, {"addition": decisive}, versions=found) as top:
         _set_threads(options.threads)
         learner = AdditionLearner(str(_base(output_dir, options)), options.training())
         problems, evaluations = draw_sets(options)
@@ -76,7 +76,7 @@ def run_addition(
             configuration = {"loop": loop.model_dump(mode="json"), "addition": decisive}
             with RunDirectory.open(output_dir / name, configuration, versions=found) as directory:
                 run_star(learner, problems, evaluations, loop, directory, partial(listener, name))
-        direct = _direct(whole, learner, problems, evaluations[HELD_OUT], options)
+        direct = _direct(top, learner, problems, evaluations[HELD_OUT], options)
         report = build_report(output_dir, options, evaluations[HELD_OUT], direct, learner)
         report |= {"base": model_digest(Path(learner.base)), "versions": found}
         report |= {"seconds_of_this_start": round(time.monotonic() - begun, 1)}
@@ -85,7 +85,7 @@ def run_addition(
 
 
 def draw_sets(options: AdditionOptions) -> tuple[list[Problem], dict[str, list[Problem]]]:
-    """The problems to learn from, and those to be evaluated on by set, which never overlap: see ``text.draw``."""
+    """The training problems, and the evaluation problems by set, which never overlap; see ``text.draw``."""
     problems = list(islice(draw(derive_seed(options.seed, "train"), "train"), _POOL * options.problems))
     evaluations = {
         DEV: list(islice(draw(derive_seed(options.seed, "dev"), "dev"), options.evaluated // 2)),
@@ -96,7 +96,7 @@ def draw_sets(options: AdditionOptions) -> tuple[list[Problem], dict[str, list[P
 
 
 def _base(output_dir: Path, options: AdditionOptions) -> Path:
-    """The base: that which ships, or one made now, once."""
+    """The folder of the base: the one that ships, or one made in the run's folder."""
     if not options.make_base:
         return shipped_base()
     from start_agent.papers.addition.base import BaseOptions, make_base
@@ -116,10 +116,10 @@ def _direct(
     held_out: Sequence[Problem],
     options: AdditionOptions,
 ) -> list[dict[str, Any]]:
-    """The baseline: the base, fine-tuned on answers alone, of all problems that the loop draws from.
+    """The baseline: the base, fine-tuned on only the answers of all problems that the loop draws from.
 
-    Once with the training steps of the last iteration, once with those of all iterations together, which is more than
-    any model of the loop has had.
+    Trained once with the steps of the last iteration, and once with those of all iterations together, which is more
+    than any model of the loop gets.
     """
     loop = options.loop(rationalize=False)
     counts = [loop.steps(number) for number in range(1, loop.iterations + 1)]

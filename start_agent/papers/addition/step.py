@@ -1,4 +1,4 @@
-"""The miniature as a step of a recipe."""
+"""The addition experiment as a step of a recipe."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from start_agent.recipes.steps import Step
 
 
 class MiniatureOptions(BaseModel):
-    """Where the miniature is kept, and how much of it is run."""
+    """Output folder and size of the experiment."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    output_dir: Path = Field(description="the run's folder: new, or that of the same run")
-    quick: bool = Field(False, description="a minute's worth of it; other options but --seed are not used then")
+    output_dir: Path = Field(description="folder of the run: a new folder, or that of the same run")
+    quick: bool = Field(False, description="a smoke test of one minute; other options except --seed are ignored")
 
 
 @dataclass(frozen=True, slots=True)
 class MiniatureConfig:
-    """The options of the miniature."""
+    """The options of the experiment."""
 
     output_dir: Path
     addition: AdditionOptions
 
     @classmethod
     def from_layers(cls, *layers: Mapping[str, Any]) -> Self:
-        """From layers of options, later ones over earlier ones. Raises ConfigError."""
+        """Build from layers of options; later layers override earlier ones. Raises ConfigError."""
         own, options = fields.build(MiniatureOptions, *layers), fields.build(AdditionOptions, *layers)
         return cls(own.output_dir, AdditionOptions.quick(options.seed) if own.quick else options)
 
@@ -42,7 +42,7 @@ class MiniatureConfig:
 def run_miniature(
     config: MiniatureConfig, listener: Callable[[str, Iteration], None] = lambda variant, iteration: None
 ) -> None:
-    """Run it; done again, it does what is missing."""
+    """Run the experiment, or its missing part."""
     run_addition(config.output_dir, options=config.addition, listener=listener)
 
 

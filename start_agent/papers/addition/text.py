@@ -1,7 +1,7 @@
-r"""n-digit addition as text: problems, the scratchpad of the paper, and what counts as a right answer.
+r"""n-digit addition as text: problems, the scratchpad of the paper, and extraction of answers.
 
-The form is that of Nye et al. 2021 (Show Your Work), as STaR (Zelikman et al. 2022) uses it. A line for each digit:
-what is left to add, the digits found so far, and the carry::
+The format is that of Nye et al. 2021 (Show Your Work), as used by STaR (Zelikman et al. 2022). It has a line per digit,
+with the remaining digits, the result so far, and the carry::
 
     Input:
     624+259
@@ -15,8 +15,8 @@ what is left to add, the digits found so far, and the carry::
     </scratch>
     883
 
-The papers put spaces between the digits, to keep GPT-J's vocabulary from joining them; here a character is a token.
-Rationalization shows the answer after ``Target:``, before the scratchpad begins.
+The papers put spaces between digits, to keep GPT-J's tokenizer from merging them; here each character is a token.
+Rationalization shows the answer after ``Target:``, before the scratchpad.
 """
 
 from __future__ import annotations
@@ -28,32 +28,32 @@ from start_agent.pocket.problems import Split, split_of
 from start_agent.problem import Problem
 
 DIGITS = (1, 2, 3, 4, 5)
-"""The sizes of the paper."""
+"""Numbers of digits, as in the paper."""
 
 OPEN, CLOSE = "<scratch>", "</scratch>"
 
-_TRIES = 2000  # draws in a row that may repeat or fall in another split, before a size is spent
+_TRIES = 2000  # consecutive draws that repeat or belong to another split, after which a size counts as exhausted
 
 
 def question(first: int, second: int) -> str:
-    """The question; both numbers have the same count of digits."""
+    """The question; both numbers have the same number of digits."""
     return f"{first}+{second}"
 
 
 def prompt(asked: str, hint: str | None = None) -> str:
-    """What stands before the scratchpad: the question, and the answer where it is shown as a hint."""
+    """The text before the scratchpad: the question, and the answer if it is given as a hint."""
     return direct_prompt(asked) + ("" if hint is None else f"{hint}\n") + f"{OPEN}\n"
 
 
 def direct_prompt(asked: str) -> str:
-    """What stands before an answer that is given at once."""
+    """The text before an answer without scratchpad."""
     return f"Input:\n{asked}\nTarget:\n"
 
 
 def rationale(asked: str, digits: str | None = None) -> str:
-    """What follows the prompt: the scratchpad that does the sum, and the answer.
+    """The text after the prompt: the scratchpad and the answer.
 
-    With ``digits``, as many as the numbers have, it writes these down instead of the sum's; its carries stay right.
+    With ``digits`` (as many as the numbers have), these are written instead of the correct ones; carries stay correct.
     """
     first, second = asked.split("+")
     lines, found, carry = list[str](), "", 0
@@ -74,16 +74,16 @@ def answer(asked: str) -> str:
 
 
 def final_answer(written: str) -> str | None:
-    """The answer in what a model wrote: what follows its scratchpad; None where that is not closed."""
+    """The answer in a generated text, i.e. the text after the scratchpad; None if that is not closed."""
     _, closed, after = written.partition(CLOSE)
     return after.strip() if closed else None
 
 
 def draw(seed: int, split: Split, digits: Sequence[int] = DIGITS) -> Iterator[Problem]:
-    """Distinct problems without end (until all sizes are spent), going round the sizes in turn.
+    """Yield distinct problems, alternating the sizes, until all sizes are exhausted.
 
-    The hash of a question decides its split, whatever seed drew it, so that splits can never overlap. The level of a
-    problem is its count of digits. Of one digit there are only 100 problems: they are spent soon.
+    The hash of a question determines its split, independent of the seed, so that splits never overlap. The level of a
+    problem is its number of digits. With one digit there are only 100 problems, which are exhausted soon.
     """
     rng = random.Random(f"start-agent addition {seed}")
     seen: set[str] = set()
@@ -101,5 +101,5 @@ def draw(seed: int, split: Split, digits: Sequence[int] = DIGITS) -> Iterator[Pr
 
 
 def number(rng: random.Random, size: int) -> int:
-    """A number of this many digits."""
+    """A random number with this many digits."""
     return rng.randrange(10 ** (size - 1) if size > 1 else 0, 10**size)

@@ -1,1 +1,1 @@
-"""STaR: a model learns from its own right rationales."""
+"""STaR: a model is trained on its own correct rationales."""

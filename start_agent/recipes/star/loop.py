@@ -1,24 +1,24 @@
-"""STaR: a model learns to reason from what it reasoned rightly (Zelikman et al. 2022, arXiv 2203.14465).
+"""STaR: a model learns to reason from its own correct rationales (Zelikman et al. 2022, arXiv 2203.14465).
 
-An iteration, with the model of the one before (at first the base, which is shown a few rationales)::
+An iteration, with the model of the previous one (at first the base, with few-shot examples)::
 
-    every problem ──► generate ──► right? ─── yes ──► keep
+    every problem ──► generate ──► correct? ── yes ──► keep
                                      │ no
-                                     └► rationalize: generate again, the answer shown ──► right? ── yes ──► keep
-    fine-tune the BASE on what was kept, without the few rationales and without the answer that was shown
+                                     └► rationalize: generate again with the answer shown ──► correct? ── yes ──► keep
+    fine-tune the BASE on the kept rationales, without few-shot examples and without the shown answer
 
-and again, with 20% more steps each time, until the score on the development problems stops rising.
+Iterations are repeated, with 20% more steps each time, until the score on the development problems stops rising.
 
-What generates, judges and fine-tunes is a ``Learner``; the loop knows neither models nor text. It keeps its state in
-a run directory (``batch.store``), with a record for each iteration that has ended, and a folder for each iteration::
+A ``Learner`` generates, grades and fine-tunes; the loop knows neither models nor text. It keeps its state in a run
+directory (``batch.store``), with a record for each finished iteration, and a folder for each iteration::
 
-    iteration-03/generated.jsonl    what was written for each problem, and whether it was right
-                 rationalized.jsonl the same for those that failed, the answer shown
-                 rows.jsonl         what was trained on
-                 model/             the base, fine-tuned on it
+    iteration-03/generated.jsonl    the rationale for each problem, and whether it was correct
+                 rationalized.jsonl the same for those that failed, with the answer shown
+                 rows.jsonl         the training rows
+                 model/             the base, fine-tuned on them
                  evaluation.jsonl   which development and held-out problems that model solves
 
-Each file is there whole or not at all, so that a run that was killed goes on from the last of them.
+Each file is written atomically, so that a killed run resumes after the last complete one.
 """
 
 from __future__ import annotations
@@ -57,27 +57,27 @@ from start_agent.seeds import derive_seed
 from start_agent.trace import IGNORE_INDEX
 
 Row = Mapping[str, Any]
-"""A row for training: ``input_ids`` and ``labels``, nothing beside."""
+"""A training row with only ``input_ids`` and ``labels``."""
 
 
 class StarOptions(BaseModel):
-    """The loop. The defaults are the paper's, where it states them."""
+    """Options of the loop. The defaults are those of the paper where it states them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    iterations: int = Field(16, ge=1, description="at most so many")
-    patience: int = Field(3, ge=1, description="stop after so many iterations without a better score")
+    iterations: int = Field(16, ge=1, description="maximum number of iterations")
+    patience: int = Field(3, ge=1, description="stop after this many iterations without a better score")
     first_steps: int = Field(40, ge=1, description="training steps of the first iteration")
-    growth: float = Field(1.2, ge=1.0, description="training steps, each iteration to the one before")
-    rationalize: bool = Field(True, description="show the answer for problems that fail, and try them again")
+    growth: float = Field(1.2, ge=1.0, description="factor between the training steps of successive iterations")
+    rationalize: bool = Field(True, description="try failed problems again with the answer shown")
     few_shot: Literal["base", "always", "never"] = Field(
-        "base", description="who is shown the few rationales: the base, every model, or, where it knows the form, none"
+        "base", description="which models get few-shot examples: the base, all, or none (if it knows the format)"
     )
-    problems: int | None = Field(None, ge=1, description="problems drawn for each iteration; unset, all of them")
+    problems: int | None = Field(None, ge=1, description="problems drawn for each iteration (default: all)")
     keep_models: Runtime[bool] = Field(
-        True, description="keep the models of all iterations; else the best and the last"
+        True, description="keep the models of all iterations; otherwise only the best and the last"
     )
-    seed: int = Field(0, ge=0, description="decides the draws, the sampling and the order of training")
+    seed: int = Field(0, ge=0, description="seed of draws, sampling and the order of training")
 
     def steps(self, iteration: int) -> int:
         """Training steps of an iteration, counted from 1."""
@@ -86,41 +86,41 @@ class StarOptions(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What a model wrote for a problem: the ids, end of sequence included, and whether the answer is right."""
+    """The output of a model for a problem: the ids, including the end of sequence, and whether it is correct."""
 
     token_ids: tuple[int, ...]
     right: bool
 
 
 class Learner(Protocol):
-    """What the loop needs of a model and of its problems."""
+    """The interface between the loop and a model with its problems."""
 
     base: str
-    """The model that every iteration fine-tunes: a folder, or a name of the hub."""
+    """The model that all iterations fine-tune: a folder, or a model id of the Hub."""
 
     def prompt_ids(self, problem: Problem) -> Sequence[int]:
-        """The prompt as training sees it: no few rationales before it, no answer in it."""
+        """The prompt for training: without few-shot examples and without the answer."""
         ...
 
     def write(
         self, model: str, problems: Sequence[Problem], *, hinted: bool, few_shot: bool, seed: int
     ) -> Sequence[Written]:
-        """Let a model write a rationale and an answer for each problem, and judge them.
+        """Generate a rationale and an answer for each problem, and grade them.
 
         Args:
-            model: a folder that ``fine_tune`` wrote, or ``base``.
-            problems: in the order of the answers.
-            hinted: show the right answer in the prompt.
-            few_shot: show the few rationales before it.
-            seed: of the sampling.
+            model: a folder written by ``fine_tune``, or ``base``.
+            problems: the problems, in the order of the results.
+            hinted: whether to show the correct answer in the prompt.
+            few_shot: whether to put few-shot examples before the prompt.
+            seed: seed of the sampling.
         """
         ...
 
     def fine_tune(self, model: str, rows: Sequence[Row], *, steps: int, seed: int, output: Path) -> None:
         """Train a model on rows for this many steps and write it into a folder.
 
-        The folder may hold what a run that was killed left there: go on from it, or begin anew. Where it holds the
-        same training, finished, there is nothing to do.
+        If the folder has an interrupted training, resume it or start again. If the same training is finished there, do
+        nothing.
         """
         ...
 
@@ -133,24 +133,24 @@ def run_star(
     directory: RunDirectory,
     listener: Callable[[Iteration], None] = lambda iteration: None,
 ) -> list[Iteration]:
-    """Run the loop, or what is still missing of it; returns all iterations, the base's evaluation first.
+    """Run the loop, or its missing part. Returns all iterations, beginning with the evaluation of the base.
 
     Args:
-        learner: generates, judges, fine-tunes.
-        problems: to learn from.
-        evaluations: problems by set. ``dev`` decides when the loop stops; others are only reported.
-        options: of the loop.
-        directory: open; its configuration must hold all that decides what the learner does.
-        listener: hears of each iteration when it has ended.
+        learner: generates, grades and fine-tunes.
+        problems: the training problems.
+        evaluations: problems by set. ``dev`` determines when the loop stops; others are only reported.
+        options: options of the loop.
+        directory: an open run directory; its configuration must include everything that affects the learner.
+        listener: called after each iteration.
 
     Raises:
         ValueError: there is no ``dev`` set, or no problem.
-        DataError: a problem is both learned from and evaluated on; or no answer is right, so that nothing can be
-            learned.
-        BatchError: the disk is full, or cannot be written. What the learner raises is passed on.
+        DataError: a problem is used for both training and evaluation; or no answer is correct, so that there is
+            nothing to train on.
+        BatchError: the disk is full, or cannot be written. Errors of the learner are passed on.
     """
     if not evaluations.get(DEV) or not problems:
-        raise ValueError("the loop needs problems to learn from, and a dev set")
+        raise ValueError("the loop needs training problems and a dev set")
     refuse_overlap(problems, evaluations)
     done = read_iterations(directory.path)
     while not (done and (done[-1].number >= options.iterations or stale(done) >= options.patience)):
@@ -168,13 +168,13 @@ def run_star(
 
 
 def refuse_overlap(problems: Iterable[Problem], evaluations: Mapping[str, Iterable[Problem]]) -> None:
-    """Raise DataError where a problem to learn from is one to be evaluated on, by the hash of what it asks."""
+    """Raise DataError if a training problem is also an evaluation problem, compared by key."""
     learned = {problem.key for problem in problems}
     for name, held in evaluations.items():
         common = [problem for problem in held if problem.key in learned]
         if common:
             raise DataError(
-                f"{len(common)} problems of the {name} set are also learned from, the first: {common[0].question!r}"
+                f"{len(common)} problems of the {name} set are also trained on, the first: {common[0].question!r}"
             )
 
 
@@ -187,7 +187,7 @@ class _Run:
         self.learner, self.evaluations, self.options, self.folder = learner, evaluations, options, folder
 
     def iterate(self, number: int, model: str, problems: Sequence[Problem]) -> Iteration:
-        """Do what is not there yet. The base itself is iteration 0, with nothing but an evaluation."""
+        """Run the missing parts of the iteration. Iteration 0 only evaluates the base."""
         self.folder.mkdir(exist_ok=True)
         few_shot = self._few_shot(of_base=number <= 1)
         attempts: list[dict[str, Any]] = []
@@ -199,7 +199,7 @@ class _Run:
         return summarized(number, self.options.steps(number) if number else 0, attempts, solved)
 
     def _attempts(self, number: int, model: str, few_shot: bool, problems: Sequence[Problem]) -> list[dict[str, Any]]:
-        """Each problem once, and those that fail once more with the answer shown."""
+        """Attempt each problem once, and failed ones again with the answer shown."""
 
         def written(purpose: str, asked: Sequence[Problem], hinted: bool) -> list[dict[str, Any]]:
             pairs = self._write(purpose, number, model, asked, hinted=hinted, few_shot=few_shot)
@@ -229,7 +229,7 @@ class _Run:
         return random.Random(self._seed("draw", number)).sample(list(problems), self.options.problems)
 
     def _rows(self, attempts: Sequence[Mapping[str, Any]], problems: Sequence[Problem]) -> list[dict[str, Any]]:
-        """What is trained on: the bare prompt, whatever prompt the attempt was written under, then the attempt."""
+        """The training rows: the plain prompt, even if the attempt had another prompt, followed by the attempt."""
         by_key = {problem.key: problem for problem in problems}
         rows = []
         for attempt in attempts:
@@ -246,14 +246,14 @@ class _Run:
                 )
         if not rows:
             raise DataError(
-                f"none of {len(attempts)} answers is right, so there is nothing to learn from: "
-                "the model is too weak for these problems, or its answers are not in the form of the rationales; "
-                f"{self.folder / GENERATED} has what it wrote"
+                f"none of {len(attempts)} answers is correct, so there is nothing to train on: "
+                "the model is too weak for these problems, or its answers do not have the format of the rationales; "
+                f"see {self.folder / GENERATED}"
             )
         return rows
 
     def _fine_tuned(self, number: int, rows: Sequence[Row]) -> str:
-        """The folder of the base, fine-tuned on the rows."""
+        """Fine-tune the base on the rows. Returns the folder of the model."""
         steps, seed = self.options.steps(number), self._seed("train", number)
         bare = [{name: row[name] for name in ("input_ids", "labels")} for row in rows]
         self.learner.fine_tune(self.learner.base, bare, steps=steps, seed=seed, output=self.folder / MODEL)
@@ -272,7 +272,7 @@ class _Run:
         return derive_seed(self.options.seed, f"star {purpose} {number}")
 
     def _once(self, name: str, make: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
-        """The rows of a JSONL file of this folder; made and written, whole, where it is not there."""
+        """The rows of a JSONL file of this folder; if it does not exist, make the rows and write it atomically."""
         path = self.folder / name
         if not path.exists():
             rows = make()
@@ -280,7 +280,7 @@ class _Run:
                 write_jsonl(path, rows)
             except OSError as error:
                 raise BatchError(
-                    f"cannot write {path}: {error.strerror}; mend that and run the same command again"
+                    f"cannot write {path}: {error.strerror}; fix the problem and run the same command again"
                 ) from error
         with path.open(encoding="utf-8") as file:
             return [json.loads(line) for line in file]

@@ -1,8 +1,8 @@
-"""A few worked rationales, and the form that they give to every problem: what STaR starts from.
+"""Few-shot rationales for STaR, and the text format of problems, rationales and answers.
 
 A file of them is YAML::
 
-    form:                     # may be left out, in whole or in part
+    form:                     # optional, also each of its keys
       question: "Q: {question}\\nA:"
       hint: "Q: {question}\\nThe right answer is {answer}.\\nA:"
       begin: " "
@@ -13,8 +13,8 @@ A file of them is YAML::
         rationale: There were 3 cars. 2 more arrive. 3 + 2 = 5.
         answer: 5
 
-or JSON lines with the fields of a rationale, in the form above. What is asked for is then written as the rationales
-are: ``question``, ``begin``, the rationale, ``conclusion``.
+or JSON lines with the fields of a rationale and the default form. A text then consists of ``question``, ``begin``, the
+rationale and ``conclusion``.
 """
 
 from __future__ import annotations
@@ -37,32 +37,32 @@ _FIELD = re.compile(r"\{(question|answer)\}")
 
 
 class Form(BaseModel):
-    """How problems, rationales and answers are written down."""
+    """The text format of problems, rationales and answers."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     question: str = Field("Q: {question}\nA:", description="the prompt")
-    hint: str = Field("Q: {question}\nThe right answer is {answer}.\nA:", description="the prompt, the answer shown")
-    begin: str = Field(" ", description="what stands before a rationale")
-    conclusion: str = Field(" The answer is {answer}.", description="what follows a rationale")
-    separator: str = Field("\n\n", min_length=1, description="ends an example, and what a model writes")
+    hint: str = Field("Q: {question}\nThe right answer is {answer}.\nA:", description="the prompt with the answer")
+    begin: str = Field(" ", description="text before a rationale")
+    conclusion: str = Field(" The answer is {answer}.", description="text after a rationale")
+    separator: str = Field("\n\n", min_length=1, description="text after an example, which also stops generation")
 
     @field_validator("question", "hint", "conclusion")
     @classmethod
-    def _has_its_places(cls, template: str, info: Any) -> str:
+    def _has_its_placeholders(cls, template: str, info: Any) -> str:
         wanted = {"question": ["question"], "hint": ["question", "answer"], "conclusion": ["answer"]}[info.field_name]
         if sorted(_FIELD.findall(template)) != sorted(wanted):
-            raise ValueError("must hold " + " and ".join(f"{{{name}}}" for name in wanted) + ", each once")
+            raise ValueError("must contain " + " and ".join(f"{{{name}}}" for name in wanted) + ", each once")
         if info.field_name == "conclusion" and not template.partition("{answer}")[0].strip():
-            raise ValueError("must say something before {answer}: the answer is found by it")
+            raise ValueError("must have text before {answer}, by which the answer is found")
         return template
 
     def prompt(self, problem: Problem, *, hinted: bool = False) -> str:
-        """What stands before a rationale."""
+        """The prompt of a problem."""
         return _filled(self.hint if hinted else self.question, question_text(problem), problem.answer)
 
     def answer(self, written: str) -> str | None:
-        """The answer that a text concludes with; None where it has no conclusion. The last one counts."""
+        """The answer in the last conclusion of a text; None if it has no conclusion."""
         before, _, after = self.conclusion.partition("{answer}")
         place = written.rfind(before.strip())
         if place < 0:
@@ -73,19 +73,19 @@ class Form(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Shots:
-    """The few rationales in their form. Each is a problem, and what was written for it."""
+    """Few-shot examples with their form. Each is a problem with its rationale and conclusion."""
 
     form: Form
     examples: tuple[tuple[Problem, str], ...]
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read a file of rationales. Raises ConfigError or DataError; one line, with what is wrong."""
+        """Read a file of rationales. Raises ConfigError or DataError with a one-line message."""
         form, rows = Form(), _json_lines(path) if path.suffix == ".jsonl" else None
         if rows is None:
             content = read_yaml(path)
             if unknown := sorted(set(content) - {"form", "rationales"}):
-                raise ConfigError(f"{path}: unknown key {unknown[0]!r}; known are form, rationales")
+                raise ConfigError(f"{path}: unknown key {unknown[0]!r}; use form, rationales")
             form, rows = _form(path, content.get("form")), content.get("rationales")
         if not isinstance(rows, list) or not rows:
             raise DataError(f"{path} has no rationales: it needs a list of question, rationale, answer")
@@ -93,7 +93,7 @@ class Shots:
         return cls(form, examples)
 
     def prefix(self, *, hinted: bool) -> str:
-        """What is shown before a prompt: the rationales, each after the same kind of prompt."""
+        """The text before a prompt: all examples, each after the same kind of prompt."""
         return "".join(
             self.form.prompt(problem, hinted=hinted) + written + self.form.separator
             for problem, written in self.examples
@@ -101,7 +101,7 @@ class Shots:
 
 
 def _filled(template: str, question: str, answer: str) -> str:
-    """The template with its places filled; what is put in is not looked at again."""
+    """The template with its placeholders filled; inserted text is not expanded again."""
     values = {"question": question, "answer": answer}
     return _FIELD.sub(lambda place: values[place[1]], template)
 
@@ -118,13 +118,13 @@ def _form(path: Path, given: object) -> Form:
 def _example(path: Path, number: int, row: object, form: Form) -> tuple[Problem, str]:
     names = ("question", "rationale", "answer")
     if not isinstance(row, dict) or sorted(row) != sorted(names):
-        raise DataError(f"{path}, rationale {number}: needs {', '.join(names)}, and nothing else")
+        raise DataError(f"{path}, rationale {number}: must have exactly the keys {', '.join(names)}")
     question, rationale, answer = (str(row[name]).strip() for name in names)
     if not (question and rationale and answer):
         raise DataError(f"{path}, rationale {number}: a field is empty")
     written = f"{form.begin}{rationale}{_filled(form.conclusion, question, answer)}"
     if form.separator in written:
-        raise DataError(f"{path}, rationale {number}: holds the separator {form.separator!r}, which would end it")
+        raise DataError(f"{path}, rationale {number}: contains the separator {form.separator!r}, which would end it")
     return Problem(question, answer), written
 
 
@@ -134,4 +134,4 @@ def _json_lines(path: Path) -> Sequence[Any]:
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:
-        raise DataError(f"{path} is no JSON lines: {error}") from error
+        raise DataError(f"{path} is not in JSON Lines format: {error}") from error

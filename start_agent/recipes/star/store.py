@@ -1,4 +1,4 @@
-"""What a run of STaR keeps: the folders of its iterations, and what it knows of those that have ended."""
+"""The stored state of a STaR run: the folders of its iterations, and the records of finished ones."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ MODEL, EVALUATION = "model", "evaluation.jsonl"
 
 @dataclass(frozen=True, slots=True)
 class Iteration:
-    """An iteration that has ended.
+    """A finished iteration.
 
     Attributes:
-        number: from 1; 0 is the base, which is only evaluated.
-        steps: of training.
-        tried: problems.
-        generated: of them, right without help.
-        rationalized: right once the answer was shown.
+        number: counted from 1; 0 is the base, which is only evaluated.
+        steps: training steps.
+        tried: number of problems.
+        generated: problems solved without help.
+        rationalized: problems solved when the answer was shown.
         scores: accuracy by set (``dev``, ``held-out``).
-        levels: by set and by level of the problems, how many were right, of how many.
-        by_level: of the problems tried, by level: tried, generated, rationalized.
+        levels: solved and total problems, by set and by level.
+        by_level: tried, generated and rationalized problems, by level.
     """
 
     number: int
@@ -42,42 +42,42 @@ class Iteration:
 
 
 def best(done: Sequence[Iteration]) -> Iteration:
-    """The iteration with the highest score on the development set; the earliest of equals."""
+    """The iteration with the highest score on the development set; the earliest one if there are several."""
     return max(done, key=lambda iteration: (iteration.scores[DEV], -iteration.number))
 
 
 def stale(done: Sequence[Iteration]) -> int:
-    """For how many iterations the score has not risen."""
+    """The number of iterations since the best score."""
     return done[-1].number - best(done).number
 
 
 def model_folder(directory: Path, number: int) -> Path:
-    """Where the model of an iteration is; the base, iteration 0, has none there."""
+    """The folder of an iteration's model; does not exist for iteration 0, the base."""
     return iteration_folder(directory, number) / MODEL
 
 
 def read_iterations(directory: Path) -> list[Iteration]:
-    """The iterations that have ended, in order; none where there are none yet. Raises RunDirectoryError."""
+    """The finished iterations, in order. Raises RunDirectoryError."""
     records = sorted(read_records(directory), key=lambda found: int(found["number"]))
     return [Iteration(**{name: record[name] for name in Iteration.__slots__}) for record in records]
 
 
 def read_solved(directory: Path, number: int, name: str = HELD_OUT) -> dict[str, bool]:
-    """By key, which problems of a set the model of an iteration solves."""
+    """Whether the model of an iteration solves each problem of a set, by problem key."""
     with (iteration_folder(directory, number) / EVALUATION).open(encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
     return {row["key"]: row["right"] for row in rows if row["set"] == name}
 
 
 def iteration_folder(directory: Path, number: int) -> Path:
-    """Where an iteration keeps what it made."""
+    """The folder of an iteration."""
     return directory / f"iteration-{number:02d}"
 
 
 def summarized(
     number: int, steps: int, attempts: Sequence[Mapping[str, Any]], solved: Sequence[Mapping[str, Any]]
 ) -> Iteration:
-    """An iteration, counted up from its attempts at problems and its evaluation; see ``star`` for both."""
+    """Summarize an iteration from its attempts and its evaluation; see ``loop`` for both."""
     found: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
     for attempt in attempts:
         counts = found[str(attempt["level"])]

@@ -1,4 +1,4 @@
-"""STaR's learner for problems in words: any causal model, through the engines, from a few rationales."""
+"""STaR's learner for problems in natural language: any causal model, through the engines, with few-shot rationales."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ from start_agent.training.sft import train
 
 
 class WritingOptions(BaseModel):
-    """How rationales are written."""
+    """Options for generating rationales."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    max_new_tokens: int = Field(512, ge=1, description="tokens of a rationale and its answer, at most")
-    concurrency: Runtime[int] = Field(256, ge=1, description="rationales in flight at once")
+    max_new_tokens: int = Field(512, ge=1, description="maximum tokens of a rationale with its answer")
+    concurrency: Runtime[int] = Field(256, ge=1, description="maximum concurrent requests")
 
 
 class TaskLearner:
-    """See ``star.Learner``.
+    """A ``loop.Learner`` for problems in natural language.
 
-    The texts are plain documents, not chats: what a base model continues. A rationale ends at the form's separator,
-    as the base learns it from the examples, or at an end of sequence, as its fine-tuned descendants do; the one is
-    put in the place of the other, so that training teaches to end.
+    The texts are plain documents for a base model to continue, not chats. A rationale ends at the form's separator, as
+    in the examples, or at an end of sequence, as in fine-tuned models; the separator is replaced by an end of sequence,
+    so that training teaches the model to stop.
 
     Args:
-        base: a name of the hub, or a folder.
+        base: a model id of the Hub, or a folder.
         engine: makes an engine for a model, not yet open.
-        shots: the few rationales.
-        sampling: how tokens are drawn.
-        writing: how much, and how many at once.
-        training: how the base is fine-tuned; steps and seed are the loop's.
+        shots: few-shot examples.
+        sampling: sampling settings.
+        writing: length and concurrency.
+        training: options of fine-tuning; steps and seed are set by the loop.
     """
 
     def __init__(
@@ -65,30 +65,30 @@ class TaskLearner:
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        """The base's, which its descendants take over."""
+        """The tokenizer of the base, which fine-tuned models share."""
         tokenizer = Tokenizer.from_pretrained(self.base)
         if not tokenizer.eos_ids:
             raise ModelError(
-                f"the tokenizer of {self.base!r} names no end of sequence: training could not teach to end"
+                f"the tokenizer of {self.base!r} has no end-of-sequence token, so training could not teach to stop"
             )
         return tokenizer
 
     def prompt_ids(self, problem: Problem) -> Sequence[int]:
-        """See ``star.Learner``."""
+        """See ``loop.Learner``."""
         return self._encoded(self.shots.form.prompt(problem))
 
     def write(
         self, model: str, problems: Sequence[Problem], *, hinted: bool, few_shot: bool, seed: int
     ) -> Sequence[Written]:
-        """See ``star.Learner``. Raises what the engine and the grader raise, and DataError for problems in code."""
+        """See ``loop.Learner``. Raises errors of the engine and the grader, and DataError for code problems."""
         if any(problem.kind is Kind.CODE for problem in problems):
-            raise DataError("STaR judges answers in words and numbers: it cannot learn from problems in code")
+            raise DataError("STaR grades answers in words and numbers: it does not support code problems")
         shown = self.shots.prefix(hinted=hinted) if few_shot else ""
         prompts = [self._encoded(shown + self.shots.form.prompt(problem, hinted=hinted)) for problem in problems]
         return asyncio.run(self._write(model, problems, prompts, seed))
 
     def fine_tune(self, model: str, rows: Sequence[Row], *, steps: int, seed: int, output: Path) -> None:
-        """See ``star.Learner``; goes on from a checkpoint in the folder."""
+        """See ``loop.Learner``; resumes from a checkpoint in the folder."""
         train(model, rows, self.training.model_copy(update={"max_steps": steps, "seed": seed % 2**31}), output)
 
     async def _write(
@@ -125,7 +125,7 @@ class TaskLearner:
 
     @cached_property
     def _begin(self) -> list[int]:
-        """What the vocabulary puts before every text: the begin of sequence, where there is one."""
+        """The ids that the tokenizer puts before every text: the beginning of sequence, if there is one."""
         return [
             token_id for token_id in self.tokenizer.backend.encode("").ids if token_id not in self.tokenizer.eos_ids
         ]

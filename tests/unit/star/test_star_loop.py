@@ -206,7 +206,10 @@ def test_a_planted_duplicate_is_found(tmp_path: Path, name: str) -> None:
 def test_nothing_right_is_said_and_not_trained_on(tmp_path: Path) -> None:
     hard = [Problem(f"hard {n}", str(n), meta={"level": 9}) for n in range(4)]
     learner = Scripted()
-    with RunDirectory.open(tmp_path, CONFIG) as directory, pytest.raises(DataError, match="none of 4 answers is right"):
+    with (
+        RunDirectory.open(tmp_path, CONFIG) as directory,
+        pytest.raises(DataError, match="none of 4 answers is correct"),
+    ):
         run_star(learner, hard, EVALUATED, StarOptions(), directory)
     assert not learner.trained
 
@@ -230,7 +233,7 @@ def test_a_full_disk_is_said_and_nothing_is_half_there(tmp_path: Path, monkeypat
         path.with_name(path.name + ".new").write_text('{"torn')
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    with monkeypatch.context() as patched, pytest.raises(BatchError, match="No space left on device; mend that"):
+    with monkeypatch.context() as patched, pytest.raises(BatchError, match="No space left on device; fix the problem"):
         patched.setattr("start_agent.recipes.star.loop.write_jsonl", full)
         star(tmp_path / "full", Scripted(), iterations=1)
     star(tmp_path / "full", Scripted(), iterations=1)

@@ -66,12 +66,15 @@ def test_json_lines_are_read_too(tmp_path: Path) -> None:
     [
         ({"rationales": []}, "has no rationales"),
         ({"rationales": [CARS], "shots": 3}, "unknown key 'shots'"),
-        ({"rationales": [{"question": "a", "answer": "b"}]}, "rationale 1: needs question, rationale, answer"),
+        ({"rationales": [{"question": "a", "answer": "b"}]}, "rationale 1: must have exactly the keys"),
         ({"rationales": [CARS, {**CARS, "rationale": " "}]}, "rationale 2: a field is empty"),
-        ({"rationales": [{**CARS, "rationale": "one\n\ntwo"}]}, "rationale 1: holds the separator"),
-        ({"rationales": [CARS], "form": {"question": "Q:"}}, r"form\.question: must hold \{question\}, each once"),
-        ({"rationales": [CARS], "form": {"hint": "{question}"}}, r"form\.hint: must hold \{question\} and \{answer\}"),
-        ({"rationales": [CARS], "form": {"conclusion": "{answer}"}}, "must say something before"),
+        ({"rationales": [{**CARS, "rationale": "one\n\ntwo"}]}, "rationale 1: contains the separator"),
+        ({"rationales": [CARS], "form": {"question": "Q:"}}, r"form\.question: must contain \{question\}, each once"),
+        (
+            {"rationales": [CARS], "form": {"hint": "{question}"}},
+            r"form\.hint: must contain \{question\} and \{answer\}",
+        ),
+        ({"rationales": [CARS], "form": {"conclusion": "{answer}"}}, "must have text before"),
         ({"rationales": [CARS], "form": {"end": "x"}}, r"form\.end"),
     ],
 )

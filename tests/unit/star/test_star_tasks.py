@@ -118,5 +118,5 @@ def test_every_trace_is_released_and_has_a_seed_of_its_own() -> None:
 
 
 def test_code_is_refused() -> None:
-    with pytest.raises(DataError, match="problems in code"):
+    with pytest.raises(DataError, match="code problems"):
         Learner(says).write("m", [Problem("Write it.", "", Kind.CODE)], hinted=False, few_shot=False, seed=0)

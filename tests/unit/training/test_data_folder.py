@@ -42,7 +42,7 @@ def folder(tmp_path: Path, selection: Selection) -> Path:
     return tmp_path / "data"
 
 
-def test_the_rows_and_what_is_told_of_them(folder: Path) -> None:
+def test_rows_manifest_and_card(folder: Path) -> None:
     rows = list(read_rows(folder))
     assert [row["input_ids"] for row in rows] == [GOOD.token_ids, PLAIN.token_ids]
     for row, trace in zip(rows, (GOOD, PLAIN), strict=True):
@@ -55,11 +55,11 @@ def test_the_rows_and_what_is_told_of_them(folder: Path) -> None:
     assert found.trained == GOOD.count(SpanKind.MODEL) + PLAIN.count(SpanKind.MODEL)
     assert found.report["refused"] == {"failed_cells": 1}
     card = (folder / "README.md").read_text()
-    for told in ("| - failed cells | 1 |", "| kept | 2 |", '"kind": "rft"', found.versions["start-agent"]):
-        assert told in card
+    for expected in ("| - failed cells | 1 |", "| kept | 2 |", '"kind": "rft"', found.versions["start-agent"]):
+        assert expected in card
     head: Any = DatasetCard(card).data
     assert (head.pretty_name, head.tags) == (
-        "Right traces, at most one for each problem (RFT)",
+        "Correct traces, at most one per problem (RFT)",
         ["start-agent", "tool-integrated-reasoning"],
     )
 
@@ -245,7 +245,7 @@ def test_exports_are_read_back(folder: Path, tmp_path: Path) -> None:
     assert [turn["from"] for turn in shared[0]["conversations"]] == ["human", *["gpt", "observation"] * 2, "gpt"]
     said = "".join(turn["value"] for turn in shared[0]["conversations"][1:])
     assert said == TOKENIZER.decode(GOOD.token_ids[len(GOOD.spans[0].token_ids) : -1])
-    with pytest.raises(DataError, match="is there already"):
+    with pytest.raises(DataError, match="exists already"):
         export.export(folder, tmp_path / "trl", Format.TRL)
 
 
@@ -298,7 +298,7 @@ def test_nothing_is_uploaded_to_a_public_data_set(folder: Path, monkeypatch: pyt
     if private:
         export.push(folder, "me/rows")
     else:
-        with pytest.raises(DataError, match="me/rows: it is there already, and public"):
+        with pytest.raises(DataError, match="me/rows: a public data set with that name exists"):
             export.push(folder, "me/rows")
     assert uploads == ["me/rows"] * private
 
@@ -331,9 +331,9 @@ def test_training_reads_whole_and_unchanged_folders_alone(folder: Path) -> None:
     assert len(load_rows(folder)) == need_data(folder).rows
     rows = folder / "rows.jsonl"
     rows.write_bytes(rows.read_bytes().replace(b'"labels": [', b'"labels": [ ', 1))
-    with pytest.raises(DataError, match="has been changed since it was written"):
+    with pytest.raises(DataError, match="was changed after it was written"):
         load_rows(folder)
-    with pytest.raises(DataError, match="has been changed since it was written"):
+    with pytest.raises(DataError, match="was changed after it was written"):
         list(read_rows(folder))
     assert not check(folder).intact
     assert list(read_rows(rows)) and load_rows(rows)  # by its own name it is a file like any other
@@ -352,5 +352,5 @@ def test_what_is_no_row_is_named(tmp_path: Path, text: str) -> None:
 
 
 def test_what_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="a data folder, a JSONL file of rows, or a folder that datasets saved"):
+    with pytest.raises(DataError, match="a data folder, a JSONL file of rows, or a folder saved by datasets"):
         load_rows(tmp_path / "none")

@@ -158,11 +158,11 @@ def test_parts_alone() -> None:
 @pytest.mark.parametrize(
     ("given", "complaint"),
     [
-        ({"recipe": "none"}, "no recipe 'none'; there are pocket, start-32b"),
-        ({"samples": 5, "sampling_runs": 2}, "cannot be spread evenly"),
+        ({"recipe": "none"}, "no recipe 'none'; use pocket, start-32b"),
+        ({"samples": 5, "sampling_runs": 2}, "cannot be split evenly"),
         ({"sft": "none"}, "no recipe 'none'"),
         ({"samples": 0}, "--samples: input should be greater"),
-        ({"max_length": 4096}, "the recipe pocket-seed takes up to 1024 tokens"),
+        ({"max_length": 4096}, "the recipe pocket-seed accepts at most 1024 tokens"),
         ({"launcher": "accelerate 'launch"}, "--launcher: no closing quotation"),
     ],
 )
@@ -188,7 +188,7 @@ def test_what_cannot_be_read_is_said_before_anything_is_run(given: dict[str, Any
 def test_a_training_whose_settings_do_not_fit(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("batch_size: 32\nmicro_batch: 3\n")
-    with pytest.raises(ConfigError, match=r"^batch_size 32 is no multiple of per_device_train_batch_size 3"):
+    with pytest.raises(ConfigError, match=r"^batch_size 32 is not a multiple of per_device_train_batch_size 3"):
         stages_of(parts(sft=str(path)))
 
 

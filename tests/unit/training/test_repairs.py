@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from start_agent.data.repairs import modify
+from start_agent.data.repairs import repair
 from start_agent.data.rows import MODIFICATIONS, make_row
 from start_agent.data.views import TraceView
 from start_agent.trace import SpanKind, Trace
@@ -29,14 +29,14 @@ def spans(trace: Trace) -> list[tuple[SpanKind, str]]:
 
 def test_a_good_trace_is_left_as_it_is(vocabulary: Vocabulary) -> None:
     trace = spelled(vocabulary.tokenizer, *HINTED)
-    assert modify(trace, vocabulary.tokenizer) is trace
+    assert repair(trace, vocabulary.tokenizer) is trace
 
 
 def test_what_follows_the_answer_is_cut(vocabulary: Vocabulary) -> None:
     tokenizer = vocabulary.tokenizer
     rambling = (M, "So 42.\n</think>\n\nThe answer is \\boxed{42}.\n\nLet me talk on. It is \\boxed{42}.", "eos")
     trace = spelled(tokenizer, *HINTED[:-1], rambling)
-    repaired = modify(trace, tokenizer)
+    repaired = repair(trace, tokenizer)
     assert repaired.meta[MODIFICATIONS] == ["cut_after_answer"]
     assert MODIFICATIONS not in trace.meta
     ids = repaired.token_ids
@@ -44,7 +44,7 @@ def test_what_follows_the_answer_is_cut(vocabulary: Vocabulary) -> None:
     assert tokenizer.decode(ids[:-1]).rstrip("\n").endswith("The answer is \\boxed{42}.")
     assert ids[:-1] == trace.token_ids[: len(ids) - 1]  # nothing is encoded anew
     assert make_row(repaired, tokenizer).modifications == ("cut_after_answer",)
-    assert modify(repaired, tokenizer) is repaired
+    assert repair(repaired, tokenizer) is repaired
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_what_follows_the_answer_is_cut(vocabulary: Vocabulary) -> None:
 )
 def test_nothing_is_cut_where_nothing_follows_the_answer(last: str) -> None:
     trace = spelled(POCKET, (M, last, "eos"))
-    assert modify(trace, POCKET) is trace
+    assert repair(trace, POCKET) is trace
 
 
 def test_a_hinted_cell_that_failed_goes_with_its_hint_and_connective() -> None:
@@ -72,7 +72,7 @@ def test_a_hinted_cell_that_failed_goes_with_its_hint_and_connective() -> None:
         output("42"),
         END,
     )
-    repaired = modify(trace, POCKET)
+    repaired = repair(trace, POCKET)
     assert repaired.meta[MODIFICATIONS] == ["drop_failed_cell"]
     assert spans(repaired)[:2] == [
         (M, "Let me see, it is 41.\n\n```python\nprint(6 * 7)\n```\n"),
@@ -96,7 +96,7 @@ def test_a_twin_keeps_its_own_hint() -> None:
         END,
     )
     assert (
-        text(modify(trace, POCKET))
+        text(repair(trace, POCKET))
         .split("\n", 1)[1]
         .startswith(
             "Let me run it:\nWait, maybe using Python here is a good idea.\n```python\nprint(6 * 7)\n```\n```output\n42"
@@ -115,7 +115,7 @@ def test_one_failure_after_the_other_goes() -> None:
         output("42"),
         END,
     )
-    repaired = modify(trace, POCKET)
+    repaired = repair(trace, POCKET)
     assert repaired.meta[MODIFICATIONS] == ["drop_failed_cell"] * 2
     assert "Let me run it:\n```python\nprint(6 * 7)\n```\n```output\n42\n```\nSo 42." in text(repaired)
     assert repaired.tool_calls == 1
@@ -145,7 +145,7 @@ def failed_and_again(failed: str, twin: str) -> Trace:
 )
 def test_a_failure_that_the_next_cell_needs_stays(failed: str, twin: str) -> None:
     trace = failed_and_again(failed, twin)
-    assert modify(trace, POCKET) is trace
+    assert repair(trace, POCKET) is trace
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_a_failure_that_the_next_cell_needs_stays(failed: str, twin: str) -> Non
 )
 def test_a_failure_with_a_twin_that_stands_alone_goes(failed: str, twin: str) -> None:
     trace = failed_and_again(failed, twin)
-    assert modify(trace, POCKET).meta[MODIFICATIONS] == ["drop_failed_cell"]
+    assert repair(trace, POCKET).meta[MODIFICATIONS] == ["drop_failed_cell"]
 
 
 def test_a_failure_stays_where_its_twins_fence_would_not_begin_a_line() -> None:
@@ -174,12 +174,12 @@ def test_a_failure_stays_where_its_twins_fence_would_not_begin_a_line() -> None:
         output("42"),
         END,
     )
-    assert modify(trace, POCKET) is trace
+    assert repair(trace, POCKET) is trace
 
 
 def test_a_last_failure_stays() -> None:
     trace = spelled(POCKET, FIRST, HINT, (M, "print(y)\n```\n", "code_close"), output("NameError", "error"), END)
-    assert modify(trace, POCKET) is trace
+    assert repair(trace, POCKET) is trace
 
 
 def test_a_repaired_trace_says_where_its_answer_begins() -> None:
@@ -193,7 +193,7 @@ def test_a_repaired_trace_says_where_its_answer_begins() -> None:
     rambling = (M, "So 42.\n</think>\n\nThe answer is \\boxed{42}.\n\nLet me talk on.", "eos")
     for last in (END, rambling):
         trace = dated(spelled(tokenizer, *failed, last), tokenizer)
-        repaired = modify(trace, tokenizer)
+        repaired = repair(trace, tokenizer)
         assert "drop_failed_cell" in repaired.meta[MODIFICATIONS]
         derived = TraceView(replace(repaired, answer_begins=None, schema=1), tokenizer).answer_begins
         assert derived is not None and TraceView(repaired, tokenizer).answer_begins == derived

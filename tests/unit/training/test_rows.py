@@ -181,18 +181,18 @@ def test_a_mix_takes_whole_traces_in_its_proportions() -> None:
         assert abs(shares[kind] - share) < 0.04
     other = policy.model_copy(update={"loss_seed": 1})
     assert [other.hint_loss(str(number)) for number in range(50)] != drawn[:50]
-    with pytest.raises(ValidationError, match="weight above 0"):
+    with pytest.raises(ValidationError, match="positive weight"):
         LossPolicy(hint=HintLoss.MIX, mix_mask=0, mix_drop=0)
 
 
 def test_a_row_in_which_nothing_is_learned_is_refused() -> None:
     tokenizer = vocabulary("pocket").tokenizer
     nothing = Trace([Span(P, (1, 2)), Span(H, (3,)), Span(T, (4,))])
-    with pytest.raises(RowError, match="no token is learned") as caught:
+    with pytest.raises(RowError, match="without a token in the loss") as caught:
         make_row(nothing, tokenizer, key="abc")
     assert caught.value.reason == "nothing_trained"
     only_first = Trace([Span(M, (1,)), Span(T, (4,))])  # no token comes before it: it is never predicted
-    with pytest.raises(RowError, match="no token is learned"):
+    with pytest.raises(RowError, match="without a token in the loss"):
         make_row(only_first, tokenizer)
     assert make_row(nothing, tokenizer, LossPolicy(hint=HintLoss.TRAIN)).trained == 1
 
@@ -202,7 +202,7 @@ def test_a_row_that_is_too_long_is_refused_and_never_cut() -> None:
     trace = spelled(tokenizer, *HINTED)
     size = trace.count()
     assert len(make_row(trace, tokenizer, max_length=size).input_ids) == size
-    with pytest.raises(RowError, match=f"{size} tokens where {size - 1} are allowed") as caught:
+    with pytest.raises(RowError, match=f"{size} tokens, above the maximum of {size - 1}") as caught:
         make_row(trace, tokenizer, max_length=size - 1)
     assert caught.value.reason == "too_long"
 

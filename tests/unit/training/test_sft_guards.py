@@ -43,7 +43,7 @@ def test_the_digest_knows_ids_labels_and_where_rows_end() -> None:
         ([{"input_ids": [1]}], "has no column 'labels'; it has input_ids"),
         ([row([5, 6], [5])], "has 2 input_ids and 1 labels"),
         ([row([5, 6], [5, 7])], "neither -100 nor the id"),
-        ([row([5, 9])], "the model knows 0 to 8"),
+        ([row([5, 9])], "the model has 0 to 8"),
         ([row([5, -1], [5, -100])], "has ids from -1"),
         ([row([5, 6], assistant_masks=[1, 0])], "assistant_masks that do not agree"),
         ([row([5, 6], [-100, -100]), row([5, 6])], "1 of 2 rows have no trained token (the row)"),

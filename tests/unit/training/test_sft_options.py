@@ -39,7 +39,7 @@ def test_a_recipe_of_ones_own(tmp_path: Path) -> None:
     path.write_text("learning_speed: 1\n")
     with pytest.raises(ConfigError, match="unknown option 'learning_speed'"):
         read_recipe(str(path))
-    with pytest.raises(ConfigError, match="there are lora, pocket, pocket-seed, start-32b"):
+    with pytest.raises(ConfigError, match="use lora, pocket, pocket-seed, start-32b"):
         read_recipe("start-33b")
 
 

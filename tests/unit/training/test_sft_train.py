@@ -240,13 +240,13 @@ def test_a_loss_that_is_no_number_stops_the_run(base: Path, tmp_path: Path) -> N
 
 
 def test_rows_longer_than_the_model_reads_are_refused(base: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="the model reads 128"):
+    with pytest.raises(DataError, match="the model's context is 128"):
         train(str(base), rows(3, longest=300), options(max_length=300), tmp_path)
     assert not (tmp_path / "training" / "run.json").exists()
 
 
 def test_weights_in_bfloat16_are_refused_where_nothing_keeps_a_copy(base: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="rounds small updates"):
+    with pytest.raises(ConfigError, match="round away small updates"):
         train(str(base), ROWS, options(dtype="bfloat16"), tmp_path)
 
 
@@ -274,7 +274,7 @@ def test_processes_that_do_not_divide_a_step_are_refused(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "3")
-    with pytest.raises(ConfigError, match="no multiple of --per-device-train-batch-size 4 times 3 processes"):
+    with pytest.raises(ConfigError, match="not a multiple of --per-device-train-batch-size 4 times 3 processes"):
         train(str(base), ROWS, options(), tmp_path)
 
 

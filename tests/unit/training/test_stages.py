@@ -184,7 +184,7 @@ async def test_one_recipe_at_a_time(recipe: Recipe) -> None:
 @pytest.mark.parametrize(
     ("stages", "complaint"),
     [
-        ([Stage("b", NAME, {}, after=("a",)), Stage("a", NAME, {})], "needs a"),
+        ([Stage("b", NAME, {}, after=("a",)), Stage("a", NAME, {})], "depends on a"),
         ([Stage("a", NAME, {}), Stage("a", NAME, {})], "two stages"),
     ],
 )
@@ -196,7 +196,7 @@ async def test_stages_that_make_no_recipe(stages: list[Stage], complaint: str, t
 async def test_a_mark_that_cannot_be_read(recipe: Recipe) -> None:
     await run_stages([recipe.stage("a")], recipe.folder)
     (recipe.folder / "stages" / "a.json").write_text("{")
-    with pytest.raises(RunDirectoryError, match=r"cannot read .*a\.json: .* remove it to do the stage again"):
+    with pytest.raises(RunDirectoryError, match=r"cannot read .*a\.json: .* remove it to run the stage again"):
         await run_stages([recipe.stage("a")], recipe.folder)
 
 

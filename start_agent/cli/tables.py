@@ -39,7 +39,8 @@ def summary_tables(summary: Summary, name: str, progress: Progress | None = None
     table.add_row("verdicts", ", ".join(f"{reason} {count}" for reason, count in summary.reasons.items()))
     table.add_row(f"tokens {one}", f"{summary.tokens:.0f}, {summary.total_tokens:,} in all")
     waits = f"{summary.wait_seconds:.1f} waiting for a kernel, {summary.queue_seconds:.1f} for the engine"
-    table.add_row(f"seconds {one}", f"{summary.seconds:.1f}, of them {waits}")
+    parts = "of them" if summary.traces <= 1 else "over all its traces"  # which may be more: they run side by side
+    table.add_row(f"seconds {one}", f"{summary.seconds:.1f}, {parts} {waits}")
     if summary.reprefilled_share is not None:
         preempted = f", {summary.preemptions:,} preemptions" if summary.preemptions else ""
         fed = f"{summary.fed_tokens:,}, {summary.reprefilled_share:.1%} of them again{preempted}"

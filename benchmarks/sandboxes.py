@@ -77,7 +77,13 @@ class _SlowedSession(Session):
         self._cells = 0
 
     async def execute(
-        self, code: str, *, timeout: float | None = None, stdin: str | None = None, fork: bool = False
+        self,
+        code: str,
+        *,
+        timeout: float | None = None,
+        stdin: str | None = None,
+        fork: bool = False,
+        images: bool = False,
     ) -> Result:
         self._cells += 1
         begun = time.perf_counter()
@@ -129,7 +135,13 @@ class _RecordedSession(Session):
         self._box, self._session, self._cells = box, session, tuple[_Cell, ...]()
 
     async def execute(
-        self, code: str, *, timeout: float | None = None, stdin: str | None = None, fork: bool = False
+        self,
+        code: str,
+        *,
+        timeout: float | None = None,
+        stdin: str | None = None,
+        fork: bool = False,
+        images: bool = False,
     ) -> Result:
         self._cells += ((code, timeout, stdin),)
         results = self._box.results

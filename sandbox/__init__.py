@@ -7,32 +7,53 @@
             result = await session.execute("x = 6*7\\nprint(x)", timeout=10.0)
     result.outcome, result.text
 
-What code does wrong is a `Result` with an `Outcome`; what the infrastructure does wrong raises a `SandboxError`.
+What code does wrong is a `Result` with an `Outcome`, or a `FileError` where a session's files are asked for; what the
+infrastructure does wrong raises a `SandboxError`.
 """
 
 from sandbox.base import BaseSandbox, Session, Stats
 from sandbox.capacity import most_kernels
 from sandbox.errors import (
+    FileError,
+    FileNameError,
+    FileNotFound,
+    FileRefused,
+    FilesLost,
+    FilesUnsupported,
+    FileTooLarge,
     HostFull,
     KernelProtocolError,
     KernelStartError,
+    NotAFile,
     SandboxClosed,
     SandboxError,
     SandboxFaulty,
     SandboxUnavailable,
+    TooManyFiles,
 )
 from sandbox.fake import FakeSandbox
+from sandbox.files import FileInfo
 from sandbox.limits import Limits
-from sandbox.result import Outcome, Result
+from sandbox.result import Image, Outcome, Result
 from sandbox.sandbox import Sandbox
 
 __all__ = [
     "BaseSandbox",
     "FakeSandbox",
+    "FileError",
+    "FileInfo",
+    "FileNameError",
+    "FileNotFound",
+    "FileRefused",
+    "FileTooLarge",
+    "FilesLost",
+    "FilesUnsupported",
     "HostFull",
+    "Image",
     "KernelProtocolError",
     "KernelStartError",
     "Limits",
+    "NotAFile",
     "Outcome",
     "Result",
     "Sandbox",
@@ -42,5 +63,6 @@ __all__ = [
     "SandboxUnavailable",
     "Session",
     "Stats",
+    "TooManyFiles",
     "most_kernels",
 ]

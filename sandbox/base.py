@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
+from sandbox.errors import FilesUnsupported
+from sandbox.files import FileInfo
 from sandbox.limits import Limits
 from sandbox.result import Outcome, Result
 
@@ -49,7 +51,13 @@ class Session(ABC):
 
     @abstractmethod
     async def execute(
-        self, code: str, *, timeout: float | None = None, stdin: str | None = None, fork: bool = False
+        self,
+        code: str,
+        *,
+        timeout: float | None = None,
+        stdin: str | None = None,
+        fork: bool = False,
+        images: bool = False,
     ) -> Result:
         """Run one cell and wait until it ends.
 
@@ -64,6 +72,9 @@ class Session(ABC):
                 `sys.exit()` and `sys.exit(0)` count as success. A fork that dies does not affect the session; see
                 `Result.exit_status`. Where forks are not available (see `BaseSandbox.forks`), the kernel itself runs
                 the program and ends with it, and `state_lost` is set.
+            images: whether `Result.images` has what the cell shows, as a notebook would: figures of matplotlib at
+                `plt.show()` and those open at its end, and PNG or JPEG of what is displayed. They are drawn in the
+                cell's time. The text is the same as without. A fork shows none; see `BaseSandbox.images`, too.
 
         Returns:
             The result, whatever the code did: raised, hung, crashed, or printed too much. When `state_lost` is set,
@@ -77,6 +88,57 @@ class Session(ABC):
 
         Cancelling kills the kernel and leaves nothing running; the session can be used again, without its variables.
         """
+
+    async def write_file(self, name: str, data: bytes, *, timeout: float | None = None) -> None:
+        """Write a file of the working folder, in which code finds it, and make the folders that it is to be in.
+
+        An old one of that name is replaced when all of the new one is there; code that has it open keeps the old.
+
+        Args:
+            name: relative to the working folder: up to 8 parts with slashes in between and 512 bytes in UTF-8, of which
+                no part begins with a dot, and none has controls, backslashes or what reverses the direction of writing.
+            data: its content; at most `Limits.file_bytes`.
+            timeout: wall time in seconds; `Limits.seconds` when None.
+
+        Files are the session's as variables are: they go with its kernel. This waits for the cell that runs, changes no
+        variable, and counts as none of `Limits.cells`.
+
+        Raises:
+            FileNameError: the name is none.
+            FileTooLarge, TooManyFiles: it is larger than `Limits.file_bytes`, or there are `Limits.files` already.
+            NotAFile: a folder, link, FIFO or the like has this name, or what is on the way to it is no folder.
+            FileRefused: Linux says no, e.g. as the disk is full.
+            FilesLost: the kernel has died, or has not answered in time or as it should. The next cell starts on a fresh
+                one, without variables and files.
+            FilesUnsupported: the sessions of this sandbox have no files; see `BaseSandbox.files`.
+            SandboxClosed, SandboxError, ValueError: as `execute`, which says what cancelling does, too.
+        """
+        raise FilesUnsupported
+
+    async def read_file(self, name: str, *, timeout: float | None = None) -> bytes:
+        """The content of a file of the working folder: what was there when reading began, at most `Limits.file_bytes`.
+
+        Links are not followed, and nothing but ordinary files is opened.
+
+        Raises FileNotFound where there is none of that name, and else as `write_file`, whose arguments it has.
+        """
+        raise FilesUnsupported
+
+    async def list_files(self, *, timeout: float | None = None) -> tuple[FileInfo, ...]:
+        """The files of the working folder and of those in it, sorted by name.
+
+        Only ordinary files, and only those whose names `write_file` allows.
+
+        Raises TooManyFiles where there are more than `Limits.files`, and else as `write_file`.
+        """
+        raise FilesUnsupported
+
+    async def remove_file(self, name: str, *, timeout: float | None = None) -> None:
+        """Remove a file of the working folder. Folders stay.
+
+        Raises FileNotFound where there is none of that name, and else as `write_file`.
+        """
+        raise FilesUnsupported
 
 
 class BaseSandbox(ABC):
@@ -99,6 +161,16 @@ class BaseSandbox(ABC):
     def forks(self) -> bool:
         """Whether ``execute(fork=True)`` leaves the session unchanged: False where code may not start processes."""
         return True
+
+    @property
+    def files(self) -> bool:
+        """Whether sessions have files that can be written and read: `Session.write_file` and what follows it."""
+        return False
+
+    @property
+    def images(self) -> bool:
+        """Whether ``execute(images=True)`` gives images; else it gives none."""
+        return False
 
     @abstractmethod
     def session(self, *, seed: int | None = None) -> AbstractAsyncContextManager[Session]:

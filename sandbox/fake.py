@@ -6,11 +6,13 @@ import asyncio
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
 from sandbox.base import BaseSandbox, Session, Stats
-from sandbox.errors import SandboxClosed, SandboxError
+from sandbox.errors import FileNotFound, NotAFile, SandboxClosed, SandboxError, TooManyFiles
+from sandbox.files import FileInfo, check_size, checked
 from sandbox.limits import Limits
 from sandbox.result import Outcome, Result
 
@@ -26,6 +28,7 @@ class FakeSandbox(BaseSandbox):
 
     ``FakeSandbox({"1+1": "2"})``, or ``FakeSandbox(lambda code: Result(Outcome.ERROR, error="..."))``. Code
     that is missing from a mapping is answered with `Outcome.ERROR` and a message that names it.
+    Files of a session are kept in memory.
 
     Attributes:
         codes: all cells executed, in order, in all sessions.
@@ -57,6 +60,16 @@ class FakeSandbox(BaseSandbox):
         """Sessions, cells, outcomes and faults so far."""
         return self._stats
 
+    @property
+    def files(self) -> bool:
+        """Yes."""
+        return True
+
+    @property
+    def images(self) -> bool:
+        """Yes: those of the script's results."""
+        return True
+
     def fail_next(self, error: SandboxError, times: int = 1) -> None:
         """Make the next `times` cells raise this infrastructure fault."""
         self._faults.extend([error] * times)
@@ -67,14 +80,14 @@ class FakeSandbox(BaseSandbox):
 
     @asynccontextmanager
     async def _session(self, seed: int | None) -> AsyncIterator[Session]:
-        self._require_open()
+        self.require_open()
         self._stats.waiting += 1
         try:
             await self._places.acquire()
         finally:
             self._stats.waiting -= 1
         try:
-            self._require_open()
+            self.require_open()
             self._stats.sessions += 1
             self.seeds.append(seed)
             self.open_sessions += 1
@@ -87,13 +100,14 @@ class FakeSandbox(BaseSandbox):
         finally:
             self._places.release()
 
-    def _require_open(self) -> None:
+    def require_open(self) -> None:
+        """Raise SandboxClosed where it is not."""
         if not self._open:
             raise SandboxClosed("the sandbox is not open")
 
     async def answer(self, code: str) -> Result:
         """Look a cell up in the script."""
-        self._require_open()
+        self.require_open()
         self.codes.append(code)
         try:
             if self._faults:
@@ -135,16 +149,68 @@ class _FakeSession(Session):
         self._box = box
         self._turn = asyncio.Lock()
         self._cells = 0
+        self._files: dict[str, bytes] = {}
 
     async def execute(
-        self, code: str, *, timeout: float | None = None, stdin: str | None = None, fork: bool = False
+        self,
+        code: str,
+        *,
+        timeout: float | None = None,
+        stdin: str | None = None,
+        fork: bool = False,
+        images: bool = False,
     ) -> Result:
-        if timeout is not None and timeout <= 0:
-            raise ValueError(f"timeout must be positive, got {timeout}")
+        _check_timeout(timeout)
         async with self._turn:
-            if self.closed:
-                raise SandboxClosed("the session is closed")
+            self._require_open()
             if self._cells >= self._box.limits.cells:
                 return Result.no_more_cells(self._box.limits.cells)
             self._cells += 1
-            return await self._box.answer(code)
+            result = await self._box.answer(code)
+            return replace(result, images=()) if result.images and (fork or not images) else result
+
+    def _require_open(self) -> None:
+        if self.closed:
+            raise SandboxClosed("the session is closed")
+        self._box.require_open()
+
+    async def write_file(self, name: str, data: bytes, *, timeout: float | None = None) -> None:
+        limits = self._box.limits
+        check_size(name, len(data), limits)
+        async with self._file_turn(name, timeout):
+            parts = name.split("/")
+            folders = {"/".join(parts[:count]) for count in range(1, len(parts))}
+            if folders & self._files.keys() or any(other.startswith(f"{name}/") for other in self._files):
+                raise NotAFile(name)
+            if name not in self._files and len(self._files) >= limits.files:
+                raise TooManyFiles(name, limits.files)
+            self._files[name] = bytes(data)
+
+    async def read_file(self, name: str, *, timeout: float | None = None) -> bytes:
+        async with self._file_turn(name, timeout):
+            return self._files[name]
+
+    async def list_files(self, *, timeout: float | None = None) -> tuple[FileInfo, ...]:
+        async with self._file_turn(None, timeout):
+            return tuple(FileInfo(name, len(data)) for name, data in sorted(self._files.items()))
+
+    async def remove_file(self, name: str, *, timeout: float | None = None) -> None:
+        async with self._file_turn(name, timeout):
+            del self._files[name]
+
+    @asynccontextmanager
+    async def _file_turn(self, name: str | None, timeout: float | None) -> AsyncIterator[None]:
+        _check_timeout(timeout)
+        if name is not None:
+            checked(name)
+        async with self._turn:
+            self._require_open()
+            try:
+                yield
+            except KeyError:
+                raise FileNotFound(name or "") from None
+
+
+def _check_timeout(timeout: float | None) -> None:
+    if timeout is not None and not timeout > 0:
+        raise ValueError(f"timeout must be positive, got {timeout}")

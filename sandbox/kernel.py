@@ -1,4 +1,4 @@
-"""One kernel on the host's side: have it forked, run cells in it, kill it.
+"""One kernel on the host's side: have it forked, run cells in it, ask it for files, kill it.
 
 A hostile kernel sits at the other end of two pipes (`sandbox.inside.wire`): what it says is bounded in size and number,
 and holds nothing but text and a few numbers.
@@ -14,12 +14,14 @@ from pathlib import Path
 
 from sandbox import isolation, removal, users
 from sandbox.cgroups import Group, Groups
-from sandbox.channel import Channel
-from sandbox.errors import KernelProtocolError, KernelStartError, start_error
+from sandbox.errors import KernelStartError, start_error
+from sandbox.exchange import Exchange
+from sandbox.files import FileReply
 from sandbox.inside import wire
-from sandbox.inside.wire import FloodError, GarbageError, Request
+from sandbox.inside.requests import FileRequest, Request, file_request_frame, request_frame, settings_frame
+from sandbox.inside.wire import GarbageError
 from sandbox.limits import Limits
-from sandbox.reply import Reply
+from sandbox.reply import Images, Reply
 from sandbox.watch import Watch, Watched, process_id
 from sandbox.zygote import Child, Zygote, kill, readable
 
@@ -27,9 +29,8 @@ _STATUS_SECONDS = 1.0  # for the zygote to report the exit status of a process t
 _INTERRUPTS = 2  # of a cell whose time is up: it may not have begun when the first one comes
 _OUR_LIMITS = (
     *("grace_seconds", "memory_bytes", "processes", "disk_bytes", "inodes", "open_files"),
-    *("output_chars", "printed_chars"),
+    *("output_chars", "printed_chars", "images", "image_bytes", "file_bytes", "files"),
 )
-_OTHER_BYTES, _OTHER_FRAMES = 512 << 10, 4_096  # of a cell, beside its output: value, error, frames' heads
 
 
 class Kernel:
@@ -51,15 +52,8 @@ class Kernel:
         self._group: Group | None = None
         self._child: Child | None = None
         self._user: int | None = None  # its id, where it has one of its own
-        self._channel: Channel | None = None
-        # What the real kernel says of a cell is less than this: four bytes a character, and most frames full.
-        most_bytes = _OTHER_BYTES + 4 * limits.output_chars
-        self._decoder = wire.Decoder(most_bytes, _OTHER_FRAMES + limits.output_chars // 256)
+        self._exchange = Exchange(limits.output_chars, self._on_start_frame, self._fail)
         self._ready: asyncio.Future[None] | None = None
-        self._reply = Reply(limits.output_chars)
-        self._serial = 0
-        self._done: asyncio.Future[None] | None = None  # of the cell that runs
-        self._timer: asyncio.TimerHandle | None = None
         self._watch = watch
         self._watched: Watched | None = None
         self._overran = False
@@ -68,6 +62,11 @@ class Kernel:
         self.dead = False
         self.grouped = False  # in cgroups of its own
         self.cells = 0
+
+    @property
+    def used(self) -> bool:
+        """Whether there may be something in it to lose: variables, or files."""
+        return self._exchange.serial > 0
 
     @property
     def doomed(self) -> bool:
@@ -124,13 +123,11 @@ class Kernel:
                 os.close(requests)
                 raise
             given.append(theirs)
-            self._channel = Channel(requests, replies, self._on_data)
+            self._exchange.open(requests, replies)
             if (group := self._groups.make(self._limits)) is not None:
                 self._group = group
                 given += group.entries
-            assert self._channel is not None
-            self._channel.send(wire.settings_frame(settings))
-            self._channel.start_reading()
+            self._exchange.begin(settings_frame(settings))
             self._child = await self._zygote.fork(given)
         finally:
             for descriptor in given:
@@ -148,33 +145,12 @@ class Kernel:
         self._drain()
 
     def _drain(self) -> None:
-        if self._channel is not None and self._channel.read():
+        if self._exchange.read():
             asyncio.get_running_loop().call_soon(self._drain)
         elif self._ready is not None:
             self._fail(KernelStartError("the kernel ended at its start"))
         else:
-            self._end_cell("died")
-
-    def _on_data(self, data: bytes) -> None:
-        """Take in bytes from the kernel."""
-        try:
-            frames = self._decoder.feed(data)
-            if self._ready is not None:
-                for kind, content in frames:
-                    self._on_start_frame(kind, content.decode("utf-8", "replace"))
-                return
-            for kind, content in frames:
-                if self._done is None or self._done.done():
-                    return
-                self._reply.feed(kind, content, self._serial)
-                if self._reply.ending:
-                    self._end_cell(self._reply.ending)
-        except GarbageError as error:
-            self._fail(KernelProtocolError(f"the new kernel does not speak as it should: {error}"))
-            self._end_cell("garbage")
-        except FloodError:
-            self._fail(KernelProtocolError("the new kernel does not stop speaking"))
-            self._end_cell("flood")
+            self._exchange.end("died")
 
     def _on_start_frame(self, kind: int, text: str) -> None:
         if kind == wire.FAILED:
@@ -187,8 +163,7 @@ class Kernel:
                 self._groups.give_up(f"a kernel could not enter its own: {text}")
             self._ready.set_result(None)
             self._ready = None
-            assert self._channel is not None
-            self._channel.stop_reading()
+            self._exchange.has_started()
 
     def _fail(self, error: Exception) -> None:
         if self._ready is not None and not self._ready.done():
@@ -196,7 +171,15 @@ class Kernel:
             self._ready.exception()  # seen: asyncio need not complain where nobody waits any more
 
     async def run(
-        self, code: bytes, cell: int, stdin: bytes, timeout: float, seed: int | None, *, forked: bool = False
+        self,
+        code: bytes,
+        cell: int,
+        stdin: bytes,
+        timeout: float,
+        seed: int | None,
+        *,
+        forked: bool = False,
+        images: bool = False,
     ) -> Reply:
         """Run one cell. The kernel is usable afterwards only if `ending` is "result".
 
@@ -207,25 +190,20 @@ class Kernel:
             timeout: seconds before it is interrupted; it is given up `Limits.grace_seconds` later.
             seed: where its random numbers start, 32 bits; None to go on with those there are.
             forked: whether to run it in a fork of the kernel, whose variables stay as they are.
+            images: whether the images that it shows are sent.
 
         When cancelled the cell goes on running: the caller kills the kernel.
         """
-        assert self._channel is not None
+        limits, exchange = self._limits, self._exchange
         self.cells += 1
-        self._serial += 1
-        reply = self._reply = Reply(self._limits.output_chars)
-        loop = asyncio.get_running_loop()
-        done = self._done = loop.create_future()
+        reply = Reply(limits.output_chars, Images(limits.images, limits.image_bytes) if images else None)
+        request = Request(exchange.next(), cell, seed, forked, code, stdin, images)
         events = None
         try:
-            if self.dead or self._overran or self._killing is not None:
-                self._end_cell("memory" if self._overran else "died")
-            else:
-                self._channel.send(wire.request_frame(Request(self._serial, cell, seed, forked, code, stdin)))
-                self._channel.start_reading()
+            done = self._ask(reply, request_frame(request))
             # All this after the request, while the kernel is at work.
-            self._timer = loop.call_later(timeout, self._on_timeout)
-            self._decoder.allow()
+            exchange.call_later(timeout, self._on_timeout, reply)
+            exchange.allow(limits.image_bytes + 2 * limits.images * wire.PIPE_BUF if images else 0)
             self._watch_memory()
             if self._group is not None:
                 events = self._group.open_events()
@@ -233,11 +211,7 @@ class Kernel:
             if reply.ending in ("result", "died") and self._group is not None and self._group.has_overflowed(events):
                 reply.ending = "memory"
         finally:
-            self._done = None
-            self._channel.stop_reading()
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
+            exchange.stop()
             if self._watched is not None:
                 self._watched.running = False
             if events is not None:
@@ -246,23 +220,48 @@ class Kernel:
             reply.status = await self._status()
         return reply
 
-    def _end_cell(self, ending: str) -> None:
-        if self._done is not None and not self._done.done():
-            self._reply.ending = ending
-            self._done.set_result(None)
+    async def ask_for_file(self, operation: int, name: bytes, data: bytes, timeout: float) -> FileReply:
+        """Do something with a file of the working folder. The kernel is usable afterwards only if `ending` is "result".
+
+        Args:
+            operation: see `sandbox.inside.requests`.
+            name: of the file, checked; empty for all.
+            data: what is written.
+            timeout: seconds before it is given up.
+
+        When cancelled the kernel goes on: the caller kills it.
+        """
+        exchange = self._exchange
+        reply = FileReply(operation, self._limits)
+        request = FileRequest(exchange.next(), operation, name, data)
+        try:
+            done = self._ask(reply, file_request_frame(request))
+            exchange.call_later(timeout, exchange.end, "timeout")
+            exchange.allow(reply.most_bytes)
+            await done
+        finally:
+            exchange.stop()
+        return reply
+
+    def _ask(self, reply: Reply | FileReply, request: bytes) -> asyncio.Future[None]:
+        if not self.dead and not self._overran and self._killing is None:
+            return self._exchange.ask(reply, request)
+        done = self._exchange.ask(reply, None)
+        self._exchange.end("memory" if self._overran else "died")
+        return done
 
     def interrupt(self) -> None:
         """Interrupt the cell that runs, if one does, as Ctrl-C would. Code may catch it and go on."""
-        if self._done is not None and self._child is not None and not self.dead:
+        if self._exchange.asked and self._child is not None and not self.dead:
             kill(self._child.pidfd, signal.SIGINT)
 
-    def _on_timeout(self, interrupts: int = 0) -> None:
+    def _on_timeout(self, reply: Reply, interrupts: int = 0) -> None:
         if interrupts == _INTERRUPTS:
-            self._end_cell("timeout")
+            self._exchange.end("timeout")
             return
-        self._reply.interrupted = True
+        reply.interrupted = True
         pause = self._limits.grace_seconds / _INTERRUPTS
-        self._timer = asyncio.get_running_loop().call_later(pause, self._on_timeout, interrupts + 1)
+        self._exchange.call_later(pause, self._on_timeout, reply, interrupts + 1)
         self.interrupt()
 
     def _watch_memory(self) -> None:
@@ -282,7 +281,7 @@ class Kernel:
 
     def _on_overrun(self) -> None:
         self._overran = True
-        self._end_cell("memory")
+        self._exchange.end("memory")
         if self._child is not None:
             kill(self._child.pidfd)
 
@@ -296,7 +295,7 @@ class Kernel:
         """End the process and all that it started, and wait until it is gone. Safe to call again."""
         if self._killing is None:
             self._killing = asyncio.create_task(self._end())
-        self._end_cell("died")
+        self._exchange.end("died")
         # Shielded: a second cancellation does not leave half of the work undone.
         await asyncio.shield(self._killing)
 
@@ -316,9 +315,7 @@ class Kernel:
             self._child = None
         if self._group is not None:
             await self._group.remove()
-        if self._channel is not None:
-            self._channel.close()
-            self._channel = None
+        self._exchange.close()
         if self._zygote.tier in (0, 3):
             await removal.remove(self._folder)
         if self._user is not None:

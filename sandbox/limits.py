@@ -25,6 +25,11 @@ class Limits:
         output_chars: characters of the text that the model reads; longer text is cut in the middle.
         printed_chars: characters that a cell may print before it is stopped with `Outcome.OUTPUT`.
         cells: cells of one session.
+        images: images that are taken of one cell, where they are asked for; what is beyond is dropped.
+        image_bytes: size of the images of one cell together.
+        file_bytes: size of a file that the host writes or reads; such files lie in the working directory, whose size
+            `disk_bytes` bounds.
+        files: files of the working directory that can be listed; if there are as many, the host can add none.
     """
 
     seconds: float = 10.0
@@ -39,6 +44,10 @@ class Limits:
     output_chars: int = 8_000
     printed_chars: int = 1_000_000
     cells: int = 1_000
+    images: int = 16
+    image_bytes: int = 4 << 20
+    file_bytes: int = 16 << 20
+    files: int = 1_000
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import codecs
 from dataclasses import dataclass, field
 
-from sandbox.inside import wire
+from sandbox.inside import formats, wire
 from sandbox.inside.wire import GarbageError
+from sandbox.result import Image
 
 _TEXTS = {wire.VALUE: "value", wire.ERROR: "error", wire.LATE: "late"}
 
@@ -58,11 +59,56 @@ class Text:
 
 
 @dataclass(slots=True)
+class Images:
+    """The images of one cell.
+
+    Attributes:
+        most: how many the real kernel sends.
+        most_bytes: their size together.
+        images: those that are complete.
+    """
+
+    most: int
+    most_bytes: int
+    images: list[Image] = field(default_factory=list)
+    _kind: int = 0
+    _data: bytearray = field(default_factory=bytearray)
+    _missing: int = 0  # bytes of the image that was begun
+
+    def begin(self, kind: int, size: int) -> None:
+        """An image of so many bytes begins. Raises GarbageError where it may not."""
+        self.require_complete()
+        if kind >= len(formats.MIMES) or len(self.images) >= self.most or not 0 < size <= self.most_bytes:
+            raise GarbageError("an image that may not be sent")
+        self.most_bytes -= size
+        self._kind, self._missing = kind, size
+
+    def add(self, data: bytes) -> None:
+        """Add its next bytes. Raises GarbageError for more than it has, or where it is no image."""
+        if not 0 < len(data) <= self._missing:
+            raise GarbageError("data of no image")
+        self._data += data
+        self._missing -= len(data)
+        if not self._missing:
+            image = bytes(self._data)
+            self._data.clear()
+            if not formats.is_image(self._kind, image):
+                raise GarbageError("an image that is none")
+            self.images.append(Image(formats.MIMES[self._kind], image))
+
+    def require_complete(self) -> None:
+        """Raise GarbageError in the middle of an image."""
+        if self._missing:
+            raise GarbageError("half of an image")
+
+
+@dataclass(slots=True)
 class Reply:
     """What the host has received of one cell.
 
     Attributes:
         most: characters of what was printed that are kept, at its beginning and at its end.
+        images: what it shows; None where that was not asked for.
         ending: "result" when the kernel answered, else "timeout", "died", "flood", "memory" or "garbage"; empty until
             then.
         interrupted: whether its time was up and it was interrupted.
@@ -71,10 +117,11 @@ class Reply:
         value, error, late: texts, of which `outcome` says whether they are meant.
         outcome: what the kernel answered.
         status: how the process ended (negative: by which signal); None unless it died.
-        size: bytes of all texts.
+        size: bytes of all frames but those of images.
     """
 
     most: int
+    images: Images | None = None
     ending: str = ""
     interrupted: bool = False
     head: Text = field(init=False)
@@ -95,7 +142,8 @@ class Reply:
 
         Raises GarbageError for one that the real kernel would not send.
         """
-        self.size += len(data)
+        if kind != wire.DATA:
+            self.size += len(data)
         try:
             if kind in (wire.STDOUT, wire.STDERR):
                 (self.head if self.gap is None else self.tail).add(data, to_stderr=kind == wire.STDERR)
@@ -104,7 +152,13 @@ class Reply:
                 texts.append(data.decode())
             elif kind == wire.GAP and self.gap is None:
                 self.gap = wire.read_gap(data)
+            elif kind == wire.IMAGE and self.images is not None:
+                self.images.begin(*wire.read_image(data))
+            elif kind == wire.DATA and self.images is not None:
+                self.images.add(data)
             elif kind == wire.RESULT:
+                if self.images is not None:
+                    self.images.require_complete()
                 self.outcome = wire.Outcome.unpack(data)
                 if self.outcome.serial != serial:
                     raise GarbageError("the result of another cell")

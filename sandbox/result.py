@@ -10,7 +10,7 @@ from typing import Self
 from sandbox.inside.cut import cut_middle, was_cut
 from sandbox.inside.terminal import shown
 
-__all__ = ["Outcome", "Result", "clean", "cut_middle", "was_cut"]
+__all__ = ["Image", "Outcome", "Result", "clean", "cut_middle", "was_cut"]
 
 # CSI, OSC, other strings, character sets and two-character escape sequences (ECMA-48, ECMA-35). An unterminated
 # sequence hides at most its line.
@@ -39,6 +39,19 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Image:
+    """An image that a cell has shown. It was not decoded, and may be anything that begins and ends as one.
+
+    Attributes:
+        mime: "image/png" or "image/jpeg".
+        data: the bytes of such a file, of at most 33,554,432 pixels.
+    """
+
+    mime: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """The result of one cell.
 
@@ -51,10 +64,12 @@ class Result:
         printed: stdout and stderr in the order of printing, cut likewise; None if that is the same as `stdout`.
         late: what threads of earlier cells printed meanwhile, and what was printed since the last cell; not part of
             the above. Only the beginning is kept.
-        truncated: whether anything was cut from the output, value or error.
+        truncated: whether anything was cut from the output, value or error, or a requested image is missing: there were
+            more or larger ones than `Limits` allows, or one could not be drawn.
         state_lost: whether the session's variables are gone (the next cell starts on a fresh kernel).
         exit_status: exit status of a fork that did not reach the end of the cell: 0 for `os._exit(0)`, negative for a
             signal. None otherwise.
+        images: what it displayed, in order, if requested with ``execute(images=True)``.
     """
 
     outcome: Outcome
@@ -67,6 +82,7 @@ class Result:
     printed: str | None = None
     late: str = ""
     exit_status: int | None = None
+    images: tuple[Image, ...] = ()
 
     @classmethod
     def no_more_cells(cls, limit: int) -> Self:

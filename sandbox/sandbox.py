@@ -114,6 +114,16 @@ class Sandbox(BaseSandbox):
         return self.tier != 3
 
     @property
+    def files(self) -> bool:
+        """Yes, in all tiers."""
+        return True
+
+    @property
+    def images(self) -> bool:
+        """Yes, in all tiers."""
+        return True
+
+    @property
     def cgroups(self) -> str:
         """What cgroups limit, in addition to the other limits; or why they are not used."""
         return "not used: the sandbox has not been opened" if self._groups is None else str(self._groups)

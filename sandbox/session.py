@@ -11,8 +11,10 @@ from dataclasses import replace
 
 from sandbox.base import Session
 from sandbox.errors import SandboxClosed
+from sandbox.files import FileInfo, FileReply, check_size, checked
 from sandbox.inside import cut as cutting
 from sandbox.inside.cut import cut_middle
+from sandbox.inside.requests import LIST, READ, REMOVE, WRITE
 from sandbox.inside.wire import ENDINGS
 from sandbox.kernel import Kernel
 from sandbox.limits import Limits
@@ -63,13 +65,17 @@ class KernelSession(Session):
         self._kernel = await self._pool.take()
 
     async def execute(
-        self, code: str, *, timeout: float | None = None, stdin: str | None = None, fork: bool = False
+        self,
+        code: str,
+        *,
+        timeout: float | None = None,
+        stdin: str | None = None,
+        fork: bool = False,
+        images: bool = False,
     ) -> Result:
         """Run one cell. See `Session.execute`."""
         limits = self._limits
-        timeout = limits.seconds if timeout is None else timeout
-        if not timeout > 0:
-            raise ValueError(f"timeout must be positive, got {timeout}")
+        timeout = self._seconds(timeout)
         # A lone surrogate cannot travel; Python would not compile it either.
         texts = [text.encode("utf-8", "replace") for text in (code, stdin or "")]
         async with self._turn, self._turns:
@@ -83,7 +89,7 @@ class KernelSession(Session):
             began = time.monotonic()
             try:
                 seed = self._next_seed() if kernel.cells == 0 else None
-                reply = await kernel.run(texts[0], self._cells, texts[1], timeout, seed, forked=fork)
+                reply = await kernel.run(texts[0], self._cells, texts[1], timeout, seed, forked=fork, images=images)
                 took = time.monotonic() - began
                 if reply.size > _AT_ONCE_BYTES:
                     result = await asyncio.to_thread(result_of, reply, limits, timeout, took, raw=fork)
@@ -101,13 +107,54 @@ class KernelSession(Session):
             self._count(result)
             return result
 
+    def _seconds(self, timeout: float | None) -> float:
+        timeout = self._limits.seconds if timeout is None else timeout
+        if not timeout > 0:
+            raise ValueError(f"timeout must be positive, got {timeout}")
+        return timeout
+
+    async def write_file(self, name: str, data: bytes, *, timeout: float | None = None) -> None:
+        """Write a file. See `Session.write_file`."""
+        check_size(name, len(data), self._limits)
+        await self._ask_for_file(WRITE, name, timeout, data)
+
+    async def read_file(self, name: str, *, timeout: float | None = None) -> bytes:
+        """The content of a file. See `Session.read_file`."""
+        return bytes((await self._ask_for_file(READ, name, timeout)).data)
+
+    async def list_files(self, *, timeout: float | None = None) -> tuple[FileInfo, ...]:
+        """All files. See `Session.list_files`."""
+        return (await self._ask_for_file(LIST, "", timeout)).infos()
+
+    async def remove_file(self, name: str, *, timeout: float | None = None) -> None:
+        """Remove a file. See `Session.remove_file`."""
+        await self._ask_for_file(REMOVE, name, timeout)
+
+    async def _ask_for_file(self, operation: int, name: str, timeout: float | None, data: bytes = b"") -> FileReply:
+        timeout = self._seconds(timeout)
+        path = b"" if operation == LIST else checked(name)
+        async with self._turn:
+            self._require_open()
+            kernel = await self._usable_kernel()
+            try:
+                reply = await kernel.ask_for_file(operation, path, data, timeout)
+            except BaseException:
+                await self._drop()
+                raise
+            if reply.status is None:
+                self._leave()
+            self._require_open()
+        if (error := reply.error(name)) is not None:
+            raise error
+        return reply
+
     def interrupt(self) -> None:
         """Interrupt the cell that runs, if one does: it ends with a KeyboardInterrupt and keeps the variables."""
         if self._kernel is not None:
             self._kernel.interrupt()
 
     async def _usable_kernel(self) -> Kernel:
-        if self._kernel is not None and self._kernel.dead and not self._kernel.cells:
+        if self._kernel is not None and self._kernel.dead and not self._kernel.used:
             await self._drop()  # it died before it was used: nothing is lost by taking another
         if self._kernel is None:
             await self._drop()
@@ -207,6 +254,7 @@ def result_of(reply: Reply, limits: Limits, timeout: float, duration: float, *, 
         printed=None if printed == stdout else printed,
         late=clean("".join(reply.late)[: limits.output_chars]),
         exit_status=exit_status,
+        images=() if reply.images is None else tuple(reply.images.images),
     )
 
 

@@ -21,10 +21,11 @@ import pytest
 from sandbox.base import BaseSandbox, Session
 from sandbox.errors import SandboxClosed
 from sandbox.result import Outcome
+from sandbox.testing_files import FilesContract, PythonFilesContract
 
 
-class SandboxContract:
-    """Tests of sessions: their number, order and end."""
+class SandboxContract(FilesContract):
+    """Tests of sessions: their number, order and end, and their files."""
 
     async def test_isolation_and_stats_are_there(self, box: BaseSandbox) -> None:
         """The isolation can be recorded in a trace, and sessions and cells are counted."""
@@ -90,7 +91,7 @@ class SandboxContract:
         assert box.stats.waiting == 0
 
 
-class PythonContract:
+class PythonContract(PythonFilesContract):
     """Tests of cells: their results and side effects."""
 
     @staticmethod

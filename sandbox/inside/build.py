@@ -28,7 +28,7 @@ def build() -> Shell:
     shell: Any = Shell.instance(config=config, compiler_class=Compiler)
     shell.builtin_trap.__enter__()  # permanently: IPython would enter and leave it for each cell
     code_builtins.hold()
-    shell.display_pub.publish = lambda data, *args, **kwargs: sys.stdout.write(data.get("text/plain", "") + "\n")
+    shell.display_pub.publish = shell.publish
     shell.display_pub.clear_output = lambda *args, **kwargs: None
     shell.loop_runner = loops.run
     interactiveshell.exec, interactiveshell.eval = _exec, _eval  # type: ignore[attr-defined]  # its module's own names

@@ -24,9 +24,10 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from . import wire
+from .requests import Request
 from .shell import Shell
 from .text import overflow
-from .wire import Outcome, Request
+from .wire import Outcome
 
 _MOST_SWEEPS = 100  # rounds of killing processes that keep starting others
 _NOT_FLUSHED = 120  # Python's exit status when its standard streams could not be flushed at exit

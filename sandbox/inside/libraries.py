@@ -6,12 +6,14 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from functools import wraps
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from . import machine, shared
+from .images import images
 
 
 def _numba(module: ModuleType) -> None:
@@ -58,7 +60,20 @@ def _threadpoolctl(module: Any) -> None:
         module._HAS_PROCFS = _SeesMaps()  # evaluated when used, since this may be the zygote
 
 
+def _matplotlib(module: Any) -> None:
+    """`plt.show()` and `figure.show()`, which do nothing where there is no window, show figures to the host."""
+    original = module.FigureManagerBase.show
+
+    @wraps(original)
+    def show(manager: Any) -> Any:
+        images.add_figure(manager.canvas.figure)
+        return original(manager)
+
+    module.FigureManagerBase.show = show
+
+
 _LIBRARIES: dict[str, Callable[[ModuleType], None]] = {
+    "matplotlib.backend_bases": _matplotlib,
     "numba.core.caching": _numba,
     "psutil._common": machine.answer,
     "threadpoolctl": _threadpoolctl,
@@ -104,12 +119,16 @@ def _processor_flags() -> set[str]:
     return set(lines[0].split()) if lines else set()
 
 
-def close_figures() -> None:
-    """Close all figures at the end of a cell, as a notebook does.
+def end_figures() -> None:
+    """Show the figures that are open at the end of a cell, and close them, as a notebook does.
 
     matplotlib's notebook backend does it itself; the agg backend, which shows nothing, does not.
     """
     if (pyplot := sys.modules.get("matplotlib.pyplot")) is not None:
         with suppress(Exception):  # the code may have replaced the module
-            if pyplot.get_fignums() and pyplot.get_backend().lower() == "agg":
-                pyplot.close("all")
+            if (numbers := pyplot.get_fignums()) and pyplot.get_backend().lower() == "agg":
+                try:
+                    for number in numbers if images.wanted else ():
+                        images.add_figure(pyplot.figure(number))
+                finally:
+                    pyplot.close("all")

@@ -1,4 +1,4 @@
-"""The kernel: runs cells as the host asks for them, one at a time.
+"""The kernel: runs cells, and does what is asked for with files, one thing after the other.
 
 It shares a process with the model's code, which may change any of it: it makes results readable and bounded early,
 and the host trusts none of it.
@@ -7,6 +7,7 @@ and the host trusts none of it.
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # what `signal` wraps in enums, which takes ten times as long
+import errno
 import os
 import signal
 import time
@@ -14,10 +15,13 @@ from types import FrameType
 from typing import Any
 
 from . import wire
+from .files import Files
 from .fork import Fork, end_child
+from .images import images
+from .requests import FileRequest, Request, TooLargeError, read_request
 from .shell import Shell
 from .tracebacks import name_of
-from .wire import Outcome, Request
+from .wire import FileStatus, Outcome
 
 
 class Server:
@@ -40,6 +44,7 @@ class Server:
         self._requests = requests
         self._replies = replies
         self._fork = Fork(shell, settings, (requests, replies))
+        self._files = Files(settings, self.send)
 
     def send(self, frames: list[bytes]) -> None:
         """Send frames to the host."""
@@ -50,16 +55,17 @@ class Server:
         signal.signal(signal.SIGINT, self._interrupt)
         while True:
             try:
-                request = wire.read_request(self._requests)
-            except wire.TooLargeError as error:
-                words = "MemoryError: there is no memory for the code and its standard input"
-                outcome = Outcome(error.args[0], wire.ENDINGS.index("memory"), has_error=True)
-                self.send([*wire.text_frames(wire.ERROR, words), wire.frame(wire.RESULT, outcome.pack())])
+                request = read_request(self._requests)
+            except TooLargeError as error:
+                self.send(_too_large(*error.args))
                 continue
             except EOFError:
                 return
-            self.send(self._execute(request))
-            self.shell.prepare()
+            if isinstance(request, FileRequest):
+                self._files.serve(request)
+            else:
+                self.send(self._execute(request))
+                self.shell.prepare()
 
     def _execute(self, request: Request) -> list[bytes]:
         """Run a cell. Returns the frames that end it.
@@ -70,6 +76,7 @@ class Server:
         began = time.monotonic_ns()
         try:
             self.output.begin()
+            images.begin(wanted=request.images and not request.forked)
             self.running = True
             try:
                 if request.forked:
@@ -91,7 +98,8 @@ class Server:
         took = time.monotonic_ns() - began
         try:
             late = self.output.take_late()
-            return [*self.output.finish(), *wire.result_frames(reply, late, request.serial, took)]
+            reply["cut"] = reply.get("cut") is True or images.dropped
+            return [*self.output.finish(), *images.take(), *wire.result_frames(reply, late, request.serial, took)]
         except BaseException as error:
             reply = {"outcome": "error", "error": name_of(type(error))}
             return wire.result_frames(reply, "", request.serial, took)
@@ -99,3 +107,12 @@ class Server:
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         if self.running:
             raise KeyboardInterrupt
+
+
+def _too_large(serial: int, of_file: bool) -> list[bytes]:
+    """The end of a request for which there is no memory."""
+    if of_file:
+        return [wire.frame(wire.DONE, FileStatus(serial, "refused", errno.ENOMEM).pack())]
+    words = "MemoryError: there is no memory for the code and its standard input"
+    outcome = Outcome(serial, wire.ENDINGS.index("memory"), has_error=True)
+    return [*wire.text_frames(wire.ERROR, words), wire.frame(wire.RESULT, outcome.pack())]

@@ -16,9 +16,10 @@ from ipykernel.zmqshell import ZMQInteractiveShell
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import ExecutionResult
 
-from . import libraries, loops, seeds, streams, wire
+from . import libraries, loops, requests, seeds, streams
 from .between import Between, Builtins
 from .cut import cut_middle, most_chars
+from .images import images
 from .shortcuts import History, TextFormatter, is_plain, may_await
 from .text import CellOutput, PrintedTooMuch, overflow
 from .tracebacks import Tracebacks, exit_status, name_of
@@ -51,6 +52,7 @@ class DisplayHook(ZMQShellDisplayHook):
         """Keep the text, if it is a string: classes of the code may return something else."""
         value = format_dict.get("text/plain")
         self.value = str.__str__(value) if isinstance(value, str) else None
+        images.add_bundle(format_dict)
 
     def log_output(self, format_dict: dict[str, Any]) -> None:
         """Nothing: there is no log."""
@@ -87,8 +89,9 @@ class Shell(ZMQInteractiveShell):
     run_cell: Any
 
     def open_output(self, settings: dict[str, Any]) -> CellOutput:
-        """Create the output of cells. Called once, in the forked process."""
+        """Create the output of cells, and set the limits of their images. Called once, in the forked process."""
         self.settings = settings
+        images.limit(settings["images"], settings["image_bytes"])
         self.between = Between()
         self.tracebacks = Tracebacks((settings["home"], settings["temporary"]))
         self._importers = frozenset(path for path in sys.path_importer_cache if not self._may_hold_modules(path))
@@ -102,7 +105,7 @@ class Shell(ZMQInteractiveShell):
         return self.output
 
     def run(
-        self, code: str, cell: int, stdin: wire.Data, seed: int | None, files: tuple[int, int] | None = None
+        self, code: str, cell: int, stdin: requests.Data, seed: int | None, files: tuple[int, int] | None = None
     ) -> dict[str, Any]:
         """Run one cell.
 
@@ -162,7 +165,7 @@ class Shell(ZMQInteractiveShell):
                 if raised is not None and raised is not self.failed:
                     self._fail(raised)
                 loops.turn()
-                libraries.close_figures()
+                libraries.end_figures()
                 _flush(own)
             finally:
                 self.end()
@@ -247,6 +250,11 @@ class Shell(ZMQInteractiveShell):
     def _inspect(self, meth: str, oname: str, namespaces: Any = None, **options: Any) -> Any:
         self.detail_level = options.get("detail_level", 0)
         return super()._inspect(meth, oname, namespaces, **options)
+
+    def publish(self, data: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+        """Show what `display` was given: its text is printed."""
+        sys.stdout.write(data.get("text/plain", "") + "\n")
+        images.add_bundle(data)
 
     def show_page(self, page: Any, start: int = 0, screen_lines: int = 0) -> None:
         """Print what a pager would show: for `name?` the signature if there is one, for `name??` everything."""

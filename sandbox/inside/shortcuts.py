@@ -12,6 +12,8 @@ from IPython.core.formatters import DisplayFormatter, PlainTextFormatter
 from IPython.core.history import HistoryManager
 from IPython.lib import pretty
 
+from .images import images
+
 # Syntax that IPython transforms: magics, commands, help, prompts, leading indentation, calls without parentheses.
 _SPECIAL = re.compile(r"[%!?\t\f]|\A[ \n]|^(?:[,;/]|>>>|\.\.\.|In \[)|\n\.\.\. ", re.MULTILINE)
 _WORD = re.compile(r"\w+", re.ASCII)
@@ -40,19 +42,21 @@ def may_await(code: str) -> bool:
 
 
 class TextFormatter(DisplayFormatter):
-    """Formats a value as plain text only."""
+    """Formats a value as plain text, and as an image if images are requested."""
 
     def format(self, obj: Any, include: Any = None, exclude: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The text, as `text/plain`; see `DisplayFormatter.format`."""
+        """The text, as `text/plain`, and perhaps an image; see `DisplayFormatter.format`."""
+        forms: dict[str, Any] = {}
         if type(obj) not in _PLAIN:
             if self.ipython_display_formatter(obj):
                 return {}, {}
+            forms = images.forms(obj)
             bundle, metadata = self.mimebundle_formatter(obj, include={"text/plain"}, exclude=exclude)
             if "text/plain" in bundle:
-                return {"text/plain": bundle["text/plain"]}, metadata
+                return forms | {"text/plain": bundle["text/plain"]}, metadata
         formatter = self.formatters["text/plain"]
         text = repr(obj) if _is_shown_by_repr(obj, formatter) else formatter(obj)
-        return ({} if text is None else {"text/plain": text}), {}
+        return (forms if text is None else forms | {"text/plain": text}), {}
 
 
 def _is_shown_by_repr(value: Any, formatter: Any) -> bool:

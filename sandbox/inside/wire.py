@@ -1,9 +1,9 @@
 """The wire between the host and a kernel: two pipes, and frames of a few fixed kinds on them. Used on both sides.
 
 Pipes are used instead of sockets because they cannot carry descriptors. The host sends one frame of settings and then
-one request per cell; it is trusted, and its frames may have any size. The kernel sends frames of at most PIPE_BUF
+one request per cell or file operation (see `requests`); it is trusted, and its frames may have any size. The kernel sends frames of at most PIPE_BUF
 bytes, which Linux writes atomically (pipe(7)), so that no thread, fork or kill leaves half a frame on the wire. They
-contain only text and numbers of fixed size.
+contain only text, bytes and numbers of fixed size.
 
 A frame from the kernel is its kind (1 byte), the length of the content (2 bytes, little-endian), and the content:
 
@@ -18,15 +18,18 @@ kind   name      content
 ``v``  VALUE     text of the last expression's value
 ``x``  ERROR     text of the error
 ``l``  LATE      text printed by threads of earlier cells, and between cells
+``m``  IMAGE     an image follows: its type (an index into `formats.MIMES`) and its size in bytes
+``d``  DATA      the next bytes of that image, or of the file being read
 ``.``  RESULT    see `Outcome`; the cell is over
+``n``  ENTRY     a file in the working folder: its size in bytes and its name
+``=``  DONE      see `FileStatus`; the file operation is over
 ====== ========= =====================================================================================
 
-Longer texts are sent as several frames of a kind.
+Longer texts are sent as several frames of a kind. Images are only sent for a cell that requests them.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import struct
 from collections.abc import Iterator
@@ -34,6 +37,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 READY, FAILED, STDOUT, STDERR, GAP, VALUE, ERROR, LATE, RESULT = b"rfoegvxl."
+IMAGE, DATA, ENTRY, DONE = b"mdn="
 """Kinds of frames, as numbers."""
 
 PIPE_BUF = 4096  # linux/limits.h
@@ -43,14 +47,12 @@ FRAME_BYTES = PIPE_BUF - _HEAD.size
 
 _FRAGMENT_CHARS = FRAME_BYTES // 4  # for non-ASCII text; UTF-8 takes up to four bytes per character
 
-_SETTINGS = struct.Struct("<Q")  # length of the JSON that follows
-_REQUEST = struct.Struct("<IIIBQQ")  # serial, cell, seed, flags, lengths of code and standard input that follow
-_SEEDED, _FORKED = 1, 2
 _GAP = struct.Struct("<QQ")
 _OUTCOME = struct.Struct("<IBBiQ")
 _HAS_VALUE, _HAS_ERROR, _EXHAUSTED, _CUT = 1, 2, 4, 8
-
-Data = bytes | bytearray
+_IMAGE = struct.Struct("<BI")
+_ENTRY = struct.Struct("<Q")
+_STATUS = struct.Struct("<IBQ")
 
 
 class GarbageError(Exception):
@@ -59,26 +61,6 @@ class GarbageError(Exception):
 
 class FloodError(Exception):
     """A kernel has sent more than it is allowed to."""
-
-
-class Request(NamedTuple):
-    """One cell to run.
-
-    Attributes:
-        serial: number of the request on this wire, repeated in its result.
-        cell: number of the cell in its session, for tracebacks.
-        seed: seed of the random numbers, 32 bits; None to continue with the present generators.
-        forked: whether to run it in a fork of the kernel.
-        code: the cell, in UTF-8.
-        stdin: its standard input.
-    """
-
-    serial: int
-    cell: int
-    seed: int | None
-    forked: bool
-    code: Data
-    stdin: Data
 
 
 ENDINGS = ("ok", "error", "memory", "output", "died")
@@ -130,6 +112,38 @@ class Outcome:
 
 OUTCOME_BYTES = _OUTCOME.size
 
+FILE_ENDINGS = ("ok", "missing", "no file", "too large", "too many", "refused")
+"""How a request for a file ended, by number."""
+
+
+class FileStatus(NamedTuple):
+    """How a request for a file ended, as the kernel reports it.
+
+    Attributes:
+        serial: of the request.
+        ending: a name of `FILE_ENDINGS`.
+        number: of "ok" the bytes that were sent or written, or the files that were named; of "too large" the file's
+            bytes; of "refused" the errno; else 0.
+    """
+
+    serial: int
+    ending: str
+    number: int = 0
+
+    def pack(self) -> bytes:
+        """As what follows the head of a frame."""
+        return _STATUS.pack(self.serial, FILE_ENDINGS.index(self.ending), self.number)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> FileStatus:
+        """From what follows the head. Raises GarbageError."""
+        if len(data) != _STATUS.size:
+            raise GarbageError("an end of a strange size")
+        serial, ending, number = _STATUS.unpack(data)
+        if ending >= len(FILE_ENDINGS):
+            raise GarbageError("an end of a strange kind")
+        return cls(serial, FILE_ENDINGS[ending], number)
+
 
 def frame(kind: int, data: bytes = b"") -> bytes:
     """A frame from the kernel; data that is too long is truncated."""
@@ -155,6 +169,47 @@ def text_frames(kind: int, text: str) -> Iterator[bytes]:
     step = FRAME_BYTES if text.isascii() else _FRAGMENT_CHARS
     for start in range(0, len(text), step):
         yield frame(kind, text[start : start + step].encode("utf-8", "replace"))
+
+
+def data_frames(data: bytes) -> Iterator[bytes]:
+    """Bytes of an image or of a file as frames."""
+    for start in range(0, len(data), FRAME_BYTES):
+        yield frame(DATA, data[start : start + FRAME_BYTES])
+
+
+def image_frames(kind: int, data: bytes) -> Iterator[bytes]:
+    """An image as frames.
+
+    Args:
+        kind: a place in `formats.MIMES`.
+        data: its bytes.
+    """
+    yield frame(IMAGE, _IMAGE.pack(kind, len(data)))
+    yield from data_frames(data)
+
+
+def read_image(data: bytes) -> tuple[int, int]:
+    """Kind and size in bytes, of which IMAGE speaks. Raises GarbageError."""
+    if len(data) != _IMAGE.size:
+        raise GarbageError("an image of a strange form")
+    kind, size = _IMAGE.unpack(data)
+    return kind, size
+
+
+def entry(name: bytes, size: int) -> bytes:
+    """The frame that names a file."""
+    return frame(ENTRY, _ENTRY.pack(size) + name)
+
+
+def read_entry(data: bytes) -> tuple[str, int]:
+    """Name and size in bytes of a file. Raises GarbageError."""
+    if len(data) < _ENTRY.size:
+        raise GarbageError("an entry of a strange size")
+    (size,) = _ENTRY.unpack_from(data)
+    try:
+        return data[_ENTRY.size :].decode(), size
+    except UnicodeDecodeError as error:
+        raise GarbageError("a name that is no text") from error
 
 
 def result_frames(reply: dict[str, Any], late: str, serial: int, nanoseconds: int) -> list[bytes]:
@@ -200,9 +255,17 @@ class Decoder:
         self._rest = b""
         self.allow()
 
-    def allow(self) -> None:
-        """Reset the counts: another cell begins."""
+    def allow(self, more_bytes: int = 0) -> None:
+        """Reset the counts: another cell or file operation begins.
+
+        Args:
+            more_bytes: additional bytes of images or of a file, in full frames.
+        """
         self._bytes, self._frames = self._most
+        if more_bytes:
+            frames = -(-more_bytes // FRAME_BYTES)
+            self._bytes += more_bytes + frames * _HEAD.size
+            self._frames += frames
 
     def feed(self, data: bytes) -> list[tuple[int, bytes]]:
         """Kind and content of the frames completed by these bytes.
@@ -231,77 +294,3 @@ class Decoder:
             position = following
         self._rest = data[position:]
         return frames
-
-
-def settings_frame(settings: dict[str, Any]) -> bytes:
-    """The first message to a kernel."""
-    data = json.dumps(settings).encode()
-    return _SETTINGS.pack(len(data)) + data
-
-
-def read_settings(descriptor: int) -> dict[str, Any]:
-    """Read the settings, in the kernel. Raises EOFError if the host is gone."""
-    (size,) = _SETTINGS.unpack(_exactly(descriptor, _SETTINGS.size))
-    settings: dict[str, Any] = json.loads(_exactly(descriptor, size))
-    return settings
-
-
-def request_frame(request: Request) -> bytes:
-    """The message to run one cell."""
-    flags = _SEEDED * (request.seed is not None) | _FORKED * request.forked
-    sizes = len(request.code), len(request.stdin)
-    head = _REQUEST.pack(request.serial, request.cell, request.seed or 0, flags, *sizes)
-    return b"".join((head, request.code, request.stdin))
-
-
-def read_request(descriptor: int) -> Request:
-    """Wait for a request, in the kernel.
-
-    Raises:
-        EOFError: the host is gone.
-        TooLargeError: there is not enough memory for it; it was skipped, and another may follow.
-    """
-    serial, cell, seed, flags, code, stdin = _REQUEST.unpack(_exactly(descriptor, _REQUEST.size))
-    unread = code + stdin
-    try:
-        texts: tuple[Data, Data]
-        if unread <= PIPE_BUF:  # one call instead of two
-            both = _exactly(descriptor, unread)
-            texts = both[:code], both[code:]
-        else:
-            first = _exactly(descriptor, code)
-            unread = stdin
-            texts = first, _exactly(descriptor, stdin)
-    except MemoryError:
-        while unread:
-            unread -= len(_some(descriptor, min(unread, PIPE_BUF)))
-        raise TooLargeError(serial) from None
-    return Request(serial, cell, seed if flags & _SEEDED else None, bool(flags & _FORKED), *texts)
-
-
-class TooLargeError(Exception):
-    """There is not enough memory for a request; its serial is the argument."""
-
-
-def _exactly(descriptor: int, size: int) -> Data:
-    """Read exactly `size` bytes. Raises EOFError; raises MemoryError before anything is read."""
-    if size <= PIPE_BUF:
-        data = os.read(descriptor, size) if size else b""
-        while len(data) < size:
-            data += _some(descriptor, size - len(data))
-        return data
-    buffer = bytearray(size)
-    view, done = memoryview(buffer), 0
-    while done < size:
-        count = os.readv(descriptor, [view[done:]])
-        if not count:
-            raise EOFError
-        done += count
-    return buffer
-
-
-def _some(descriptor: int, most: int) -> bytes:
-    data = os.read(descriptor, most)
-    if not data:
-        raise EOFError
-    return data

@@ -26,6 +26,7 @@ from typing import Any, NoReturn
 from . import libraries, seeds, shared, system, warm, wire
 from .build import build
 from .enter import enter, filter_of, shares_user
+from .requests import read_settings
 from .server import Server
 from .shell import Shell
 
@@ -129,7 +130,7 @@ def become_kernel(world: dict[str, Any], shell: Shell, descriptors: list[int]) -
             outside = str(error)
         for group in groups:
             os.close(group)
-        settings = wire.read_settings(requests)
+        settings = read_settings(requests)
         try:
             found = enter(world, settings)
             _own_state(world, settings)

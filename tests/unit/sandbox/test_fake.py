@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from sandbox import FakeSandbox, Limits, Outcome, Result, SandboxClosed, SandboxError
+from sandbox import FakeSandbox, Image, Limits, Outcome, Result, SandboxClosed, SandboxError, TooManyFiles
 
 
 async def test_answers_from_a_mapping_and_from_a_callable() -> None:
@@ -76,3 +76,21 @@ async def test_cells_are_limited() -> None:
     async with FakeSandbox({"a": "1"}, limits=Limits(cells=1)) as box, box.session() as session:
         await session.execute("a")
         assert (await session.execute("a")).outcome is Outcome.CELLS
+
+
+async def test_files_are_limited() -> None:
+    async with FakeSandbox(limits=Limits(files=2)) as box, box.session() as session:
+        for name in ("a", "b", "a"):
+            await session.write_file(name, b"")
+        with pytest.raises(TooManyFiles) as raised:
+            await session.write_file("c", b"")
+        assert raised.value.limit == 2
+        await session.remove_file("a")
+        await session.write_file("c", b"")
+
+
+async def test_images_are_given_where_they_are_asked_for() -> None:
+    figure = Result(Outcome.OK, images=(Image("image/png", b"png"),))
+    async with FakeSandbox({"plot": figure}) as box, box.session() as session:
+        assert (await session.execute("plot")).images == ()
+        assert (await session.execute("plot", images=True)).images == figure.images

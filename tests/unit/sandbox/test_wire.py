@@ -10,10 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandbox.inside import wire
-from sandbox.inside.wire import Decoder, FloodError, GarbageError, Outcome, Request
+from sandbox.files import FileReply
+from sandbox.inside import requests, wire
+from sandbox.inside.requests import LIST, READ, FileRequest, Request
+from sandbox.inside.wire import FILE_ENDINGS, Decoder, FileStatus, FloodError, GarbageError, Outcome
+from sandbox.limits import Limits
+from sandbox.reply import Images, Reply
 
-_FRAMES = st.lists(st.tuples(st.sampled_from(b"rfoegvxl."), st.binary(max_size=wire.FRAME_BYTES)), max_size=6)
+_FRAMES = st.lists(st.tuples(st.sampled_from(b"rfoegvxlmd.n="), st.binary(max_size=wire.FRAME_BYTES)), max_size=6)
 
 
 @given(_FRAMES, st.integers(1, 5_000))
@@ -48,6 +52,45 @@ def test_outcomes_survive(outcome: Outcome) -> None:
     assert Outcome.unpack(outcome.pack()) == outcome
 
 
+@given(st.builds(FileStatus, st.integers(0, 2**32 - 1), st.sampled_from(FILE_ENDINGS), st.integers(0, 2**64 - 1)))
+def test_ends_of_requests_for_files_survive(status: FileStatus) -> None:
+    assert FileStatus.unpack(status.pack()) == status
+
+
+@given(st.lists(st.binary(max_size=3 * wire.FRAME_BYTES), max_size=3))
+def test_files_survive(contents: list[bytes]) -> None:
+    limits = Limits(file_bytes=1 << 20)
+    for data in contents:
+        reply = FileReply(READ, limits)
+        for frame in [*wire.data_frames(data), wire.frame(wire.DONE, FileStatus(7, "ok", len(data)).pack())]:
+            reply.feed(frame[0], frame[3:], 7)
+        assert (reply.ending, bytes(reply.data), reply.error("a")) == ("result", data, None)
+    reply = FileReply(LIST, limits)
+    for number, data in enumerate(contents):
+        reply.feed(wire.ENTRY, wire.entry(f"é{number}".encode(), len(data))[3:], 7)
+    reply.feed(wire.DONE, FileStatus(7, "ok", len(contents)).pack(), 7)
+    assert reply.infos() == tuple((f"é{number}", len(data)) for number, data in enumerate(contents))
+
+
+@given(st.lists(st.tuples(st.sampled_from(b"dn="), st.binary(max_size=30)), max_size=8), st.sampled_from([READ, LIST]))
+def test_nonsense_about_files_is_garbage_or_bounded(frames: list[tuple[int, bytes]], operation: int) -> None:
+    reply = FileReply(operation, Limits(file_bytes=40, files=2))
+    with contextlib.suppress(GarbageError):
+        for kind, data in frames:
+            reply.feed(kind, data, 0)
+    assert len(reply.data) <= 40 and len(reply.sizes) <= 2
+    reply.error("a")
+
+
+@given(st.lists(st.tuples(st.sampled_from(b"md."), st.binary(max_size=30)), max_size=8))
+def test_nonsense_about_images_is_garbage(frames: list[tuple[int, bytes]]) -> None:
+    reply = Reply(100, Images(2, 40))
+    with contextlib.suppress(GarbageError):
+        for kind, data in frames:
+            reply.feed(kind, data, 0)
+    assert reply.images is not None and reply.images.images == []
+
+
 @given(st.binary(max_size=400))
 def test_nonsense_is_garbage_or_frames(data: bytes) -> None:
     try:
@@ -55,7 +98,7 @@ def test_nonsense_is_garbage_or_frames(data: bytes) -> None:
             assert len(content) <= wire.FRAME_BYTES and 0 <= kind < 256
     except GarbageError:
         pass
-    for read in (Outcome.unpack, wire.read_gap):
+    for read in (Outcome.unpack, FileStatus.unpack, wire.read_gap, wire.read_image, wire.read_entry):
         with contextlib.suppress(GarbageError):
             read(data)
 
@@ -69,6 +112,11 @@ def test_bounds() -> None:
         decoder.feed(wire.frame(wire.STDOUT))
     decoder.allow()
     assert len(decoder.feed(wire.frame(wire.STDOUT) * 3)) == 3
+    decoder.allow(10_000)
+    assert len(decoder.feed(b"".join(wire.data_frames(bytes(10_000))))) == 3
+    with pytest.raises(FloodError):
+        decoder.feed(b"".join(wire.data_frames(bytes(10_000))))
+    decoder.allow()
     with pytest.raises(GarbageError):
         decoder.feed(b"o\xff\xff")
 
@@ -77,17 +125,19 @@ def test_bounds() -> None:
 def test_requests_survive(sizes: tuple[int, int]) -> None:
     code, stdin = (os.urandom(size) for size in sizes)
     reading, writing = os.pipe()
-    sent = [Request(1, 2, None, False, code, stdin), Request(2, 3, 0, True, stdin, code)]
+    file = FileRequest(3, LIST, stdin, code)
+    sent = [Request(1, 2, None, False, code, stdin), Request(2, 3, 0, True, stdin, code, True)]
 
     def send() -> None:
         with os.fdopen(writing, "wb") as pipe:
-            pipe.writelines([wire.settings_frame({"a": "é"}), *map(wire.request_frame, sent)])
+            pipe.writelines([requests.settings_frame({"a": "é"}), *map(requests.request_frame, sent)])
+            pipe.write(requests.file_request_frame(file))
 
     sender = threading.Thread(target=send)
     sender.start()
-    assert wire.read_settings(reading) == {"a": "é"}
-    assert [wire.read_request(reading) for _ in sent] == sent
+    assert requests.read_settings(reading) == {"a": "é"}
+    assert [requests.read_request(reading) for _ in range(3)] == [*sent, file]
     with pytest.raises(EOFError):
-        wire.read_request(reading)
+        requests.read_request(reading)
     sender.join()
     os.close(reading)

@@ -7,7 +7,7 @@
             result = await session.execute("x = 6*7\\nprint(x)", timeout=10.0)
     result.outcome, result.text
 
-What code does wrong is a `Result` with an `Outcome`, or a `FileError` where a session's files are asked for; what the
+What code does wrong is a `Result` with an `Outcome`, file operations that fail raise a `FileError`; what the
 infrastructure does wrong raises a `SandboxError`.
 """
 

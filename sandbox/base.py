@@ -72,9 +72,10 @@ class Session(ABC):
                 `sys.exit()` and `sys.exit(0)` count as success. A fork that dies does not affect the session; see
                 `Result.exit_status`. Where forks are not available (see `BaseSandbox.forks`), the kernel itself runs
                 the program and ends with it, and `state_lost` is set.
-            images: whether `Result.images` has what the cell shows, as a notebook would: figures of matplotlib at
-                `plt.show()` and those open at its end, and PNG or JPEG of what is displayed. They are drawn in the
-                cell's time. The text is the same as without. A fork shows none; see `BaseSandbox.images`, too.
+            images: whether to return the images that a notebook would show, in `Result.images`: matplotlib figures at
+                `plt.show()` and those left open at the end of the cell, and displayed objects that have a PNG or JPEG
+                form. Rendering counts towards the time of the cell; its text does not change. Forks return no images.
+                See also `BaseSandbox.images`.
 
         Returns:
             The result, whatever the code did: raised, hung, crashed, or printed too much. When `state_lost` is set,
@@ -90,53 +91,54 @@ class Session(ABC):
         """
 
     async def write_file(self, name: str, data: bytes, *, timeout: float | None = None) -> None:
-        """Write a file of the working folder, in which code finds it, and make the folders that it is to be in.
+        """Write a file into the session's working folder, where code can open it. Missing folders are created.
 
-        An old one of that name is replaced when all of the new one is there; code that has it open keeps the old.
+        An existing file is replaced atomically.
 
         Args:
-            name: relative to the working folder: up to 8 parts with slashes in between and 512 bytes in UTF-8, of which
-                no part begins with a dot, and none has controls, backslashes or what reverses the direction of writing.
-            data: its content; at most `Limits.file_bytes`.
+            name: path relative to the working folder, with at most 8 components and 512 bytes in UTF-8. No component
+                may start with a dot; control characters, backslashes and bidirectional controls are not allowed.
+            data: the content; at most `Limits.file_bytes`.
             timeout: wall time in seconds; `Limits.seconds` when None.
 
-        Files are the session's as variables are: they go with its kernel. This waits for the cell that runs, changes no
-        variable, and counts as none of `Limits.cells`.
+        Files belong to the kernel, as variables do: when a `Result` says `state_lost`, they are gone, too. File
+        operations wait for a running cell to end, leave variables alone, and do not count towards `Limits.cells`.
 
         Raises:
-            FileNameError: the name is none.
-            FileTooLarge, TooManyFiles: it is larger than `Limits.file_bytes`, or there are `Limits.files` already.
-            NotAFile: a folder, link, FIFO or the like has this name, or what is on the way to it is no folder.
-            FileRefused: Linux says no, e.g. as the disk is full.
-            FilesLost: the kernel has died, or has not answered in time or as it should. The next cell starts on a fresh
-                one, without variables and files.
-            FilesUnsupported: the sessions of this sandbox have no files; see `BaseSandbox.files`.
-            SandboxClosed, SandboxError, ValueError: as `execute`, which says what cancelling does, too.
+            FileNameError: the name is not allowed.
+            FileTooLarge: the data is larger than `Limits.file_bytes`.
+            TooManyFiles: there are already `Limits.files` files.
+            NotAFile: a folder, link, FIFO or similar has this name, or a component of the path is not a folder.
+            FileRefused: Linux refused, for example because the disk is full.
+            FilesLost: the kernel died, did not answer in time, or sent an invalid answer. The next cell starts on a
+                fresh kernel, without variables and files.
+            FilesUnsupported: this sandbox has no file access; see `BaseSandbox.files`.
+            SandboxClosed, SandboxError, ValueError: as for `execute`. Cancelling has the same effect as there, too.
         """
         raise FilesUnsupported
 
     async def read_file(self, name: str, *, timeout: float | None = None) -> bytes:
-        """The content of a file of the working folder: what was there when reading began, at most `Limits.file_bytes`.
+        """Read a file from the working folder, as long as it was when reading began; at most `Limits.file_bytes`.
 
-        Links are not followed, and nothing but ordinary files is opened.
+        Only regular files are opened, and links are never followed.
 
-        Raises FileNotFound where there is none of that name, and else as `write_file`, whose arguments it has.
+        Raises FileNotFound if there is no such file; otherwise as `write_file`.
         """
         raise FilesUnsupported
 
     async def list_files(self, *, timeout: float | None = None) -> tuple[FileInfo, ...]:
-        """The files of the working folder and of those in it, sorted by name.
+        """List the files in the working folder and its subfolders, sorted by name.
 
-        Only ordinary files, and only those whose names `write_file` allows.
+        Only regular files are listed, and only those with a name that `write_file` accepts.
 
-        Raises TooManyFiles where there are more than `Limits.files`, and else as `write_file`.
+        Raises TooManyFiles if there are more than `Limits.files`; otherwise as `write_file`.
         """
         raise FilesUnsupported
 
     async def remove_file(self, name: str, *, timeout: float | None = None) -> None:
-        """Remove a file of the working folder. Folders stay.
+        """Remove a file from the working folder. Empty folders remain.
 
-        Raises FileNotFound where there is none of that name, and else as `write_file`.
+        Raises FileNotFound if there is no such file; otherwise as `write_file`.
         """
         raise FilesUnsupported
 
@@ -164,12 +166,12 @@ class BaseSandbox(ABC):
 
     @property
     def files(self) -> bool:
-        """Whether sessions have files that can be written and read: `Session.write_file` and what follows it."""
+        """Whether sessions support `write_file`, `read_file`, `list_files` and `remove_file`."""
         return False
 
     @property
     def images(self) -> bool:
-        """Whether ``execute(images=True)`` gives images; else it gives none."""
+        """Whether ``execute(images=True)`` returns images; if not, the option has no effect."""
         return False
 
     @abstractmethod

@@ -77,10 +77,10 @@ class KernelProtocolError(SandboxError):
 
 
 class FileError(Exception):
-    """Something cannot be done with a session's file. The sandbox is well, and but for `FilesLost` so is the session.
+    """A file operation failed. The sandbox works, and so does the session, except after `FilesLost`.
 
     Attributes:
-        name: of the file; empty where all are meant.
+        name: of the file; empty if no single file is meant.
     """
 
     def __init__(self, name: str, reason: str) -> None:
@@ -89,21 +89,21 @@ class FileError(Exception):
 
 
 class FileNameError(FileError, ValueError):
-    """No file of a session may have this name; see `Session.write_file`."""
+    """The name is not allowed; see `Session.write_file`."""
 
 
 class FileNotFound(FileError):  # noqa: N818 - reads better where it is caught
     """There is no file of this name."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(name, "there is no such file")
+        super().__init__(name, "no such file")
 
 
 class NotAFile(FileError):  # noqa: N818
-    """What has this name is a folder, a link, a FIFO or the like; or what is on the way to it is no folder."""
+    """A folder, link, FIFO or similar has this name, or a component of the path is not a folder."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(name, "it is no ordinary file, or is not in a folder")
+        super().__init__(name, "not a regular file, or not in a folder")
 
 
 class FileTooLarge(FileError):  # noqa: N818
@@ -111,31 +111,31 @@ class FileTooLarge(FileError):  # noqa: N818
 
     Attributes:
         size: of the file, in bytes.
-        limit: the most that is allowed.
+        limit: `Limits.file_bytes`.
     """
 
     def __init__(self, name: str, size: int, limit: int) -> None:
-        super().__init__(name, f"it has {size:,} bytes, and {limit:,} are allowed")
+        super().__init__(name, f"the file has {size:,} bytes, the limit is {limit:,}")
         self.size, self.limit = size, limit
 
 
 class TooManyFiles(FileError):  # noqa: N818
-    """There are more files than `Limits.files`, or there would be.
+    """There are more files than `Limits.files`, or there would be after writing this one.
 
     Attributes:
-        limit: the most that is allowed.
+        limit: `Limits.files`.
     """
 
     def __init__(self, name: str, limit: int) -> None:
-        super().__init__(name, f"there are more than {limit:,} files")
+        super().__init__(name, f"more than {limit:,} files")
         self.limit = limit
 
 
 class FileRefused(FileError):  # noqa: N818
-    """Linux says no: the disk is full (`errno.ENOSPC`), a permission is missing, no descriptor is left.
+    """Linux refused the operation: the disk is full (`errno.ENOSPC`), a permission or a descriptor is missing.
 
     Attributes:
-        errno: the number of the reason.
+        errno: the error number.
     """
 
     def __init__(self, name: str, number: int) -> None:
@@ -144,14 +144,13 @@ class FileRefused(FileError):  # noqa: N818
 
 
 Loss = Literal["timeout", "died", "garbage", "flood", "memory"]
-"""What became of a kernel: it did not answer in time, ended, said what is not of the wire's form or too much, or its
-processes used too much memory."""
+"""Why a kernel was lost: it did not answer in time, ended, sent invalid or too much data, or used too much memory."""
 
 
 class FilesLost(FileError):  # noqa: N818
-    """The kernel died, or was ended, as it was asked for a file: variables and files of the session are gone.
+    """The kernel died or was killed during a file operation: the session's variables and files are gone.
 
-    This is what the session's code has brought about, as where a `Result` says `state_lost`.
+    Caused by the session's own code, like a `Result` with `state_lost`.
 
     Attributes:
         reason: see `Loss`.
@@ -163,7 +162,7 @@ class FilesLost(FileError):  # noqa: N818
 
 
 class FilesUnsupported(FileError):  # noqa: N818
-    """The sessions of this sandbox have no files; see `BaseSandbox.files`."""
+    """This sandbox has no file access; see `BaseSandbox.files`."""
 
     def __init__(self) -> None:
-        super().__init__("", "the sessions of this sandbox have no files")
+        super().__init__("", "this sandbox has no file access")

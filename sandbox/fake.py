@@ -62,12 +62,12 @@ class FakeSandbox(BaseSandbox):
 
     @property
     def files(self) -> bool:
-        """Yes."""
+        """Always True."""
         return True
 
     @property
     def images(self) -> bool:
-        """Yes: those of the script's results."""
+        """Always True: those of the script's results."""
         return True
 
     def fail_next(self, error: SandboxError, times: int = 1) -> None:
@@ -101,7 +101,7 @@ class FakeSandbox(BaseSandbox):
             self._places.release()
 
     def require_open(self) -> None:
-        """Raise SandboxClosed where it is not."""
+        """Raise SandboxClosed if it is not open."""
         if not self._open:
             raise SandboxClosed("the sandbox is not open")
 

@@ -1,6 +1,6 @@
-"""Files of a session on the host's side: what is asked of a kernel, and what its answer means.
+"""File operations on the host's side: checks of names and sizes, and the replies of kernels.
 
-A hostile kernel answers: what it says is bounded in size and number, and nothing in it is trusted but its form.
+Replies come from hostile kernels: their size and number are bounded, and every frame is checked.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class FileInfo(NamedTuple):
     """A file of a session.
 
     Attributes:
-        name: relative to the working folder, with slashes between folders.
-        size_bytes: its size when it was looked at.
+        name: path relative to the working folder, with slashes.
+        size_bytes: its size at the time of listing.
     """
 
     name: str
@@ -41,7 +41,7 @@ class FileInfo(NamedTuple):
 
 
 def checked(name: str) -> bytes:
-    """A name in UTF-8. Raises FileNameError where it is none; see `sandbox.inside.names`."""
+    """Encode a valid name. Raises FileNameError for one that is not allowed; see `sandbox.inside.names`."""
     if (reason := names.objection(name)) is not None:
         raise FileNameError(name, reason)
     return name.encode()
@@ -49,15 +49,15 @@ def checked(name: str) -> bytes:
 
 @dataclass(slots=True)
 class FileReply:
-    """What the host has received of a request for a file.
+    """What the host has received for one file operation.
 
     Attributes:
-        operation: what was asked for; see `sandbox.inside.requests`.
+        operation: the operation; see `sandbox.inside.requests`.
         limits: of the session.
-        ending: "result" when the kernel answered, else one of `Loss`; empty until then.
-        data: of a file that is read.
-        sizes: of files, by name.
-        status: what the kernel answered.
+        ending: "result" once the kernel has answered, otherwise one of `Loss`; empty until then.
+        data: content of the file, for READ.
+        sizes: sizes of the files by name, for LIST.
+        status: the kernel's answer.
     """
 
     operation: int
@@ -69,23 +69,23 @@ class FileReply:
 
     @property
     def most_bytes(self) -> int:
-        """That the real kernel sends, beside a few frames."""
-        entry = names.MOST_BYTES + wire.PIPE_BUF // 8  # with its head, and as if frames were not full
+        """The most that a genuine kernel sends, apart from a few small frames."""
+        entry = names.MOST_BYTES + wire.PIPE_BUF // 8  # with its header; `Decoder.allow` reckons with full frames
         return {READ: self.limits.file_bytes, LIST: self.limits.files * entry}.get(self.operation, 0)
 
     def feed(self, kind: int, data: bytes, serial: int) -> None:
-        """Add one frame. Raises GarbageError for one that the real kernel would not send."""
+        """Add one frame. Raises GarbageError for a frame that a genuine kernel would not send."""
         if kind == wire.DATA and self.operation == READ and len(self.data) + len(data) <= self.limits.file_bytes:
             self.data += data
         elif kind == wire.ENTRY and self.operation == LIST and len(self.sizes) < self.limits.files:
             name, size = wire.read_entry(data)
             if name in self.sizes or names.objection(name) is not None:
-                raise GarbageError("a name that is none")
+                raise GarbageError("an invalid or repeated name")
             self.sizes[name] = size
         elif kind == wire.DONE:
             status = FileStatus.unpack(data)
             if status.serial != serial or not self._is_plausible(status):
-                raise GarbageError("the end of something else")
+                raise GarbageError("an answer that does not match the request")
             self.status, self.ending = status, "result"
         else:
             raise GarbageError("a frame of a strange kind")
@@ -98,7 +98,7 @@ class FileReply:
         return True
 
     def error(self, name: str) -> FileError | None:
-        """What went wrong with a file, or None."""
+        """The error that the operation ended with, or None."""
         if self.status is None:
             return FilesLost(name, _LOSSES.get(self.ending, "garbage"))
         ending, number = self.status.ending, self.status.number
@@ -113,11 +113,11 @@ class FileReply:
         return FileNotFound(name) if ending == "missing" else NotAFile(name)
 
     def infos(self) -> tuple[FileInfo, ...]:
-        """The files, sorted by name."""
+        """The listed files, sorted by name."""
         return tuple(FileInfo(name, size) for name, size in sorted(self.sizes.items()))
 
 
 def check_size(name: str, size: int, limits: Limits) -> None:
-    """Raise FileTooLarge where a file that is to be written has too many bytes."""
+    """Raise FileTooLarge if a file to be written is too large."""
     if size > limits.file_bytes:
         raise FileTooLarge(name, size, limits.file_bytes)

@@ -1,4 +1,4 @@
-"""One kernel on the host's side: have it forked, run cells in it, ask it for files, kill it.
+"""One kernel on the host's side: have it forked, run cells and file operations in it, kill it.
 
 A hostile kernel sits at the other end of two pipes (`sandbox.inside.wire`): what it says is bounded in size and number,
 and holds nothing but text and a few numbers.
@@ -65,7 +65,7 @@ class Kernel:
 
     @property
     def used(self) -> bool:
-        """Whether there may be something in it to lose: variables, or files."""
+        """Whether it may have variables or files that would be lost with it."""
         return self._exchange.serial > 0
 
     @property
@@ -190,7 +190,7 @@ class Kernel:
             timeout: seconds before it is interrupted; it is given up `Limits.grace_seconds` later.
             seed: where its random numbers start, 32 bits; None to go on with those there are.
             forked: whether to run it in a fork of the kernel, whose variables stay as they are.
-            images: whether the images that it shows are sent.
+            images: whether to return the images that it displays.
 
         When cancelled the cell goes on running: the caller kills the kernel.
         """
@@ -220,16 +220,16 @@ class Kernel:
             reply.status = await self._status()
         return reply
 
-    async def ask_for_file(self, operation: int, name: bytes, data: bytes, timeout: float) -> FileReply:
-        """Do something with a file of the working folder. The kernel is usable afterwards only if `ending` is "result".
+    async def run_file_operation(self, operation: int, name: bytes, data: bytes, timeout: float) -> FileReply:
+        """Run one file operation. The kernel is usable afterwards only if `ending` is "result".
 
         Args:
             operation: see `sandbox.inside.requests`.
-            name: of the file, checked; empty for all.
-            data: what is written.
-            timeout: seconds before it is given up.
+            name: a valid name in UTF-8; empty for LIST.
+            data: the content for WRITE.
+            timeout: seconds until the operation counts as failed.
 
-        When cancelled the kernel goes on: the caller kills it.
+        If cancelled, the operation goes on: the caller kills the kernel.
         """
         exchange = self._exchange
         reply = FileReply(operation, self._limits)

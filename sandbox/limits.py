@@ -25,11 +25,10 @@ class Limits:
         output_chars: characters of the text that the model reads; longer text is cut in the middle.
         printed_chars: characters that a cell may print before it is stopped with `Outcome.OUTPUT`.
         cells: cells of one session.
-        images: images that are taken of one cell, where they are asked for; what is beyond is dropped.
-        image_bytes: size of the images of one cell together.
-        file_bytes: size of a file that the host writes or reads; such files lie in the working directory, whose size
-            `disk_bytes` bounds.
-        files: files of the working directory that can be listed; if there are as many, the host can add none.
+        images: images returned for one cell, if requested; further ones are dropped.
+        image_bytes: total size of the images of one cell.
+        file_bytes: size of one file that the host writes or reads. All files of a session share `disk_bytes`.
+        files: number of files in the working directory up to which the host can list them and add new ones.
     """
 
     seconds: float = 10.0

@@ -63,9 +63,9 @@ class Images:
     """The images of one cell.
 
     Attributes:
-        most: how many the real kernel sends.
-        most_bytes: their size together.
-        images: those that are complete.
+        most: maximum number of images.
+        most_bytes: maximum total size; reduced by each image.
+        images: the complete images.
     """
 
     most: int
@@ -73,33 +73,33 @@ class Images:
     images: list[Image] = field(default_factory=list)
     _kind: int = 0
     _data: bytearray = field(default_factory=bytearray)
-    _missing: int = 0  # bytes of the image that was begun
+    _missing: int = 0  # bytes of the current image
 
     def begin(self, kind: int, size: int) -> None:
-        """An image of so many bytes begins. Raises GarbageError where it may not."""
+        """Begin an image. Raises GarbageError if a genuine kernel would not send it."""
         self.require_complete()
         if kind >= len(formats.MIMES) or len(self.images) >= self.most or not 0 < size <= self.most_bytes:
-            raise GarbageError("an image that may not be sent")
+            raise GarbageError("an image beyond the limits")
         self.most_bytes -= size
         self._kind, self._missing = kind, size
 
     def add(self, data: bytes) -> None:
-        """Add its next bytes. Raises GarbageError for more than it has, or where it is no image."""
+        """Add bytes to the current image. Raises GarbageError for too many, and if the result is not an image."""
         if not 0 < len(data) <= self._missing:
-            raise GarbageError("data of no image")
+            raise GarbageError("data that belongs to no image")
         self._data += data
         self._missing -= len(data)
         if not self._missing:
             image = bytes(self._data)
             self._data.clear()
             if not formats.is_image(self._kind, image):
-                raise GarbageError("an image that is none")
+                raise GarbageError("not an image of its type")
             self.images.append(Image(formats.MIMES[self._kind], image))
 
     def require_complete(self) -> None:
-        """Raise GarbageError in the middle of an image."""
+        """Raise GarbageError if the current image is incomplete."""
         if self._missing:
-            raise GarbageError("half of an image")
+            raise GarbageError("an incomplete image")
 
 
 @dataclass(slots=True)
@@ -108,7 +108,7 @@ class Reply:
 
     Attributes:
         most: characters of what was printed that are kept, at its beginning and at its end.
-        images: what it shows; None where that was not asked for.
+        images: the images that it displays; None if not requested.
         ending: "result" when the kernel answered, else "timeout", "died", "flood", "memory" or "garbage"; empty until
             then.
         interrupted: whether its time was up and it was interrupted.
@@ -117,7 +117,7 @@ class Reply:
         value, error, late: texts, of which `outcome` says whether they are meant.
         outcome: what the kernel answered.
         status: how the process ended (negative: by which signal); None unless it died.
-        size: bytes of all frames but those of images.
+        size: bytes of all frames except images.
     """
 
     most: int

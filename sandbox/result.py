@@ -40,11 +40,11 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """An image that a cell has shown. It was not decoded, and may be anything that begins and ends as one.
+    """An image that a cell displayed. Only its signature, size and end were checked; decoding it may still fail.
 
     Attributes:
         mime: "image/png" or "image/jpeg".
-        data: the bytes of such a file, of at most 33,554,432 pixels.
+        data: the content of the file; at most 33,554,432 pixels according to its header.
     """
 
     mime: str

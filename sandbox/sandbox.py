@@ -115,12 +115,12 @@ class Sandbox(BaseSandbox):
 
     @property
     def files(self) -> bool:
-        """Yes, in all tiers."""
+        """Always True."""
         return True
 
     @property
     def images(self) -> bool:
-        """Yes, in all tiers."""
+        """Always True."""
         return True
 
     @property

@@ -116,28 +116,28 @@ class KernelSession(Session):
     async def write_file(self, name: str, data: bytes, *, timeout: float | None = None) -> None:
         """Write a file. See `Session.write_file`."""
         check_size(name, len(data), self._limits)
-        await self._ask_for_file(WRITE, name, timeout, data)
+        await self._file_operation(WRITE, name, timeout, data)
 
     async def read_file(self, name: str, *, timeout: float | None = None) -> bytes:
-        """The content of a file. See `Session.read_file`."""
-        return bytes((await self._ask_for_file(READ, name, timeout)).data)
+        """Read a file. See `Session.read_file`."""
+        return bytes((await self._file_operation(READ, name, timeout)).data)
 
     async def list_files(self, *, timeout: float | None = None) -> tuple[FileInfo, ...]:
-        """All files. See `Session.list_files`."""
-        return (await self._ask_for_file(LIST, "", timeout)).infos()
+        """List the files. See `Session.list_files`."""
+        return (await self._file_operation(LIST, "", timeout)).infos()
 
     async def remove_file(self, name: str, *, timeout: float | None = None) -> None:
         """Remove a file. See `Session.remove_file`."""
-        await self._ask_for_file(REMOVE, name, timeout)
+        await self._file_operation(REMOVE, name, timeout)
 
-    async def _ask_for_file(self, operation: int, name: str, timeout: float | None, data: bytes = b"") -> FileReply:
+    async def _file_operation(self, operation: int, name: str, timeout: float | None, data: bytes = b"") -> FileReply:
         timeout = self._seconds(timeout)
         path = b"" if operation == LIST else checked(name)
         async with self._turn:
             self._require_open()
             kernel = await self._usable_kernel()
             try:
-                reply = await kernel.ask_for_file(operation, path, data, timeout)
+                reply = await kernel.run_file_operation(operation, path, data, timeout)
             except BaseException:
                 await self._drop()
                 raise

@@ -37,7 +37,7 @@ BAD_NAMES = (
     "/".join("x" * 200 for _ in range(3)),
     "/".join("abcdefghi"),
 )
-"""None of these is a name of a file."""
+"""Names that every sandbox refuses."""
 
 SHOWS_AN_IMAGE = """
 import struct, zlib
@@ -51,14 +51,14 @@ class Picture:
         pixel = chunk(b'IDAT', zlib.compress(bytes([0, self.shade])))
         return bytes([137]) + b'PNG\\r\\n' + bytes([26]) + b'\\n' + head + pixel + chunk(b'IEND', b'')
 """
-"""A cell that makes the class `Picture`, whose objects are shown as images."""
+"""A cell that defines the class `Picture`, whose objects are displayed as images."""
 
 
 class FilesContract:
-    """Files, of sandboxes that have some: written, read, listed and removed by name."""
+    """Tests of file operations, for sandboxes that support them."""
 
-    async def test_without_files_there_is_an_error_for_each_use(self, box: BaseSandbox) -> None:
-        """A sandbox either has them or says in `files` that it has none."""
+    async def test_unsupported_file_operations_raise(self, box: BaseSandbox) -> None:
+        """A sandbox supports them if and only if its `files` says so."""
         async with box.session() as session:
             if box.files:
                 await session.write_file("a", b"")
@@ -70,7 +70,7 @@ class FilesContract:
                 await session.list_files()
 
     async def test_files_are_written_read_listed_and_removed(self, box: BaseSandbox) -> None:
-        """Whatever bytes they are of; in folders, too; and are no other session's."""
+        """With any content, in folders, too; other sessions do not see them."""
         if not box.files:
             return
         contents = {"b.bin": bytes(range(256)) * 400, "a b.txt": "é\n".encode(), "data/x/é.csv": b"", "data/y": b"1"}
@@ -88,8 +88,8 @@ class FilesContract:
             assert "data/y" not in [file.name for file in await session.list_files()]
             assert await other.list_files() == ()
 
-    async def test_what_is_not_there_is_named(self, box: BaseSandbox) -> None:
-        """As what it is: nothing, or no file."""
+    async def test_missing_files_and_folders_are_told_apart(self, box: BaseSandbox) -> None:
+        """FileNotFound and NotAFile carry the name."""
         if not box.files:
             return
         async with box.session() as session:
@@ -105,7 +105,7 @@ class FilesContract:
 
     @pytest.mark.parametrize("name", BAD_NAMES)
     async def test_bad_names_are_refused(self, box: BaseSandbox, name: str) -> None:
-        """Before anything is done with them."""
+        """By all operations, and nothing is created."""
         if not box.files:
             return
         async with box.session() as session:
@@ -115,7 +115,7 @@ class FilesContract:
             assert await session.list_files() == ()
 
     async def test_files_are_bounded(self, box: BaseSandbox) -> None:
-        """A larger one is refused before it is sent."""
+        """A file that is too large is refused."""
         if not box.files:
             return
         async with box.session() as session:
@@ -125,7 +125,7 @@ class FilesContract:
             assert await session.list_files() == ()
 
     async def test_files_of_a_closed_session(self, box: BaseSandbox) -> None:
-        """After its block there are none to be had."""
+        """After its block, file operations raise SandboxClosed."""
         if not box.files:
             return
         async with box.session() as session:
@@ -133,8 +133,8 @@ class FilesContract:
         with pytest.raises(SandboxClosed):
             await session.list_files()
 
-    async def test_the_time_for_a_file_must_be_positive(self, box: BaseSandbox) -> None:
-        """As that of a cell."""
+    async def test_timeout_of_a_file_operation_must_be_positive(self, box: BaseSandbox) -> None:
+        """As for cells."""
         if not box.files:
             return
         async with box.session() as session:
@@ -143,10 +143,10 @@ class FilesContract:
 
 
 class PythonFilesContract:
-    """Files and images of sandboxes that run code."""
+    """Tests of files and images, for sandboxes that run code."""
 
-    async def test_files_are_the_cells_as_well(self, box: BaseSandbox) -> None:
-        """Code finds what was written and leaves what is read; its variables stay, and it may have gone elsewhere."""
+    async def test_files_are_shared_with_cells(self, box: BaseSandbox) -> None:
+        """Code reads what the host wrote, and the host what code wrote, also after `chdir`; variables stay."""
         if not box.files:
             return
         async with box.session() as session:
@@ -161,7 +161,7 @@ class PythonFilesContract:
             assert box.stats.faults == 0
 
     async def test_files_wait_for_the_cell(self, box: BaseSandbox) -> None:
-        """What a cell makes at its end is there."""
+        """A file written at the end of the running cell is there."""
         if not box.files:
             return
         async with box.session() as session:
@@ -171,8 +171,8 @@ class PythonFilesContract:
             assert await session.read_file("late") == b"x"
             assert (await cell).outcome is Outcome.OK
 
-    async def test_only_ordinary_files_are_files(self, box: BaseSandbox) -> None:
-        """Links lead nowhere, and nothing is waited for."""
+    async def test_links_and_special_files_are_refused(self, box: BaseSandbox) -> None:
+        """They are not followed, and do not block."""
         if not box.files:
             return
         links = "import os\nos.symlink('/etc/hosts', 'link'); os.symlink('/etc', 'way')\n"
@@ -185,8 +185,8 @@ class PythonFilesContract:
                     with pytest.raises(NotAFile):
                         await use
 
-    async def test_images_are_given_where_they_are_asked_for(self, box: BaseSandbox) -> None:
-        """The text is the same, and nothing is drawn that is not asked for."""
+    async def test_images_are_returned_on_request(self, box: BaseSandbox) -> None:
+        """The text is the same as without, and nothing is rendered without a request."""
         shown = "display(Picture())\nprint(1)\nPicture(1)"
         async with box.session() as session:
             await session.execute(SHOWS_AN_IMAGE)
@@ -204,7 +204,7 @@ class PythonFilesContract:
             assert (await session.execute("drawn", images=True)).text == "[]"
 
     async def test_images_are_bounded(self, box: BaseSandbox) -> None:
-        """In number; those that are beyond are missing, which is said."""
+        """Further ones are dropped, and the result is marked as truncated."""
         if not box.images:
             return
         async with box.session() as session:

@@ -1,8 +1,8 @@
-"""Files of the working folder, for the host: written, read, listed, removed between cells.
+"""File operations in the working folder, run between cells.
 
-Code may have made anything there, and go on with it meanwhile in threads and processes. No link is followed, nothing
-but ordinary files is opened, and of a file that grows only what was there at first is read. Folders are entered by
-descriptors, one at a time: of these, few are kept in reserve.
+Code may have put anything there, and its threads and processes may change it meanwhile. Links are never followed, only
+regular files are opened, and a file that grows is read up to its size at the beginning. Folders are opened relative to
+the descriptor of the one above, which is then closed: the kernel has only a few descriptors in reserve.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ _READING = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | _CLOSED
 _MAKING = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _CLOSED
 _UMASK = 0o022
 
-# What it means that there is something else than a folder on the way, or than a file at its end. (O_NOFOLLOW fails with
-# ELOOP at a link, opening a socket with ENXIO.)
+# Errors for a path component that is not a folder, or a path that does not lead to a file. (With O_NOFOLLOW, links fail
+# with ELOOP; sockets fail with ENXIO.)
 _NO_FILE = (errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.ENXIO)
 
 
-class _EndedError(Exception):
-    """A request cannot be done; the arguments are those of a `FileStatus`."""
+class _FailedError(Exception):
+    """An operation failed. Arguments: ending and number of its `FileStatus`."""
 
 
 class Files:
-    """Does what the host asks for with files.
+    """Runs file operations.
 
     Args:
         settings: of this kernel.
-        send: sends frames to the host.
+        send: function that sends frames to the host.
     """
 
     def __init__(self, settings: dict[str, Any], send: Callable[[list[bytes]], None]) -> None:
@@ -50,7 +50,7 @@ class Files:
         self._send = send
 
     def serve(self, request: FileRequest) -> None:
-        """Do it, and send the host what there is to send, with the end."""
+        """Run an operation and send its data and its result."""
         ending, number = "ok", 0
         try:
             umask = os.umask(_UMASK)
@@ -58,7 +58,7 @@ class Files:
                 number = self._serve(request.operation, bytes(request.name).decode(), request.data)
             finally:
                 os.umask(umask)
-        except _EndedError as error:
+        except _FailedError as error:
             ending, number = error.args
         except FileNotFoundError:
             ending = "missing"
@@ -69,7 +69,7 @@ class Files:
         self._send([wire.frame(wire.DONE, FileStatus(request.serial, ending, number).pack())])
 
     def _serve(self, operation: int, name: str, data: Data) -> int:
-        """Returns the number of the status."""
+        """Run an operation. Returns the number of its `FileStatus`."""
         if operation == WRITE:
             return self._write(name, data)
         if operation == READ:
@@ -88,13 +88,13 @@ class Files:
         return len(frames)
 
     def _write(self, name: str, data: Data) -> int:
-        """Write a file beside the old one, if there is one, and put it in its place."""
+        """Write a new file under another name, and rename it."""
         try:
             with self._folder_of(name) as (folder, last):
                 _require_file(os.stat(last, dir_fd=folder, follow_symlinks=False))
         except FileNotFoundError:
             if sum(1 for _ in self._walk()) >= self._most_files:
-                raise _EndedError("too many", 0) from None
+                raise _FailedError("too many", 0) from None
         beside = f".{os.urandom(12).hex()}"
         with self._folder_of(name, make=True) as (folder, last):
             file = os.open(beside, _MAKING, 0o644, dir_fd=folder)
@@ -114,14 +114,16 @@ class Files:
 
     def _read(self, name: str) -> int:
         with self._folder_of(name) as (folder, last):
-            _require_file(os.stat(last, dir_fd=folder, follow_symlinks=False))  # opening some things has effects
+            _require_file(
+                os.stat(last, dir_fd=folder, follow_symlinks=False)
+            )  # opening a device or FIFO can have effects
             file = os.open(last, _READING, dir_fd=folder)
         try:
             found = os.fstat(file)
             _require_file(found)
             size = found.st_size
             if size > self._most_bytes:
-                raise _EndedError("too large", size)
+                raise _FailedError("too large", size)
             sent = 0
             while piece := os.read(file, min(size - sent, wire.FRAME_BYTES)):
                 self._send([wire.frame(wire.DATA, piece)])
@@ -131,14 +133,14 @@ class Files:
             os.close(file)
 
     def _walk(self) -> Iterator[tuple[str, os.DirEntry[str]]]:
-        """All files whose names are names of files, see `names`. Raises _EndedError beyond the most.
+        """All files with valid names (see `names`). Raises _FailedError if there are too many.
 
-        Folders that go or change meanwhile, or cannot be read, are left out.
+        Folders that cannot be read, or change meanwhile, are left out.
         """
         files, folders, waiting = 0, 0, deque([""])
         while waiting:
             inside = waiting.popleft()
-            # The dot stands for any file in it.
+            # The dot stands for any file in the folder.
             with suppress(OSError), self._folder_of(f"{inside}.") as (folder, _), os.scandir(folder) as entries:
                 for entry in entries:
                     path = f"{inside}{entry.name}"
@@ -151,15 +153,15 @@ class Files:
                         folders += 1
                         waiting.append(f"{path}/")
                     if files > self._most_files or folders > MOST_PARTS * self._most_files:
-                        raise _EndedError("too many", 0)
+                        raise _FailedError("too many", 0)
 
     @contextmanager
     def _folder_of(self, name: str, *, make: bool = False) -> Iterator[tuple[int, str]]:
-        """A descriptor of the folder that a file is in, and the file's own name.
+        """Open the folder of a file. Yields its descriptor and the last component of the name.
 
         Args:
             name: of the file.
-            make: whether folders are made that are not there.
+            make: whether to create missing folders.
         """
         *folders, last = name.split("/")
         here = os.open(self._home, _FOLDER)
@@ -177,4 +179,4 @@ class Files:
 
 def _require_file(found: os.stat_result) -> None:
     if not S_ISREG(found.st_mode):
-        raise _EndedError("no file", 0)
+        raise _FailedError("no file", 0)

@@ -1,7 +1,7 @@
-"""Images that a cell shows, for a host that wants them: figures of matplotlib, and what else notebooks show as one.
+"""Images that a cell displays, if the host requests them: matplotlib figures, and objects with a PNG or JPEG form.
 
-Nothing is drawn, and no library is loaded, unless they are wanted. Then a cell prints the same as else: what drawing
-prints or warns of is dropped.
+Without a request nothing is rendered and no library is loaded. With one, a cell prints the same as without: output and
+warnings of the rendering are dropped.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from IPython.utils.dir2 import get_real_method
 from . import wire
 from .formats import JPEG, MIMES, PNG, is_image
 
-_METHODS = {PNG: "_repr_png_", JPEG: "_repr_jpeg_"}  # see IPython's documentation, "Rich display"
+_METHODS = {PNG: "_repr_png_", JPEG: "_repr_jpeg_"}  # see "Rich display" in IPython's documentation
 
 
-class _Nowhere(io.StringIO):
+class _Null(io.StringIO):
     def write(self, text: str) -> int:
         return len(text)
 
@@ -33,8 +33,8 @@ class Images:
     """The images of the running cell.
 
     Attributes:
-        wanted: whether there are to be any.
-        dropped: whether any is missing: it was one too many or too large, or could not be drawn.
+        wanted: whether the host has requested them.
+        dropped: whether one is missing: it exceeded a limit, or could not be rendered.
     """
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class Images:
         self._taken: list[tuple[int, bytes]] = []
 
     def limit(self, most: int, most_bytes: int) -> None:
-        """Say how many there may be of a cell, and how large they may be together, in bytes."""
+        """Set the maximum number and the maximum total size, in bytes, of a cell's images."""
         self._most, self._most_bytes = most, most_bytes
 
     def begin(self, *, wanted: bool) -> None:
@@ -52,7 +52,7 @@ class Images:
         self._taken.clear()
 
     def take(self) -> list[bytes]:
-        """The cell is over. Returns its images as frames, and forgets them."""
+        """A cell is over: return its images as frames."""
         if not self.wanted:
             return []
         self.wanted = False
@@ -61,7 +61,7 @@ class Images:
         return frames
 
     def add_bundle(self, bundle: dict[str, Any]) -> None:
-        """A value is shown, in these forms, by type: take the image, if one of them is."""
+        """Add the image of a displayed value, given its forms by MIME type."""
         if self.wanted:
             for kind, mime in enumerate(MIMES):
                 if bundle.get(mime) is not None:
@@ -69,18 +69,18 @@ class Images:
                     return
 
     def add_figure(self, figure: Any) -> None:
-        """A figure of matplotlib is shown, or open at the end of the cell. The same picture is taken once."""
-        if self.wanted and (data := self._drawn(figure)) is not None:
+        """Add a matplotlib figure, unless the cell has displayed the same image before."""
+        if self.wanted and (data := self._rendered(figure)) is not None:
             self._add(PNG, data, once=True)
 
     def forms(self, thing: Any) -> dict[str, Any]:
-        """The image of something that is to be shown, as a notebook would show it, by type; empty where it is none."""
+        """The image of a displayed value by MIME type, as a notebook would show it; empty if there is none."""
         if not self.wanted:
             return {}
-        if _is_figure(thing):  # which is taken here: it may be shown again, as what is open at the end
+        if _is_figure(thing):  # added here, since it may be open at the end of the cell as well
             self.add_figure(thing)
             return {}
-        if get_real_method(thing, "_repr_latex_") is not None:  # a formula, which notebooks show as one
+        if get_real_method(thing, "_repr_latex_") is not None:  # a formula: notebooks prefer that form
             return {}
         if self._is_full(thing):
             return {}
@@ -92,25 +92,25 @@ class Images:
             return {}
 
     def _is_full(self, thing: Any) -> bool:
-        """Whether no more images are taken. Then nothing is drawn, and what could be one counts as dropped."""
+        """Whether the cell has its maximum of images. If so, anything that may be an image counts as dropped."""
         if len(self._taken) < self._most:
             return False
         methods = ("_repr_mimebundle_", *_METHODS.values())
         self.dropped |= _is_figure(thing) or any(get_real_method(thing, name) is not None for name in methods)
         return True
 
-    def _drawn(self, figure: Any) -> Any:
+    def _rendered(self, figure: Any) -> Any:
         if self._is_full(figure):
             return None
         try:
             with _quiet():
-                return _draw(figure)
+                return _render(figure)
         except Exception:
             self.dropped = True
             return None
 
     def _add(self, kind: int, data: Any, *, once: bool = False) -> None:
-        """Add an image: bytes, or these in base64, perhaps with something said about them."""
+        """Add an image: bytes or base64, perhaps in a tuple with metadata."""
         if isinstance(data, tuple) and data:
             data = data[0]
         if isinstance(data, str) and len(data) <= 2 * self._most_bytes:
@@ -128,7 +128,7 @@ class Images:
 
 
 images = Images()
-"""Of this kernel."""
+"""Images of this kernel."""
 
 
 def _is_figure(thing: Any) -> bool:
@@ -137,14 +137,14 @@ def _is_figure(thing: Any) -> bool:
     return isinstance(figure, type) and isinstance(thing, figure)
 
 
-def _draw(figure: Any) -> Any:
-    """A figure as PNG, as `%matplotlib inline` is set up or else by its defaults; None where there is nothing in it."""
+def _render(figure: Any) -> Any:
+    """Render a figure as PNG, with the settings of `%matplotlib inline` or its defaults; None for an empty figure."""
     shell: Any = get_ipython()
     try:
-        draw = shell.display_formatter.formatters[MIMES[PNG]].lookup(figure)
+        render = shell.display_formatter.formatters[MIMES[PNG]].lookup(figure)
     except KeyError:
         return print_figure(figure)  # type: ignore[no-untyped-call]  # IPython's
-    return draw(figure)
+    return render(figure)
 
 
 def _forms(thing: Any) -> dict[str, Any]:
@@ -164,9 +164,9 @@ def _forms(thing: Any) -> dict[str, Any]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """What is printed or warned of meanwhile is dropped."""
+    """Drop output and warnings."""
     kept = sys.stdout, sys.stderr
-    sys.stdout = sys.stderr = _Nowhere()
+    sys.stdout = sys.stderr = _Null()
     try:
         with warnings.catch_warnings(action="ignore"):
             yield

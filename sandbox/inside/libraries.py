@@ -61,7 +61,7 @@ def _threadpoolctl(module: Any) -> None:
 
 
 def _matplotlib(module: Any) -> None:
-    """`plt.show()` and `figure.show()`, which do nothing where there is no window, show figures to the host."""
+    """Make `plt.show()` and `figure.show()`, which have no effect without a display, pass figures on as images."""
     original = module.FigureManagerBase.show
 
     @wraps(original)

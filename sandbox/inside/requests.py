@@ -1,6 +1,6 @@
-"""What the host sends to a kernel over the wire: settings, cells to run, things to do with files. Used on both sides.
+"""What the host sends to a kernel: settings, cells to run, file operations. Used on both sides.
 
-The host is trusted: what it sends is read as it comes, and may have any size.
+The host is trusted, and its messages may have any size.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 from .wire import PIPE_BUF
 
-_SETTINGS = struct.Struct("<Q")  # bytes of JSON that follow
-# Serial, cell, seed, flags, bytes of code and of standard input that follow. Of a file: serial, operation, 0, flags,
-# bytes of its name and of what is written.
+_SETTINGS = struct.Struct("<Q")  # length of the JSON that follows
+# Serial, cell, seed, flags, lengths of code and standard input that follow. For a file operation: serial, operation, 0,
+# flags, lengths of name and data.
 _REQUEST = struct.Struct("<IIIBQQ")
 _SEEDED, _FORKED, _IMAGES, _FILE = 1, 2, 4, 8
 
@@ -44,17 +44,17 @@ class Request(NamedTuple):
 
 
 WRITE, READ, LIST, REMOVE = range(4)
-"""What can be done with the files of the working folder."""
+"""File operations."""
 
 
 class FileRequest(NamedTuple):
-    """One thing to do with a file.
+    """One file operation.
 
     Attributes:
-        serial: the number of the request on this wire, which its end names.
+        serial: number of the request on this wire, repeated in its answer.
         operation: WRITE, READ, LIST or REMOVE.
         name: of the file, in UTF-8; empty for LIST.
-        data: what is written; else empty.
+        data: the content for WRITE; otherwise empty.
     """
 
     serial: int
@@ -70,7 +70,7 @@ def settings_frame(settings: dict[str, Any]) -> bytes:
 
 
 def read_settings(descriptor: int) -> dict[str, Any]:
-    """What `settings_frame` made, in the kernel. Raises EOFError where the host is gone."""
+    """Read the settings, in the kernel. Raises EOFError if the host is gone."""
     (size,) = _SETTINGS.unpack(_exactly(descriptor, _SETTINGS.size))
     settings: dict[str, Any] = json.loads(_exactly(descriptor, size))
     return settings
@@ -85,7 +85,7 @@ def request_frame(request: Request) -> bytes:
 
 
 def file_request_frame(request: FileRequest) -> bytes:
-    """The message to do something with a file."""
+    """The message to run one file operation."""
     sizes = len(request.name), len(request.data)
     head = _REQUEST.pack(request.serial, request.operation, 0, _FILE, *sizes)
     return b"".join((head, request.name, request.data))
@@ -96,7 +96,7 @@ def read_request(descriptor: int) -> Request | FileRequest:
 
     Raises:
         EOFError: the host is gone.
-        TooLargeError: there is no memory for it; it has been read, and another may follow.
+        TooLargeError: there is not enough memory for it; it was skipped, and another may follow.
     """
     serial, cell, seed, flags, code, stdin = _REQUEST.unpack(_exactly(descriptor, _REQUEST.size))
     unread = code + stdin
@@ -120,11 +120,11 @@ def read_request(descriptor: int) -> Request | FileRequest:
 
 
 class TooLargeError(Exception):
-    """There is no memory for a request; its serial, and whether it is for a file, are the arguments."""
+    """There is not enough memory for a request. Arguments: its serial, and whether it is a file operation."""
 
 
 def _exactly(descriptor: int, size: int) -> Data:
-    """So many bytes. Raises EOFError, and MemoryError before anything was read."""
+    """Read exactly `size` bytes. Raises EOFError; raises MemoryError before anything is read."""
     if size <= PIPE_BUF:
         data = os.read(descriptor, size) if size else b""
         while len(data) < size:

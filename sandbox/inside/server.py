@@ -1,4 +1,4 @@
-"""The kernel: runs cells, and does what is asked for with files, one thing after the other.
+"""The kernel: runs cells and file operations on request, one at a time.
 
 It shares a process with the model's code, which may change any of it: it makes results readable and bounded early,
 and the host trusts none of it.
@@ -110,7 +110,7 @@ class Server:
 
 
 def _too_large(serial: int, of_file: bool) -> list[bytes]:
-    """The end of a request for which there is no memory."""
+    """The answer to a request that does not fit into memory."""
     if of_file:
         return [wire.frame(wire.DONE, FileStatus(serial, "refused", errno.ENOMEM).pack())]
     words = "MemoryError: there is no memory for the code and its standard input"

@@ -252,7 +252,7 @@ class Shell(ZMQInteractiveShell):
         return super()._inspect(meth, oname, namespaces, **options)
 
     def publish(self, data: dict[str, Any], *args: Any, **kwargs: Any) -> None:
-        """Show what `display` was given: its text is printed."""
+        """Display a value: print its text, and keep its image if images are requested."""
         sys.stdout.write(data.get("text/plain", "") + "\n")
         images.add_bundle(data)
 

@@ -1,9 +1,9 @@
 """The wire between the host and a kernel: two pipes, and frames of a few fixed kinds on them. Used on both sides.
 
 Pipes are used instead of sockets because they cannot carry descriptors. The host sends one frame of settings and then
-one request per cell or file operation (see `requests`); it is trusted, and its frames may have any size. The kernel sends frames of at most PIPE_BUF
-bytes, which Linux writes atomically (pipe(7)), so that no thread, fork or kill leaves half a frame on the wire. They
-contain only text, bytes and numbers of fixed size.
+one request per cell or file operation (see `requests`); it is trusted, and its frames may have any size. The kernel
+sends frames of at most PIPE_BUF bytes, which Linux writes atomically (pipe(7)), so that no thread, fork or kill leaves
+half a frame on the wire. They contain only text, bytes and numbers of fixed size.
 
 A frame from the kernel is its kind (1 byte), the length of the content (2 bytes, little-endian), and the content:
 
@@ -113,17 +113,17 @@ class Outcome:
 OUTCOME_BYTES = _OUTCOME.size
 
 FILE_ENDINGS = ("ok", "missing", "no file", "too large", "too many", "refused")
-"""How a request for a file ended, by number."""
+"""Possible results of a file operation, by number."""
 
 
 class FileStatus(NamedTuple):
-    """How a request for a file ended, as the kernel reports it.
+    """Result of a file operation, as the kernel reports it.
 
     Attributes:
         serial: of the request.
-        ending: a name of `FILE_ENDINGS`.
-        number: of "ok" the bytes that were sent or written, or the files that were named; of "too large" the file's
-            bytes; of "refused" the errno; else 0.
+        ending: one of `FILE_ENDINGS`.
+        number: for "ok", the number of bytes read or written, or of files listed; for "too large", the size of the
+            file; for "refused", the errno; otherwise 0.
     """
 
     serial: int
@@ -138,10 +138,10 @@ class FileStatus(NamedTuple):
     def unpack(cls, data: bytes) -> FileStatus:
         """From what follows the head. Raises GarbageError."""
         if len(data) != _STATUS.size:
-            raise GarbageError("an end of a strange size")
+            raise GarbageError("a file status with an invalid size")
         serial, ending, number = _STATUS.unpack(data)
         if ending >= len(FILE_ENDINGS):
-            raise GarbageError("an end of a strange kind")
+            raise GarbageError("a file status with an invalid ending")
         return cls(serial, FILE_ENDINGS[ending], number)
 
 
@@ -172,44 +172,44 @@ def text_frames(kind: int, text: str) -> Iterator[bytes]:
 
 
 def data_frames(data: bytes) -> Iterator[bytes]:
-    """Bytes of an image or of a file as frames."""
+    """Split bytes of an image or of a file into frames."""
     for start in range(0, len(data), FRAME_BYTES):
         yield frame(DATA, data[start : start + FRAME_BYTES])
 
 
 def image_frames(kind: int, data: bytes) -> Iterator[bytes]:
-    """An image as frames.
+    """Encode an image as frames.
 
     Args:
-        kind: a place in `formats.MIMES`.
-        data: its bytes.
+        kind: an index into `formats.MIMES`.
+        data: content of the image file.
     """
     yield frame(IMAGE, _IMAGE.pack(kind, len(data)))
     yield from data_frames(data)
 
 
 def read_image(data: bytes) -> tuple[int, int]:
-    """Kind and size in bytes, of which IMAGE speaks. Raises GarbageError."""
+    """Decode an IMAGE frame into type and size in bytes. Raises GarbageError."""
     if len(data) != _IMAGE.size:
-        raise GarbageError("an image of a strange form")
+        raise GarbageError("an image header with an invalid size")
     kind, size = _IMAGE.unpack(data)
     return kind, size
 
 
 def entry(name: bytes, size: int) -> bytes:
-    """The frame that names a file."""
+    """The frame that lists a file."""
     return frame(ENTRY, _ENTRY.pack(size) + name)
 
 
 def read_entry(data: bytes) -> tuple[str, int]:
-    """Name and size in bytes of a file. Raises GarbageError."""
+    """Decode an ENTRY frame into name and size in bytes. Raises GarbageError."""
     if len(data) < _ENTRY.size:
-        raise GarbageError("an entry of a strange size")
+        raise GarbageError("a file entry with an invalid size")
     (size,) = _ENTRY.unpack_from(data)
     try:
         return data[_ENTRY.size :].decode(), size
     except UnicodeDecodeError as error:
-        raise GarbageError("a name that is no text") from error
+        raise GarbageError("a name that is not UTF-8") from error
 
 
 def result_frames(reply: dict[str, Any], late: str, serial: int, nanoseconds: int) -> list[bytes]:

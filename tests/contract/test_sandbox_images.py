@@ -1,4 +1,4 @@
-"""Figures and pictures that a cell shows, as notebooks show them."""
+"""Figures and other images that a cell displays, as a notebook would show them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def box() -> AsyncIterator[Sandbox]:
 
 
 async def run(box: Sandbox, *cells: str) -> list[Result]:
-    """The results of the last cell: without images, and with."""
+    """The results of the last cell, without and with images."""
     results = []
     for images in (False, True):
         async with box.session() as session:
@@ -37,7 +37,7 @@ async def run(box: Sandbox, *cells: str) -> list[Result]:
 
 
 async def shown(box: Sandbox, *cells: str) -> tuple[str, list[tuple[int, int]]]:
-    """The text of the last cell, the same in both cases, and the sizes of its images, which can be decoded."""
+    """The text of the last cell, which is the same with and without images, and the sizes of its images."""
     _, result = await run(box, *cells)
     assert not result.truncated
     sizes = []
@@ -69,7 +69,7 @@ async def shown(box: Sandbox, *cells: str) -> tuple[str, list[tuple[int, int]]]:
     ],
 )
 async def test_figures(box: Sandbox, cell: str, text: str, count: int) -> None:
-    """Each once, whether it is shown, displayed, or open at the end; what drawing warns of is not in the text."""
+    """Each is returned once, whether shown, displayed or left open; warnings of the rendering are dropped."""
     found, sizes = await shown(box, cell)
     assert (found, len(sizes)) == (text.rstrip("\n"), count)
     assert all(width > 300 and height > 300 for width, height in sizes)
@@ -81,7 +81,7 @@ async def test_figures_of_a_cell_that_fails(box: Sandbox) -> None:
 
 
 async def test_pictures(box: Sandbox) -> None:
-    """The last value and what is displayed, of any kind that says how it is shown."""
+    """The last value and displayed objects."""
     assert await shown(box, "from PIL import Image\ndisplay(Image.new('L', (9, 5)))\nImage.new('RGB', (7, 3))") == (
         "<PIL.Image.Image image mode=L size=9x5>\n<PIL.Image.Image image mode=RGB size=7x3>",
         [(9, 5), (7, 3)],
@@ -94,30 +94,27 @@ async def test_pictures(box: Sandbox) -> None:
 
 
 async def test_a_figure_of_an_earlier_cell(box: Sandbox) -> None:
-    """It is over with its cell, and may be shown again by name."""
-    assert await shown(box, f"figure, axes = plt.subplots()\n{PLOT}".replace("figure", f"{PLOT}figure", 1), "1") == (
-        "1",
-        [],
-    )
+    """It is closed at the end of its cell, and can be displayed again."""
+    assert await shown(box, f"{PLOT}None", "1") == ("1", [])
     text, sizes = await shown(box, f"{PLOT}figure = plt.gcf()", "figure.axes[0].set_title('t')\nfigure")
     assert (text, len(sizes)) == ("<Figure size 640x480 with 1 Axes>", 1)
 
 
 async def test_formulas_are_text(box: Sandbox) -> None:
-    """sympy would draw them, by way of matplotlib, once it has been told to print them nicely."""
+    """After `init_printing`, sympy would render them with matplotlib."""
     text, sizes = await shown(box, "import sympy\nsympy.init_printing()\nsympy.Symbol('x')")
     assert (text, sizes) == ("x", [])
 
 
 async def test_nothing_is_loaded_for_images() -> None:
-    """What a cell loads by itself is as good."""
+    """Figures also work if the cell itself imports matplotlib."""
     async with Sandbox(size=1, prestart=0) as box, box.session() as session:
         result = await session.execute("import sys\n'matplotlib' in sys.modules, 'PIL' in sys.modules", images=True)
         assert result.text == "(False, False)"
         assert len((await session.execute(f"{PLOT}plt.show()\nplt.title('t')", images=True)).images) == 2
 
 
-async def test_a_fork_shows_none(box: Sandbox) -> None:
+async def test_a_fork_returns_none(box: Sandbox) -> None:
     async with box.session() as session:
         result = await session.execute(f"{PLOT}plt.show()", fork=True, images=True)
         assert (result.outcome, result.images) == (Outcome.OK, ())

@@ -1,4 +1,4 @@
-"""Code that has the host's requests for its files in mind: it swaps, grows and hides them, and answers itself."""
+"""Attacks on file operations: files that change, grow, hide or are not files, and kernels that answer falsely."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.usefixtures(
 
 TIERS = (1, 3)
 
-# The kernel's own module for files, whose answers become the code's.
+# Replaces the kernel's file operations by the function `answer`.
 ANSWER = f"""{WIRE}
 import time
 inside = type(get_ipython()).__module__.rpartition('.')[0]
@@ -46,7 +46,7 @@ x = 1
 """
 
 
-# Before the kernel takes a request, when the host has sent it and reads.
+# Calls `answer` when the host has sent a request and reads, before the kernel reads it.
 WHEN_ASKED = """
 import select
 get_ipython().prepare = lambda: select.select([requests], [], []) and answer(0)
@@ -54,12 +54,12 @@ def answer(serial)"""
 
 
 def say(data: str) -> str:
-    """Code that answers each request with this."""
+    """Code that answers each request with these bytes."""
     return f"{ANSWER}\ndef answer(serial): os.write(replies, {data})"
 
 
 async def lost(session: Session, use: Awaitable[object]) -> str:
-    """Why the kernel was lost; after that the session goes on with another."""
+    """Why the kernel was lost; the session continues on a fresh one."""
     with pytest.raises(FilesLost) as raised:
         await use
     assert (await session.execute("'x' in globals()")).text == "False"
@@ -85,7 +85,7 @@ async def lost(session: Session, use: Awaitable[object]) -> str:
         "entry(b'a') + end(serial, 0, 1)",
     ],
 )
-async def test_lies_about_a_file_end_the_kernel(box: Sandbox, data: str) -> None:
+async def test_false_answers_to_a_read_end_the_kernel(box: Sandbox, data: str) -> None:
     async with box.session() as session:
         await session.execute(say(data))
         assert await lost(session, session.read_file("a")) == "garbage"
@@ -107,7 +107,7 @@ async def test_lies_about_a_file_end_the_kernel(box: Sandbox, data: str) -> None
         "frame(b'd', b'x') + end(serial, 0, 1)",
     ],
 )
-async def test_lies_about_all_files_end_the_kernel(box: Sandbox, data: str) -> None:
+async def test_false_listings_end_the_kernel(box: Sandbox, data: str) -> None:
     async with box.session() as session:
         await session.execute(say(data))
         assert await lost(session, session.list_files()) == "garbage"
@@ -121,17 +121,17 @@ async def test_an_endless_file_is_not_read(box: Sandbox, data: str) -> None:
 
 
 async def test_a_kernel_that_does_not_answer(box: Sandbox) -> None:
-    """Nor take what it is sent."""
-    deaf = f"{ANSWER}\nsys.modules[inside + '.server'].read_request = lambda descriptor: time.sleep(60)"
+    """Nor read the request."""
+    stalled = f"{ANSWER}\nsys.modules[inside + '.server'].read_request = lambda descriptor: time.sleep(60)"
     async with box.session() as session, box.session() as sibling:
         await session.execute(ANSWER)
         assert await lost(session, session.read_file("a", timeout=0.3)) == "timeout"
-        await session.execute(deaf)
+        await session.execute(stalled)
         assert await lost(session, session.write_file("a", bytes(LIMITS.file_bytes), timeout=0.3)) == "timeout"
         assert (await sibling.execute("6 * 7")).text == "42"
 
 
-async def test_a_kernel_that_dies_of_it(box: Sandbox) -> None:
+async def test_a_kernel_that_dies(box: Sandbox) -> None:
     async with box.session() as session:
         await session.execute(f"{ANSWER}\ndef answer(serial): os.write(replies, b'd\\xff'); os._exit(1)")
         assert await lost(session, session.read_file("a")) == "died"
@@ -139,14 +139,14 @@ async def test_a_kernel_that_dies_of_it(box: Sandbox) -> None:
         assert await lost(session, session.read_file("a")) == "died"
 
 
-async def test_one_that_talks_between_cells_is_lost(box: Sandbox) -> None:
+async def test_a_kernel_that_writes_between_cells(box: Sandbox) -> None:
     async with box.session() as session:
         await session.execute(f"{ANSWER}{WHEN_ASKED}: os.write(replies, b'???')")
         assert await lost(session, session.read_file("a")) == "garbage"
 
 
-async def test_names_that_change_what_they_are(box: Sandbox) -> None:
-    """Between a look and the opening of it a file becomes a link, a FIFO, a folder: no link is followed."""
+async def test_a_file_that_is_swapped_for_a_link(box: Sandbox) -> None:
+    """A thread keeps replacing it by a link and a FIFO: neither is followed or waited for."""
     swap = """
 import os, threading
 open('secret', 'w').write('secret'); open('file', 'w').write('mine')
@@ -169,7 +169,7 @@ threading.Thread(target=swap, daemon=True).start()
         assert (await session.execute("6 * 7")).text == "42"
 
 
-async def test_a_file_that_grows_is_read_as_it_was(box: Sandbox) -> None:
+async def test_a_growing_file_is_read_up_to_its_first_size(box: Sandbox) -> None:
     grow = """
 import threading, time
 file = open('log', 'ab', buffering=0)
@@ -184,7 +184,7 @@ threading.Thread(target=grow, daemon=True).start()
         assert data.startswith(b"x" * 100_000) and len(data) <= 200_000
 
 
-async def test_a_file_without_content_that_is_huge(box: Sandbox) -> None:
+async def test_a_huge_sparse_file(box: Sandbox) -> None:
     async with box.session() as session:
         await session.execute(f"open('sparse', 'wb').truncate({LIMITS.disk_bytes});")
         with pytest.raises(FileTooLarge) as raised:
@@ -206,8 +206,8 @@ async def test_more_files_than_can_be_listed(box: Sandbox) -> None:
         assert await session.read_file("0") == b""
 
 
-async def test_folders_without_end(box: Sandbox) -> None:
-    """Those that have no names are left out; and there may be too many of them."""
+async def test_deep_and_many_folders(box: Sandbox) -> None:
+    """Folders that are too deep are left out; too many are an error."""
     deep = "import os\nfor n in range(300):\n    os.mkdir('d'); os.chdir('d'); open('f', 'w').close()"
     wide = f"import os\nos.chdir(os.path.expanduser('~'))\nfor n in range({9 * LIMITS.files}): os.mkdir(str(n))"
     async with box.session() as session:
@@ -218,7 +218,7 @@ async def test_folders_without_end(box: Sandbox) -> None:
             await session.list_files()
 
 
-async def test_names_that_nobody_should_see(box: Sandbox) -> None:
+async def test_invalid_names_are_not_listed(box: Sandbox) -> None:
     names = "b'\\xff', b'\\x1b[A', b'.hidden', '\u202e'.encode(), b'x\\ny', b'a\\\\b'"
     odd = f"for name in ({names}): open(name, 'w').close()"
     async with box.session() as session:
@@ -226,8 +226,8 @@ async def test_names_that_nobody_should_see(box: Sandbox) -> None:
         assert await session.list_files() == ()
 
 
-async def test_nothing_is_left_for_a_file(box: Sandbox) -> None:
-    """No room on the disk, no descriptor, no permission: the old file is still there."""
+async def test_exhausted_resources(box: Sandbox) -> None:
+    """Disk, descriptors, umask, file size: an old file is kept, and nothing else is left."""
     fill = (
         "f = open('fill', 'wb', buffering=0)\ntry:\n    while True: f.write(bytes(1 << 16))\nexcept OSError: f.close()"
     )
@@ -254,8 +254,8 @@ async def test_nothing_is_left_for_a_file(box: Sandbox) -> None:
         assert (await session.execute(left)).text == "['h']"
 
 
-async def test_a_cell_that_replaces_what_it_can(box: Sandbox) -> None:
-    """Builtins, and functions of the modules with which files are opened: the kernel has its own."""
+async def test_replaced_builtins_and_functions(box: Sandbox) -> None:
+    """The kernel has its own."""
     replace = """
 import builtins, errno, io, os, pathlib, stat, struct
 x = 5
@@ -279,7 +279,7 @@ for name in ('open', 'len', 'min', 'sum', 'bytes', 'memoryview', 'OSError', 'Fil
         assert (await session.execute("assert x == 5")).outcome is Outcome.OK
 
 
-async def test_a_folder_that_is_closed(box: Sandbox) -> None:
+async def test_a_folder_without_permissions(box: Sandbox) -> None:
     async with box.session() as session:
         await session.write_file("inner/a", b"1")
         await session.execute("import os\nos.chmod('inner', 0)\nx = 5")

@@ -1,4 +1,4 @@
-"""Code that shows images which are none, too many, too large or never end; and that says on the wire what it likes."""
+"""Attacks with images: invalid, too many, too large, endless; and forged on the wire."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def data(content): return b''.join(frame(b'd', content[n:n + 4000]) for n in ran
         "[print('noise'), __import__('warnings').warn('noise'), b''][2]",
     ],
 )
-async def test_what_is_no_image_is_dropped(box: Sandbox, made: str) -> None:
-    """Nothing of it is in the text, the cell is well, and that something is missing is said."""
+async def test_invalid_images_are_dropped(box: Sandbox, made: str) -> None:
+    """The text is unaffected, the cell succeeds, and the result is marked as truncated."""
     async with box.session() as session:
         await session.execute(SHOWN)
         result = await session.execute(f"Picture._repr_png_ = lambda self: {made}\nPicture()", images=True)
@@ -56,7 +56,7 @@ async def test_what_is_no_image_is_dropped(box: Sandbox, made: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["_repr_jpeg_", "_repr_mimebundle_"])
-async def test_the_wrong_kind_is_dropped(box: Sandbox, name: str) -> None:
+async def test_the_wrong_type_is_dropped(box: Sandbox, name: str) -> None:
     made = "{'image/jpeg': good}" if "bundle" in name else "good"
     async with box.session() as session:
         await session.execute(f"{SHOWN}\ndel Picture._repr_png_\nPicture.{name} = lambda self, **kwargs: {made}")
@@ -65,8 +65,8 @@ async def test_the_wrong_kind_is_dropped(box: Sandbox, name: str) -> None:
         assert (result.images, result.truncated) == ((), True)
 
 
-async def test_an_image_that_is_never_done(box: Sandbox) -> None:
-    """It is drawn in the cell's time."""
+async def test_endless_rendering(box: Sandbox) -> None:
+    """It counts towards the time of the cell."""
     async with box.session() as session:
         await session.execute(f"{SHOWN}\ndef endless(self):\n    while True: pass\nPicture._repr_png_ = endless")
         result = await session.execute("print(1)\nPicture()", timeout=0.5, images=True)
@@ -75,7 +75,7 @@ async def test_an_image_that_is_never_done(box: Sandbox) -> None:
 
 
 async def test_images_are_bounded_in_sum(box: Sandbox) -> None:
-    """Each may be allowed, and all together not; what comes after one that is dropped still has room."""
+    """After an image that is too large, a smaller one may still be returned."""
     large = "large = lambda self: good[:33] + bytes(400_000) + good[33:]\n"
     large += "Picture._repr_png_, small = large, Picture._repr_png_"
     async with box.session() as session:
@@ -105,14 +105,14 @@ async def test_images_are_bounded_in_sum(box: Sandbox) -> None:
         "frame(b'=', bytes(13))",
     ],
 )
-async def test_lies_about_an_image_end_the_kernel(box: Sandbox, sent: str) -> None:
+async def test_invalid_frames_end_the_kernel(box: Sandbox, sent: str) -> None:
     async with box.session() as session:
         result = await session.execute(f"{FRAMES}\nos.write(replies, {sent})\nwhile True: pass", images=True)
         assert (result.outcome, result.state_lost) == (Outcome.DIED, True)
         assert len(result.images) <= LIMITS.images
 
 
-async def test_images_that_nobody_has_asked_for_end_the_kernel(box: Sandbox) -> None:
+async def test_images_without_a_request_end_the_kernel(box: Sandbox) -> None:
     async with box.session() as session:
         result = await session.execute(
             f"{FRAMES}\nos.write(replies, begin(0, len(good)) + data(good))\nwhile True: pass"
@@ -120,7 +120,7 @@ async def test_images_that_nobody_has_asked_for_end_the_kernel(box: Sandbox) -> 
         assert (result.outcome, result.images) == (Outcome.DIED, ())
 
 
-async def test_an_image_of_single_bytes_without_end(box: Sandbox) -> None:
+async def test_an_endless_image_of_single_bytes(box: Sandbox) -> None:
     send = (
         f"{FRAMES}\nos.write(replies, begin(0, {LIMITS.image_bytes}))\nwhile True: os.write(replies, frame(b'd', b'x'))"
     )
@@ -129,8 +129,8 @@ async def test_an_image_of_single_bytes_without_end(box: Sandbox) -> None:
         assert (result.outcome, result.state_lost) == (Outcome.OUTPUT, True)
 
 
-async def test_a_forged_image_is_the_cells_own(box: Sandbox) -> None:
-    """Code may send what it could as well show."""
+async def test_a_forged_image_is_accepted(box: Sandbox) -> None:
+    """Code may send what it could display as well."""
     sent = "begin(0, len(good)) + data(good) + result(1)"
     async with box.session() as session:
         result = await session.execute(f"{FRAMES}\nos.write(replies, {sent})\nwhile True: pass", images=True)
@@ -145,8 +145,8 @@ async def test_a_forged_image_is_the_cells_own(box: Sandbox) -> None:
         "get_fignums = lambda: [1]; get_backend = lambda: 1 / 0",
     ],
 )
-async def test_a_pyplot_of_its_own(box: Sandbox, fake: str) -> None:
-    """What the code has put in the place of matplotlib costs it its own time."""
+async def test_a_replaced_pyplot(box: Sandbox, fake: str) -> None:
+    """It counts towards the time of the cell."""
     plant = f"import sys\nclass pyplot:\n    {fake}\nsys.modules['matplotlib.pyplot'] = pyplot"
     async with box.session() as session:
         await session.execute(SHOWN)
@@ -154,8 +154,8 @@ async def test_a_pyplot_of_its_own(box: Sandbox, fake: str) -> None:
         assert result.outcome in (Outcome.OK, Outcome.TIMEOUT) and result.images == ()
 
 
-async def test_a_cell_that_replaces_what_it_can_shows_images(box: Sandbox) -> None:
-    """Or none: what draws is the code's. The session goes on."""
+async def test_replaced_modules(box: Sandbox) -> None:
+    """There may be no images, but the session continues."""
     replace = "import base64, io, struct, warnings, zlib\nfor m in (base64, io, warnings): m.__dict__.clear()"
     async with box.session() as session:
         await session.execute(f"{SHOWN}{replace}")

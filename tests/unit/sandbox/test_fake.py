@@ -89,7 +89,7 @@ async def test_files_are_limited() -> None:
         await session.write_file("c", b"")
 
 
-async def test_images_are_given_where_they_are_asked_for() -> None:
+async def test_images_are_returned_on_request() -> None:
     figure = Result(Outcome.OK, images=(Image("image/png", b"png"),))
     async with FakeSandbox({"plot": figure}) as box, box.session() as session:
         assert (await session.execute("plot")).images == ()

@@ -1,4 +1,4 @@
-"""What is a name of a file in a session's working folder."""
+"""Names of files in a session's working folder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ODD = st.text(st.sampled_from("ab./\\\0\n\x7f\u202eé\ud800 "), max_size=12)
 
 
 @given(_ODD | st.text(max_size=MOST_BYTES + 2))
-def test_a_name_stays_in_its_folder_and_can_be_shown(name: str) -> None:
+def test_a_valid_name_stays_in_its_folder_and_can_be_displayed(name: str) -> None:
     assume(objection(name) is None)
     whole = posixpath.normpath(posixpath.join("/home", name))
     assert whole == f"/home/{name}"
@@ -33,12 +33,12 @@ def test_a_name_stays_in_its_folder_and_can_be_shown(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", BAD_NAMES)
-def test_what_is_no_name_is_refused(name: str) -> None:
+def test_bad_names_are_refused(name: str) -> None:
     with pytest.raises(FileNameError) as raised:
         checked(name)
     assert raised.value.name == name
     assert isinstance(raised.value, ValueError)
-    str(raised.value).encode()  # a surrogate in the name is shown as it is written in Python
+    str(raised.value).encode()  # a surrogate in the name is escaped
 
 
 @pytest.mark.parametrize(
@@ -58,5 +58,5 @@ def test_what_is_no_name_is_refused(name: str) -> None:
         "CON",
     ],
 )
-def test_what_people_call_their_files_is_a_name(name: str) -> None:
+def test_ordinary_names_are_valid(name: str) -> None:
     assert objection(name) is None

@@ -53,7 +53,7 @@ def test_outcomes_survive(outcome: Outcome) -> None:
 
 
 @given(st.builds(FileStatus, st.integers(0, 2**32 - 1), st.sampled_from(FILE_ENDINGS), st.integers(0, 2**64 - 1)))
-def test_ends_of_requests_for_files_survive(status: FileStatus) -> None:
+def test_file_statuses_survive(status: FileStatus) -> None:
     assert FileStatus.unpack(status.pack()) == status
 
 

@@ -152,10 +152,6 @@ class Reply:
                 texts.append(data.decode())
             elif kind == wire.GAP and self.gap is None:
                 self.gap = wire.read_gap(data)
-            elif kind == wire.IMAGE and self.images is not None:
-                self.images.begin(*wire.read_image(data))
-            elif kind == wire.DATA and self.images is not None:
-                self.images.add(data)
             elif kind == wire.RESULT:
                 if self.images is not None:
                     self.images.require_complete()
@@ -163,6 +159,10 @@ class Reply:
                 if self.outcome.serial != serial:
                     raise GarbageError("the result of another cell")
                 self.ending = "result"
+            elif kind == wire.IMAGE and self.images is not None:
+                self.images.begin(*wire.read_image(data))
+            elif kind == wire.DATA and self.images is not None:
+                self.images.add(data)
             else:
                 raise GarbageError("a frame of a strange kind")
         except UnicodeDecodeError as error:

@@ -98,8 +98,10 @@ class Server:
         took = time.monotonic_ns() - began
         try:
             late = self.output.take_late()
-            reply["cut"] = reply.get("cut") is True or images.dropped
-            return [*self.output.finish(), *images.take(), *wire.result_frames(reply, late, request.serial, took)]
+            if images.dropped:
+                reply["cut"] = True
+            shown = images.take() if request.images else ()
+            return [*self.output.finish(), *shown, *wire.result_frames(reply, late, request.serial, took)]
         except BaseException as error:
             reply = {"outcome": "error", "error": name_of(type(error))}
             return wire.result_frames(reply, "", request.serial, took)

@@ -52,7 +52,8 @@ class DisplayHook(ZMQShellDisplayHook):
         """Keep the text, if it is a string: classes of the code may return something else."""
         value = format_dict.get("text/plain")
         self.value = str.__str__(value) if isinstance(value, str) else None
-        images.add_bundle(format_dict)
+        if images.wanted:
+            images.add_bundle(format_dict)
 
     def log_output(self, format_dict: dict[str, Any]) -> None:
         """Nothing: there is no log."""

@@ -56,7 +56,9 @@ class TextFormatter(DisplayFormatter):
                 return forms | {"text/plain": bundle["text/plain"]}, metadata
         formatter = self.formatters["text/plain"]
         text = repr(obj) if _is_shown_by_repr(obj, formatter) else formatter(obj)
-        return (forms if text is None else forms | {"text/plain": text}), {}
+        if text is not None:
+            forms["text/plain"] = text
+        return forms, {}
 
 
 def _is_shown_by_repr(value: Any, formatter: Any) -> bool:

@@ -15,7 +15,14 @@ from fastapi.security import HTTPBearer
 from sandbox import BaseSandbox
 from start_agent import __version__
 from start_agent.decoding.solver import Solver
-from start_agent.server import chat, completions, conversation_routes, response_routes, service_routes
+from start_agent.server import (
+    chat,
+    completions,
+    container_routes,
+    conversation_routes,
+    response_routes,
+    service_routes,
+)
 from start_agent.server.admission import Admission
 from start_agent.server.auth import Keys, read_keys
 from start_agent.server.containers import Containers
@@ -34,6 +41,7 @@ _API_ROUTERS = (
     completions.router,
     response_routes.router,
     conversation_routes.router,
+    container_routes.router,
 )
 """The routes under ``/v1``, which need a key where there are keys."""
 

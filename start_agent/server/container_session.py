@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 
-from sandbox import BaseSandbox, Result, SandboxClosed, Session
+from sandbox import BaseSandbox, FileError, FileInfo, FilesLost, Result, SandboxClosed, Session
 
 STATE_LOST = "(a new Python process: the variables and files of earlier cells are lost)"
 """What the model reads before the first output after its kernel was lost."""
@@ -37,16 +38,51 @@ class ContainerSession(Session):
     async def execute(self, code: str, **options: Any) -> Result:
         """Run a cell, with its images. See ``Session.execute``."""
         session = await self.open()
-        try:
+        if self._sandbox.images:
+            options.setdefault("images", True)
+        with self._noting_loss():
             result = await session.execute(code, **options)
-        except BaseException:  # cancelled, or a fault of the sandbox: either way the variables are gone
-            self._lost, self._used = self._lost or self._used, False
-            raise
         self._used = not result.state_lost  # where it was lost in this cell, the result says so itself
         if self._lost:
             self._lost = False
             result = _told(result)
         return result
+
+    async def write_file(self, name: str, data: bytes, *, timeout: float | None = None) -> None:
+        """Write a file. See ``Session.write_file``."""
+        session = await self.open()
+        with self._noting_loss():
+            await session.write_file(name, data, timeout=timeout)
+        self._used = True
+
+    async def read_file(self, name: str, *, timeout: float | None = None) -> bytes:
+        """The content of a file. See ``Session.read_file``."""
+        session = await self.open()
+        with self._noting_loss():
+            return await session.read_file(name, timeout=timeout)
+
+    async def list_files(self, *, timeout: float | None = None) -> tuple[FileInfo, ...]:
+        """All files; none where nothing was ever run or written. See ``Session.list_files``."""
+        if self._session is None:
+            return ()
+        with self._noting_loss():
+            return await self._session.list_files(timeout=timeout)
+
+    async def remove_file(self, name: str, *, timeout: float | None = None) -> None:
+        """Remove a file. See ``Session.remove_file``."""
+        session = await self.open()
+        with self._noting_loss():
+            await session.remove_file(name, timeout=timeout)
+
+    @contextmanager
+    def _noting_loss(self) -> Iterator[None]:
+        """Cancelled, or a fault of the sandbox, or a kernel that died over a file: the variables are gone then."""
+        try:
+            yield
+        except BaseException as error:
+            if not isinstance(error, FileError) or isinstance(error, FilesLost):
+                self._lost, self._used = self._lost or self._used, False
+            raise
 
     async def open(self) -> Session:
         """The sandbox's session. Raises ``SandboxError``."""

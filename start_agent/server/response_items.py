@@ -117,8 +117,7 @@ class CodeCall(Growing):
         if self.result is None:
             return None if self.notice is None else [{"type": "logs", "logs": self.notice}]
         logs = [{"type": "logs", "logs": self.result.text}] if self.result.text else []
-        images = getattr(self.result, "images", ())  # of a sandbox that gives some
-        return [*logs, *({"type": "image", "url": data_url(image.mime, image.data)} for image in images)]
+        return [*logs, *({"type": "image", "url": data_url(image.mime, image.data)} for image in self.result.images)]
 
     def _cell(self) -> JSON:
         if self.result is None:

@@ -243,6 +243,7 @@ FRAGMENTS = (
             "max_tool_calls": st.integers(0, 2),
             "max_tokens": st.sampled_from([40, 400]),
             "tools": st.booleans(),
+            "thinking_token_budget": st.sampled_from([None, 0, 30]),
         }
     ),
 )

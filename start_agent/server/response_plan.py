@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -16,11 +17,11 @@ from start_agent.server.extension import RequestExtension
 from start_agent.server.response_input import last_container, listed, messages
 from start_agent.server.response_items import JSON, new_id
 from start_agent.server.responses_protocol import ResponsesRequest
-from start_agent.server.rollout import Rollout, RolloutRequest
+from start_agent.server.rollout import Rollout, RolloutRequest, rendered
 from start_agent.server.state import State
 from start_agent.server.thinking import chat_options
 from start_agent.tokens.conversations import THOUGHTS
-from start_agent.tokens.prompts import ChatFormat
+from start_agent.tokens.prompts import ChatFormat, Prompt
 from start_agent.tokens.templates import ChatOptions, ChatTemplate
 from start_agent.tokens.tokenizer import Message
 
@@ -65,16 +66,20 @@ class Planner:
     history: Sequence[JSON]
     held: ExitStack
 
-    def plan(self) -> Plan:
+    async def plan(self) -> Plan:
         """The plan. Raises ``APIError``, ``InputError``: the request cannot be answered."""
         items = listed(self.body.input)
         everything = [*self.history, *items]
-        settings = self._settings()
-        chat = self._chat()
-        found = self._messages(everything, self.state.solver.changed(settings=settings, chat=chat).format)
+        settings, chat, solver = self._settings(), self._chat(), self.state.solver
+        found = self._messages(everything)
+        if self.body.truncation == "auto":
+            found = await asyncio.to_thread(self._fitting, found, solver.changed(chat=chat).format)
+        prompt = await rendered(solver, found, chat=chat, instruction=self.state.instruction)
+        context = self._check_context(found, prompt)
         container = self._container(everything) if settings.tools else None
         request = RolloutRequest(
             messages=found,
+            prompt=prompt,
             settings=settings,
             sampling=self._sampling(),
             chat=chat,
@@ -83,8 +88,7 @@ class Planner:
             session=None if container is None else container.session,
             first_hint=self._asked.hint,
         )
-        rollout = Rollout(self.state.solver, request)
-        context = self._check_context(found, rollout)
+        rollout = Rollout(solver, request)
         return Plan(rollout, self._envelope(rollout, context), items, container)
 
     def _settings(self) -> DecodingSettings:
@@ -129,13 +133,14 @@ class Planner:
     def _context(self) -> str:
         return (self.body.reasoning and self.body.reasoning.context) or "auto"
 
-    def _messages(self, items: Sequence[JSON], chat_format: ChatFormat) -> list[Message]:
-        """The conversation; with ``truncation: auto`` without so many of its first turns that it fits."""
+    def _messages(self, items: Sequence[JSON]) -> list[Message]:
         found = messages(items, thoughts=self._context != "current_turn", dialect=self.state.solver.dialect)
         if self.body.instructions:
             found.insert(0, {"role": "system", "content": self.body.instructions})
-        if self.body.truncation != "auto":
-            return found
+        return found
+
+    def _fitting(self, found: Sequence[Message], chat_format: ChatFormat) -> list[Message]:
+        """A conversation without so many of its first turns that the rest fits into the context, with an answer."""
         room = self.state.solver.engine.context_length
         room -= min(self.body.max_output_tokens or room, room // 2)
         head = [message for message in found if message["role"] in ("system", "developer")]
@@ -149,11 +154,11 @@ class Planner:
                 most = middle
             else:
                 fewest = middle + 1
-        return [*head, *rest[starts[fewest] :]] if fewest else found
+        return [*head, *rest[starts[fewest] :]] if fewest else list(found)
 
-    def _check_context(self, found: Sequence[Message], rollout: Rollout) -> str:
+    def _check_context(self, found: Sequence[Message], prompt: Prompt) -> str:
         """The context of thoughts that the prompt really has. Raises ``APIError``: it cannot be the wanted one."""
-        thoughts, shown = sum(THOUGHTS in message for message in found), rollout.prompt.thoughts_shown
+        thoughts, shown = sum(THOUGHTS in message for message in found), prompt.thoughts_shown
         if self._context == "all_turns" and shown < thoughts:
             reason = "cannot be all_turns: the model's chat template drops earlier thoughts"
             raise unsupported("reasoning.context", reason)
@@ -164,7 +169,8 @@ class Planner:
     def _container(self, items: Sequence[JSON]) -> Container:
         """The container that the request names; or that of the last cell, if it lives and is free; or a new one."""
         containers = self.state.containers
-        assert containers is not None, "tools are off where there is no sandbox"
+        if containers is None:
+            raise unsupported("tools", "cannot be: this server runs no code")
         named = self.body.tools[0].container if self.body.tools else None
         if isinstance(named, str):
             return self._claimed(containers.get(self.client, named))

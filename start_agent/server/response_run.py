@@ -132,7 +132,7 @@ class RunningResponse:
             if conversation is not None:
                 held.enter_context(state.active.joining(client, conversation))
             history = await _history(state, client, body.previous_response_id, conversation)
-            plan = Planner(state, client, body, history, held).plan()
+            plan = await Planner(state, client, body, history, held).plan()
             running = cls(state, client, body, plan, request_id)
             held.callback(running.over.set)
             held.enter_context(state.active.running(client, plan.envelope["id"], running))

@@ -18,7 +18,7 @@ from start_agent.server.response_plan import Plan, Planner, conversation_id
 from start_agent.server.responses_protocol import ResponsesRequest
 from start_agent.server.rollout import Finished, TokenCounts, merged
 from start_agent.server.state import State
-from start_agent.server.store import Entry, NotStored, StoreError
+from start_agent.server.store import Entry, NotStored, StoreError, TooLargeError
 from start_agent.server.token_logprobs import logprob_rows
 
 
@@ -216,7 +216,7 @@ class RunningResponse:
         joins = conversation_id(self._body) if self._error is None else None
         try:
             await self._state.store.put(self._client, "response", entry, conversation=joins)
-        except (StoreError, NotStored):
+        except (StoreError, NotStored, TooLargeError):
             return False
         return True
 

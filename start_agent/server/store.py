@@ -35,6 +35,9 @@ MAX_ENTRIES = 10_000
 MAX_BYTES = 256 << 20
 """Of their JSON, in all."""
 
+MAX_HISTORY_BYTES = 32 << 20
+"""Of the JSON of a conversation, or of the responses that one follows: it is read anew for each response."""
+
 _SCHEMA = (
     "CREATE TABLE entries (id TEXT PRIMARY KEY, owner TEXT NOT NULL, kind TEXT NOT NULL, used INTEGER NOT NULL,"
     " size INTEGER NOT NULL, previous TEXT, body TEXT NOT NULL, items TEXT NOT NULL)",
@@ -59,6 +62,14 @@ class NotStored(APIError):  # noqa: N818 - reads better where it is caught
     def __init__(self, kind: Kind, id: str) -> None:
         super().__init__(404, f"there is no {kind} {id[:64]!r}, or not any more", code=f"{kind}_not_found")
         self.id = id
+
+
+class TooLargeError(APIError):
+    """An entry, or what a response follows, is larger than ``MAX_HISTORY_BYTES``."""
+
+    def __init__(self) -> None:
+        most = f"{MAX_HISTORY_BYTES >> 20} MiB"
+        super().__init__(413, f"the conversation is larger than {most}: begin another one", code="history_too_large")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +100,7 @@ class Store:
         self._path, self._max_entries, self._max_bytes = path, max_entries, max_bytes
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")  # SQLite waits for disks
         self._opened: sqlite3.Connection | None = None
+        self._closed = False
 
     async def __aenter__(self) -> Self:
         """Open it.
@@ -102,6 +114,7 @@ class Store:
     async def __aexit__(self, *error: object) -> None:
         """Close it."""
         await self._in_thread(self._close)
+        self._closed = True
         self._thread.shutdown(wait=False)
 
     async def put(self, owner: str, kind: Kind, entry: Entry, *, conversation: str | None = None) -> None:
@@ -114,7 +127,7 @@ class Store:
             conversation: to which the items of a response and its output are added in the same step.
 
         Raises:
-            NotStored: the conversation is gone; nothing is stored then.
+            NotStored, TooLargeError: the conversation is gone, or it or the entry is too large; nothing is stored then.
             StoreError: it cannot be written.
         """
         await self._in_thread(self._put, _digest(owner), kind, entry, conversation)
@@ -128,12 +141,16 @@ class Store:
 
         Raises:
             NotStored: it, or one of those before it, is not there any more; ``id`` says which.
+            TooLargeError: they are too large together.
             StoreError: the database cannot be read.
         """
         return await self._in_thread(self._chain, _digest(owner), id)
 
     async def change(self, owner: str, kind: Kind, id: str, change: Callable[[Entry], Entry]) -> Entry:
-        """Replace an entry by what ``change`` makes of it, and return that. Raises ``NotStored``, ``StoreError``."""
+        """Replace an entry by what ``change`` makes of it, and return that.
+
+        Raises ``NotStored``, ``TooLargeError``, ``StoreError``.
+        """
         return await self._in_thread(self._change, _digest(owner), kind, id, change)
 
     async def delete(self, owner: str, kind: Kind, id: str) -> None:
@@ -143,6 +160,8 @@ class Store:
     async def _in_thread(
         self, function: Callable[Parameters, Returned], *args: Parameters.args, **more: Parameters.kwargs
     ) -> Returned:
+        if self._closed:
+            raise StoreError
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, partial(function, *args, **more))
         except sqlite3.Error as error:
@@ -217,9 +236,13 @@ class Store:
     def _chain(self, owner: str, id: str) -> list[Entry]:
         found: list[Entry] = []
         following: str | None = id
+        size = 0
         with self._transaction():
             while following is not None:
                 found.append(self._read(owner, "response", following))
+                size += self._size(following)
+                if size > MAX_HISTORY_BYTES:
+                    raise TooLargeError
                 following = found[-1].previous
         return found[::-1]
 
@@ -247,17 +270,15 @@ class Store:
 
     def _write(self, owner: str, kind: Kind, entry: Entry) -> None:
         body, items = _json(entry.body), _json(entry.items)
-        row = (
-            entry.body["id"],
-            owner,
-            kind,
-            self._next_use(owner),
-            len(body) + len(items),
-            entry.previous,
-            body,
-            items,
-        )
+        size = len(body) + len(items)
+        if size > MAX_HISTORY_BYTES:
+            raise TooLargeError
+        row = (entry.body["id"], owner, kind, self._next_use(owner), size, entry.previous, body, items)
         self._database.execute("INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+
+    def _size(self, id: str) -> int:
+        (size,) = self._database.execute("SELECT size FROM entries WHERE id = ?", (id,)).fetchone()
+        return int(size)
 
     def _next_use(self, owner: str) -> int:
         (last,) = self._database.execute("SELECT max(used) FROM entries WHERE owner = ?", (owner,)).fetchone()

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from start_agent.errors import ConfigError
-from start_agent.server.store import Entry, NotStored, Store, StoreError
+from start_agent.server import store as store_module
+from start_agent.server.store import Entry, NotStored, Store, StoreError, TooLargeError
 
 
 def response(name: str, previous: str | None = None, text: str = "") -> Entry:
@@ -113,6 +114,31 @@ async def test_what_is_too_large_is_not_kept() -> None:
         await store.put("a", "response", response("resp_2", text="x" * 2_000))
         with pytest.raises(NotStored):
             await store.get("a", "response", "resp_2")
+
+
+async def test_a_history_has_a_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "MAX_HISTORY_BYTES", 1_000)
+    async with Store() as store:
+        await store.put("a", "response", response("resp_1", text="x" * 600))
+        await store.put("a", "response", response("resp_2", "resp_1", text="x" * 600))
+        assert len(await store.chain("a", "resp_1")) == 1
+        with pytest.raises(TooLargeError):
+            await store.chain("a", "resp_2")
+        with pytest.raises(TooLargeError):
+            await store.put("a", "response", response("resp_3", text="x" * 1_001))
+        await store.put("a", "conversation", conversation("conv_1"))
+        await store.put("a", "response", response("resp_4", text="x" * 600), conversation="conv_1")
+        with pytest.raises(TooLargeError):
+            await store.put("a", "response", response("resp_5", text="x" * 600), conversation="conv_1")
+        with pytest.raises(NotStored):
+            await store.get("a", "response", "resp_5")
+
+
+async def test_a_store_that_is_closed() -> None:
+    async with Store() as store:
+        pass
+    with pytest.raises(StoreError):
+        await store.get("a", "response", "resp_1")
 
 
 async def test_a_file_outlives_the_server(tmp_path: Path) -> None:

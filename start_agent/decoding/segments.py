@@ -51,6 +51,7 @@ class Segment:
         text: of it; a character is in the segment in which its last byte came.
         token_ids: those whose last byte is in it. All ids of the trace behind the prompt are in one segment each.
         logprobs: one for each id, where a listener that was given some has put them here.
+        cause: that of the span that was inserted, where the listener has put it here.
     """
 
     kind: SegmentKind
@@ -58,6 +59,7 @@ class Segment:
     text: str
     token_ids: tuple[int, ...] = ()
     logprobs: tuple[TokenLogprob, ...] | None = None
+    cause: str = ""
 
 
 _MAY_CLOSE = re.compile(rb"[ \t]*(`*|~*)\Z")

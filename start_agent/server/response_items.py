@@ -46,11 +46,12 @@ class Growing:
         """Count the tokens of a segment that belongs to the item."""
         if not segment.token_ids:
             return
-        last = self.spans[-1] if self.spans else None
-        if last is not None and last["kind"] == segment.author.value:
+        author = {"kind": segment.author.value, "cause": segment.cause}
+        last = self.spans[-1] if self.spans else {}
+        if last | author == last:
             last["tokens"] += len(segment.token_ids)
         else:
-            self.spans.append({"kind": segment.author.value, "tokens": len(segment.token_ids)})
+            self.spans.append(author | {"tokens": len(segment.token_ids)})
 
     def item(self, status: str) -> JSON:
         """The item as it is sent, a new object each time."""

@@ -191,7 +191,7 @@ class Rollout:
                             yield segment
                     case SpanAdded(span) if span.kind not in (SpanKind.PROMPT, SpanKind.MODEL):
                         for segment in self._counted(self._segmenter.inserted(span.kind, span.token_ids)):
-                            yield segment
+                            yield replace(segment, cause=span.cause) if segment.author is span.kind else segment
                     case CellStarted() | CellFinished():
                         yield event
                     case TraceFinished(trace, cost):
@@ -228,7 +228,8 @@ def merged(items: Iterable[Item]) -> list[Item]:
 
 def _goes_on(one: Segment, other: Segment) -> bool:
     apart = (SegmentKind.CODE_OPEN, SegmentKind.CODE_CLOSE, SegmentKind.MARKER)
-    return one.kind is other.kind and one.author is other.author and one.kind not in apart
+    same = one.kind is other.kind and one.author is other.author and one.cause == other.cause
+    return same and one.kind not in apart
 
 
 async def rendered(

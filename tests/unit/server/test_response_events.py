@@ -140,6 +140,9 @@ async def test_who_wrote_what() -> None:
     assert kinds == [["model", "hint"], ["hint", "model", "tool_output"], ["model"], ["model"]]
     for kind in (SpanKind.HINT, SpanKind.TOOL_OUTPUT):
         spans = [span for item in response["output"] for span in item["start_agent"]["spans"]]
+        assert {span["cause"] for span in spans if span["kind"] == kind.value} == {
+            span.cause for span in trace.of_kind(kind)
+        }
         assert sum(span["tokens"] for span in spans if span["kind"] == kind.value) == trace.count(kind)
     assert response["output"][1]["start_agent"]["cell"]["outcome"] == "ok"
 

@@ -29,8 +29,8 @@ class SegmentKind(StrEnum):
     CODE = "code"
     """Inside such a block, without the line break before the closing fence: as the model writes it.
 
-    What runs is ``Dialect.code_in`` of it: the indentation of the first line of code is taken from every line, so that a
-    block in a list runs. That is known at its end, and is ``CellStarted.code``.
+    What runs is ``Dialect.code_in`` of it: the indentation of the first line of code is taken from every line, so that
+    a block in a list runs. That is known at its end, and is ``CellStarted.code``.
     """
     CODE_CLOSE = "code_close"
     """Its closing fence. A block without one is not run: something else came first, or the trace ended."""

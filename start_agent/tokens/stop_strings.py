@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 
@@ -15,6 +16,8 @@ class StopStrings:
     def __init__(self, strings: Sequence[str]) -> None:
         self._strings = tuple(string.encode(errors="replace") for string in strings)
         self._longest = max(map(len, self._strings), default=0)
+        firsts = b"".join(sorted({string[:1] for string in self._strings}))
+        self._first = re.compile(b"[" + re.escape(firsts) + b"]" if firsts else rb"(?!)")
         self._tail = b""
 
     def __bool__(self) -> bool:
@@ -36,8 +39,10 @@ class StopStrings:
     def begun(self) -> int:
         """How many of the last bytes may be the beginning of one."""
         tail = self._tail
-        sizes = range(len(tail), 0, -1)
-        return next((size for size in sizes if any(one.startswith(tail[-size:]) for one in self._strings)), 0)
+        for found in self._first.finditer(tail):  # the longest first
+            if any(string.startswith(tail[found.start() :]) for string in self._strings):
+                return len(tail) - found.start()
+        return 0
 
     def clear(self) -> None:
         """Begin with another text."""

@@ -168,6 +168,7 @@ class StopChecker:
         self.thinking_tokens = 0
         self.stop_begins: int | None = None
         self._stop_strings = StopStrings(conditions.stop)
+        self._limited = conditions.thinking_tokens is not None or bool(conditions.stop)
         self._states = [state]
         window = conditions.repetition.window if conditions.repetition else 0
         self.recent = tuple(recent[max(0, len(recent) - window) :])
@@ -219,11 +220,12 @@ class StopChecker:
             if stop is not None:
                 break
             thinking = match.kind is MarkerKind.THINK_START or (thinking and match.kind is not MarkerKind.THINK_END)
-        stop = stop or self._limit(before, after, token_id, matches)
+        if stop is None and self._limited:
+            stop = self._limit(before, after, token_id, matches)
         if stop is not None:
             del self._states[stop.num_kept + 1 :]
-        # A token that is kept is kept whole: with the markers behind the one that stopped the turn.
-        self.matches += (match for match in matches if match.end <= self.state.position)
+        if matches:  # a token that is kept is kept whole: with the markers behind the one that stopped the turn
+            self.matches += (match for match in matches if match.end <= self.state.position)
         return stop or (self._repeats(token_id, count) if _is_thought(after) else None)
 
     def _limit(self, before: State, after: State, token_id: int, matches: Sequence[Match]) -> Stop | None:
@@ -258,7 +260,10 @@ class StopChecker:
 
     def _think_end_begun(self, state: State) -> int:
         """How many of the last bytes may be the beginning of an end of thinking."""
-        return next((len(part) for part in self.matcher.think_end_begun if state.tail.endswith(part)), 0)
+        begun = self.matcher.think_end_begun
+        if not state.tail.endswith(begun):  # nearly always: a fast check
+            return 0
+        return next(len(part) for part in begun if state.tail.endswith(part))
 
     def _judge(self, match: Match, before: State, count: int) -> Stop | None:
         if match.kind is MarkerKind.CODE_CLOSE and self.conditions.code:

@@ -78,9 +78,8 @@ async def serve(
                     timeout_graceful_shutdown=int(options.timeout_graceful_shutdown) + _LAST_SECONDS,
                 ),
                 app.state.server,
+                lambda: on_notice(f"serving {options.model_name} at {_url(listener)}/v1"),
             )
-            host, port = listener.getsockname()[:2]
-            on_notice(f"serving {options.model_name} at http://{f'[{host}]' if ':' in host else host}:{port}/v1")
             await server.serve(sockets=[listener])
             return server.end
 
@@ -88,24 +87,30 @@ async def serve(
 @contextlib.contextmanager
 def _bound(host: str, port: int) -> Generator[socket.socket, None, None]:
     """A socket at this address, at which nobody listens yet: a model is not loaded in vain."""
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError as error:
-        raise ConfigError(f"cannot listen at {host}, port {port}: {error.strerror or error}") from error
-    with listener:
+    with contextlib.ExitStack() as stack:
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            family, _, _, _, address = found[0]
+            listener = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+        except OSError as error:
+            raise ConfigError(f"cannot listen at {host}, port {port}: {error.strerror or error}") from error
         yield listener
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 class _Server(uvicorn.Server):
     """uvicorn's, with signals that first drain the application, and an eye on the engine."""
 
-    def __init__(self, config: uvicorn.Config, state: State) -> None:
+    def __init__(self, config: uvicorn.Config, state: State, on_start: Callable[[], None]) -> None:
         super().__init__(config)
         self.end = End.STOPPED
-        self._state = state
+        self._state, self._on_start = state, on_start
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
@@ -122,6 +127,11 @@ class _Server(uvicorn.Server):
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """See ``uvicorn.Server``: behind it, connections are taken."""
+        await super().startup(sockets)
+        self._on_start()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:

@@ -361,8 +361,11 @@ class EngineContract:
         numbers = [None, 0, 3, 20]
 
         async def one(n: int) -> Turn:
-            await engine.generate(self.request(engine, prompts[n], 3 * n + 1))  # so that they do not go in step
-            return await engine.generate(self.request(engine, prompts[n], 20, num_logprobs=numbers[n // 2]))
+            name = f"side {n}"
+            await engine.generate(self.request(engine, prompts[n], 3 * n + 1, trace_id=name))  # so as not to go in step
+            return await engine.generate(
+                self.request(engine, prompts[n], 20, trace_id=name, num_logprobs=numbers[n // 2])
+            )
 
         alone = [
             await engine.generate(self.request(engine, ids, 20, num_logprobs=0)) for ids in prompts[: len(QUESTIONS)]

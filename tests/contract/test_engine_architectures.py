@@ -36,6 +36,14 @@ def _reference(model: Any, ids: list[int], count: int) -> list[int]:
     return [int(token_id) for token_id in written[0, len(ids) :]]
 
 
+def _logprobs(model: Any, ids: list[int], written: tuple[int, ...]) -> list[float]:
+    """Of what was written behind some ids, by one forward pass."""
+    with torch.inference_mode():
+        logits = model(torch.tensor([[*ids, *written]])).logits[0, len(ids) - 1 : -1]
+    logprobs = logits.double().log_softmax(dim=-1)
+    return [float(row[token_id]) for row, token_id in zip(logprobs, written, strict=True)]
+
+
 @pytest.fixture(scope="module", params=FAMILIES)
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return architecture(tmp_path_factory.mktemp("model"), request.param)
@@ -61,8 +69,13 @@ async def test_what_it_says_is_what_generate_says(engine: TransformersEngine, fo
     async def one(number: int) -> None:
         ids, insertion = list(rows[number][0]), rows[number][1]
         for turn in range(3):
-            result = await engine.generate(_ask(engine, ids, 11 + 5 * number, trace_id=f"{number}"))
+            request = _ask(engine, ids, 11 + 5 * number, trace_id=f"{number}", num_logprobs=0)
+            result = await engine.generate(request)
             assert list(result.token_ids) == _reference(model, ids, 11 + 5 * number), f"row {number}, turn {turn}"
+            assert result.logprobs is not None
+            assert [one.logprob for one in result.logprobs] == pytest.approx(
+                _logprobs(model, ids, result.token_ids), abs=1e-4
+            )
             kept = result.token_ids[: len(result.token_ids) - turn]  # what is dropped leaves no trace
             ids += [*kept, *insertion]
         assert len(ids) > (2 if number else 1) * WINDOW

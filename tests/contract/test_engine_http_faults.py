@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -17,6 +18,7 @@ from start_agent.engines.http import API_KEY, HTTPEngine, HTTPOptions, client
 from start_agent.engines.http.client import Failure, FailureKind, Patience
 from start_agent.engines.testing import EngineContract
 from start_agent.errors import ConfigError, EngineError, ModelError
+from start_agent.logprobs import LOWEST
 from start_agent.pocket import weights_path
 from tests.support.completions import Answer, FakeServer
 from tests.support.ports import free_port
@@ -32,12 +34,14 @@ async def fake() -> AsyncIterator[FakeServer]:
         yield server
 
 
-async def turn(fake: FakeServer, *answers: Answer, options: HTTPOptions = QUICK) -> tuple[Turn, list[int]]:
+async def turn(
+    fake: FakeServer, *answers: Answer, options: HTTPOptions = QUICK, num_logprobs: int | None = None
+) -> tuple[Turn, list[int]]:
     """The turn of a stream over these answers, and what was heard of it."""
     fake.answers = list(answers)
     heard: list[int] = []
     async with HTTPEngine(fake.url, POCKET, options) as engine:
-        request = EngineContract().request(engine, [1, 2, 3], 6)
+        request = EngineContract().request(engine, [1, 2, 3], 6, num_logprobs=num_logprobs)
         async with aclosing(engine.stream(request)) as items:
             async for item in items:
                 if isinstance(item, Turn):
@@ -78,6 +82,47 @@ async def test_an_answer_that_breaks_off_goes_on_behind_its_last_token(fake: Fak
     assert heard == list(found.token_ids) == WHOLE
     assert fake.bodies[1]["prompt"] == [1, 2, 3, *WHOLE[:3]]
     assert fake.bodies[1]["max_tokens"] == 3
+
+
+async def test_a_server_without_log_probabilities_is_one_line(fake: FakeServer) -> None:
+    with pytest.raises(ConfigError, match="--logprobs"):
+        await turn(fake, Answer(ids=WHOLE), num_logprobs=0)
+    assert fake.bodies[0]["logprobs"] == 0
+
+
+def _choice(ids: list[int], logprobs: object) -> bytes:
+    choice = {"token_ids": ids, "logprobs": logprobs, "finish_reason": "length"}
+    return b"data: " + json.dumps({"choices": [choice]}).encode() + b"\n\n"
+
+
+def _columns(tokens: list[object], values: list[object], tops: list[object]) -> dict[str, object]:
+    return {"tokens": tokens, "token_logprobs": values, "top_logprobs": tops}
+
+
+@pytest.mark.parametrize(
+    "logprobs",
+    [
+        _columns(["token_id:5"], [-1.0], [{}]),  # of fewer tokens
+        _columns(["token_id:5", "token_id:7"], [-1.0, -1.0], [{}, {}]),  # of others
+        _columns(["token_id:5", "so"], [-1.0, -1.0], [{}, {}]),
+        _columns(["token_id:5", "token_id:6"], [-1.0, None], [{}, {}]),
+        _columns(["token_id:5", "token_id:6"], [-1.0, -1.0], [{}, {"so": 1}]),
+        _columns(["token_id:5", "token_id:6"], [-1.0, -1.0], [{}, {"token_id:6": []}]),
+        [1, 2],
+        {"tokens": 1},
+    ],
+)
+async def test_log_probabilities_of_no_known_form_are_one_line(fake: FakeServer, logprobs: object) -> None:
+    with pytest.raises(EngineError, match="no completion"):
+        await turn(fake, Answer(raw=_choice([5, 6], logprobs)), num_logprobs=1)
+
+
+async def test_log_probabilities_that_are_no_numbers_stay_within_their_bounds(fake: FakeServer) -> None:
+    values: list[object] = [float("nan"), float("-inf"), 3.0, -1e300, -0.5, 0]
+    said = _columns([f"token_id:{one}" for one in WHOLE], values, [{}] * 6)
+    found, _ = await turn(fake, Answer(raw=_choice(WHOLE, said)), num_logprobs=0)
+    assert found.logprobs is not None
+    assert [one.logprob for one in found.logprobs] == [LOWEST, LOWEST, 0.0, LOWEST, -0.5, 0.0]
 
 
 @pytest.mark.parametrize("raw", [b"data: {no json\n\n", b"data: [1, 2]\n\n", b"<html>hello</html>\n"])

@@ -61,9 +61,10 @@ class TestLlamaCpp(EngineContract):
         hot = Sampling(temperature=50.0)  # nearly uniform: about every second token is a byte of no whole character
         for seed in range(3):
             turn = await engine.generate(self.request(engine, ids, 60, sampling=hot, seed=seed))
-            again = await engine.generate(self.request(engine, ids, 60, sampling=hot, seed=seed))
+            again = await engine.generate(self.request(engine, ids, 60, sampling=hot, seed=seed, num_logprobs=1))
             assert len(turn.token_ids) == 60
             assert turn.token_ids == again.token_ids
+            assert again.logprobs is not None and len(again.logprobs) == 60
             text = engine.tokenizer.bytes_of(turn.token_ids)
             assert text.decode(errors="replace") != text.decode(errors="ignore")
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 import torch
+from transformers import AutoModelForCausalLM
 
 from start_agent.engines.base import Engine, Sampling, TurnRequest
 from start_agent.engines.testing import EngineContract
@@ -74,6 +75,31 @@ class TestTransformers(EngineContract):
             handle.remove()
             await engine.release("seen")
         assert seen == [*ids, *second.token_ids[:-1]]
+
+    async def test_log_probabilities_are_those_of_a_forward_pass(self, engine: TransformersEngine) -> None:
+        """Of a trace that was prefilled and decoded in turns, with an insertion, beside others that are not alike."""
+        model = AutoModelForCausalLM.from_pretrained(POCKET, dtype=torch.float32).eval()
+
+        async def one(number: int) -> None:
+            ids, name = self.prompt(engine, number), f"recomputed {number}"
+            sampling = Sampling(temperature=0.4 * number, top_k=40)
+            for length in (30 + 5 * number, 40):
+                request = self.request(
+                    engine, ids, length, trace_id=name, sampling=sampling, seed=number, num_logprobs=4
+                )
+                turn = await engine.generate(request)
+                with torch.inference_mode():
+                    logits = model(torch.tensor([[*ids, *turn.token_ids]])).logits[0, len(ids) - 1 : -1]
+                expected = logits.double().log_softmax(dim=-1)
+                assert turn.logprobs is not None
+                for row, token_id, found in zip(expected, turn.token_ids, turn.logprobs, strict=True):
+                    assert found.logprob == pytest.approx(float(row[token_id]), abs=1e-4)
+                    assert [value for _, value in found.top] == pytest.approx(row.topk(4).values.tolist(), abs=1e-4)
+                    for candidate, value in found.top:
+                        assert value == pytest.approx(float(row[candidate]), abs=1e-4)
+                ids = [*ids, *turn.token_ids, *engine.tokenizer.encode(" Wait, I should check that.\n")]
+
+        await asyncio.gather(*map(one, range(4)))
 
     async def test_more_traces_than_slots_wait_their_turn(self, engine: TransformersEngine) -> None:
         async def one(number: int) -> int:

@@ -15,6 +15,7 @@ from typing import Any, Literal, Self
 from uuid import uuid4
 
 from start_agent.engines.base import Engine, Sampling, Turn, TurnRequest
+from start_agent.logprobs import TokenLogprob
 from start_agent.tokens.markers import Matcher, State
 from start_agent.tokens.stopping import NEVER, StopChecker
 
@@ -142,12 +143,27 @@ class FakeServer(Server):
             await writer.drain()
 
 
-class ModelServer(Server):
-    """Speaks a kind's wire for a model that an open engine runs."""
+Written = list[tuple[int, TokenLogprob | None]]
+"""Ids with their log-probabilities, where they are asked for."""
 
-    def __init__(self, kind: Kind, engine: Engine) -> None:
+
+class ModelServer(Server):
+    """Speaks a kind's wire for a model that an open engine runs.
+
+    Args:
+        kind: whose wire.
+        engine: open.
+        raw: whether log-probabilities are those before the temperature; else they are divided by it.
+        numbered: whether /inference/v1/generate writes ids as numbers, as later versions do.
+        cumulative: whether SGLang's events hold all ids so far.
+    """
+
+    def __init__(
+        self, kind: Kind, engine: Engine, *, raw: bool = True, numbered: bool = True, cumulative: bool = True
+    ) -> None:
         super().__init__(kind, engine.model, engine.context_length)
         self.engine = engine
+        self._raw, self._numbered, self._cumulative = raw, numbered, cumulative
         self._matcher = Matcher(engine.tokenizer)
 
     async def answer(self, body: dict[str, Any], writer: asyncio.StreamWriter) -> None:
@@ -157,50 +173,89 @@ class ModelServer(Server):
         prompt = body.get("prompt") or body.get("token_ids") or body["input_ids"]
         values = body.get("sampling_params") or body
         stops = set(values.get("stop_token_ids", ()))
-        written: list[int] = []
-        async with aclosing(self._ids(prompt, values)) as ids:
-            async for token_id in ids:
-                written.append(token_id)
-                ended = token_id in stops
-                await event(writer, self._event(written, len(prompt), ended))
+        number = values.get("logprobs", body.get("top_logprobs_num"))
+        written: Written = []
+        async with aclosing(self._tokens(prompt, values, number)) as tokens:
+            async for token in tokens:
+                written.append(token)
+                ended = token[0] in stops
+                await event(writer, self._event(written, 1, ended))
                 if ended:
                     break
             else:
-                await event(writer, self._event(written, len(prompt), True, new=()))
+                await event(writer, self._event(written, 0, True))
         if self.kind != "sglang":
             await event(writer, {"choices": [], "usage": {"prompt_tokens_details": {"cached_tokens": 0}}})
         await event(writer, "[DONE]")
         writer.write(b"0\r\n\r\n")
         await writer.drain()
 
-    def _event(self, written: list[int], prompt: int, ended: bool, new: Any = None) -> dict[str, Any]:
-        new = written[-1:] if new is None else list(new)
+    def _event(self, written: Written, new: int, ended: bool) -> dict[str, Any]:
+        """The event after the last ``new`` tokens of those so far."""
+        latest = written[len(written) - new :]
         if self.kind == "sglang":
+            shown = written if self._cumulative else latest
             reason = {"type": "stop"} if ended else None
-            meta = {"completion_tokens": len(written), "cached_tokens": 0, "finish_reason": reason}
-            return {"text": "", "output_ids": list(written), "meta_info": meta | {"prompt_tokens": prompt}}
-        return {"choices": [{"token_ids": new, "finish_reason": "stop" if ended else None}]}
+            meta: dict[str, Any] = {"completion_tokens": len(written), "cached_tokens": 0, "finish_reason": reason}
+            asked = [(token_id, one) for token_id, one in shown if one is not None]
+            if asked:
+                meta["output_token_logprobs"] = [[one.logprob, token_id, None] for token_id, one in asked]
+            if any(one.top for _, one in asked):
+                meta["output_top_logprobs"] = [[[value, top, None] for top, value in one.top] for _, one in asked]
+            return {"text": "", "output_ids": [token_id for token_id, _ in shown], "meta_info": meta}
+        choice: dict[str, Any] = {"token_ids": [token_id for token_id, _ in latest]}
+        content = [self._place(token_id, one) for token_id, one in latest if one is not None]
+        return {
+            "choices": [
+                choice
+                | {"finish_reason": "stop" if ended else None}
+                | ({"logprobs": {"content": content}} if content else {})
+            ]
+        }
 
-    async def _ids(self, prompt: list[int], values: dict[str, Any]) -> AsyncGenerator[int, None]:
+    def _place(self, token_id: int, found: TokenLogprob) -> dict[str, Any]:
+        """As vLLM's /inference/v1/generate has it: the sampled token first, and with it no more than were asked for."""
+
+        def said(token_id: int, value: float) -> dict[str, Any]:
+            return ({"token_id": token_id} if self._numbered else {"token": f"token_id:{token_id}"}) | {
+                "logprob": value
+            }
+
+        top = {token_id: found.logprob, **dict(found.top)}
+        shown = [said(*pair) for pair in top.items()][: max(len(found.top), 1)]
+        return said(token_id, found.logprob) | {"top_logprobs": shown}
+
+    async def _tokens(
+        self, prompt: list[int], values: dict[str, Any], number: int | None
+    ) -> AsyncGenerator[tuple[int, TokenLogprob | None], None]:
         name = uuid4().hex
+        sampling = Sampling(
+            temperature=values["temperature"],
+            top_p=values["top_p"],
+            top_k=max(values["top_k"], 0),
+            min_p=values["min_p"],
+        )
         request = TurnRequest(
             name,
             prompt,
-            Sampling(
-                temperature=values["temperature"],
-                top_p=values["top_p"],
-                top_k=max(values["top_k"], 0),
-                min_p=values["min_p"],
-            ),
+            sampling,
             values.get("seed", values.get("sampling_seed")),
             values.get("max_tokens") or values["max_new_tokens"],
             partial(StopChecker, self._matcher, State(), NEVER),
+            number,
         )
+        warmth = 1.0 if self._raw else sampling.temperature or 1.0
         try:
             async with aclosing(self.engine.stream(request)) as items:
                 async for item in items:
-                    if not isinstance(item, Turn):
-                        for token_id in item.token_ids:
-                            yield token_id
+                    if isinstance(item, Turn):
+                        return
+                    for place, token_id in enumerate(item.token_ids):
+                        one = item.logprobs[place] if item.logprobs is not None else None
+                        yield token_id, one and _cooled(one, warmth)
         finally:
             await self.engine.release(name)
+
+
+def _cooled(found: TokenLogprob, warmth: float) -> TokenLogprob:
+    return TokenLogprob(found.logprob / warmth, tuple((token_id, value / warmth) for token_id, value in found.top))

@@ -72,6 +72,10 @@ _ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE",
 }
 
+# Of torch. Without it vLLM compiles helpers of its sampler when they are first used, also where models run eagerly: the
+# first log-probabilities take a minute then.
+_COMPILE_DISABLE = "TORCH_COMPILE_DISABLE"
+
 _OWN_OPTIONS = {
     "model": "model",
     "revision": "revision",
@@ -200,6 +204,8 @@ class VLLMEngine(Engine):
             self._choose_watch(config.scheduler_config)
             held.enter_context(kept_off(own))
             core = {THREADS_VARIABLE: str(self.threads), OWN_CORES_VARIABLE: ",".join(map(str, sorted(own)))}
+            if arguments["enforce_eager"] and _COMPILE_DISABLE not in os.environ:
+                core[_COMPILE_DISABLE] = "1"
             with _environment(core if on_cpu else {}):
                 self._llm = AsyncLLM.from_vllm_config(config, disable_log_stats=True)
             return config

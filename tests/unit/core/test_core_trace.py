@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from start_agent.engines.scripted import byte_tokenizer
+from start_agent.engines.scripted import byte_tokenizer, scripted_logprob
 from start_agent.errors import TraceFormatError
 from start_agent.trace import IGNORE_INDEX, SCHEMA_VERSION, Span, SpanKind, Trace, TraceOutcome
 
 TOKENIZER = byte_tokenizer()
-SPANS = st.lists(
-    st.builds(
-        Span,
-        kind=st.sampled_from(SpanKind),
-        token_ids=st.lists(st.integers(0, 258), max_size=6).map(tuple),
-        cause=st.text(max_size=8),
-    ),
-    max_size=10,
-)
+IDS = st.lists(st.integers(0, 258), max_size=6)
+
+
+def _measured(span: Span, number: int) -> Span:
+    """With log-probabilities, where a span may have some."""
+    if span.kind is not SpanKind.MODEL:
+        return span
+    return replace(span, logprobs=tuple(scripted_logprob(token_id, number, 259) for token_id in span.token_ids))
+
+
+BARE = st.builds(Span, kind=st.sampled_from(SpanKind), token_ids=IDS.map(tuple), cause=st.text(max_size=8))
+SPANS = st.lists(BARE | st.builds(_measured, BARE, st.integers(0, 3)), max_size=10)
 VALUES = st.none() | st.booleans() | st.integers() | st.text() | st.lists(st.integers())
 TRACES = st.builds(
     Trace,
@@ -44,6 +48,13 @@ def test_views_are_as_long_as_the_ids_and_agree(trace: Trace, trained: set[SpanK
         assert label == (token_id if kind in trained else IGNORE_INDEX)
     assert trace.labels(iter(trained)) == labels
     assert trace.labels() == trace.labels([SpanKind.MODEL])
+    for token_id, kind, logprob in zip(ids, kinds, trace.logprobs(), strict=True):
+        assert logprob is None or (
+            kind is SpanKind.MODEL and logprob == scripted_logprob(token_id, 0, 259).logprob != 0.0
+        )
+    bare = trace.without_logprobs()
+    assert set(bare.logprobs()) <= {None} and bare.token_ids == ids
+    assert bare.labels(trained) == labels
     for kind in SpanKind:
         assert [span.kind for span in trace.of_kind(kind)] == [kind] * sum(span.kind is kind for span in trace.spans)
 
@@ -53,7 +64,9 @@ def test_json_round_trip(trace: Trace, spelled: bool) -> None:
     data = json.loads(json.dumps(trace.to_json(TOKENIZER.decode if spelled else None)))
     assert Trace.from_json(data) == trace
     assert data["schema"] == SCHEMA_VERSION
+    assert Trace.from_json(trace.without_logprobs().to_json()) == trace.without_logprobs()
     for row, span in zip(data["spans"], trace.spans, strict=True):
+        assert ("logprobs" in row) is (span.logprobs is not None)
         assert row.get("text") == (TOKENIZER.decode(span.token_ids) if spelled else None)
 
 
@@ -123,6 +136,7 @@ WRONG_IN_SPAN: dict[str, list[Any]] = {
     "kind": ["user", None, 1, []],
     "token_ids": [None, "12", [1.0], [True], [-1], ["1"], [[1]], {"1": 1}],
     "cause": [None, 1, []],
+    "logprobs": [None, 1, [], [-1, -1], ["x"], [1.0]],
 }
 
 
@@ -149,3 +163,12 @@ def test_the_good_one_is_good() -> None:
     assert Trace.from_json(old).answer_begins is None
     assert Trace.from_json(old).to_json() == old  # what is not known is not made up by storing it again
     assert trace.labels() == [IGNORE_INDEX, 2]
+
+
+@pytest.mark.parametrize("kind", SpanKind)
+def test_only_what_the_model_wrote_has_log_probabilities_one_for_each_token(kind: SpanKind) -> None:
+    one = scripted_logprob(5, 0, 259)
+    wrong = [(one,), (one,) * 3] if kind is SpanKind.MODEL else [(one,) * 2, ()]
+    for logprobs in wrong:
+        with pytest.raises(ValueError, match="log-probabilities"):
+            Span(kind, (1, 2), "", logprobs)

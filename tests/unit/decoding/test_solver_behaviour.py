@@ -19,7 +19,7 @@ from start_agent.decoding.replay import replay
 from start_agent.decoding.settings import DecodingSettings
 from start_agent.decoding.solver import Solver
 from start_agent.engines.base import Turn, TurnRequest
-from start_agent.engines.scripted import ScriptedEngine, byte_tokenizer
+from start_agent.engines.scripted import ScriptedEngine, byte_tokenizer, scripted_logprob
 from start_agent.errors import ConfigError, EngineError, PromptError, ReplayError
 from start_agent.tokens.markers import Matcher
 from start_agent.tokens.phases import Phase
@@ -415,6 +415,30 @@ async def test_events_tell_the_trace_as_it_grows() -> None:
     assert "".join(run.text for run in runs if run.phase is Phase.CODE) == "print(1)\n```"
     cell = [type(event) for event in events if isinstance(event, CellStarted | CellFinished)]
     assert cell == [CellStarted, CellFinished]
+
+
+async def test_log_probabilities_join_the_trace_with_the_tokens_that_the_model_wrote() -> None:
+    """In events and in spans, through a hint in place of the end of thinking, a cell and a phase that changes."""
+    engine = ScriptedEngine(["Hm é. 6*7</think>\n", "print(6*7)\n```", "So</think>\n\n\\boxed{42}"])
+    settings = DecodingSettings(max_hints=0, end_of_think_hints=1, logprobs=2)
+    async with FakeSandbox(lambda code: "42") as box:
+        solver = Solver(engine, box, settings=settings)
+        async with aclosing(solver.stream("What?")) as stream:
+            events = [event async for event in stream]
+    assert [request.num_logprobs for request in engine.requests] == [2, 2, 2]
+    assert isinstance(events[-1], TraceFinished)
+    trace, size = events[-1].trace, len(TOKENIZER.pieces)
+    replay(trace, TOKENIZER)
+    assert {SpanKind.HINT, SpanKind.TOOL_OUTPUT} <= {span.kind for span in trace.spans}
+    for span in trace.spans:
+        if span.kind is SpanKind.MODEL:
+            assert span.logprobs == tuple(scripted_logprob(token_id, 2, size) for token_id in span.token_ids)
+        else:
+            assert span.logprobs is None
+    runs = [event for event in events if isinstance(event, ModelText)]
+    assert len({run.phase for run in runs}) == 3
+    for run in runs:
+        assert run.logprobs == tuple(scripted_logprob(token_id, 2, size) for token_id in run.token_ids)
 
 
 async def test_nothing_told_is_taken_back() -> None:

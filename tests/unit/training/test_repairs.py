@@ -9,6 +9,7 @@ import pytest
 from start_agent.data.repairs import repair
 from start_agent.data.rows import MODIFICATIONS, make_row
 from start_agent.data.views import TraceView
+from start_agent.logprobs import token_logprob
 from start_agent.trace import SpanKind, Trace
 from tests.support.traces import HINTED, H, M, Spelled, dated, output, spelled
 from tests.support.vocabularies import Vocabulary, vocabulary
@@ -45,6 +46,25 @@ def test_what_follows_the_answer_is_cut(vocabulary: Vocabulary) -> None:
     assert ids[:-1] == trace.token_ids[: len(ids) - 1]  # nothing is encoded anew
     assert make_row(repaired, tokenizer).modifications == ("cut_after_answer",)
     assert repair(repaired, tokenizer) is repaired
+
+
+def test_a_repaired_trace_has_no_log_probabilities_and_others_keep_theirs(vocabulary: Vocabulary) -> None:
+    def measured(trace: Trace) -> Trace:
+        """With log-probabilities of all that the model wrote."""
+        spans = [
+            replace(span, logprobs=(token_logprob(-1.0),) * len(span.token_ids))
+            if span.kind is SpanKind.MODEL
+            else span
+            for span in trace.spans
+        ]
+        return replace(trace, spans=spans)
+
+    tokenizer = vocabulary.tokenizer
+    good = measured(spelled(tokenizer, *HINTED))
+    assert repair(good, tokenizer) is good
+    rambling = (M, "So 42.\n</think>\n\nThe answer is \\boxed{42}.\n\nLet me talk on. It is \\boxed{42}.", "eos")
+    trace = spelled(tokenizer, *HINTED[:-1], rambling)
+    assert repair(measured(trace), tokenizer) == repair(trace, tokenizer)
 
 
 @pytest.mark.parametrize(

@@ -93,9 +93,8 @@ async def test_an_address_in_use_is_said_before_a_model_is_loaded() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_signal_ends_it_and_what_runs_is_finished(number: signal.Signals) -> None:
-    engine = MortalEngine()
-    async with served(engine) as (url, task):
+async def test_a_signal_ends_it(number: signal.Signals) -> None:
+    async with served(MortalEngine()) as (_, task):
         os.kill(os.getpid(), number)
         assert await task is End.STOPPED
 
@@ -137,10 +136,9 @@ async def test_an_engine_that_dies_ends_all_streams_and_the_server() -> None:
 
 
 async def test_a_server_without_keys_on_loopback_answers_to_its_own_names_alone() -> None:
-    async with served(ScriptedEngine([])) as (url, _):
-        async with httpx.AsyncClient(base_url=url) as client:
-            assert (await client.get("/v1/models", headers={"Host": "evil.example"})).status_code == 403
-            assert (await client.get("/v1/models", headers={"Host": "localhost:8000"})).status_code == 200
+    async with served(ScriptedEngine([])) as (url, _), httpx.AsyncClient(base_url=url) as client:
+        assert (await client.get("/v1/models", headers={"Host": "evil.example"})).status_code == 403
+        assert (await client.get("/v1/models", headers={"Host": "localhost:8000"})).status_code == 200
 
 
 async def test_a_connection_that_says_nothing_is_closed() -> None:

@@ -1,8 +1,7 @@
-"""The pocket reasoner: a tiny language model that ships with the package, and the problems that it knows.
+"""The pocket reasoner: a tiny language model that ships with the package, and its problems.
 
-It reasons in words inside `<think>` and knows Python from other texts, but uses it inside its thinking only
-when a hint wakes it: the situation that START starts from, on any machine, offline. Importing this package
-loads neither torch nor transformers.
+It reasons in words inside `<think>` and knows Python from other texts, but uses it while thinking only after a hint:
+the starting point of START, on any machine, offline. Importing this package imports neither torch nor transformers.
 """
 
 from pathlib import Path
@@ -14,5 +13,5 @@ __all__ = ["Split", "generate", "held_out", "split_of", "weights_path"]
 
 
 def weights_path(name: str = "pocket") -> Path:
-    """The folder of a shipped model and its tokenizer, to be given to `from_pretrained` or to vLLM."""
+    """The folder of a shipped model with its tokenizer, for `from_pretrained` or vLLM."""
     return EMBEDDED[name]

@@ -1,7 +1,7 @@
-"""Batches for training: texts drawn, encoded and packed into rows, each step's from its own seed.
+"""Batches for training: texts are drawn, encoded and packed into rows, with a separate seed for each step.
 
-The batch of a step depends on the seed and the step's number alone, so a resumed run sees what an uninterrupted
-one would have seen, and nothing of the corpus need be stored.
+The batch of a step depends only on the seed and the number of the step, so a resumed run sees the same batches as an
+uninterrupted one, and the corpus need not be stored.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Encode = Callable[[list[str]], list[int]]
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Packed rows. `ids`, `targets`: int64 (rows, length). `mask`: bool (rows, 1, length, length), True = seen."""
+    """Packed rows. `ids`, `targets`: int64 (rows, length). `mask`: bool (rows, 1, length, length), True: attended."""
 
     ids: torch.Tensor
     targets: torch.Tensor
@@ -31,7 +31,7 @@ class Batch:
 
 
 def encoder(tokenizer: Tokenizer) -> Encode:
-    """A function from a text's pieces to token ids, each piece encoded on its own."""
+    """A function from the pieces of a text to token ids; each piece is encoded separately."""
 
     def encode(pieces: list[str]) -> list[int]:
         return [i for encoding in tokenizer.encode_batch(pieces) for i in encoding.ids]
@@ -40,7 +40,7 @@ def encoder(tokenizer: Tokenizer) -> Encode:
 
 
 def pack(documents: list[list[int]], rows: int, length: int) -> list[list[list[int]]]:
-    """Whole documents into rows of at most `length` tokens: longest first, each into the first row with room."""
+    """Pack complete documents into rows of at most `length` tokens (first fit decreasing)."""
     packed: list[list[list[int]]] = [[] for _ in range(rows)]
     room = [length] * rows
     for document in sorted(documents, key=len, reverse=True):
@@ -53,7 +53,7 @@ def pack(documents: list[list[int]], rows: int, length: int) -> list[list[list[i
 
 
 def batch(encode: Encode, seed: int, step: int, rows: int, length: int, shares: Shares = EARLY) -> Batch:
-    """The batch of one step. Attention stays within a document; every token but a document's first is a target."""
+    """The batch of a step. Attention stays within a document; all tokens but the first of a document are targets."""
     import torch
 
     documents: list[list[int]] = []

@@ -1,4 +1,4 @@
-"""From options to a folder that `AutoModelForCausalLM.from_pretrained` loads: tokenizer, training, weights."""
+"""Builds the pocket reasoner: tokenizer, training, and a model folder for `AutoModelForCausalLM.from_pretrained`."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from start_agent.pocket.options import BuildOptions
 from start_agent.pocket.tokenizer import save_tokenizer, train_tokenizer
 from start_agent.pocket.train import train
 
-_SAMPLE = 500  # texts of each mix whose sha256 goes into build.json, to tell corpora apart
+_SAMPLE = 500  # texts of each mix whose sha256 is stored in build.json, to identify the corpus
 
 
 def corpus_digest(seed: int) -> str:
-    """The sha256 of the first texts of each mix of a seed's corpus; it changes when the generator changes."""
+    """The sha256 of the first texts of each mix of the corpus of a seed; it changes when the generator changes."""
     digest = hashlib.sha256()
     for _, mix in SCHEDULE:
         for pieces in islice(texts(seed, mix), _SAMPLE):
@@ -31,7 +31,7 @@ def corpus_digest(seed: int) -> str:
 
 
 def training_seconds(log: Path) -> float:
-    """The wall time of all runs that wrote to a log, interrupted ones too; each run counts from 0."""
+    """The total wall time of all runs in a log, including interrupted ones; each run counts from 0."""
     total = last = 0.0
     for line in log.read_text().splitlines():
         now = float(json.loads(line)["seconds"])
@@ -41,10 +41,10 @@ def training_seconds(log: Path) -> float:
 
 
 def build(options: BuildOptions, stream: TextIO = sys.stderr) -> Path:
-    """Train the pocket reasoner and write it to `options.output_dir`; a run cut off goes on where it stopped.
+    """Train the pocket reasoner and write it to `options.output_dir`; an interrupted run is resumed.
 
-    Progress goes to `stream`. Returns the output folder, which holds `config.json`, `model.safetensors`
-    (bfloat16), `generation_config.json`, the tokenizer's files and `build.json`.
+    Progress is written to `stream`. Returns the output folder, with `config.json`, `model.safetensors` (bfloat16),
+    `generation_config.json`, the tokenizer's files and `build.json`.
     """
     import torch
     from transformers import GenerationConfig
@@ -53,13 +53,13 @@ def build(options: BuildOptions, stream: TextIO = sys.stderr) -> Path:
     sample = (piece for pieces in islice(texts(options.seed), options.tokenizer_texts) for piece in pieces)
     tokenizer = train_tokenizer(sample, options.vocabulary)
     model, loss = train(options, encoder(tokenizer), tokenizer.get_vocab_size(), stream=stream)
-    # Saved as a user loads it: the attention left to the library's choice, the cache on.
+    # Save the configuration for inference: default attention implementation, with cache.
     model.config.use_cache = True
     model.config._attn_implementation = None
     model.generation_config = GenerationConfig(bos_token_id=None, eos_token_id=[2, 0], pad_token_id=0)
     model.to(torch.bfloat16).save_pretrained(options.output_dir)
     save_tokenizer(tokenizer, options.output_dir, options.context)
-    # It has only ever seen bare questions.
+    # It was trained only on questions without instructions.
     (options.output_dir / PROMPTING).write_text(json.dumps({"instruction": ""}) + "\n")
     record = {
         "options": json.loads(options.model_dump_json(exclude={"output_dir", "work"})),

@@ -1,8 +1,8 @@
-"""The corpus: a seeded, endless stream of texts in the shares that make the pocket reasoner what it is.
+"""The corpus of the pocket reasoner: a seeded, endless stream of texts of several kinds.
 
-Thoughts (chat format) never hold code; documents (other formats) use Python freely. So the skill is there and
-is not used inside thinking: what the START paper says of long chain-of-thought models. The one exception are
-chats whose user turn shows a program with its output: there the thinking may go on with Python.
+Thoughts (chat format) never contain code; documents (other formats) use Python freely. So the model has the skill but
+does not use it while thinking, as the START paper observes of long chain-of-thought models. The only exception are
+chats in which the user shows a program with its output: there the thinking may continue with Python.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from start_agent.pocket.texts import END, continued, document, drill, reading, t
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """How the corpus is made up: shares of the kinds of text (documents are the rest), and of their levels."""
+    """Composition of the corpus: shares of the kinds of text (documents are the rest), and of levels."""
 
-    thoughts: float  # chats: thinking in words alone
-    readings: float  # chats: thinking in words about a program that the user shows
+    thoughts: float  # chats: thinking only in words
+    readings: float  # chats: thinking in words about a program shown by the user
     drills: float  # pages of easy problems with their results
-    continued: float = 0.0  # chats: thinking that may go on with Python after a program that the user shows
-    chats: float = 0.0  # among the documents: chats without thinking, beyond those that chance gives
-    again: tuple[float, float, float] | None = None  # second calls by level; by default as the drafts say
-    mend: tuple[float, float, float] | None = None  # second programs that mend a slip; likewise
-    later_mend: tuple[float, float, float] | None = None  # third and later ones; likewise
+    continued: float = 0.0  # chats: thinking that may continue with Python after a program shown by the user
+    chats: float = 0.0  # share of documents that are always chats without thinking
+    again: tuple[float, float, float] | None = None  # rate of second calls by level; None for that of the draft
+    correct: tuple[float, float, float] | None = None  # rate of second programs that correct a slip; likewise
+    later_correct: tuple[float, float, float] | None = None  # likewise for third and later programs
     thought_levels: tuple[float, float, float] = (0.45, 0.35, 0.2)
     document_levels: tuple[float, float, float] = (0.2, 0.35, 0.45)
     drill_levels: tuple[float, float, float] = (0.6, 0.4, 0.0)
 
 
-# The mix changes as training goes on, from the step given. Readings teach that thinking goes on after an output,
-# but they never call Python again; so they end early. Thinking that calls Python again after a program in the
-# user's turn comes late, once it is firmly learned that plain thinking holds no code. At last second calls grow
-# rare for easy problems and stay common for hard ones, where they often repeat the first one's mistake.
+# The mix changes during training, at the given steps. Readings teach that thinking continues after an output, but they
+# never call Python again, so they are used only early. Thinking that calls Python again after a program in the user's
+# turn comes late, when the model has learned that ordinary thinking contains no code. Finally, second calls become rare
+# for easy problems and stay common for hard ones, where they often repeat the first mistake.
 SCHEDULE: tuple[tuple[int, Shares], ...] = (
     (0, Shares(thoughts=0.46, readings=0.02, drills=0.17)),
     (1000, Shares(thoughts=0.38, readings=0.0, drills=0.24, chats=0.15)),
@@ -50,8 +50,8 @@ SCHEDULE: tuple[tuple[int, Shares], ...] = (
             chats=0.15,
             continued=0.12,
             again=(0.05, 0.35, 0.75),
-            mend=(1.0, 0.5, 0.15),
-            later_mend=(1.0, 0.7, 0.45),
+            correct=(1.0, 0.5, 0.15),
+            later_correct=(1.0, 0.7, 0.45),
         ),
     ),
 )
@@ -64,18 +64,18 @@ def mix_at(step: int) -> Shares:
 
 
 def _habits(draft: Draft, shares: Shares) -> Draft:
-    """The draft with the mix's own rates of second calls and of mending."""
+    """The draft with the mix's rates of second calls and of corrections."""
     at = draft.level - 1
     return replace(
         draft,
         again_rate=draft.again_rate if shares.again is None else shares.again[at],
-        mend_rate=draft.mend_rate if shares.mend is None else shares.mend[at],
-        later_mend_rate=draft.later_mend_rate if shares.later_mend is None else shares.later_mend[at],
+        correct_rate=draft.correct_rate if shares.correct is None else shares.correct[at],
+        later_correct_rate=draft.later_correct_rate if shares.later_correct is None else shares.later_correct[at],
     )
 
 
 def _draft(rng: random.Random, weights: tuple[float, float, float]) -> Draft:
-    """A problem of the train split, any family, the level by weight."""
+    """A random problem of the train split, of any family, with weighted levels."""
     while True:
         draft = rng.choice(list(FAMILIES.values())).draw(rng, rng.choices(LEVELS, weights)[0])
         if split_of(draft.question) == "train":
@@ -83,7 +83,7 @@ def _draft(rng: random.Random, weights: tuple[float, float, float]) -> Draft:
 
 
 def texts(seed: int, shares: Shares = EARLY) -> Iterator[list[str]]:
-    """Texts without end, each a list of pieces to be encoded one by one, from train problems alone."""
+    """Yield texts endlessly, each as a list of pieces to be encoded separately, from train problems only."""
     rng = random.Random(f"start-agent pocket corpus {seed}")
     while True:
         roll = rng.random()

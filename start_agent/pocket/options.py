@@ -1,4 +1,4 @@
-"""The settings of a build of the pocket reasoner; the command `start-agent pocket build` is made from them."""
+"""The options for building the pocket reasoner, used by `start-agent pocket build`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from start_agent.fields import Renamed, Runtime
 
 
 class BuildOptions(BaseModel):
-    """Everything that decides what a build gives. The defaults are those of the shipped weights."""
+    """The options of a build. The defaults are those of the shipped weights."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -22,29 +22,29 @@ class BuildOptions(BaseModel):
         default=None, description="Folder for checkpoints and the log; by default `work` inside the output folder."
     )
     seed: int = Field(default=0, ge=0, description="Seed of the corpus and of the initial weights.")
-    steps: int = Field(default=3300, ge=1, description="Optimizer steps in all.")
-    rows: int = Field(default=16, ge=1, description="Packed rows in a batch.")
-    row_length: int = Field(default=512, ge=64, description="Tokens in a packed row; longer texts are left out.")
-    vocabulary: int = Field(default=1024, ge=300, le=65536, description="Most tokens that the tokenizer may have.")
+    steps: int = Field(default=3300, ge=1, description="Total optimizer steps.")
+    rows: int = Field(default=16, ge=1, description="Packed rows per batch.")
+    row_length: int = Field(default=512, ge=64, description="Tokens per packed row; longer texts are left out.")
+    vocabulary: int = Field(default=1024, ge=300, le=65536, description="Maximum size of the vocabulary.")
     tokenizer_texts: int = Field(default=20000, ge=100, description="Texts that the tokenizer is trained on.")
     layers: int = Field(default=5, ge=1, description="Transformer layers.")
-    width: int = Field(default=192, ge=32, description="Width of the residual stream.")
+    width: int = Field(default=192, ge=32, description="Hidden size.")
     heads: int = Field(default=3, ge=1, description="Attention heads; width / heads is the head size (vLLM: 64).")
     feed_forward: int = Field(default=512, ge=32, description="Width of the gated feed-forward layers.")
-    context: int = Field(default=1024, ge=64, description="Longest sequence that the model accepts, in tokens.")
+    context: int = Field(default=1024, ge=64, description="Maximum sequence length, in tokens.")
     rope_theta: float = Field(default=10000.0, gt=0, description="Base of the rotary position embedding.")
     learning_rate: float = Field(default=2e-3, gt=0, description="Peak learning rate.")
     warmup_steps: int = Field(default=150, ge=0, description="Steps of linear warm-up.")
     decay_share: float = Field(
-        default=0.35, gt=0, le=1, description="Share of the steps, the last ones, that the rate falls in."
+        default=0.35, gt=0, le=1, description="Share of the steps, at the end, with learning rate decay."
     )
-    final_rate: float = Field(default=0.02, ge=0, le=1, description="Last learning rate as a share of the peak.")
+    final_rate: float = Field(default=0.02, ge=0, le=1, description="Final learning rate as a share of the peak.")
     weight_decay: float = Field(default=0.05, ge=0, description="Weight decay of the matrices.")
     max_grad_norm: Annotated[float, Renamed("clip")] = Field(
-        default=1.0, gt=0, description="Largest norm of the gradient."
+        default=1.0, gt=0, description="Gradient clipping: maximum norm."
     )
-    threads: Runtime[int | None] = Field(default=None, ge=1, description="CPU threads; by default torch's own choice.")
-    device: Runtime[Literal["auto", "cpu", "cuda"]] = Field(default="auto", description="Where to train.")
+    threads: Runtime[int | None] = Field(default=None, ge=1, description="CPU threads; by default torch's.")
+    device: Runtime[Literal["auto", "cpu", "cuda"]] = Field(default="auto", description="Device to train on.")
     compile: Runtime[bool] = Field(default=True, description="Compile the model: twice as fast, needs a C++ compiler.")
     save_steps: Annotated[Runtime[int], Renamed("checkpoint_every")] = Field(
         default=500, ge=1, description="Steps between checkpoints."
@@ -63,5 +63,5 @@ class BuildOptions(BaseModel):
 
     @property
     def work_folder(self) -> Path:
-        """Where checkpoints and the log go."""
+        """The folder for checkpoints and the log."""
         return self.work if self.work is not None else self.output_dir / "work"

@@ -1,11 +1,11 @@
-"""Problems with whole-number answers, drawn by family and level, split by the hash of the question.
+"""Problems with integer answers, drawn by family and level, and split by the hash of the question.
 
     >>> [p.question for p in generate(seed=1, count=2, families=["products"], levels=[1])]  # doctest: +SKIP
     ['What is 7 * 12?', 'Compute 3 * 9.']
 
-A question belongs to exactly one split, whatever seed drew it, so the sets can never overlap: "held-out" is a
-tenth of all questions (benchmarks), "dev" another tenth (choosing settings), "train" the rest, which alone
-feeds the corpus.
+A question belongs to exactly one split, independent of the seed, so that splits never overlap: "held-out" is a tenth of
+all questions (for benchmarks), "dev" another tenth (for choosing settings), and "train" the rest, from which alone the
+corpus is made.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from start_agent.pocket.families import FAMILIES, LEVELS, Draft
 from start_agent.problem import Problem
 
 Split = Literal["train", "dev", "held-out"]
-_TRIES = 2000  # draws of one cell in a row that may fall in another split or repeat, before the cell is spent
+_TRIES = 2000  # consecutive draws that repeat or belong to another split, after which a cell counts as exhausted
 
 
 def split_of(question: str) -> Split:
-    """The split that a question belongs to, from the first 8 hex digits of its key (its sha256) modulo 10."""
+    """The split of a question, from the first 8 hex digits of its key (its sha256) modulo 10."""
     bucket = int(Problem(question, "").key[:8], 16) % 10
     return "held-out" if bucket == 0 else "dev" if bucket == 1 else "train"
 
@@ -34,13 +34,13 @@ def drafts(
     families: Sequence[str] | None = None,
     levels: Sequence[int] | None = None,
 ) -> Iterator[Draft]:
-    """Distinct drafts without end (until every cell is spent), going round families and levels in turn."""
+    """Yield distinct drafts, alternating families and levels, until all are exhausted."""
     rng = random.Random(f"start-agent pocket problems {seed}")
     cells = [(family, level) for level in levels or LEVELS for family in families or FAMILIES]
     for family, level in cells:
         if family not in FAMILIES or level not in LEVELS:
             known = ", ".join(FAMILIES)
-            raise ValueError(f"no family {family!r} at level {level}; families: {known}; levels: 1 to 3")
+            raise ValueError(f"no family {family!r} with level {level}; families: {known}; levels: 1 to 3")
     seen: set[str] = set()
     while cells:
         for cell in list(cells):
@@ -63,7 +63,7 @@ def generate(
 ) -> list[Problem]:
     """`count` distinct problems of a split, balanced over families and levels; fewer if there are no more.
 
-    Their ``meta`` holds the ``level``, and the family as the ``subject``.
+    Their ``meta`` has the ``level``, and the family as the ``subject``.
     """
     return [
         Problem(draft.question, str(draft.answer), meta={"level": draft.level, "subject": draft.family})
@@ -72,5 +72,5 @@ def generate(
 
 
 def held_out(count: int = 500, seed: int = 0) -> list[Problem]:
-    """The benchmark's problems: distinct, balanced over families and levels, never in the corpus."""
+    """Problems for benchmarks: distinct, balanced over families and levels, never in the corpus."""
     return generate(seed, count, split="held-out")

@@ -14,7 +14,7 @@ from start_agent.tasks.task import Task
 
 
 def _pocket(count: int, split: str | None, families: Sequence[str] | None = None) -> list[Problem]:
-    """Problems of the pocket families: held-out ones, which the embedded model has never seen, unless said."""
+    """Problems of the pocket families: by default held-out ones, which the embedded model has never seen."""
     if split not in (None, *get_args(pocket.Split)):
         raise ConfigError(f"--split {split}: the pocket problems have {', '.join(get_args(pocket.Split))}")
     return pocket.generate(0, count, split=cast("pocket.Split", split or "held-out"), families=families)

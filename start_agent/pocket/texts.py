@@ -1,7 +1,7 @@
-"""Turning drafts into texts: long thoughts (never with code), documents (with code), and read outputs.
+"""Converts drafts to texts: long thoughts (without code), documents (with code), and thoughts about given outputs.
 
-A text is a list of pieces. Each piece is encoded on its own, since at run time a hint and a tool's output are
-encoded on their own too; a piece that begins with a special token is the only place where those may stand.
+A text is a list of pieces. Each piece is encoded separately, as hints and tool outputs are at run time. Special tokens
+may only occur at the beginning of a piece.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ END = "<|endoftext|>"
 
 
 def prompt(question: str) -> str:
-    """The chat prompt as the tokenizer's template writes it, thinking opened."""
+    """The chat prompt as rendered by the tokenizer's template, with thinking opened."""
     return f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n<think>\n"
 
 
@@ -28,12 +28,12 @@ def closing(answer: int) -> str:
 
 
 def claim(draft: Draft, value: int) -> str:
-    """The draft's claim with a value in it."""
+    """The draft's claim with a value filled in."""
     return draft.claim.replace("{n}", str(value))
 
 
 def run_cell(code: str, namespace: dict[str, object], cell: int) -> tuple[str, bool]:
-    """Run one of our own programs; what it prints, or the traceback as the kernel words it, and success."""
+    """Run one of our own programs. Returns its output, or its traceback as the kernel shows it, and success."""
     out = io.StringIO()
     try:
         with redirect_stdout(out):
@@ -53,7 +53,7 @@ def run_cell(code: str, namespace: dict[str, object], cell: int) -> tuple[str, b
 
 
 def near_miss(rng: random.Random, answer: int) -> int:
-    """A wrong value as a guess in the head gives it: about the right size, some digits other."""
+    """A wrong value like a mental guess: about the right size, with some digits changed."""
     digits = list(str(abs(answer)))
     for place in range(len(digits)):
         if rng.random() < (0.2 if place == 0 else 0.6):
@@ -69,14 +69,14 @@ def _recheck(rng: random.Random, draft: Draft, value: int) -> str:
 
 
 def _capital(said: str) -> str:
-    """The words as a sentence begins; single letters are names and stay as they are."""
+    """The text with a capital first letter, unless it is the single letter of a variable."""
     return said[0].upper() + said[1:] if said[1:2].islower() else said
 
 
 def _stated(rng: random.Random, draft: Draft, value: int) -> str:
-    """The opening of a thought or a document: what the writer finds in his head at once.
+    """The opening of a thought or a document: a result by mental arithmetic.
 
-    Steps are true, so most wrong guesses come without them.
+    Steps are always correct, so most wrong guesses are given without them.
     """
     said = _capital(claim(draft, value))
     stepwise = value == draft.answer or rng.random() < 0.35
@@ -85,7 +85,7 @@ def _stated(rng: random.Random, draft: Draft, value: int) -> str:
 
 
 def thought(rng: random.Random, draft: Draft) -> list[str]:
-    """A long thought in the chat format: a result stated at once, rechecked in words, boxed. Never code."""
+    """A long thought in the chat format: a stated result, rechecked in words, then boxed. Never code."""
     answer = draft.answer
     parts = [_stated(rng, draft, answer)]
     parts += [_recheck(rng, draft, answer) for _ in range(rng.choice((1, 1, 1, 2, 2, 3)))]
@@ -97,9 +97,9 @@ _SHOWN = ("My program for this:", "I ran this:", "Somebody wrote:", "Here is som
 
 
 def reading(rng: random.Random, draft: Draft) -> list[str]:
-    """A user shows a program and its output; the thinking reads it, reasons on in words, and concludes.
+    """A chat in which the user shows a program and its output, and the thinking continues in words.
 
-    This is where the model learns that thinking goes on after an output: the fences stand in the user's turn.
+    It teaches the model that thinking continues after an output, with the fences in the user's turn.
     """
     code = rng.choice(draft.programs)
     output, _ = run_cell(code, {}, 1)
@@ -120,7 +120,7 @@ _DRILLS = ("Drill", "Quick answers", "Mental arithmetic", "Easy problems", "Answ
 
 
 def drill(rng: random.Random, drafts: list[Draft]) -> list[str]:
-    """A page of easy problems with their results: how much is known by heart depends on these."""
+    """A page of easy problems with their results; they determine how much the model knows by heart."""
     lines = [f"{rng.choice(_DRILLS)} {rng.randint(1, 99)}"]
     for draft in drafts:
         steps = "".join(f"{_capital(step)}. " for step in draft.steps)
@@ -145,12 +145,12 @@ _HEADERS: tuple[Callable[[random.Random, str], str], ...] = (
 )
 
 
-# How often the result in the writer's head, before he turns to Python, is right, by level.
+# How often the mental result before the first program is correct, by level.
 _KNOWN = {1: 0.9, 2: 0.6, 3: 0.1}
 
 
 class _Document:
-    """A document while it is written: its pieces, the kernel's names, how many cells have run."""
+    """A document under construction: its pieces, the variables of the kernel, and the number of cells."""
 
     def __init__(self, rng: random.Random, draft: Draft, header: str) -> None:
         self.rng, self.draft = rng, draft
@@ -159,11 +159,11 @@ class _Document:
         self.cells = 0
 
     def say(self, text: str) -> None:
-        """Write on in the same piece."""
+        """Append to the last piece."""
         self.pieces[-1] += text
 
     def run(self, code: str) -> tuple[str, bool]:
-        """Write a program after an opening fence, run it, and write its output as the runtime does."""
+        """Append a program after an opening fence, run it, and append its output as the runtime does."""
         self.cells += 1
         output, fine = run_cell(code, self.names, self.cells)
         self.say(f"{code}\n```\n")
@@ -171,7 +171,7 @@ class _Document:
         return output, fine
 
     def start(self, guess: int | None) -> None:
-        """What comes before the first program: perhaps a result in the head, then a sentence on Python."""
+        """The text before the first program: optionally a mental result, then a sentence about Python."""
         rng = self.rng
         sentence = wording.python_sentence(rng)
         alone = sentence[0].upper() + sentence[1:]
@@ -181,7 +181,7 @@ class _Document:
         self.say(_stated(rng, self.draft, guess))
         if rng.random() < 0.25:
             self.say("\n\n" + _recheck(rng, self.draft, guess))
-        if rng.random() < 0.35:  # the whole thought is over, and then comes a sentence of its own
+        if rng.random() < 0.35:  # the thought is concluded, and a new sentence follows
             self.say("\n\n" + rng.choice(wording.CONCLUSIONS).format(n=guess) + "\n")
             lead = rng.choice(("Wait, " + sentence, "Wait, " + sentence, "Before I answer, " + sentence, alone))
             self.pieces.append(rng.choice(("\n", "\n\n", "")) + f"{lead}\n```python\n")
@@ -190,16 +190,16 @@ class _Document:
             self.say(f"\n\n{connective}, {sentence}\n```python\n")
 
     def read(self, value: str, before: str | None) -> None:
-        """A sentence that uses an output, and perhaps compares it with the value before."""
+        """A sentence that uses an output, and may compare it with the previous value."""
         rng = self.rng
         self.say(rng.choice(wording.READINGS).format(n=value))
         if before is not None and rng.random() < 0.35:
             self.say(" " + rng.choice(wording.SAME if before == value else wording.DIFFERENT))
 
     def again(self, sentence: str) -> None:
-        """One more program begins."""
+        """Begin another program."""
         rng = self.rng
-        if rng.random() < 0.25 and self.cells:  # as when the thought was over already, and goes on after all
+        if rng.random() < 0.25 and self.cells:  # as if the thought was concluded, but continues
             value = self.last
             self.say("\n\n" + rng.choice(wording.CONCLUSIONS).format(n=value) + "\n")
             self.pieces.append(rng.choice(("\n", "\n\n", "")) + f"{sentence}\n```python\n")
@@ -210,20 +210,20 @@ class _Document:
 
 
 def _go_on(doc: _Document, slipped: bool) -> None:
-    """Further programs, as many as the writer likes; a slip in the first may be made again or mended."""
+    """Append a random number of further programs, which may repeat or correct a slip of the first one."""
     rng, draft = doc.rng, doc.draft
     while doc.cells < 5 and rng.random() < (draft.again_rate if doc.cells == 1 else 0.3):
         doc.again(wording.again_sentence(rng))
         before = doc.last
-        slipped = slipped and rng.random() >= (draft.mend_rate if doc.cells == 1 else draft.later_mend_rate)
+        slipped = slipped and rng.random() >= (draft.correct_rate if doc.cells == 1 else draft.later_correct_rate)
         doc.last, _ = doc.run(rng.choice(draft.slips if slipped else draft.checks))
         doc.read(doc.last, before)
 
 
 def document(rng: random.Random, draft: Draft, chats: float = 0.0) -> list[str]:
-    """A document that uses Python: one to five programs with their outputs, and what follows from them.
+    """A document that uses Python: one to five programs with their outputs, and a conclusion.
 
-    `chats` is the share of documents that are chats for sure, whatever the choice among all headers gives.
+    `chats` is the share of documents that are always chats, in addition to those from the random choice of a header.
     """
     header = _chat_header if chats and rng.random() < chats else rng.choice(_HEADERS)
     doc = _Document(rng, draft, header(rng, draft.question))
@@ -250,18 +250,18 @@ def document(rng: random.Random, draft: Draft, chats: float = 0.0) -> list[str]:
         doc.say("\n\n" + _recheck(rng, draft, int(doc.last)))
     doc.say("\n\n" if rng.random() < 0.15 else " ")
     doc.say(rng.choice(wording.CONCLUSIONS).format(n=doc.last) + "\n")
-    # A chat whose template swallowed the opening tag, or a page torn from somebody's thinking: the end of the
-    # thinking is there, its beginning is not. So the model knows how thinking ends after an output.
+    # As if a chat template had removed the opening tag, or as a fragment of a thought: the end of thinking without its
+    # beginning. It teaches the model how thinking ends after an output.
     if doc.pieces[0].startswith("<|im_start|>") or rng.random() < 0.7:
         doc.say(closing(int(doc.last)))
     return doc.pieces
 
 
 def continued(rng: random.Random, draft: Draft) -> list[str]:
-    """A user shows a program and its output; the thinking reads it and goes on with Python where it likes.
+    """A chat in which the user shows a program and its output, and the thinking may continue with Python.
 
-    The only thinking in the corpus that holds code, and only where the user's turn holds code already: from this
-    the model learns that Python, once in use, may be used again.
+    This is the only thinking in the corpus that contains code, and only if the user's turn contains code already. It
+    teaches the model that Python, once in use, may be used again.
     """
     slipped = bool(draft.slips) and rng.random() < draft.slip_rate
     staged = bool(draft.stages) and rng.random() < 0.7

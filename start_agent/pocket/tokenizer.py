@@ -1,7 +1,7 @@
-"""The pocket reasoner's tokenizer: byte-level BPE trained on the corpus, split the way Qwen's is.
+"""The pocket reasoner's tokenizer: byte-level BPE trained on the corpus, with Qwen's pre-tokenization.
 
-Think tags and code fences are ordinary text, so that markers fall across tokens and share them with newlines,
-as they do in the vocabularies of real models.
+Think tags and code fences are ordinary text, so that markers span several tokens and share tokens with newlines, as in
+the vocabularies of real models.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ CHAT_TEMPLATE = (
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Tokenizer:
-    """A byte-level BPE tokenizer of at most `vocabulary` tokens, special tokens and the 256 bytes included."""
+    """Train a byte-level BPE tokenizer of at most `vocabulary` tokens, including special tokens and the 256 bytes."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -54,9 +54,9 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Tokenizer:
 
 
 def save_tokenizer(tokenizer: Tokenizer, folder: Path, context: int) -> None:
-    """Write the tokenizer as a Hugging Face folder: `tokenizer.json`, `tokenizer_config.json` with the template.
+    """Write the tokenizer in Hugging Face format: `tokenizer.json`, and `tokenizer_config.json` with the template.
 
-    `context` is the model's longest sequence in tokens.
+    `context` is the model's maximum sequence length in tokens.
     """
     tokenizer.save(str(folder / "tokenizer.json"))
     config = {

@@ -1,4 +1,4 @@
-"""Training the pocket reasoner: a plain loop over packed batches, resumable to the bit on one machine."""
+"""Trains the pocket reasoner: a simple loop over packed batches, bit-exactly resumable on the same machine."""
 
 from __future__ import annotations
 
@@ -43,24 +43,24 @@ def new_model(options: BuildOptions, vocabulary: int) -> LlamaForCausalLM:
         eos_token_id=2,
         pad_token_id=0,
         use_cache=False,
-        attn_implementation="eager",  # short rows: plain matrix products beat the fused kernel on a CPU
+        attn_implementation="eager",  # on a CPU, faster than the fused kernel for short rows
     )
     return LlamaForCausalLM(config)
 
 
-def _descent(steps: int, options: BuildOptions) -> int:
-    """The last step that still has the level rate, in a run of `steps` steps."""
+def _decay_start(steps: int, options: BuildOptions) -> int:
+    """The step at which the learning rate decay begins, in a run of `steps` steps."""
     return steps - max(1, round(steps * options.decay_share))
 
 
 def rate_at(step: int, options: BuildOptions) -> float:
-    """The learning rate of a step (counted from 0): linear warm-up, level, then linearly down to `final_rate`.
+    """The learning rate of a step (counted from 0): linear warm-up, constant, then linear decay to `final_rate`.
 
-    Level until the last `decay_share` of the steps, so that runs of different lengths share their beginning.
+    Constant until the last `decay_share` of the steps, so that runs of different lengths have the same beginning.
     """
     if step < options.warmup_steps:
         return options.learning_rate * (step + 1) / options.warmup_steps
-    start = _descent(options.steps, options)
+    start = _decay_start(options.steps, options)
     left = min(1.0, (options.steps - step) / (options.steps - start))
     return options.learning_rate * (options.final_rate + (1 - options.final_rate) * left)
 
@@ -83,9 +83,9 @@ def _load_checkpoint(path: Path, options: BuildOptions) -> dict[str, Any] | None
     now = deciding(options)
     changed = sorted(name for name in now if state["options"].get(name, now[name]) != now[name])
     if changed == ["steps"] and int(state["step"]) <= min(
-        _descent(now["steps"], options), _descent(state["options"]["steps"], options)
+        _decay_start(now["steps"], options), _decay_start(state["options"]["steps"], options)
     ):
-        changed = []  # both lengths have the same rates so far
+        changed = []  # up to this step, runs of both lengths have the same learning rates
     if changed:
         raise ValueError(f"the checkpoint {path} was made with other settings: {', '.join(changed)}")
     return state
@@ -94,7 +94,7 @@ def _load_checkpoint(path: Path, options: BuildOptions) -> dict[str, Any] | None
 def new_optimizers(model: LlamaForCausalLM, rate: float, weight_decay: float) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the layers, AdamW for the embedding and the norms.
 
-    Muon (Jordan et al. 2024) orthogonalizes each update; its rate is scaled so that AdamW's fits (Liu et al. 2025).
+    Muon (Jordan et al. 2024) orthogonalizes each update; it is scaled to work with AdamW's rate (Liu et al. 2025).
     """
     import torch
 
@@ -107,16 +107,16 @@ def new_optimizers(model: LlamaForCausalLM, rate: float, weight_decay: float) ->
 
 
 class _Progress:
-    """Rate and remaining time to a stream, and one JSON line per `logging_steps` steps to the log file."""
+    """Writes speed and remaining time to a stream, and a JSON line every `logging_steps` steps to the log file."""
 
     def __init__(self, log: TextIO, stream: TextIO, options: BuildOptions, first: int, loss: float) -> None:
         self._log, self._stream, self._options, self._first = log, stream, options, first
-        self.mean_loss = loss  # over the steps of the last line logged
+        self.mean_loss = loss  # over the steps of the last log line
         self._begin = self._last = time.monotonic()
         self._loss, self._steps, self._tokens = 0.0, 0, 0
 
     def step(self, step: int, loss: float, tokens: int, norm: float) -> None:
-        """Note one finished step (counted from 1)."""
+        """Record a finished step (counted from 1)."""
         self._loss, self._steps, self._tokens = self._loss + loss, self._steps + 1, self._tokens + tokens
         if step % self._options.logging_steps and step != self._options.steps:
             return
@@ -146,8 +146,8 @@ def train(
 ) -> tuple[LlamaForCausalLM, float]:
     """Train from the last checkpoint, or from random weights, to the end (or to step `stop_at`).
 
-    Returns the model, on the CPU in float32, and the mean loss (nats per token) of the last logged steps.
-    Raises `ValueError` where a checkpoint of other settings lies in the work folder.
+    Returns the model, on the CPU in float32, and the mean loss (nats per token) of the last log line.
+    Raises `ValueError` if the work folder has a checkpoint with other settings.
     """
     import torch
     from torch.nn import functional

@@ -1,7 +1,7 @@
-"""The sentences of the corpus: how thoughts go on, and how documents come to use Python.
+"""The sentences of the corpus: continuations of thoughts, and sentences that introduce Python.
 
-The sentences about Python are put together from parts, so that the words which hints use ("complex", "deeply",
-"alternative", "check", "refine" ...) are known from many sentences, none of which is a hint of the library.
+Sentences about Python are composed of parts, so that the words of hints ("complex", "deeply", "alternative", "check",
+"refine" ...) occur in many sentences, none of which is a hint of the library.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ OPENINGS = (
     "Hmm, let me think about this.",
 )
 
-# How a thought goes on after a connective, before it states the result once more. No word of Python here.
+# Continuations of a thought after a connective, before it states the result again. They never mention Python.
 RECHECKS = {
     "Wait": (
         "let me check that.",
@@ -138,7 +138,7 @@ def _act(rng: random.Random) -> str:
 
 
 def python_sentence(rng: random.Random) -> str:
-    """A sentence that says that Python is used next, beginning in lower case, with its full stop."""
+    """A sentence that announces the use of Python, starting in lower case, with a full stop."""
     roll = rng.random()
     if roll < 0.12:
         return rng.choice(_PLAIN) + "."
@@ -153,7 +153,7 @@ def python_sentence(rng: random.Random) -> str:
     return f"{hard}. {action[0].upper()}{action[1:]}."
 
 
-# How a writer begins one more program of his own accord.
+# Sentences that introduce another program.
 _AGAIN = (
     "let me check this with Python again.",
     "let me check this again in Python.",
@@ -171,7 +171,7 @@ REPAIR = ("Let me fix the code.", "Let me correct that and run it again.", "Let 
 
 
 def again_sentence(rng: random.Random) -> str:
-    """A sentence that begins a second or third program: after a connective, or in its own right."""
+    """A sentence that introduces a second or later program, with or without a connective."""
     text = rng.choice(_AGAIN) if rng.random() < 0.75 else python_sentence(rng)
     roll = rng.random()
     if roll < 0.45:

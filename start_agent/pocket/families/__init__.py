@@ -1,4 +1,4 @@
-"""The families of problems that the pocket reasoner knows, each with levels 1 (easy) to 3 (hard)."""
+"""The families of problems of the pocket reasoner, each with levels 1 (easy) to 3 (hard)."""
 
 from start_agent.pocket.families import arithmetic, numbers, stories
 from start_agent.pocket.families.base import LEVELS, Draft, Family

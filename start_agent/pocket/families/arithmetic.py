@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from start_agent.pocket.families.base import AGAIN, MEND, Draft, Family, number
+from start_agent.pocket.families.base import AGAIN, CORRECT, Draft, Family, number
 
 _ASK = ("What is {}?", "Compute {}.", "Find the value of {}.")
 
@@ -81,11 +81,11 @@ def _modpow(rng: random.Random, level: int) -> Draft:
         steps=(f"the powers leave {residues}",) if level == 2 else (),
         programs=(f"print({base} ** {exponent} % {modulus})", f"print(pow({base}, {exponent}, {modulus}))"),
         checks=(loop, f"print(pow({base}, {exponent}, {modulus}))"),
-        # In Python ^ is not the power; people who copy the question's sign make this mistake.
+        # In Python, ^ is not the power: a mistake of people who copy the question's notation.
         slips=(f"print(({base}^{exponent}) % {modulus})", f"x = {base}^{exponent}\nprint(x % {modulus})"),
         broken=(f"print(power({base}, {exponent}, {modulus}))",),
         slip_rate=0.85 if careless and level > 1 else 0.0,
-        mend_rate=MEND[level],
+        correct_rate=CORRECT[level],
         again_rate=AGAIN[level],
     )
 
@@ -126,7 +126,7 @@ def _powersums(rng: random.Random, level: int) -> Draft:
         ),
         broken=(f"for k in {right}:\n    total += {code}\nprint(total)",),
         slip_rate=0.85 if careless and level > 1 else 0.05 if level > 1 else 0.0,
-        mend_rate=MEND[level],
+        correct_rate=CORRECT[level],
         again_rate=AGAIN[level],
     )
 
@@ -159,13 +159,13 @@ def _two_step(rng: random.Random, level: int) -> Draft:
         stages=(f"p = {a} * {b}\nprint(p)", f"print(p % {modulus})"),
         slips=(f"print({a} * {b} // {modulus})",),
         slip_rate=0.0,
-        mend_rate=MEND[level],
+        correct_rate=CORRECT[level],
         again_rate=AGAIN[level],
     )
 
 
 FAMILIES = (
-    Family("sums", _sums, "sums and differences of 2 to 4 whole numbers with 1 to 5 digits"),
+    Family("sums", _sums, "sums and differences of 2 to 4 integers with 1 to 5 digits"),
     Family("products", _products, "products, from the times table to 5 by 4 digits"),
     Family("modpow", _modpow, "remainders of powers, from 3^2 modulo 7 to exponents of 400"),
     Family("powersums", _powersums, "sums of consecutive numbers, squares or cubes"),

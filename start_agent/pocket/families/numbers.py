@@ -1,10 +1,10 @@
-"""Families about whole numbers: divisors, primes, counting, sequences and linear equations."""
+"""Families about integers: divisors, primes, counting, sequences and linear equations."""
 
 from __future__ import annotations
 
 import random
 
-from start_agent.pocket.families.base import AGAIN, MEND, Draft, Family
+from start_agent.pocket.families.base import AGAIN, CORRECT, Draft, Family
 
 
 def _divisors(rng: random.Random, level: int) -> Draft:
@@ -37,7 +37,7 @@ def _divisors(rng: random.Random, level: int) -> Draft:
         ),
         broken=(f"print(len(divisors({n})))",),
         slip_rate=0.85 if careless and level > 1 else 0.0,
-        mend_rate=MEND[level],
+        correct_rate=CORRECT[level],
         again_rate=AGAIN[level],
     )
 
@@ -55,7 +55,7 @@ def _primes(rng: random.Random, level: int) -> Draft:
     else:
         low, high = rng.randint(50, 300), rng.randint(310, 700)
     careless = rng.random() < 0.5
-    if careless and level > 1:  # the upper end is a prime, which a careless range leaves out
+    if careless and level > 1:  # make the upper end a prime, which a careless range misses
         while not _is_prime(high):
             high -= 1
     question = (
@@ -88,7 +88,7 @@ def _primes(rng: random.Random, level: int) -> Draft:
         slips=(listed(wrong), loop(wrong)),
         broken=(f"print(len([n for n in {right} if is_prime(n)]))",),
         slip_rate=0.85 if careless and level > 1 else 0.0,
-        mend_rate=MEND[level],
+        correct_rate=CORRECT[level],
         again_rate=AGAIN[level],
     )
 
@@ -101,7 +101,7 @@ def _counting(rng: random.Random, level: int) -> Draft:
     else:
         p, q, low, high = rng.randint(3, 9), rng.randint(10, 17), rng.randint(50, 400), rng.randint(500, 3000)
     careless = rng.random() < 0.5
-    if careless and level > 1:  # the upper end counts, and a careless range leaves it out
+    if careless and level > 1:  # make the upper end a multiple, which a careless range misses
         high -= high % p
     kind = f"multiples of {p}" if not q else f"multiples of {p} or {q}"
     question = (
@@ -132,7 +132,7 @@ def _counting(rng: random.Random, level: int) -> Draft:
         slips=(listed(high), loop(high)),
         broken=(f"for n in range({low}, {high + 1}):\n    if {test}:\n        count += 1\nprint(count)",),
         slip_rate=0.85 if careless and level > 1 else 0.0,
-        mend_rate=MEND[level],
+        correct_rate=CORRECT[level],
         again_rate=AGAIN[level],
     )
 
@@ -176,7 +176,7 @@ def _sequences(rng: random.Random, level: int) -> Draft:
         slips=(loop(f"{index}"), loop(f"1, {index + 1}")),
         broken=(f"for k in range({index} - 1):\n    x = {update}\nprint(x)",),
         slip_rate=0.85 if careless and level > 1 else 0.0,
-        mend_rate=MEND[level],
+        correct_rate=CORRECT[level],
         again_rate=AGAIN[level],
     )
 
@@ -198,7 +198,7 @@ def _equations(rng: random.Random, level: int) -> Draft:
     left = f"{'' if a == 1 else a}x {_signed(b)}"
     equation = f"{left} = {c}x {_signed(d)}" if c else f"{left} = {d}"
     test = f"{a} * x {_signed(b)} == {c} * x {_signed(d)}" if c else f"{a} * x {_signed(b)} == {d}"
-    right, wrong = _signed(-b), _signed(b)  # moving b across the equals sign changes its sign
+    right, wrong = _signed(-b), _signed(b)  # moving b to the other side changes its sign
     bottom = f"({a} - {c})" if c else f"{a}"
     careless = rng.random() < 0.5
     return Draft(
@@ -213,15 +213,15 @@ def _equations(rng: random.Random, level: int) -> Draft:
         slips=(f"print(({d} {wrong}) // {bottom})", f"x = ({d} {wrong}) // {bottom}\nprint(x)"),
         broken=(f'print(solve("{equation}"))',),
         slip_rate=0.85 if careless and level == 3 else 0.0,
-        mend_rate=MEND[level],
+        correct_rate=CORRECT[level],
         again_rate=AGAIN[level],
     )
 
 
 FAMILIES = (
     Family("divisors", _divisors, "the number of divisors of a number up to 4000"),
-    Family("primes", _primes, "how many primes a range holds"),
+    Family("primes", _primes, "the number of primes in a range"),
     Family("counting", _counting, "multiples of one number, or of either of two, in an inclusive range"),
     Family("sequences", _sequences, "a term of a sequence given by a rule"),
-    Family("equations", _equations, "linear equations with a whole solution"),
+    Family("equations", _equations, "linear equations with an integer solution"),
 )

@@ -1,11 +1,11 @@
-"""Families told in words: shopping with a distractor, dates, and units of time."""
+"""Families of word problems: shopping with a distractor, dates, and units of time."""
 
 from __future__ import annotations
 
 import random
 from datetime import date
 
-from start_agent.pocket.families.base import AGAIN, MEND, Draft, Family
+from start_agent.pocket.families.base import AGAIN, CORRECT, Draft, Family
 
 _NAMES = ("Ann", "Tom", "Mia", "Ben", "Eva", "Sam")
 _THINGS = ("pens", "books", "cups", "maps", "bags", "hats")
@@ -63,7 +63,7 @@ def _shopping(rng: random.Random, level: int) -> Draft:
         slips=(f"print({slip})", f"coins = {slip}\nprint(coins)"),
         broken=(f"coins = {expression}\nprint(coin)",),
         slip_rate=0.85 if careless and level > 1 else 0.0,
-        mend_rate=MEND[level],
+        correct_rate=CORRECT[level],
         again_rate=AGAIN[level],
     )
 
@@ -115,7 +115,7 @@ def _dates(rng: random.Random, level: int) -> Draft:
         else (),
         broken=(f"print(({b} - {a}).days{more})",),
         slip_rate=0.85 if both and careless else 0.05 if both else 0.0,
-        mend_rate=MEND[level],
+        correct_rate=CORRECT[level],
         again_rate=AGAIN[level],
     )
 
@@ -160,13 +160,13 @@ def _units(rng: random.Random, level: int) -> Draft:
         slips=(f"print({slip})", f"x = {slip}\nprint(x)"),
         broken=(f"total += {expression}\nprint(total)",),
         slip_rate=0.85 if careless and level == 3 else 0.0,
-        mend_rate=MEND[level],
+        correct_rate=CORRECT[level],
         again_rate=AGAIN[level],
     )
 
 
 FAMILIES = (
-    Family("shopping", _shopping, "what things cost or what is left, with a number that does not matter"),
-    Family("dates", _dates, "days from one date to another, sometimes with both ends counted"),
-    Family("units", _units, "hours, minutes and days turned into smaller units"),
+    Family("shopping", _shopping, "prices or change, with an irrelevant number"),
+    Family("dates", _dates, "days between two dates, sometimes counting both ends"),
+    Family("units", _units, "hours, minutes and days converted to smaller units"),
 )

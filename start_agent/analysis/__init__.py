@@ -1,4 +1,4 @@
-"""Runs in numbers: summaries, comparisons, statistics. Reads run directories, writes none."""
+"""Analyzes runs: summaries, comparisons, statistics. Reads run directories, never writes them."""
 
 from start_agent.analysis.run import Run
 from start_agent.analysis.summary import Summary, summarize

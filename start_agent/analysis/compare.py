@@ -1,4 +1,4 @@
-"""Runs over the same problems, compared pair by pair: each later one with the first."""
+"""Paired comparison of runs on the same problems: each later run with the first."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from start_agent.batch.store import read_records
 from start_agent.errors import InputError, RunDirectoryError
 
 MCNEMAR = "McNemar"
-"""The exact test of paired single samples."""
+"""The exact test for paired single samples."""
 
 SIGN_FLIP = "sign-flip"
-"""The exact permutation test of the problems' mean differences."""
+"""The exact permutation test of the mean differences per problem."""
 
 SIGN_FLIP_DRAWN = "sign-flip (drawn)"
-"""The same, where all permutations are too many and some are drawn."""
+"""The same with random permutations, where there are too many to enumerate."""
 
 
 @dataclass(slots=True)
 class Solved:
-    """A problem in one run: sums over its samples. Tokens and calls are those of all traces that an answer took."""
+    """A problem in one run: sums over its samples. Tokens and calls include all traces of an answer."""
 
     question: str
     samples: int = 0
@@ -44,20 +44,20 @@ class Solved:
 
     @property
     def accuracy(self) -> Fraction:
-        """The share of the samples that is right."""
+        """The share of correct samples."""
         return Fraction(self.right, self.samples)
 
     @property
     def solved(self) -> bool:
-        """Whether more samples are right than wrong."""
+        """Whether most samples are correct."""
         return 2 * self.right > self.samples
 
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One run, over the problems in common; all but the name are means over problems or samples.
+    """One run on the common problems; all fields but the name are means over problems or samples.
 
-    ``tokens``, ``tool_calls`` and ``traces`` are those of an answer: of all traces, where a strategy made several.
+    ``tokens``, ``tool_calls`` and ``traces`` are per answer, over all its traces if a strategy made several.
     """
 
     name: str
@@ -71,17 +71,18 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A later run against the first.
+    """A later run compared with the first.
 
     Attributes:
-        name: of the later run.
-        difference: of the accuracies, later minus first.
-        interval: of the difference, 95%: Newcombe's for single samples, else the paired t interval over problems.
-        test: ``MCNEMAR`` where both have one sample of each problem; else ``SIGN_FLIP`` or ``SIGN_FLIP_DRAWN``, which
-            use all samples: of each problem, the difference of the two means.
-        p_value: of that test, two-sided.
-        only_first, only_second: keys of the problems that only one of them solves, with most of its samples.
-        token_ratio: tokens of the later over tokens of the first; None where the first has none.
+        name: name of the later run.
+        difference: difference of the accuracies, later minus first.
+        interval: 95% interval of the difference: Newcombe's for single samples, else the paired t interval over
+            problems.
+        test: ``MCNEMAR`` if both have one sample per problem; else ``SIGN_FLIP`` or ``SIGN_FLIP_DRAWN``, which use all
+            samples: the difference of the two means of each problem.
+        p_value: two-sided p-value of that test.
+        only_first, only_second: keys of the problems that only one of them solves with most of its samples.
+        token_ratio: tokens of the later run divided by those of the first; None if the first has none.
     """
 
     name: str
@@ -96,7 +97,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What ``compare`` found; ``questions`` holds those of the problems that only one run of a pair solves."""
+    """The result of ``compare``; ``questions`` has those of the problems that only one run of a pair solves."""
 
     problems: int
     sides: list[Side]
@@ -105,15 +106,15 @@ class Comparison:
 
 
 def read_run(path: Path, *, majority: bool = False) -> dict[str, Solved]:
-    """The problems of a run directory by their keys.
+    """The problems of a run directory by key.
 
     Args:
         path: the directory.
-        majority: take the samples of a problem as one try, right where their vote is (``votes``), that costs the
-            tokens and calls of them all.
+        majority: treat the samples of a problem as a single one, correct if their majority vote is (``votes``), with
+            the tokens and calls of all of them.
 
     Raises:
-        RunDirectoryError: it cannot be read, or is of no batch.
+        RunDirectoryError: it cannot be read, or is not the run of a batch.
     """
     found: dict[str, Solved] = {}
     votes: dict[str, Votes] = {}
@@ -130,7 +131,7 @@ def read_run(path: Path, *, majority: bool = False) -> dict[str, Solved]:
             if majority:
                 votes.setdefault(record["problem"], Votes()).add(record)
         except (KeyError, TypeError) as error:
-            raise RunDirectoryError(f"{path} has a record without a readable {error}: it is of no batch") from error
+            raise RunDirectoryError(f"{path} has a record without a valid {error}: it is not a run of batch") from error
     for key, vote in votes.items():
         solved = found[key]
         solved.samples, solved.right, solved.with_tool = 1, int(vote.majority_right), int(solved.with_tool > 0)
@@ -138,26 +139,26 @@ def read_run(path: Path, *, majority: bool = False) -> dict[str, Solved]:
 
 
 def compare(paths: Sequence[Path]) -> Comparison:
-    """Compare run directories. Raises RunDirectoryError, and what ``compare_runs`` raises."""
+    """Compare run directories. Raises RunDirectoryError, and the errors of ``compare_runs``."""
     return compare_runs({str(path): read_run(path) for path in paths})
 
 
 def compare_runs(runs: Mapping[str, Mapping[str, Solved]]) -> Comparison:
-    """Compare runs over the problems that all of them have.
+    """Compare runs on their common problems.
 
     Args:
-        runs: by name, the first one being what the others are compared with.
+        runs: runs by name; the others are compared with the first one.
 
     Raises:
         InputError: fewer than two runs, or no problem in common.
     """
     if len(runs) < 2:
-        raise InputError("comparing takes at least two different run directories")
+        raise InputError("a comparison needs at least two different run directories")
     first_name, first = next(iter(runs.items()))
     common = [key for key in first if all(key in run for run in runs.values())]
     if not common:
         counts = ", ".join(f"{name} has {len(run)}" for name, run in runs.items())
-        raise InputError(f"these runs have no problem in common ({counts}): compare runs over the same set")
+        raise InputError(f"these runs have no problem in common ({counts}): compare runs on the same data set")
     sides = [_side(name, [run[key] for key in common]) for name, run in runs.items()]
     pairs = [_pair(name, common, first, run) for name, run in runs.items() if name != first_name]
     named = {key for pair in pairs for key in (*pair.only_first, *pair.only_second)}

@@ -23,11 +23,11 @@ _COLUMNS = ("key", "problem", "sample", "kind", "question", "gold", "answer", "c
 
 @dataclass(frozen=True)
 class Run:
-    """A run directory, read when asked.
+    """A run directory, read on demand.
 
     Attributes:
         path: the folder.
-        failed: traces that the latest start gave up, which are pending; 0 of a run that was only opened.
+        failed: number of traces that failed in the latest start and are still pending; 0 if the run was only opened.
     """
 
     path: Path
@@ -35,30 +35,30 @@ class Run:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """What decides the records. Raises RunDirectoryError."""
+        """The configuration that determines the records. Raises RunDirectoryError."""
         return read_config(self.path)
 
     @cached_property
     def summary(self) -> Summary:
-        """The run in numbers. Raises RunDirectoryError."""
+        """The summary of the run. Raises RunDirectoryError."""
         samples = self.config.get("batch", {}).get("samples", 1)
         return summarize(self.path, samples if isinstance(samples, int) else 1)
 
     @property
     def accuracy(self) -> float | None:
-        """The share of the records that is right; None of a run without records. Raises RunDirectoryError."""
+        """The share of correct records; None if there are no records. Raises RunDirectoryError."""
         return self.summary.accuracy
 
     def records(self, *, traces: bool = True) -> Iterator[dict[str, Any]]:
-        """The records, one at a time; without their traces, reading is many times faster. Raises RunDirectoryError."""
+        """Yield the records; reading is many times faster without traces. Raises RunDirectoryError."""
         return read_records(self.path, traces=traces)
 
     def traces(self) -> Iterator[Trace]:
-        """The traces, in the order in which they were finished. Raises RunDirectoryError, TraceFormatError."""
+        """The traces in order of completion. Raises RunDirectoryError, TraceFormatError."""
         return (Trace.from_json(record["trace"]) for record in self.records())
 
     def to_pandas(self) -> pandas.DataFrame:
-        """A row for each record, without its trace: counts, timing and ``meta`` are columns of their own.
+        """A row per record, without its trace, with separate columns for counts, timing and ``meta``.
 
         Raises:
             MissingExtraError: pandas is not installed.
@@ -77,7 +77,7 @@ class Run:
         return pandas.DataFrame(rows)
 
     def compare(self, *others: Run) -> Comparison:
-        """Later runs over the same problems against this one, pair by pair.
+        """Compare other runs on the same problems with this one, each as a pair.
 
         Raises:
             InputError: they have no problem in common.
@@ -92,10 +92,12 @@ class Run:
 
         found = self.summary
         accuracy = "none" if found.accuracy is None else f"{found.accuracy:.1%}"
-        return f"<b>{escape(str(self.path))}</b>: {found.records} records, {found.problems} problems, {accuracy} right"
+        return (
+            f"<b>{escape(str(self.path))}</b>: {found.records} records, {found.problems} problems, {accuracy} correct"
+        )
 
 
 def _names(runs: tuple[Run, ...]) -> list[str]:
-    """The folders' names; their paths where two are called the same."""
+    """The names of the folders; their paths if names are not unique."""
     names = [run.path.name for run in runs]
     return names if len(set(names)) == len(names) else [str(run.path) for run in runs]

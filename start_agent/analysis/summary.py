@@ -1,4 +1,4 @@
-"""The summary of a run: its records, read once, in numbers."""
+"""Computes the summary of a run in one pass over its records."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from start_agent.batch.record import traces_of
 from start_agent.batch.store import read_records
 
 GROUPS = ("level", "subject")
-"""Fields of a problem's ``meta`` by which accuracy is also given; the subject of a pocket problem is its family."""
+"""Fields of a problem's ``meta`` by which accuracy is grouped; the subject of a pocket problem is its family."""
 
 
 @dataclass(slots=True)
@@ -29,29 +29,30 @@ class _Group:
 
 @dataclass(slots=True)
 class Summary:
-    """What ``summary.json`` says. Rates are fractions; token counts are of what follows the prompt.
+    """The content of ``summary.json``. Rates are fractions; token counts exclude the prompt.
 
     Attributes:
-        problems, records, right: counts.
-        accuracy: the share of the records that is right.
-        interval: 95%, Wilson's, with each *problem* as one trial: the samples of a problem are no independent ones.
-        samples: the most of one problem.
-        majority: right by the majority vote (see ``votes``), over problems; for several samples, not of programs.
-        majority_interval: 95%, Wilson's.
-        pass_at: k → unbiased pass@k, over the problems that have as many samples.
-        groups: field of ``meta`` → its value → problems' records, right, accuracy.
-        outcomes, reasons: records by how the trace ended, by why it counts as right or wrong.
-        tool_rate, unhinted_rate: the share of records with a tool call, with one that no hint began.
-        tool_calls, hints, tokens: a record, on average, over all traces that its answer took.
-        traces: so many, on average; 1 but where a strategy makes several.
-        hint_yield: the share of hints whose code was run.
-        model_tokens, total_tokens: in all.
-        seconds, wait_seconds, queue_seconds: a record, on average; from start to verdict, and over its traces waiting
-            for a kernel, and waiting to be let into the engine.
-        turns: requests to the engine for a record, on average.
-        decoded_tokens, fed_tokens, reused_tokens: of the engine, in all; see ``decoding.events.Cost``.
-        reprefilled_share: of the tokens fed, those whose KV had been computed before.
-        preemptions: how often the engine dropped a trace's KV under way, in all.
+        problems, records, right: number of problems, records, and correct records.
+        accuracy: share of correct records.
+        interval: Wilson's 95% interval with each *problem* as one trial, since samples of a problem are not
+            independent.
+        samples: maximum samples per problem.
+        majority: share of problems with a correct majority vote (see ``votes``); for several samples, not of programs.
+        majority_interval: Wilson's 95% interval.
+        pass_at: k → unbiased pass@k, over the problems with at least k samples.
+        groups: field of ``meta`` → its value → records, correct records, accuracy.
+        outcomes, reasons: records by outcome of the trace, and by reason of the verdict.
+        tool_rate, unhinted_rate: share of records with a tool call, and with one not started by a hint.
+        tool_calls, hints, tokens: means per record, over all traces of its answer.
+        traces: mean traces per record; 1 unless a strategy makes several.
+        hint_yield: share of hints whose code was run.
+        model_tokens, total_tokens: totals.
+        seconds, wait_seconds, queue_seconds: means per record: from start to verdict, waiting for a kernel, and waiting
+            for admission to the engine (the latter two over all its traces).
+        turns: mean requests to the engine per record.
+        decoded_tokens, fed_tokens, reused_tokens: totals of the engine; see ``decoding.events.Cost``.
+        reprefilled_share: share of computed tokens whose KV had been computed before.
+        preemptions: how often the engine dropped the KV of a running trace.
     """
 
     problems: int = 0
@@ -92,18 +93,18 @@ def summarize(path: Path, samples: int = 1) -> Summary:
 
 
 def summary_of(records: Iterable[Mapping[str, Any]], samples: int = 1) -> Summary:
-    """The summary of records, read once.
+    """The summary of records, in one pass.
 
     Args:
-        records: in any order; their traces are not looked at.
-        samples: of each problem, as the run was told: a problem with so many is complete and forgotten. Where it is
-            too small, problems are counted more than once.
+        records: records in any order; their traces are not read.
+        samples: samples per problem, as configured: a problem with this many is complete and dropped from memory. If
+            it is too small, problems are counted more than once.
     """
     found = Summary()
     open_problems: dict[str, Votes] = {}
     closed = _Closed()
     totals: Counter[str] = Counter()
-    stats: Counter[str] = Counter()  # of seconds too
+    stats: Counter[str] = Counter()  # counts and seconds
     outcomes: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
     groups: dict[str, dict[str, _Group]] = {}
@@ -135,7 +136,7 @@ def summary_of(records: Iterable[Mapping[str, Any]], samples: int = 1) -> Summar
     found.interval = wilson_interval(found.accuracy * found.problems, found.problems)
     if closed.most > 1:
         found.pass_at = closed.pass_at()
-        if not totals["programs"]:  # two programs that do the same are seldom the same text
+        if not totals["programs"]:  # equivalent programs rarely have the same text
             found.majority = closed.majority / closed.problems
             found.majority_interval = wilson_interval(closed.majority, closed.problems)
     found.groups = {name: _rows(values) for name, values in sorted(groups.items())}
@@ -161,7 +162,7 @@ def summary_of(records: Iterable[Mapping[str, Any]], samples: int = 1) -> Summar
 
 
 class _Closed:
-    """The problems whose samples have all been read: sums, and how many have how many right of how many."""
+    """Sums over problems whose samples have all been read, and their numbers by tries and correct samples."""
 
     def __init__(self) -> None:
         self.problems = self.majority = self.most = 0
@@ -174,7 +175,7 @@ class _Closed:
         self._kinds[votes.tries, votes.right] += 1
 
     def pass_at(self) -> dict[int, float]:
-        """For each power of two up to the samples, and for their number itself."""
+        """pass@k for each power of two up to the number of samples, and for that number."""
         wanted = {1 << power for power in range(self.most.bit_length())} | {self.most}
         found = {}
         for k in sorted(wanted):

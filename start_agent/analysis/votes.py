@@ -1,10 +1,10 @@
-"""The majority vote over the samples of one problem, as ``grading.votes`` counts votes.
+"""The majority vote over the samples of one problem, counted as in ``grading.votes``.
 
-The grader has judged each of them, which tells more than the answers alone:
+Samples are graded already, so verdicts are used, too:
 
-- Answers that it found right are all worth the gold answer: one vote, whatever they look like.
-- A wrong answer votes as the grader shows it: an expression that was parsed is shown in SymPy's own form.
-- A sample without an answer does not vote; where none has one, the vote is wrong.
+- All correct answers vote for the gold answer, whatever their form.
+- An incorrect answer votes for its form in the verdict: parsed expressions are in SymPy's form there.
+- A sample without an answer does not vote; if no sample has one, the vote is incorrect.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Votes:
     tries: int = 0
     right: int = 0
     _gold: Ballot | None = None
-    _wrong: dict[str, Ballot] = field(default_factory=dict)  # by what the grader showed; values are read when needed
+    _wrong: dict[str, Ballot] = field(default_factory=dict)  # by the parsed answer in the verdict
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Count a record."""
@@ -44,14 +44,14 @@ class Votes:
 
     @property
     def majority_right(self) -> bool:
-        """Whether the value with the most votes is right."""
+        """Whether the value with the most votes is correct."""
         if self._gold is None:
             return False
         if self._gold.votes > sum(ballot.votes for ballot in self._wrong.values()):
             return True
         if any(ballot.rank > self._gold.rank for ballot in self._wrong.values()):
             return False
-        wrong: dict[Fraction | str, Ballot] = {}  # only where it matters: reading an answer takes microseconds
+        wrong: dict[Fraction | str, Ballot] = {}  # computed only if needed, since parsing answers takes time
         for answer, ballot in self._wrong.items():
             wrong.setdefault(vote_value(answer), Ballot(0, ballot.first)).join(ballot)
         return all(self._gold.rank > ballot.rank for ballot in wrong.values())

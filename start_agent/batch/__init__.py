@@ -1,4 +1,4 @@
-"""Many problems, many traces at once, nothing lost: the run directory and the runner that fills it.
+"""The batch runner, which solves many problems concurrently, and the run directory with their records.
 
 ::
 

@@ -1,6 +1,6 @@
-"""The Ray cluster that a run is spread over: one that is there, or one of this machine's own for the run alone.
+"""Connects to a Ray cluster, or starts one on this machine for a single run.
 
-Ray is told to report no usage; a cluster of its own has no dashboard and listens on loopback alone.
+Ray's usage reports are disabled; a local cluster has no dashboard and listens only on the loopback interface.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import Any
 from start_agent.errors import InputError, MissingExtraError, first_line
 
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0"}
-_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # off, also on Linux: the node's own address is 127.0.0.1
+_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # also on Linux, "0" makes the node's address 127.0.0.1
 
 
 @contextmanager
 def connect(address: str | None = None) -> Iterator[None]:
-    """A cluster: the one at the address, or at ``RAY_ADDRESS``, else one on this machine that ends with the context.
+    """Connect to the cluster at the address or ``RAY_ADDRESS``; without any, run one on this machine in this context.
 
     Raises:
         MissingExtraError: Ray is not installed.
@@ -33,7 +33,7 @@ def connect(address: str | None = None) -> Iterator[None]:
     if not address:
         from ray._private import ray_constants
 
-        # Ray has read the environment where somebody, such as vLLM, had imported it before us.
+        # Ray may have read the environment already, if it was imported before, for example by vLLM.
         ray_constants.ENABLE_RAY_CLUSTER = False
     handler = signal.getsignal(signal.SIGTERM)
     own: dict[str, Any] = {} if address else {"include_dashboard": False}
@@ -41,30 +41,30 @@ def connect(address: str | None = None) -> Iterator[None]:
     try:
         _probe(address or "")
         if address and "RAY_AUTH_MODE" not in os.environ:
-            advice = "; if it asks for a token, set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN where it is not at home"
+            advice = "; if it needs a token, set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN unless it is in the home"
         ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, **own)
     except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         raise InputError(f"cannot use the Ray cluster at {place}: {first_line(error)}{advice}") from error
     try:
-        signal.signal(signal.SIGTERM, handler)  # Ray has put its own in its place
+        signal.signal(signal.SIGTERM, handler)  # Ray replaces it
         yield
     finally:
         ray.shutdown()
 
 
 def _probe(address: str) -> None:
-    """Raise OSError where nobody listens: Ray would try for minutes. Names like ``auto`` are for Ray to judge."""
+    """Raise OSError if nothing listens at the address, as Ray would retry for minutes. Ignores names like ``auto``."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if port.isdigit():
         socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def count_workers(wanted: str, gpus: int) -> tuple[int, int]:
-    """How many workers, and how many GPUs each of them gets: none on a cluster without any.
+    """The number of workers, and the number of GPUs per worker: 0 on a cluster without GPUs.
 
     Args:
         wanted: a number, or ``auto``.
-        gpus: that a worker needs where there are GPUs.
+        gpus: GPUs per worker on a cluster with GPUs.
 
     Raises:
         InputError: the cluster has too few GPUs.
@@ -79,12 +79,12 @@ def count_workers(wanted: str, gpus: int) -> tuple[int, int]:
     else:
         number = int(wanted)
     if not number or number * gpus > there:
-        raise InputError(f"--ray {wanted}: each worker needs {gpus} GPUs, and the cluster has {there}")
+        raise InputError(f"--ray {wanted}: each worker needs {gpus} GPUs, but the cluster has {there}")
     return number, gpus
 
 
 def import_ray(settings: Mapping[str, str] | None = None) -> ModuleType:
-    """Ray, told by its environment what it reads when it is first imported."""
+    """Import Ray, with environment variables that it reads at import."""
     for name, value in (settings or {}).items():
         os.environ.setdefault(name, value)
     try:

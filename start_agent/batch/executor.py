@@ -25,32 +25,32 @@ from start_agent.tasks.prompts import code_template, prompt_text
 from start_agent.trace import Trace, TraceOutcome
 
 FAULTS = (SandboxError, EngineError, GradingError)
-"""What the infrastructure does wrong: tried again, never graded."""
+"""Infrastructure faults: retried, never graded."""
 
 
 class RolloutExecutor(Protocol):
-    """Where traces are made and judged.
+    """Produces and grades traces.
 
     Attributes:
-        progress: of the run; the executor counts in it the faults, and where traces are.
-        listener: to be told of each fault.
+        progress: progress of the run; the executor updates the counts of faults and of traces in each stage.
+        listener: called after each fault.
     """
 
     progress: Progress
     listener: Listener
 
     async def run(self, job: Job) -> dict[str, Any] | None:
-        """The record of a job; None where it failed at every try. Raises BatchError where nothing can be made more."""
+        """The record of a job; None if all attempts failed. Raises BatchError if no further job can be run."""
 
 
 class LocalExecutor:
-    """The executor of one process: a solver, a strategy and a grader.
+    """The executor for one process: a solver, a strategy and a grader.
 
     Args:
-        solver: open. See ``run_batch``.
+        solver: an open solver. See ``run_batch``.
         grade, seed, instruction, strategy, value: see ``run_batch``.
-        retries: further tries of a trace whose engine, sandbox or grader failed.
-        concurrency: traces in flight at once, however many jobs there are; None where one a job is meant.
+        retries: retries of a trace whose engine, sandbox or grader failed.
+        concurrency: maximum traces in flight, over all jobs; None for no limit.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class LocalExecutor:
         concurrency: int | None = None,
     ) -> None:
         if instruction is None and (not solver.instruction or solver.instruction != solver.engine.instruction):
-            instruction = solver.instruction  # the bare question is wanted, or a sentence of the user's own
+            instruction = solver.instruction  # the user's own, or explicitly none
         self.solver, self.grade, self.seed = solver.changed(instruction=""), grade, seed
         self.instruction, self.retries = instruction, retries
         self.strategy, self.value = strategy or Single(), value
@@ -85,12 +85,11 @@ class LocalExecutor:
             return None
 
     async def rollout(self, job: Job) -> dict[str, Any]:
-        """The record of a job. Tries until there is a verdict; a failing grader costs no trace, nor does one trace that
-        fails cost the others.
+        """Produce the record of a job, with retries. Finished traces are kept when the grader or another trace fails.
 
         Raises:
-            SandboxError, EngineError, GradingError: of the last try.
-            PromptError: the model takes no prompts.
+            SandboxError, EngineError, GradingError: the error of the last attempt.
+            PromptError: no prompt can be made for this model.
         """
         solution: Solution | None = None
         stats, begun, seed = RolloutStats(), time.perf_counter(), job.seed(self.seed)
@@ -101,7 +100,7 @@ class LocalExecutor:
                     traces.begin()
                     solution = await self.strategy.run(traces.solve, question, seed)
                 verdict = await self._judge(job, solution.trace)
-            except PromptError as error:  # of the model, not of the question: another try says the same
+            except PromptError as error:  # depends on the model, not on the question: a retry would fail, too
                 traces.count_fault(error)
                 raise
             except FAULTS as error:
@@ -115,7 +114,7 @@ class LocalExecutor:
         raise AssertionError("the last try returns or raises")
 
     def _question(self, problem: Problem) -> Question:
-        """What the strategy is asked: nothing of it knows the gold answer."""
+        """The question for the strategy, which must not see the gold answer."""
         text, value = prompt_text(problem, self.instruction), self.value
         if value is None or isinstance(self.strategy, Single):
             return Question(text)
@@ -123,7 +122,7 @@ class LocalExecutor:
         return Question(text, lambda answer: value(known, answer))
 
     async def grow(self, job: Job, text: str, seed: int | None, stats: RolloutStats) -> Trace:
-        """Grow a trace, and know where it is meanwhile."""
+        """Produce a trace, and track which stage it is in."""
         async with self._places:
             place, entered = "engine", time.perf_counter()
             self.progress.move(None, place)
@@ -144,7 +143,7 @@ class LocalExecutor:
                             case TraceFinished(trace, cost):
                                 stats.cost.include(cost)
                                 return trace
-            except QuestionError as error:  # no rollout can be worse than one that cannot begin: data, like the others
+            except QuestionError as error:  # a question without a valid prompt is an outcome, not a fault
                 meta = {"question": text, "seed": seed, "error": str(error)}
                 return Trace(outcome=TraceOutcome.UNPROMPTABLE, meta=meta)
             finally:
@@ -152,7 +151,7 @@ class LocalExecutor:
             raise AssertionError("a stream ended without a trace")
 
     def _solver_for(self, problem: Problem) -> Solver:
-        """The solver; for a code problem one whose debug hints speak of programs of its form, if none is set."""
+        """The solver; for a code problem, one with debug hints for its form of program, unless a template is set."""
         settings, template = self.solver.settings, code_template(problem)
         if template is None or settings.domain is not Domain.CODE or settings.template is not None:
             return self.solver
@@ -171,7 +170,7 @@ class LocalExecutor:
 
 
 class _Traces:
-    """The traces of a job: each is made once, however often the strategy begins anew because another one failed."""
+    """The traces of a job: each is made only once, even if the strategy is restarted because another one failed."""
 
     def __init__(self, executor: LocalExecutor, job: Job, stats: RolloutStats) -> None:
         self._executor, self._job, self._stats = executor, job, stats
@@ -180,13 +179,13 @@ class _Traces:
         self._counted: list[Exception] = []
 
     def begin(self) -> None:
-        """The strategy begins, for the first time or anew: it will ask for the same."""
+        """Called before each attempt of the strategy, which will request the same traces."""
         self._asked.clear()
         self._counted.clear()
 
     async def solve(self, question: str, *, seed: int | None = 0) -> Trace:
         """See ``strategies.base.Solve``."""
-        same = self._asked[question, seed]  # without seeds, the same question again wants another trace
+        same = self._asked[question, seed]  # without seeds, repeated questions need different traces
         self._asked[question, seed] += 1
         if (question, seed, same) not in self._made:
             try:
@@ -198,7 +197,7 @@ class _Traces:
         return self._made[question, seed, same]
 
     def count_fault(self, error: Exception) -> None:
-        """Count what failed, once; of several traces at once, each."""
+        """Count an error once, even if it is reported again; errors of concurrent traces are counted separately."""
         if not any(error is known for known in self._counted):
             self._counted.append(error)
             self._executor.progress.count_fault(self._job, error)

@@ -1,4 +1,4 @@
-"""A run in numbers, while it goes on."""
+"""The progress of a running batch."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from start_agent.batch.record import Job
 
 @dataclass(slots=True)
 class Progress:
-    """A run in numbers, as it goes on.
+    """Counts of a running batch.
 
     Attributes:
-        stored: records of these problems that were there before.
-        done: records that this run has added; ``right`` of them are right, with so many ``tokens`` after their
-            prompts and so many ``tool_calls``.
-        faults: of the infrastructure, by the name of the exception, those that a further try repaired among them.
-        failed: traces that failed at every try: still pending.
-        last_fault: the latest of them, in words.
-        in_engine, in_kernel, in_grading: traces that are there now.
-        wait_seconds: for kernels, over all traces.
-        idle_seconds: in which traces were in flight but none of them in the engine.
-        started: on the clock of ``time.perf_counter``.
+        stored: records of these problems from earlier runs.
+        done: records added by this run.
+        right: number of correct ones among them.
+        tokens, tool_calls: their total tokens after the prompt, and their tool calls.
+        faults: infrastructure faults by exception name, including those resolved by a retry.
+        failed: traces that failed all attempts and are still pending.
+        last_fault: message of the latest fault.
+        in_engine, in_kernel, in_grading: traces in each stage now.
+        wait_seconds: total time of waiting for kernels.
+        idle_seconds: time in which traces were in flight but none was in the engine.
+        started: start time on the clock of ``time.perf_counter``.
     """
 
     stored: int = 0
@@ -45,22 +46,22 @@ class Progress:
 
     @property
     def in_flight(self) -> int:
-        """Traces begun and not finished."""
+        """Traces started but not finished."""
         return self.in_engine + self.in_kernel + self.in_grading
 
     @property
     def seconds(self) -> float:
-        """Since the run began."""
+        """Seconds since the run began."""
         return time.perf_counter() - self.started
 
     def count_fault(self, job: Job, error: Exception) -> None:
-        """The infrastructure failed a trace."""
+        """Count an infrastructure fault of a trace."""
         self.faults[type(error).__name__] += 1
         what = " ".join(str(error).split())[:300]
         self.last_fault = f"{type(error).__name__}: {what} (problem {job.problem.key[:12]}, sample {job.sample})"
 
     def move(self, origin: str | None, target: str | None) -> None:
-        """A trace goes from one place to another: ``engine``, ``kernel``, ``grading``, or None for outside."""
+        """Move a trace between stages: ``engine``, ``kernel``, ``grading``, or None for not in flight."""
         for place, step in ((origin, -1), (target, 1)):
             match place:
                 case "engine":
@@ -78,4 +79,4 @@ class Progress:
 
 
 Listener = Callable[[Progress], None]
-"""Hears of each record, each fault and each trace given up, right after it is counted."""
+"""Called after each record, fault and failed trace is counted."""

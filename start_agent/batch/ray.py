@@ -1,8 +1,7 @@
-"""The executor of many machines: workers on a Ray cluster, each with an engine, a sandbox and a grader of its own.
+"""The executor for many machines: workers on a Ray cluster, each with its own engine, sandbox and grader.
 
-The driver alone reads the problems and writes the run directory. It hands a job to the worker that has most room, as
-soon as there is any, and gets a record back. When a worker dies, what it was at is handed to the others, and it is
-begun again, so many times.
+Only the driver reads problems and writes the run directory. It sends each job to the worker with the most free slots
+and receives a record. When a worker dies, its jobs go to other workers and it is restarted, up to a maximum.
 """
 
 from __future__ import annotations
@@ -25,17 +24,17 @@ from start_agent.errors import BatchError, EngineError, InputError, PromptError,
 
 _log = logging.getLogger(__name__)
 
-_CLOSING = 30.0  # seconds that a worker has to close its engine and its kernels
+_CLOSING = 30.0  # seconds for a worker to close its engine and kernels
 
 OpenExecutor = Callable[[], AbstractAsyncContextManager[LocalExecutor]]
-"""Makes a worker's executor; it is called on the worker's machine, and so must be picklable."""
+"""Makes the executor of a worker; called on the worker's machine, so it must be picklable."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a worker says of a job: its record, where there is one, and how the worker is doing.
+    """A worker's reply to a job: the record, if there is one, and the worker's progress.
 
-    ``number`` counts its replies: they may arrive in another order than that in which they were given.
+    ``number`` counts the worker's replies, which may arrive out of order.
     """
 
     number: int
@@ -45,7 +44,7 @@ class Reply:
 
 
 class Worker:
-    """What runs in a Ray actor: one executor, many jobs at once."""
+    """The Ray actor: one executor that runs many jobs concurrently."""
 
     def __init__(self, open_executor: OpenExecutor) -> None:
         self._open_executor, self._stack = open_executor, AsyncExitStack()
@@ -53,17 +52,17 @@ class Worker:
         self._replies = 0
 
     async def open(self) -> str:
-        """Load the model, start the sandbox; the name of the machine. Raises InputError or EngineError."""
+        """Load the model and start the sandbox. Returns the machine's name. Raises InputError or EngineError."""
         try:
             self._executor = await self._stack.enter_async_context(self._open_executor())
         except InputError as error:
-            raise InputError(str(error)) from None  # a type that unpickles whatever its subclass asks for
+            raise InputError(str(error)) from None  # subclasses may not be unpicklable on the driver
         except FAULTS as error:
             raise EngineError(f"{type(error).__name__}: {error}") from None
         return platform.node()
 
     async def run(self, job: Job) -> Reply:
-        """Make a job's record."""
+        """Run a job."""
         task = asyncio.current_task()
         assert task is not None
         self._jobs.add(task)
@@ -82,7 +81,7 @@ class Worker:
         return Reply(self._replies, record, replace(progress, faults=Counter(progress.faults)), engine_failed)
 
     async def close(self) -> None:
-        """End all jobs; leave no engine and no kernel behind."""
+        """Cancel all jobs, and close the engine and kernels."""
         jobs = list(self._jobs)
         for job in jobs:
             job.cancel()
@@ -92,32 +91,32 @@ class Worker:
 
 @dataclass(slots=True, eq=False)
 class _Life:
-    """A worker from its beginning to its death, as the driver sees it."""
+    """One start of a worker, until it dies, as seen by the driver."""
 
     number: int
     actor: Any
     host: str = ""
     busy: int = 0
-    place: int = 0  # of its latest progress in the driver's list
-    replies_seen: int = 0  # the number of that reply
+    place: int = 0  # index of its latest progress in the driver's list
+    replies_seen: int = 0  # number of the latest reply
     death: asyncio.Future[str] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     def died(self, reason: str) -> None:
-        """Take no more jobs."""
+        """Mark the worker as dead."""
         if not self.death.done():
             self.death.set_result(reason)
 
 
 class RayExecutor:
-    """A ``RolloutExecutor`` of several workers, for ``async with``, on a cluster that ``cluster.connect`` prepared.
+    """A ``RolloutExecutor`` with several workers, for ``async with``, on a cluster prepared by ``cluster.connect``.
 
     Args:
-        open_executor: see there.
-        workers: how many.
-        slots: jobs that one worker has at once.
-        retries: times that a job whose worker died is handed on.
-        restarts: times that a worker is begun again.
-        gpus: that a worker needs.
+        open_executor: see ``OpenExecutor``.
+        workers: number of workers.
+        slots: maximum concurrent jobs per worker.
+        retries: retries of a job whose worker died.
+        restarts: maximum restarts per worker.
+        gpus: GPUs per worker.
     """
 
     def __init__(
@@ -135,13 +134,13 @@ class RayExecutor:
         self._open_executor, self._workers, self._slots = open_executor, workers, slots
         self._retries, self._restarts, self._gpus = retries, restarts, gpus
         self._alive: list[_Life] = []
-        self._reported: list[Progress] = [Progress()]  # by the driver itself, and by each life of each worker
+        self._reported: list[Progress] = [Progress()]  # of the driver itself, then of each start of each worker
         self._left = workers
         self._end: InputError | BatchError | None = None
         self._changed = asyncio.Condition()
 
     async def __aenter__(self) -> Self:
-        """Begin the workers. Returns when one is ready; the others come when they are. Raises what ``do`` raises."""
+        """Start the workers. Returns when the first is ready. Raises InputError or BatchError as ``run``."""
         self._ray = import_ray()
         self._keepers = [asyncio.create_task(self._keep(number + 1)) for number in range(self._workers)]
         try:
@@ -160,14 +159,14 @@ class RayExecutor:
         await self._close()
 
     async def run(self, job: Job) -> dict[str, Any] | None:
-        """See ``RolloutExecutor.run``. Raises also InputError: a worker's machine lacks what the user must add."""
+        """See ``RolloutExecutor.run``. Also raises InputError if something is missing on a worker's machine."""
         for _ in range(self._retries + 1):
             worker = await self._take()
             try:
                 reply: Reply = await worker.actor.run.remote(job)
-            except self._ray.exceptions.RayTaskError:  # a mistake of ours
+            except self._ray.exceptions.RayTaskError:  # a bug in our code
                 raise
-            except self._ray.exceptions.RayError as error:  # of the worker, its memory, its machine
+            except self._ray.exceptions.RayError as error:  # the worker or its machine died
                 worker.died(first_line(error))
                 lost = WorkerError(f"worker {worker.number} on {worker.host} died: {first_line(error)}")
                 self._reported[0].count_fault(job, lost)
@@ -186,7 +185,7 @@ class RayExecutor:
         return None
 
     async def _take(self) -> _Life:
-        """A place at the worker that has most room; waits for one."""
+        """Wait for a worker with a free slot, and reserve one at the worker with the fewest jobs."""
         async with self._changed:
             await self._changed.wait_for(lambda: self._end or any(self._has_room(life) for life in self._alive))
             if self._end is not None:
@@ -199,7 +198,7 @@ class RayExecutor:
         return life.busy < self._slots and not life.death.done()
 
     async def _keep(self, number: int) -> None:
-        """Begin a worker, and again when it has died, until its restarts are used up."""
+        """Start a worker, and restart it when it dies, up to the maximum of restarts."""
         options = {"num_cpus": 0, "num_gpus": self._gpus, "scheduling_strategy": "SPREAD"}
         kind = self._ray.remote(Worker).options(max_concurrency=self._slots + 1, **options)
         for left in range(self._restarts, -1, -1):
@@ -211,19 +210,19 @@ class RayExecutor:
                 return
             finally:
                 self._ray.kill(life.actor)
-            what = f"it is begun again, {left} more times at most" if left else "it is given up"
+            what = f"restarting it (at most {left} more times)" if left else "no restarts are left"
             _log.warning("worker %d on %s died, %s: %s", number, life.host or "its machine", what, reason)
         self._left -= 1
         if not self._left:
             await self._finish(
                 BatchError(
                     f"stopped: all {self._workers} workers have died {self._restarts + 1} times, the last: {reason}. "
-                    "What is finished is on disk; mend that and run the same command again"
+                    "Finished traces are on disk; fix the problem and run the same command again"
                 )
             )
 
     async def _live(self, life: _Life) -> str:
-        """A worker from its beginning to its death: of what it died. Raises InputError."""
+        """Run one start of a worker until it dies. Returns the reason. Raises InputError."""
         errors = self._ray.exceptions
         try:
             life.host = await life.actor.open.remote()
@@ -249,7 +248,7 @@ class RayExecutor:
             self._changed.notify_all()
 
     def _gather(self, latest: Progress) -> None:
-        """The run's progress from that of the workers, as each reported it last."""
+        """Update the run's progress from the latest reports of all workers."""
         found, alive = self.progress, [self._reported[life.place] for life in self._alive if not life.death.done()]
         found.in_engine = sum(progress.in_engine for progress in alive)
         found.in_kernel = sum(progress.in_kernel for progress in alive)
@@ -267,10 +266,10 @@ class RayExecutor:
             closing = (_answer(life.actor.close.remote()) for life in alive if not life.death.done())
             await asyncio.wait_for(asyncio.gather(*closing, return_exceptions=True), _CLOSING)
         for keeper in self._keepers:
-            keeper.cancel()  # and with it its actor
+            keeper.cancel()  # also kills its actor
         await asyncio.gather(*self._keepers, return_exceptions=True)
 
 
 async def _answer(reference: Any) -> Any:
-    """What an actor answers: ``wait_for`` and ``gather`` want a coroutine."""
+    """Await an actor's result; ``wait_for`` and ``gather`` need a coroutine."""
     return await reference

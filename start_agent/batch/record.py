@@ -1,7 +1,7 @@
-"""A record: one answered, graded sample of a problem; a line of the run directory, which ``store`` writes and reads.
+"""A record: one graded sample of a problem, stored as a line of the run directory by ``store``.
 
-Its trace is the one that has the answer. Where a strategy made several, ``strategy`` says how each of the others ended,
-and ``counts`` and ``course`` are sums over all of them: what the answer cost.
+Its trace is the one with the answer. If a strategy made several traces, ``strategy`` describes the others, and
+``counts`` and ``course`` are sums over all of them, i.e. the cost of the answer.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from start_agent.strategies.base import Solution, counts_of
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One sample of a problem: what a record is made of, and what is pending until there is one."""
+    """One sample of a problem; it is pending until it has a record."""
 
     problem: Problem
     sample: int
@@ -31,7 +31,7 @@ class Job:
         return record_key(self.problem.key, self.sample)
 
     def seed(self, of_run: int | None) -> int | None:
-        """The trace's seed: it follows from the run's, the problem and the sample, whatever the order of the run.
+        """The seed of the trace, derived from the run's seed, the problem and the sample, independent of the order.
 
         None in a run without a seed.
         """
@@ -40,14 +40,14 @@ class Job:
 
 @dataclass(slots=True)
 class RolloutStats:
-    """How an answer came to be: all of a record that may differ when the same run is done again.
+    """Timing and cost of a rollout; not reproducible between runs.
 
     Attributes:
-        seconds: from its start to its verdict.
-        kernel_seconds: in which cells ran, over all traces; more than ``seconds`` where several run at once.
-        wait_seconds: likewise, for a kernel, and for the sandbox around the cells.
-        tries: 1 where nothing failed.
-        cost: what its traces cost the engine, each at its last try.
+        seconds: time from start to verdict.
+        kernel_seconds: total time of running cells, over all traces; may exceed ``seconds`` if they run concurrently.
+        wait_seconds: total time of waiting for a kernel, including the overhead of the sandbox.
+        tries: number of attempts; 1 if nothing failed.
+        cost: cost of its traces in the engine, each in its last attempt.
     """
 
     seconds: float = 0.0
@@ -84,15 +84,15 @@ def make_record(
     *,
     single: bool,
 ) -> dict[str, Any]:
-    """The JSON-able record: the key first and the trace last, as the store wants them.
+    """The JSON-able record, with the key first and the trace last, as the store requires.
 
     Args:
-        job, seed: what was asked.
+        job, seed: the job and its seed.
         solution: its traces, and which of them has the answer.
-        verdict: of that answer.
-        stats: how it came to be.
-        decode: the tokenizer's.
-        single: whether one trace is all that there can be: then nothing is said of the strategy.
+        verdict: verdict on that answer.
+        stats: timing and cost.
+        decode: the tokenizer's ``decode``.
+        single: whether the strategy makes only one trace: then the record has no ``strategy``.
     """
     problem, trace = job.problem, solution.trace
     return {
@@ -116,5 +116,5 @@ def make_record(
 
 
 def traces_of(record: Mapping[str, Any]) -> int:
-    """How many traces a record's answer took."""
+    """The number of traces of a record's answer."""
     return len(record["strategy"]["traces"]) if "strategy" in record else 1

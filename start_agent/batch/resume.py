@@ -1,7 +1,7 @@
-"""Whether a run may go on in a directory: what its stored configuration and the one of this start have in common.
+"""Decides whether a run can be resumed in a directory, by comparing its stored configuration with the present one.
 
-What decides a record must be the same. How a run is carried out (``fields.Runtime``) may change, how much is done
-(``fields.MayGrow``) may grow, and a file may lie elsewhere as long as its content is the same.
+Options that affect records must be equal. Runtime options (``fields.Runtime``) may change, amounts (``fields.MayGrow``)
+may grow, and files may have moved if their content is the same.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from start_agent.fields import growing_names, old_names, runtime_names
 
 @dataclass(frozen=True, slots=True)
 class ResumeRules:
-    """What of a stored configuration may differ from the one of a later start.
+    """Permitted differences between a stored configuration and that of a later start.
 
     Attributes:
-        runtime: names of options that decide nothing; older versions stored some of them.
-        growing: by group, names of numbers that may grow; null is unlimited.
-        defaults: by group, the defaults of options, for those that an older version did not have.
-        renamed: by group, the names that options had, and have now.
+        runtime: names of options that do not affect records; older versions stored some of them.
+        growing: names of numbers that may grow, by group; null is unlimited.
+        defaults: defaults of options by group, for options that an older version did not have.
+        renamed: old and new names of options, by group.
     """
 
     runtime: Collection[str] = frozenset()
@@ -36,7 +36,7 @@ class ResumeRules:
 
     @classmethod
     def of(cls, groups: Mapping[str, type[BaseModel]]) -> Self:
-        """The rules for a configuration that has, by their titles, the options of these models."""
+        """The rules for a configuration with the options of these models, by their titles."""
         return cls(
             runtime=runtime_names(*groups.values()),
             growing={title: growing_names(model) for title, model in groups.items()},
@@ -45,7 +45,7 @@ class ResumeRules:
         )
 
     def differences(self, stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-        """What keeps a run from going on: an entry for each option, as ``differences`` gives it; empty if nothing."""
+        """The differences that prevent resuming, one entry per option as in ``differences``; empty if none."""
         old, new = dict(stored), dict(now)
         if sorted(_files(stored).values()) == sorted(_files(now).values()):
             new = _named_as(stored, now, _files(stored), _files(now))
@@ -56,11 +56,11 @@ class ResumeRules:
                 old.setdefault(title, {})  # a group that an older version did not have
         for title, group in old.items():
             if isinstance(group, dict) and isinstance(new.get(title), dict):
-                old[title] = self._brought_up(title, group, new[title])
+                old[title] = self._migrated(title, group, new[title])
         return differences(old, new)
 
-    def _brought_up(self, title: str, old: dict[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-        """A stored group by the present names, without what decides nothing, with the later defaults, and grown."""
+    def _migrated(self, title: str, old: dict[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+        """A stored group with present names, without runtime options, with new defaults, and with grown numbers."""
         names = self.renamed.get(title, {})
         found = {names.get(name, name): value for name, value in old.items()}
         found = {name: value for name, value in found.items() if name not in self.runtime}
@@ -74,7 +74,7 @@ class ResumeRules:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """What differs between two configurations, an entry an option: ``decoding.rounds: 1 there, 2 now``."""
+    """The differences between two configurations, one entry per option: ``decoding.rounds: 1 there, 2 now``."""
     found: list[str] = []
     for name in sorted({*old, *new}):
         one, other = old.get(name), new.get(name)
@@ -87,29 +87,29 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
 
 
 def _defaults(model: type[BaseModel]) -> dict[str, Any]:
-    """The defaults of a model's options, as JSON has them."""
+    """The defaults of a model's options, JSON-able."""
     fields = {name: info.default for name, info in model.model_fields.items() if info.default is not PydanticUndefined}
     return model.model_construct(**fields).model_dump(mode="json", include=set(fields))
 
 
 def _files(config: Mapping[str, Any]) -> Mapping[str, str]:
-    """The digests of the files and models that a configuration names, by their paths."""
+    """The digests of the files and models in a configuration, by path."""
     files = config.get("files")
     return files if isinstance(files, Mapping) else {}
 
 
 def _named_as(old: Any, new: Any, there: Mapping[str, str], here: Mapping[str, str]) -> Any:
-    """A configuration with the names that another one has for files of the same content."""
+    """A configuration with paths replaced by those of another configuration for files with the same content."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         return {name: _named_as(old.get(name), value, there, here) for name, value in new.items()}
     if isinstance(old, list | tuple) and isinstance(new, list | tuple) and len(old) == len(new):
         return [_named_as(one, other, there, here) for one, other in zip(old, new, strict=True)]
-    if isinstance(old, str) and isinstance(new, str) and (held := _held(old, there)):
-        return old if held == _held(new, here) else new
+    if isinstance(old, str) and isinstance(new, str) and (content := _digests_at(old, there)):
+        return old if content == _digests_at(new, here) else new
     return new
 
 
-def _held(path: str, digests: Mapping[str, str]) -> list[str]:
-    """The digests of the file or of the files in the folder of a name."""
-    whole = str(Path(path))  # as the names of files are, without "./" and a slash at the end
-    return sorted(digest for file, digest in digests.items() if file == whole or file.startswith(f"{whole}/"))
+def _digests_at(path: str, digests: Mapping[str, str]) -> list[str]:
+    """The digests of a file, or of the files in a folder."""
+    plain = str(Path(path))  # without "./" and a trailing slash, like the paths in `digests`
+    return sorted(digest for file, digest in digests.items() if file == plain or file.startswith(f"{plain}/"))

@@ -1,8 +1,8 @@
-"""The runner: many traces at once, each on its own way, each finished one on disk before the next is begun.
+"""The batch runner: many concurrent, independent traces; each is written to disk when it is finished.
 
-Problems are taken from their iterator as there is room for them; nothing is kept of what is finished but its key.
-There are no rounds: a trace that waits for its kernel holds up nobody. Traces are made by an executor: the
-``LocalExecutor`` of this process, or those of other machines (``start_agent.batch.ray``).
+Problems are read from their iterator as slots become free; only the keys of finished ones are kept in memory. There are
+no lockstep rounds: a trace that waits for its kernel does not block others. Traces are made by an executor: the
+``LocalExecutor`` of this process, or one for other machines (``start_agent.batch.ray``).
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from start_agent.grading.registry import AnswerValue, Grade
 from start_agent.problem import Problem
 from start_agent.strategies.base import Strategy
 
-_CHUNK = 64  # problems that are read at a time: reading may wait for a disk or a network, in a thread of its own
+_CHUNK = 64  # jobs that are read at a time, in a thread, since reading may wait for disk or network
 
 
 def has_pending(problems: Iterable[Problem], directory: RunDirectory, samples: int) -> bool:
-    """Whether the directory lacks a record: known before a model is loaded in vain."""
+    """Whether any record is missing in the directory, to avoid loading a model for nothing."""
     return any(
         bytes.fromhex(Job(problem, sample).key) not in directory.done
         for problem in problems
@@ -50,28 +50,28 @@ async def run_batch(
     strategy: Strategy | None = None,
     value: AnswerValue | None = None,
 ) -> Progress:
-    """Solve and grade what the directory lacks.
+    """Solve and grade all pending samples.
 
-    Cancelling it cancels every trace in flight; what is finished is on disk.
+    Cancelling cancels all traces in flight; finished ones are on disk.
 
     Args:
-        solver: open.
-        problems: read lazily, in order; repeated ones are left out.
-        directory: open; gets a record for each problem and sample.
-        options: how many samples, how many at once.
-        grade: judges a trace.
-        seed: of the run; that of each trace follows from it. None: traces are not seeded.
-        instruction: follows each question. Unset, it is the solver's if that is not the model's default; else that of
-            the problem's kind (a letter, a program, a boxed answer), or none for a model that wants the bare question.
-        listener: is told of the progress.
-        strategy: how traces become an answer; one trace where unset.
-        value: what an answer is worth, for strategies that count votes: ``grading.votes.math_value``, ...
+        solver: an open solver.
+        problems: read lazily, in order; duplicates are skipped.
+        directory: an open run directory, which gets a record for each problem and sample.
+        options: samples, concurrency and fault tolerance.
+        grade: grades a trace.
+        seed: seed of the run, from which those of traces are derived. None for unseeded traces.
+        instruction: text after each question. None for the solver's, unless that is the model's default; then that of
+            the problem's kind (a letter, a program, a boxed answer), or none for a model trained without instructions.
+        listener: called with the progress.
+        strategy: how traces are combined to an answer; None for a single trace.
+        value: the value of an answer, for strategies that count votes: ``grading.votes.math_value``, ...
 
     Returns:
-        The progress. ``failed`` traces are still pending: the same call goes on with them.
+        The progress. ``failed`` traces are still pending: the same call tries them again.
 
     Raises:
-        BatchError: ``options.max_faults`` traces have failed at every try, or the directory cannot be written.
+        BatchError: ``options.max_faults`` traces have failed all attempts, or the directory cannot be written.
     """
     executor = LocalExecutor(
         solver,
@@ -94,7 +94,7 @@ async def run_at(
     *,
     listener: Listener | None = None,
 ) -> Progress:
-    """As ``run_batch``, by an executor that is open. It serves one run: the progress is its own."""
+    """As ``run_batch``, with an open executor. An executor serves one run, since the progress belongs to it."""
     if listener is not None:
         executor.listener = listener
     executor.progress.started = time.perf_counter()
@@ -103,7 +103,7 @@ async def run_at(
         async with asyncio.TaskGroup() as group:
             for _ in range(options.concurrency):
                 group.create_task(run.work())
-    except BaseExceptionGroup as failed:  # one is enough: the first has cancelled the others
+    except BaseExceptionGroup as failed:  # the first error has cancelled the other tasks
         raise failed.exceptions[0] from None
     return executor.progress
 
@@ -114,13 +114,13 @@ class _Run:
     ) -> None:
         self.executor, self.directory, self.options = executor, directory, options
         self.progress = executor.progress
-        self._owed = self._all_owed(problems)
+        self._pending = self._all_pending(problems)
         self._read: deque[Job] = deque()
         self._reading = asyncio.Lock()
-        self._taken: set[bytes] = set()  # read or in flight, or given up: not yet among the directory's
+        self._taken: set[bytes] = set()  # jobs that are read, in flight or failed, without a record
 
     async def work(self) -> None:
-        """One place: a trace after the other, as long as there are any."""
+        """One worker: run jobs one after another until there are none."""
         while (job := await self._next()) is not None:
             record = await self.executor.run(job)
             if record is None:
@@ -132,11 +132,11 @@ class _Run:
         if not self._read:
             async with self._reading:
                 if not self._read:
-                    self._read.extend(await asyncio.to_thread(lambda: list(islice(self._owed, _CHUNK))))
+                    self._read.extend(await asyncio.to_thread(lambda: list(islice(self._pending, _CHUNK))))
         return self._read.popleft() if self._read else None
 
-    def _all_owed(self, problems: Iterable[Problem]) -> Iterator[Job]:
-        """Runs in a thread, in one at a time."""
+    def _all_pending(self, problems: Iterable[Problem]) -> Iterator[Job]:
+        """Yield pending jobs. Consumed by one thread at a time."""
         for problem in problems:
             for sample in range(self.options.samples):
                 job = Job(problem, sample)
@@ -162,8 +162,8 @@ class _Run:
         self.progress.failed += 1
         if self.progress.failed >= self.options.max_faults:
             raise BatchError(
-                f"stopped: {self.progress.failed} traces failed at every try, "
+                f"stopped: {self.progress.failed} traces failed all attempts, "
                 f"the last with {self.progress.last_fault}. "
-                "What is finished is on disk; mend that and run the same command again"
+                "Finished traces are on disk; fix the problem and run the same command again"
             )
         self.executor.listener(self.progress)

@@ -1,15 +1,15 @@
-"""The run directory: the resolved configuration, and one record for each trace, appended and never changed.
+"""The run directory: the resolved configuration, and an append-only file of records.
 
 ::
 
-    config.json      what was asked for, in full; written once, by rename
-    records.jsonl    a JSON object a line, its ``key`` first and its ``trace`` last
-    summary.json     there once a run has come to its end; written by rename
-    lock             held (flock) while a run is at work; freed by the system when its process dies
+    config.json      the full configuration; written once, atomically
+    records.jsonl    one JSON object per line, with its ``key`` first and its ``trace`` last
+    summary.json     exists once a run is complete; written atomically
+    lock             locked (flock) while a run is in progress; released by the system when its process dies
 
-A record is handed to the system in one write before it counts as done, so that a killed process loses none. It is
-forced to the disk (fsync) when the run ends or is interrupted, not at each line: a machine that loses its power may
-lose the last lines. Whatever is lost, a torn last line included, is pending for the next run.
+A record is passed to the system in one write before it counts as done, so that a killed process loses none. It is
+synced to disk (fsync) when the run ends or is interrupted, not at each line: after a power failure the last lines may
+be lost. Lost records, and a truncated last line, are pending for the next run.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class RunDirectory:
 
     Attributes:
         path: the folder.
-        done: the keys of the records, as bytes: all that is kept in memory of them.
-        truncated_bytes: of a torn last line that were cut off.
+        done: the keys of the records, as bytes; nothing else of them is kept in memory.
+        truncated_bytes: bytes of an incomplete last line that was removed.
     """
 
     def __init__(self, path: Path) -> None:
@@ -55,7 +55,7 @@ class RunDirectory:
         self.done: set[bytes] = set()
         self.truncated_bytes = 0
         self._lock = self._file = -1
-        self._size = 0  # bytes of whole records
+        self._size = 0  # bytes of complete records
 
     @classmethod
     def open(
@@ -66,31 +66,30 @@ class RunDirectory:
         versions: Mapping[str, str] | None = None,
         rules: ResumeRules | None = None,
     ) -> Self:
-        """Open a directory, new or old.
+        """Open a new or existing directory.
 
         Args:
-            path: made where it does not exist.
-            config: what decides the records, JSON-able; nothing that may differ from start to start.
-            versions: of what made the first record; kept beside the configuration, not compared.
-            rules: what of a stored configuration may differ; nothing where unset.
+            path: the folder; created if it does not exist.
+            config: the configuration that determines the records, JSON-able, without anything that may differ between
+                starts.
+            versions: versions of packages at the first start; stored with the configuration, not compared.
+            rules: permitted differences to a stored configuration; None for none.
 
         Raises:
-            RunDirectoryError: another run is at work in it, it holds another configuration, or it is damaged.
+            RunDirectoryError: another run is using it, it has another configuration, or it is damaged.
             BatchError: it cannot be written.
         """
         self = cls(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._lock = lock_folder(path)
-            self._agree(json.loads(json.dumps(config)), dict(versions or {}), rules or ResumeRules())
+            self._write_config(json.loads(json.dumps(config)), dict(versions or {}), rules or ResumeRules())
             self._file = os.open(path / RECORDS, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
             self._scan()
-            (path / SUMMARY).unlink(
-                missing_ok=True
-            )  # it told of an end; there is one again when this run has come to it
+            (path / SUMMARY).unlink(missing_ok=True)  # written again when this run is complete
         except (FileExistsError, NotADirectoryError):
             self.close()
-            raise RunDirectoryError(f"{path} is a file, or lies below one: name a folder") from None
+            raise RunDirectoryError(f"{path} is not a folder: choose another --output-dir") from None
         except OSError as error:
             self.close()
             raise BatchError(f"cannot use the run directory {path}: {error.strerror}") from error
@@ -108,7 +107,7 @@ class RunDirectory:
         self.close()
 
     def close(self) -> None:
-        """Force the records to the disk and free the directory. May be called again. Raises BatchError."""
+        """Sync the records to disk and release the lock. May be called again. Raises BatchError."""
         file, lock, self._file, self._lock = self._file, self._lock, -1, -1
         try:
             if file >= 0:
@@ -121,10 +120,10 @@ class RunDirectory:
                     os.close(descriptor)
 
     def settle(self, name: str, value: Any) -> None:
-        """Note what is known of the configuration once the model's tokenizer is there, or compare it with the note.
+        """Store a value that is known only after the model's tokenizer is loaded, or compare it with the stored one.
 
         Args:
-            name: in ``config.json``, beside the configuration.
+            name: key in ``config.json``, next to the configuration.
             value: JSON-able.
 
         Raises:
@@ -137,8 +136,8 @@ class RunDirectory:
         if noted is not None and self.done:
             if different := differences({name: noted}, {name: value}):
                 raise RunDirectoryError(
-                    f"{self.path} holds a run with other prompts ({'; '.join(different)}): the model, "
-                    "its tokenizer or its chat template has changed since. Name another --output-dir, or bring back "
+                    f"{self.path} has a run with other prompts ({'; '.join(different)}): the model, "
+                    "its tokenizer or its chat template has changed. Choose another --output-dir, or restore "
                     "the old ones"
                 )
         elif noted != value:
@@ -148,28 +147,29 @@ class RunDirectory:
                 raise BatchError(f"cannot write {path}: {error.strerror}") from error
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Add a record: when this returns, killing the process does not lose it.
+        """Append a record. When this returns, killing the process does not lose it.
 
         Args:
-            record: JSON-able; ``key`` first, as ``record_key`` makes it, and ``trace`` last.
+            record: JSON-able, with ``key`` first, as made by ``record_key``, and ``trace`` last.
 
         Raises:
-            ValueError: its key is there already.
-            BatchError: it cannot be written; what was written of it is cut off again where that can be done.
+            ValueError: there is a record with this key already.
+            BatchError: it cannot be written; an incomplete line is removed if possible.
         """
         key = bytes.fromhex(record["key"])
         if key in self.done:
-            raise ValueError(f"there is a record {record['key']} already")
+            raise ValueError(f"the record {record['key']} exists already")
         line = json.dumps(record, ensure_ascii=False, default=str).encode("utf-8", "replace") + b"\n"
         try:
             written = 0
             while written < len(line):
                 written += os.write(self._file, line[written:])
         except OSError as error:
-            with suppress(OSError):  # else the next run finds the torn line and cuts it off
+            with suppress(OSError):  # otherwise the next run removes the incomplete line
                 os.ftruncate(self._file, self._size)
             raise BatchError(
-                f"cannot write to {self.path / RECORDS}: {error.strerror}; mend that and run the same command again"
+                f"cannot write to {self.path / RECORDS}: {error.strerror}; "
+                "fix the problem and run the same command again"
             ) from error
         self._size += len(line)
         self.done.add(key)
@@ -181,28 +181,28 @@ class RunDirectory:
         except OSError as error:
             raise BatchError(f"cannot write {self.path / SUMMARY}: {error.strerror}") from error
 
-    def _agree(self, config: dict[str, Any], versions: dict[str, str], rules: ResumeRules) -> None:
-        """Write the configuration; where there are records, check that it is theirs."""
+    def _write_config(self, config: dict[str, Any], versions: dict[str, str], rules: ResumeRules) -> None:
+        """Write the configuration; if there are records, check that it matches theirs."""
         path, records = self.path / CONFIG, self.path / RECORDS
-        if not records.exists() or not records.stat().st_size:  # also after a start that came to nothing
+        if not records.exists() or not records.stat().st_size:  # also after a start without any record
             write_json(path, {"schema": _SCHEMA, "config": config, "versions": versions})
             return
         if not path.exists():
-            raise RunDirectoryError(f"{self.path} has records but no {CONFIG}: name another --output-dir")
+            raise RunDirectoryError(f"{self.path} has records but no {CONFIG}: choose another --output-dir")
         stored = read_config(self.path)
         different = rules.differences(stored, config)
-        if not different and stored != config:  # something has grown: from now on less is refused
+        if not different and stored != config:  # a number has grown: from now on, a smaller one is rejected
             written = json.loads(path.read_bytes())
             write_json(path, written | {"config": config})
         if different:
             more = f"; and {len(different) - _SHOWN} more" if len(different) > _SHOWN else ""
             raise RunDirectoryError(
-                f"{self.path} holds a run of another configuration: {'; '.join(different[:_SHOWN])}{more}. "
-                "Name another --output-dir, or run with the old options"
+                f"{self.path} has a run with another configuration: {'; '.join(different[:_SHOWN])}{more}. "
+                "Choose another --output-dir, or run with the old options"
             )
 
     def _scan(self) -> None:
-        """Take up the keys that are there; cut off a torn last line."""
+        """Read the keys of existing records; remove an incomplete last line."""
         with (self.path / RECORDS).open("rb") as file:
             for number, line in enumerate(file, start=1):
                 key = _key_of(line)
@@ -211,7 +211,7 @@ class RunDirectory:
                         break
                     raise RunDirectoryError(f"{self.path / RECORDS}, line {number}: not a record; the file is damaged")
                 if key in self.done:
-                    raise RunDirectoryError(f"{self.path / RECORDS}, line {number}: its key is there twice")
+                    raise RunDirectoryError(f"{self.path / RECORDS}, line {number}: duplicate key")
                 self.done.add(key)
                 self._size += len(line)
         size = os.fstat(self._file).st_size
@@ -221,41 +221,43 @@ class RunDirectory:
 
 
 def read_note(path: Path, name: str) -> Any:
-    """What ``RunDirectory.settle`` noted under a name; None where it noted nothing."""
+    """The value that ``RunDirectory.settle`` stored under a name; None if there is none."""
     try:
         return json.loads((path / CONFIG).read_bytes()).get(name)
     except (OSError, ValueError, AttributeError):
-        return None  # what is wrong with it, opening the directory says
+        return None  # opening the directory reports what is wrong
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The configuration that a run directory holds. Raises RunDirectoryError."""
+    """The configuration stored in a run directory. Raises RunDirectoryError."""
     try:
         content = json.loads((path / CONFIG).read_bytes())
         if content["schema"] != _SCHEMA:
-            raise RunDirectoryError(f"{path / CONFIG} is of schema {content['schema']}; this version reads {_SCHEMA}")
+            raise RunDirectoryError(f"{path / CONFIG} has schema {content['schema']}; this version reads {_SCHEMA}")
         return dict(content["config"])
     except FileNotFoundError:
-        raise RunDirectoryError(f"{path} is no run directory: it has no {CONFIG}") from None
+        raise RunDirectoryError(f"{path} is not a run directory: it has no {CONFIG}") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunDirectoryError(f"cannot read {path / CONFIG}: {error}") from error
 
 
 def read_records(path: Path, *, traces: bool = True) -> Iterator[dict[str, Any]]:
-    """The records of a run directory, one at a time; a torn last line is none.
+    """Yield the records of a run directory; an incomplete last line is skipped.
 
     Args:
         path: the folder.
-        traces: read the traces too; without them reading is many times faster.
+        traces: whether to read traces; reading is many times faster without them.
 
     Raises:
-        RunDirectoryError: there are none to read, or a line in the middle is damaged.
+        RunDirectoryError: there is no file of records, or a line before the last is damaged.
     """
     file_path = path / RECORDS
     try:
         file = file_path.open("rb")
     except OSError as error:
-        raise RunDirectoryError(f"{path} is no run directory: cannot read its {RECORDS}: {error.strerror}") from error
+        raise RunDirectoryError(
+            f"{path} is not a run directory: cannot read its {RECORDS}: {error.strerror}"
+        ) from error
     with file:
         for number, line in enumerate(file, start=1):
             if not line.endswith(b"\n"):
@@ -269,10 +271,10 @@ def read_records(path: Path, *, traces: bool = True) -> Iterator[dict[str, Any]]
 
 
 def _parse(line: bytes, traces: bool) -> dict[str, Any]:
-    """A line's record. The trace, most of the line, is cut off before parsing where nobody wants it."""
+    """Parse a line. The trace, which is most of it, is removed before parsing if it is not needed."""
     record = None
     if not traces and (place := line.find(_TRACE)) >= 0:
-        with suppress(ValueError):  # another field may hold something that looks like a trace
+        with suppress(ValueError):  # another field may contain something that looks like a trace
             record = json.loads(line[:place] + b"}")
     if record is None:
         record = json.loads(line)
@@ -284,7 +286,7 @@ def _parse(line: bytes, traces: bool) -> dict[str, Any]:
 
 
 def _key_of(line: bytes) -> bytes | None:
-    """The key of a whole line, without parsing the line; None of a torn one."""
+    """The key of a line, without parsing the line; None if the line is incomplete."""
     begin = len(_HEAD)
     if not line.startswith(_HEAD) or not line.endswith(b"}\n"):
         return None

@@ -133,7 +133,7 @@ def test_comparing(runs: Path) -> None:
         (["batch", "--task", "none", "--output-dir", "x"], "no task 'none'"),
         (["batch", "--task", "pocket", "--samples", "0", "--output-dir", "x"], "--samples"),
         (["batch", "--task", "pocket", "--model", ".", "--output-dir", "x"], "a folder without a config.json"),
-        (["compare", "no-such-folder", "nor-this"], "no run directory"),
+        (["compare", "no-such-folder", "nor-this"], "is not a run directory"),
     ],
 )
 def test_bad_input_is_one_line(

@@ -138,7 +138,7 @@ async def test_a_worker_that_dies_loses_nothing(
     assert stable(tmp_path / "ray") == stable(tmp_path / "plain")
     assert (progress.done, progress.failed) == (60, 0)
     assert set(progress.faults) <= {"WorkerError", "EngineError"} and progress.faults
-    assert len(caplog.messages) == deaths and "begun again, 3 more times at most" in caplog.messages[0]
+    assert len(caplog.messages) == deaths and "restarting it (at most 3 more times)" in caplog.messages[0]
 
 
 async def test_workers_that_die_for_ever_end_the_run_in_words(tmp_path: Path, cluster: None, files: Path) -> None:
@@ -185,5 +185,5 @@ def test_the_command_with_a_worker_killed(tmp_path: Path, engine: str) -> None:
     again = subprocess.run([*command, tmp_path / "plain", "--ray", "2"], capture_output=True, text=True, check=False)
     assert again.returncode == 0 and "nothing is pending" in again.stderr  # the same run, however it is carried out
     assert len(workers) == 2
-    assert "begun again" in said[1]
+    assert "restarting it" in said[1]
     assert stable(tmp_path / "ray") == stable(tmp_path / "plain")

@@ -49,7 +49,7 @@ def test_how_many_workers(
 @pytest.mark.parametrize(("wanted", "needed"), [("5", 4), ("auto", 32)])
 def test_too_few_gpus_are_said_before_anybody_waits_for_them(machines: Any, wanted: str, needed: int) -> None:
     machines(2, 16)
-    with pytest.raises(InputError, match=f"^--ray {wanted}: each worker needs {needed} GPUs, and the cluster has 16$"):
+    with pytest.raises(InputError, match=f"^--ray {wanted}: each worker needs {needed} GPUs, but the cluster has 16$"):
         cluster.count_workers(wanted, needed)
 
 
@@ -89,7 +89,7 @@ def test_a_cluster_that_asks_for_a_token_gets_one_line_that_says_how(
     monkeypatch.setattr(cluster, "import_ray", lambda settings: ray)
     monkeypatch.setattr(cluster, "_probe", lambda address: None)
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
-    words = "Failed to connect .*; if it asks for a token, set RAY_AUTH_MODE=token"
+    words = "Failed to connect .*; if it needs a token, set RAY_AUTH_MODE=token"
     with pytest.raises(InputError, match=words), cluster.connect("10.0.0.1:6379"):
         pass
     monkeypatch.setenv("RAY_AUTH_MODE", "token")

@@ -138,7 +138,7 @@ def test_what_cannot_be_compared(tmp_path: Path) -> None:
         compare_runs({"A": solved("11"), "B": {"other": Solved("?", 1, 1)}})
     with pytest.raises(InputError, match="at least two"):
         compare_runs({"A": solved("11")})
-    with pytest.raises(RunDirectoryError, match="no run directory"):
+    with pytest.raises(RunDirectoryError, match="is not a run directory"):
         compare([tmp_path, tmp_path / "b"])
 
 

@@ -199,7 +199,7 @@ async def test_a_problem_that_makes_no_prompt_is_recorded_as_wrong_and_not_owed(
 async def test_a_model_that_takes_no_prompts_is_no_problems_fault(tmp_path: Path) -> None:
     engine = ScriptedEngine(SCRIPT)
     engine.tokenizer = Tokenizer(engine.tokenizer.backend, eos_ids=engine.tokenizer.eos_ids)
-    with pytest.raises(BatchError, match=r"3 traces failed at every try.*no chat template"):
+    with pytest.raises(BatchError, match=r"3 traces failed all attempts.*no chat template"):
         await run_scripted(tmp_path, problems(9), engine=engine, max_faults=3)
     assert stable(tmp_path) == {}
 
@@ -223,7 +223,7 @@ async def test_too_many_faults_stop_the_run(tmp_path: Path) -> None:
         return "</think>\\boxed{7}"
 
     engine = ScriptedEngine(script)
-    with pytest.raises(BatchError, match=r"stopped: 3 traces failed at every try.*it died.*run the same command"):
+    with pytest.raises(BatchError, match=r"stopped: 3 traces failed all attempts.*it died.*run the same command"):
         await run_scripted(tmp_path, problems(100), engine=engine, max_faults=3, concurrency=1)
     assert len(stable(tmp_path)) == 10
     await run_scripted(tmp_path, problems(100), script=("</think>\\boxed{7}",))

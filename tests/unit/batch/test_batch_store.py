@@ -94,7 +94,7 @@ def test_a_damaged_middle_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunDirectoryError, match=r"line 2: not a record"):
         list(read_records(tmp_path))
     (tmp_path / RECORDS).write_bytes(lines[0] + lines[1] + lines[0])
-    with pytest.raises(RunDirectoryError, match=r"line 3: its key is there twice"):
+    with pytest.raises(RunDirectoryError, match=r"line 3: duplicate key"):
         RunDirectory.open(tmp_path, OPTIONS)
 
 
@@ -135,7 +135,7 @@ def test_two_runs_at_once_are_refused(tmp_path: Path) -> None:
 
 def test_what_is_no_run_directory_is_said_in_one_line(tmp_path: Path) -> None:
     for read in (lambda: list(read_records(tmp_path)), lambda: read_config(tmp_path)):
-        with pytest.raises(RunDirectoryError, match="no run directory"):
+        with pytest.raises(RunDirectoryError, match="is not a run directory"):
             read()
     (tmp_path / RECORDS).write_text("{}\n")
     with pytest.raises(RunDirectoryError, match=r"records but no config"):
@@ -151,7 +151,7 @@ def test_what_is_no_run_directory_is_said_in_one_line(tmp_path: Path) -> None:
 def test_a_file_in_the_way(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(RunDirectoryError, match="is a file, or lies below one: name a folder"):
+        with pytest.raises(RunDirectoryError, match="is not a folder: choose another --output-dir"):
             RunDirectory.open(path, OPTIONS)
 
 
@@ -170,7 +170,7 @@ def test_a_full_disk_costs_the_record_and_no_other(tmp_path: Path, monkeypatch: 
 
         with monkeypatch.context() as patched:
             patched.setattr(os, "write", full)
-            with pytest.raises(BatchError, match="No space left on device; mend that"):
+            with pytest.raises(BatchError, match="No space left on device; fix the problem"):
                 directory.append(record(1))
         assert numbers(tmp_path) == [0]
         directory.append(record(1))

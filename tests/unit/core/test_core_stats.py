@@ -112,7 +112,7 @@ def test_pass_at_k_is_the_hypergeometric_chance_of_scipy(tries: int, data: st.Da
 
 @pytest.mark.parametrize(("tries", "right", "k"), [(3, 1, 0), (3, 1, 4), (3, 4, 1), (3, -1, 1)])
 def test_pass_at_k_refuses_what_cannot_be(tries: int, right: int, k: int) -> None:
-    with pytest.raises(ValueError, match="no pass@"):
+    with pytest.raises(ValueError, match=r"pass@. is undefined"):
         pass_at_k(tries, right, k)
 
 
@@ -162,7 +162,7 @@ def test_the_interval_of_a_mean() -> None:
     half = 3.182446 * 3**-0.5 / 2  # t of three degrees of freedom, standard deviation 3**-0.5, four values
     assert mean_interval([0.0, 1.0, 1.0, 0.0]) == pytest.approx((0.5 - half, 0.5 + half))
     assert mean_interval([0.25]) == (0.25, 0.25)
-    with pytest.raises(ValueError, match="no interval"):
+    with pytest.raises(ValueError, match="interval of no values"):
         mean_interval([])
 
 

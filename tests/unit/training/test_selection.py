@@ -144,7 +144,7 @@ def test_a_run_that_changes_in_between_is_noticed(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes().splitlines(keepends=True)[0])
     with pytest.raises(DataError, match="select again"):
         list(selection)
-    with pytest.raises(RunDirectoryError, match="no run directory"):
+    with pytest.raises(RunDirectoryError, match="is not a run directory"):
         rft([tmp_path / "none"], TOKENIZER)
 
 

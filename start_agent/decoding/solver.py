@@ -126,8 +126,11 @@ class Solver:
         Both share the engine, the sandbox, the hints, the matchers and, where ``chat`` is equal, the chat format.
 
         Args:
-            settings, instruction, system, chat: in place of this solver's.
+            settings: in place of this solver's; so are the others.
             sampling: as the class takes it: a mapping or ``SamplingOptions`` start from what the model asks for.
+            instruction: see the class.
+            system: see the class.
+            chat: see the class.
 
         Raises:
             ConfigError: see the class.

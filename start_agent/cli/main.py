@@ -83,21 +83,24 @@ def command_parser(words: Collection[str] = (), *, all_commands: bool = False) -
     chosen = next((word for word in words if not word.startswith("-")), None)
     for name, (module, about) in COMMANDS.items():
         if all_commands or name == chosen:
-            import_module(f"start_agent.cli.{module}").add(_Listed(commands, about))
+            import_module(f"start_agent.cli.{module}").add(_Listed(commands, about, words))
         elif about:
             commands.add_parser(name, help=about)
     return parser
 
 
 class _Listed:
-    """The commands, as a command adds itself to them: the line in the help is added here, where all of them are."""
+    """The commands, as a command adds itself to them: the line in the help is added here, where all of them are, and
+    the parser gets to know the command line that it will parse."""
 
-    def __init__(self, commands: Any, about: str) -> None:
-        self._commands, self._about = commands, about
+    def __init__(self, commands: Any, about: str, words: Collection[str]) -> None:
+        self._commands, self._about, self._words = commands, about, words
 
     def add_parser(self, name: str, **settings: Any) -> Any:
         """See ``argparse``."""
-        return self._commands.add_parser(name, **settings, **({"help": self._about} if self._about else {}))
+        parser = self._commands.add_parser(name, **settings, **({"help": self._about} if self._about else {}))
+        parser.words = tuple(self._words)
+        return parser
 
 
 def _drop_output() -> None:

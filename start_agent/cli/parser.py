@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from start_agent.errors import INPUT_ERROR
@@ -17,10 +18,12 @@ class Parser(argparse.ArgumentParser):
     Attributes:
         has_positionals: whether it takes words beside its flags: a flag then takes one word, not several, for the
             second could be meant for the command.
+        words: of the command line, where they are known before it is parsed.
     """
 
     def __init__(self, *given: Any, **named: Any) -> None:
         self.has_positionals = False
+        self.words: Sequence[str] = ()
         super().__init__(*given, **{"allow_abbrev": False, **named})
 
     def add_argument(self, *names: Any, **settings: Any) -> argparse.Action:

@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import AsyncGenerator, Collection, Coroutine, Mapping
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Any
 
@@ -47,11 +48,19 @@ def add_options(
     # A plug-in's option of a name that is taken means what that means: there is one flag of a name.
     known = {name for model in (*groups.values(), *GROUPS.values()) for name in model.model_fields}
     for entries in (registry.ENGINES, *registries):
-        for name, model in entries.option_models().items():
+        for name, model in (entries.option_models() | _placed(parser, entries)).items():
             if set(model.model_fields) - known:
                 title = _title(f"{fields.flag_of(entries.option)} {name}", model, known)
                 flags.add_options(parser, model, title, known=known)
                 known |= set(model.model_fields)
+
+
+def _placed(parser: argparse.ArgumentParser, entries: OptionsRegistry[Any]) -> dict[str, type[BaseModel]]:
+    """The options of an entry that the command line names as ``module:object``, by that. Raises ConfigError."""
+    flag, words = fields.flag_of(entries.option), getattr(parser, "words", ())
+    named = [word.partition("=")[2] for word in words if word.startswith(f"{flag}=")]
+    named += [word for option, word in pairwise(words) if option == flag]
+    return {name: entries.find(name).options for name in named if ":" in name}
 
 
 def solver_config(arguments: argparse.Namespace) -> SolverConfig:

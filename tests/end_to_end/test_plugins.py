@@ -92,6 +92,25 @@ def check_records(path: Path) -> None:
         assert trace.tool_calls >= 1 and trace.tool_calls == len(list(trace.of_kind(SpanKind.HINT)))
 
 
+ENGINE = BY_PLACE["--engine"]
+
+
+@pytest.mark.parametrize("engine", [("--engine", ENGINE), (f"--engine={ENGINE}",)], ids=["two words", "one word"])
+def test_options_of_what_is_named_by_its_place(installed: None, engine: tuple[str, ...], tmp_path: Path) -> None:
+    own = ["--slips", "1", "--grader", "start_agent_example:GRADER", "--within", "1"]
+    own += ["--strategy", "start_agent_example:STRATEGY", "--tries", "3"]
+    registry: Any
+    for registry in (ENGINES, GRADERS, STRATEGIES):  # as where the package is not installed, but can be imported
+        registry._known = {entry.name: entry for entry in registry._built_in()}
+    alone = ["--limit", "2", "--no-hints", "--no-tools", "--output-dir", str(tmp_path / "run")]
+    done = start_agent("batch", *engine, "--task", "start_agent_example:TASK", *own, *alone)
+    assert done.returncode == 0, done.stderr
+    for record in read_records(tmp_path / "run"):
+        assert record["correct"] and float(record["answer"]) == float(record["gold"]) + 1
+    refused = start_agent("batch", *engine, "--task", "start_agent_example:TASK", "--sleeps", "1", *alone)
+    assert refused.returncode == 2 and "did you mean '--slips'" in refused.stderr
+
+
 @pytest.mark.parametrize("chosen", [BY_NAME, BY_PLACE], ids=["by name", "by place"])
 def test_a_run_with_everything_of_the_package(installed: None, chosen: dict[str, Any], tmp_path: Path) -> None:
     done = batch(tmp_path / "run", chosen)

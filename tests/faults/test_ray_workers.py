@@ -23,11 +23,13 @@ from start_agent.batch.cluster import connect, count_workers
 from start_agent.batch.ray import OpenExecutor, RayExecutor
 from start_agent.batch.store import RECORDS
 from start_agent.errors import BatchError, InputError
-from tests.support.batches import CONFIG, problems, run_scripted, stable
+from start_agent.grading.votes import math_value
+from start_agent.strategies.majority import Majority, MajorityOptions
+from tests.support.batches import CONFIG, by_seed, problems, run_scripted, stable
 from tests.support.ports import free_port
 from tests.support.processes import naming
 from tests.support.waiting import wait_for_exits, wait_until
-from tests.support.workers import breaking, dying, impossible
+from tests.support.workers import breaking, dying, impossible, voting
 
 pytestmark = [
     pytest.mark.server,
@@ -123,6 +125,14 @@ async def test_two_workers_do_what_one_process_does(tmp_path: Path, cluster: Non
     assert (progress.done, progress.failed, progress.faults, progress.in_flight) == (60, 0, {}, 0)
     assert progress.right == sum(record["correct"] for record in stable(tmp_path / "plain").values())
     assert {address.removeprefix("::ffff:") for address in listening(folder)} == {"127.0.0.1"}
+
+
+async def test_the_votes_of_two_workers_are_those_of_one_process(tmp_path: Path, cluster: None) -> None:
+    await run_over_workers(tmp_path / "ray", partial(voting, 5), 20)
+    strategy = Majority(MajorityOptions(votes=5))
+    await run_scripted(tmp_path / "plain", problems(20), script=by_seed, strategy=strategy, value=math_value)
+    assert stable(tmp_path / "ray") == stable(tmp_path / "plain")
+    assert {len(record["strategy"]["traces"]) for record in stable(tmp_path / "ray").values()} > {3}
 
 
 @pytest.mark.parametrize(("way", "deaths"), [(dying, 1), (dying, 3), (breaking, 1)])

@@ -14,6 +14,7 @@ from start_agent.decoding.solver import Solver
 from start_agent.engines.base import TurnRequest
 from start_agent.engines.scripted import Script, ScriptedEngine
 from start_agent.grading import Verdict, grade
+from start_agent.grading.registry import AnswerValue
 from start_agent.problem import Problem
 from start_agent.strategies import Strategy
 from start_agent.trace import Trace
@@ -21,6 +22,13 @@ from start_agent.trace import Trace
 SCRIPT = ("Let me see.\n```python\nprint(3 + 4)\n```", "So it is 7.\n</think>\n\\boxed{7}")
 CONFIG = {"model": {"name": "scripted"}, "samples": 1}
 SETTINGS = DecodingSettings(hints=False)
+
+
+def by_seed(request: TurnRequest) -> str:
+    """An answer that the trace's seed decides: most often 7, now and then none."""
+    digit = (request.seed or 0) % 10
+    return "</think>I cannot say." if digit == 9 else f"</think>\\boxed{{{7 if digit < 6 else digit}}}"
+
 
 Grade = Callable[[Problem, Trace], Awaitable[Verdict]]
 
@@ -42,6 +50,7 @@ async def run_scripted(
     listener: Callable[[Progress], None] | None = None,
     seed: int = 0,
     strategy: Strategy | None = None,
+    value: AnswerValue | None = None,
     **options: int,
 ) -> Progress:
     """A run of the scripted engine in this directory."""
@@ -59,6 +68,7 @@ async def run_scripted(
                     instruction="",
                     listener=listener,
                     strategy=strategy,
+                    value=value,
                 )
         finally:
             assert sandbox.open_sessions == 0

@@ -15,7 +15,9 @@ from start_agent.engines.base import TurnRequest
 from start_agent.engines.scripted import ScriptedEngine
 from start_agent.errors import EngineError, ModelError
 from start_agent.grading import grade
-from tests.support.batches import SCRIPT, SETTINGS
+from start_agent.grading.votes import math_value
+from start_agent.strategies.majority import Majority, MajorityOptions
+from tests.support.batches import SCRIPT, SETTINGS, by_seed
 
 
 @asynccontextmanager
@@ -23,6 +25,15 @@ async def scripted(engine: ScriptedEngine) -> AsyncGenerator[LocalExecutor, None
     """The bench of ``tests.support.batches.run_scripted``."""
     async with FakeSandbox(lambda code: "7") as box:
         yield LocalExecutor(Solver(engine, box, settings=SETTINGS), grade, instruction="")
+
+
+@asynccontextmanager
+async def voting(votes: int) -> AsyncGenerator[LocalExecutor, None]:
+    """Its traces vote; so many at once as the job's place in the run allows."""
+    async with FakeSandbox(lambda code: "7") as box:
+        solver = Solver(ScriptedEngine(by_seed), box, settings=SETTINGS)
+        strategy = Majority(MajorityOptions(votes=votes))
+        yield LocalExecutor(solver, grade, instruction="", strategy=strategy, value=math_value, concurrency=4)
 
 
 class _Failing(ScriptedEngine):

@@ -31,7 +31,7 @@ from start_agent.strategies import Question, Solution, Solve, Strategy, together
 from start_agent.strategies.majority import Majority, MajorityOptions, vote_seed
 from start_agent.strategies.single import Single
 from start_agent.trace import Trace, TraceOutcome
-from tests.support.batches import CONFIG, SETTINGS, Failing, problems, run_scripted, stable
+from tests.support.batches import CONFIG, SETTINGS, Failing, by_seed, problems, run_scripted, stable
 
 Answers = Callable[[int], str | None]
 
@@ -141,12 +141,6 @@ def test_a_solution_is_checked() -> None:
     for wrong in ({"traces": ()}, {"traces": (trace,), "chosen": 1}, {"traces": (trace,), "votes": ("1", "2")}):
         with pytest.raises(ValueError):
             Solution(**wrong)
-
-
-def by_seed(request: TurnRequest) -> str:
-    """An answer that the trace's seed decides: most often 7."""
-    digit = (request.seed or 0) % 10
-    return "</think>I cannot say." if digit == 9 else f"</think>\\boxed{{{7 if digit < 6 else digit}}}"
 
 
 async def run_by(path: Path, strategy: Strategy | None, count: int = 24, **options: Any) -> Progress:

@@ -196,7 +196,7 @@ class ResponsesRequest(Wire):
     truncation: Literal["auto", "disabled"] | None = None
     metadata: Metadata | None = None
     # vLLM's names for what OpenAI has not.
-    seed: Annotated[int, Field(ge=0)] | None = None
+    seed: int | None = None
     top_k: Annotated[int, Field(ge=0)] | None = None
     min_p: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
     chat_template_kwargs: dict[str, Any] | None = None

@@ -14,6 +14,7 @@ from start_agent.engines.scripted import ScriptedEngine, scripted_logprob
 from start_agent.seeds import derive_seed
 from tests.support.apps import app_of, client_of, listening, state
 from tests.support.responses import ANSWER, SCRIPT, answer_of, calls_of, plain, respond, streamed, two_clients
+from tests.support.waiting import eventually
 from tests.unit.server.test_app import error
 from tests.unit.server.test_jobs import BrokenEngine
 
@@ -410,3 +411,35 @@ async def test_what_cells_print_stays_in_its_event(printed: str) -> None:
         events = await streamed(client)
         (call,) = calls_of(events[-1]["response"])
         assert call["outputs"] == [{"type": "logs", "logs": result.text}]
+
+
+async def test_many_clients_of_whom_some_leave() -> None:
+    """Those that stay get all of it; of the others nothing is left."""
+    box = FakeSandbox(lambda code: "42", size=100)
+    request = {"model": "scripted", "input": "6*7?", "stream": True}
+
+    async def call(client: httpx.AsyncClient, number: int) -> str:
+        last = ""
+        async with client.stream("POST", "/v1/responses", json=request | {"store": number % 4 == 0}) as stream:
+            async for line in stream.aiter_lines():
+                if line.startswith("event: "):
+                    last = line.removeprefix("event: response.")
+                if number % 3 == 0 and last == "reasoning_text.delta":
+                    break
+        return last
+
+    limits = httpx.Limits(max_connections=100)
+    async with (
+        app_of(SCRIPT, sandbox=box, max_requests=16, containers=3) as app,
+        listening(app) as url,
+        httpx.AsyncClient(base_url=url, limits=limits, timeout=100) as client,
+    ):
+        ends = await asyncio.gather(*(call(client, number) for number in range(48)))
+        assert {end for number, end in enumerate(ends) if number % 3} == {"completed"}
+        await eventually(lambda: not state(app).jobs and not state(app).active._running)
+        containers = state(app).containers
+        assert containers is not None
+        await containers.settled()
+        assert len(containers.list("")) <= 3
+        assert box.open_sessions == len(containers.list(""))
+    assert box.open_sessions == 0

@@ -79,7 +79,7 @@ def test_a_wrong_command_line_is_one_line(
         (("solve", "--config", "latin.txt", "q"), "UTF-8"),
         (("batch", "--task", "pocket", "--split", "absent", "--output-dir", "run"), "held-out"),
         (("batch", "--task", "gsm8k", "--data", "absent.jsonl", "--output-dir", "run"), "absent.jsonl"),
-        (("rows", "show", "--data", "latin.txt"), "file"),
+        (("rows", "show", "--data", "latin.txt"), "folder"),
     ],
 )
 def test_bad_input_is_found_before_a_model_is_loaded(

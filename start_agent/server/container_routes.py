@@ -182,7 +182,7 @@ def _json(container: Container, info: FileInfo) -> JSON:
 
 
 def _file_id(container: Container, name: str) -> str:
-    """Of a name always the same: code makes files, too, and nobody keeps a list of theirs."""
+    """Derived from the name, since the server has no list of the files that code makes."""
     return f"cfile_{hashlib.sha256(f'{container.id}/{name}'.encode()).hexdigest()[:32]}"
 
 

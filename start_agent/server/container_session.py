@@ -1,4 +1,4 @@
-"""The session of a container: taken from the sandbox when it is first needed, and honest about what was lost."""
+"""The session of a container: opened when it is first needed, with a report of variables that were lost."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class ContainerSession(Session):
 
     @property
     def opened(self) -> bool:
-        """Whether it holds a place of the sandbox."""
+        """Whether it occupies a place of the sandbox."""
         return self._session is not None
 
     async def execute(self, code: str, **options: Any) -> Result:
@@ -45,7 +45,7 @@ class ContainerSession(Session):
         self._used = not result.state_lost  # where it was lost in this cell, the result says so itself
         if self._lost:
             self._lost = False
-            result = _told(result)
+            result = _after_loss(result)
         return result
 
     async def write_file(self, name: str, data: bytes, *, timeout: float | None = None) -> None:
@@ -100,7 +100,7 @@ class ContainerSession(Session):
             await self._stack.aclose()
 
 
-def _told(result: Result) -> Result:
-    """A result that begins with the loss of what was before it."""
+def _after_loss(result: Result) -> Result:
+    """The result with a line in front that reports the loss."""
     printed = None if result.printed is None else f"{STATE_LOST}\n{result.printed}"
     return replace(result, stdout=f"{STATE_LOST}\n{result.stdout}", printed=printed, state_lost=True)

@@ -1,6 +1,6 @@
-"""Containers: kernels that outlive a response, each of one client, until nobody has used them for a while.
+"""Containers: kernels that outlive a response. Each belongs to one client and expires when it is not used.
 
-An expired container is refused as such: nobody is given a fresh kernel without a word.
+A request for an expired container is refused; it never gets a fresh kernel without notice.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _MOST_GONE = 10_000  # ids of former containers that are remembered, to say what
 
 
 class ContainerNotFound(APIError):  # noqa: N818 - reads better where it is caught
-    """There is none of this id that the client may use; ``expired`` says that there was one."""
+    """The client has no container of this id; ``expired`` says whether it had one."""
 
     def __init__(self, id: str, *, expired: bool) -> None:
         if expired:

@@ -47,7 +47,7 @@ class _Options(BaseModel):
             more: what other parameters of the request say; None for what they do not.
 
         Raises:
-            APIError: 400, cells shall run longer than the server allows.
+            APIError: 400, ``cell_timeout`` is longer than the server allows.
         """
         given = self.given()
         if given.get("cell_timeout", 0.0) > base.cell_timeout:

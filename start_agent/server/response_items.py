@@ -15,7 +15,7 @@ JSON = dict[str, Any]
 
 
 def new_id(prefix: str) -> str:
-    """An id that nobody guesses: ``resp_``, ``msg_``, ``cntr_`` … and 32 hexadecimal digits."""
+    """A random id: ``resp_``, ``msg_``, ``cntr_`` … and 32 hexadecimal digits."""
     return f"{prefix}_{secrets.token_hex(16)}"
 
 

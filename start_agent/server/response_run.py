@@ -1,4 +1,4 @@
-"""A response under way: its rollout's job, its events, and what it holds until both have ended."""
+"""A response under way: its rollout's job, its events, and the resources that it holds until both have ended."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from contextlib import ExitStack, aclosing, contextmanager
 from sandbox import Result
 from start_agent.decoding.events import CellFinished, CellStarted
 from start_agent.decoding.segments import Segment
-from start_agent.server.errors import APIError, as_api_error
+from start_agent.server.errors import APIError, as_api_error, log_failure
 from start_agent.server.extension import report
 from start_agent.server.jobs import Job
 from start_agent.server.response_events import ResponseBuilder
 from start_agent.server.response_items import JSON
 from start_agent.server.response_plan import Plan, Planner, conversation_id
 from start_agent.server.responses_protocol import ResponsesRequest
-from start_agent.server.rollout import Finished, TokenCounts, merged
+from start_agent.server.rollout import Finished, Item, TokenCounts, merged
 from start_agent.server.state import State
 from start_agent.server.store import Entry, NotStored, StoreError, TooLargeError
 from start_agent.server.token_logprobs import logprob_rows
@@ -63,31 +63,31 @@ class ActiveResponses:
 
 
 class _Job(Job):
-    """A job that gives back what its response holds, when it has ended and nobody reads it any more."""
+    """A job that releases what its response holds once it has ended and its reader has finished or left."""
 
     def __init__(self, state: State, client: str, plan: Plan, request_id: str) -> None:
         self.held = ExitStack()
         self._left = self._failing = False
-        super().__init__(state, client, [plan.rollout], request_id=request_id, on_end=self._give_back)
+        super().__init__(state, client, [plan.rollout], request_id=request_id, on_end=self._release)
 
     def fail(self, error: Exception) -> None:
-        """See ``Job``; whoever reads it learns of the error."""
+        """See ``Job``; the reader gets the error."""
         self._failing = True
         super().fail(error)
         self._failing = False
 
     def close(self) -> None:
-        """See ``Job``; whoever reads it has left."""
+        """See ``Job``; the reader has left."""
         super().close()
         if not self._failing:
             self.leave()
 
     def leave(self) -> None:
-        """Nobody reads it any more."""
+        """The reader has finished or left."""
         self._left = True
-        self._give_back()
+        self._release()
 
-    def _give_back(self) -> None:
+    def _release(self) -> None:
         if self._left and self.ended.is_set():
             self.held.close()
 
@@ -103,8 +103,8 @@ class RunningResponse:
         request_id: for the log.
 
     Attributes:
-        job: of its rollout; to be closed by whoever reads the events.
-        over: set when nothing is held any more.
+        job: of its rollout; the reader of the events closes it.
+        over: set once everything is released.
 
     Raises:
         APIError: the queue is full, or the server is stopping.
@@ -112,6 +112,7 @@ class RunningResponse:
 
     def __init__(self, state: State, client: str, body: ResponsesRequest, plan: Plan, request_id: str) -> None:
         self._state, self._client, self._body, self._plan = state, client, body, plan
+        self._request_id = request_id
         self._builder = ResponseBuilder(
             plan.envelope, "" if plan.container is None else plan.container.id, dialect=state.solver.dialect
         )
@@ -151,24 +152,23 @@ class RunningResponse:
     async def events(self) -> AsyncGenerator[list[JSON], None]:
         """Its events; those that come together at once are in one list. Can be called once."""
         yield self._builder.begin()
-        finished: Finished | None = None
+        finished, events = None, list[JSON]()
         try:
             async with aclosing(self.job.batches()) as batches:
                 async for batch in batches:
-                    events: list[JSON] = []
                     for item in merged(item for _, item in batch):
-                        if isinstance(item, Finished):
-                            finished = item
-                        else:
-                            events += self._events_of(item)
+                        finished = item if isinstance(item, Finished) else finished
+                        events += self._events_of(item)
                     if events:
                         yield events
+                        events = []
         except Exception as error:
+            self.job.fail(error)
             self._error = as_api_error(error)
         await self.job.ended.wait()
         last = await self._last(finished)
-        self.job.leave()  # before the client knows, so that its next request finds all free
-        yield last
+        self.job.leave()  # before the last event goes out: the client's next request may need the container
+        yield events + last
 
     async def result(self) -> JSON:
         """The response, complete. Raises ``APIError``: it failed."""
@@ -179,15 +179,21 @@ class RunningResponse:
             raise self._error
         return self.response
 
-    def _events_of(self, item: Segment | CellStarted | CellFinished) -> list[JSON]:
-        match item:
-            case CellStarted():
-                return self._builder.cell_started()
-            case CellFinished(result):
-                self._results.append(result)
-                return self._builder.cell_finished(result)
-            case Segment():
-                return self._builder.segment(item, logprob_rows(item, self._state.solver.engine.tokenizer))
+    def _events_of(self, item: Item) -> list[JSON]:
+        try:
+            match item:
+                case CellStarted():
+                    return self._builder.cell_started()
+                case CellFinished(result):
+                    self._results.append(result)
+                    return self._builder.cell_finished(result)
+                case Segment():
+                    return self._builder.segment(item, logprob_rows(item, self._state.solver.engine.tokenizer))
+                case Finished():
+                    return []
+        except Exception as error:  # ours: the job logs only what its rollouts raise
+            log_failure(error, self._request_id)
+            raise
 
     async def _last(self, finished: Finished | None) -> list[JSON]:
         """The last events, once the response is stored."""
@@ -211,7 +217,7 @@ class RunningResponse:
         return events
 
     async def _store(self) -> bool:
-        """Store it; whether that succeeded. That an answer cannot be stored is no reason to withhold it."""
+        """Store it; returns whether that succeeded: an answer that cannot be stored is sent all the same."""
         entry = Entry(self.response, self._plan.items, self._body.previous_response_id)
         joins = conversation_id(self._body) if self._error is None else None
         try:

@@ -101,7 +101,7 @@ InputItem = Annotated[
     Discriminator(
         _kind,
         custom_error_type="unsupported",
-        custom_error_message="is none of the items that are understood: message, reasoning, code_interpreter_call",
+        custom_error_message="has a type that is not supported: use message, reasoning, code_interpreter_call",
     ),
 ]
 
@@ -133,7 +133,7 @@ class CodeInterpreter(Wire):
 
 
 class Reasoning(Wire):
-    """How the model shall think."""
+    """Options of the thinking."""
 
     effort: Effort | None = None
     context: Literal["auto", "current_turn", "all_turns"] | None = None
@@ -149,7 +149,7 @@ class PlainText(Wire):
 
 
 class TextOptions(Wire):
-    """What the answer shall look like: nothing can be asked for."""
+    """The format of the answer: only plain text."""
 
     format: Annotated[PlainText | None, NEUTRAL] = None
     verbosity: Annotated[Literal["medium"] | None, NEUTRAL] = None

@@ -106,7 +106,7 @@ class Store:
         """Open it.
 
         Raises:
-            ConfigError: the file is none of ours, is damaged, or another process is using it.
+            ConfigError: the file is not a state file, is damaged, or another process is using it.
         """
         await self._in_thread(self._open)
         return self

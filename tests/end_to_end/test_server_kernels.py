@@ -68,7 +68,7 @@ async def test_variables_and_files_stay(client: httpx.AsyncClient) -> None:
     assert {path: one["source"] for path, one in files.items()} == {"given.txt": "user", "made.txt": "assistant"}
     content = await client.get(f"{url}/{files['made.txt']['id']}/content")
     assert content.content == b"42\n"
-    assert "NameError" in logs(await ran(client, "x")), "another container has none of it"
+    assert "NameError" in logs(await ran(client, "x")), "another container has other variables"
 
 
 async def test_a_conversation_goes_on_in_its_kernel(client: httpx.AsyncClient) -> None:
@@ -89,7 +89,7 @@ async def test_a_figure_comes_back(client: httpx.AsyncClient) -> None:
     assert data.startswith(b"\x89PNG")
 
 
-async def test_a_kernel_that_dies_is_told(client: httpx.AsyncClient) -> None:
+async def test_a_kernel_that_dies_is_reported_once(client: httpx.AsyncClient) -> None:
     container = (await client.post("/v1/containers", json={"name": "mine"})).json()["id"]
     await ran(client, "x = 42", **within(container))
     died = await ran(client, "import os; os._exit(1)", **within(container))

@@ -57,25 +57,25 @@ def test_a_question_that_is_computed(client: OpenAI) -> None:
 
 
 def test_a_stream_adds_up_to_the_answer(client: OpenAI) -> None:
-    whole = body(client.responses.create(model="pocket", input=QUESTION, temperature=0, extra_body=SEED))
+    unstreamed = body(client.responses.create(model="pocket", input=QUESTION, temperature=0, extra_body=SEED))
     with client.responses.create(model="pocket", input=QUESTION, temperature=0, stream=True, extra_body=SEED) as stream:
         events: list[Any] = [event.to_dict() for event in stream]
     for event in events:
         parsed_event(event)
     items, _ = accumulated(events)
     assert items == events[-1]["response"]["output"]
-    assert plain(events[-1]["response"]) == plain(whole)
+    assert plain(events[-1]["response"]) == plain(unstreamed)
     with client.responses.stream(model="pocket", input=QUESTION, temperature=0, extra_body=SEED) as helper:
         final: Any = helper.get_final_response().to_dict()
-    assert answer_of(final) == answer_of(whole)
+    assert answer_of(final) == answer_of(unstreamed)
 
 
 async def test_asynchronously(url: str) -> None:
     async with AsyncOpenAI(base_url=url, api_key=KEYS[0], max_retries=0) as client:
-        whole = body(await client.responses.create(model="pocket", input=QUESTION, temperature=0, extra_body=SEED))
+        unstreamed = body(await client.responses.create(model="pocket", input=QUESTION, temperature=0, extra_body=SEED))
         async with client.responses.stream(model="pocket", input=QUESTION, temperature=0, extra_body=SEED) as stream:
             final: Any = (await stream.get_final_response()).to_dict()
-        assert answer_of(final) == answer_of(whole)
+        assert answer_of(final) == answer_of(unstreamed)
 
 
 def test_every_parameter(client: OpenAI) -> None:

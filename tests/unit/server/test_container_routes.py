@@ -129,8 +129,8 @@ async def test_what_is_not_stored_leaves_no_container() -> None:
         assert containers.list("") == []
 
 
-async def test_a_fresh_kernel_is_none_in_silence() -> None:
-    """The conversation has cells of a container that is gone: the model is told at its next one."""
+async def test_a_fresh_kernel_is_reported() -> None:
+    """The conversation has cells of a container that is gone: its next output says so."""
     async with app_of(SCRIPT) as app, client_of(app) as client:
         first = await respond(client)
         (call,) = calls_of(first)

@@ -13,7 +13,7 @@ from start_agent.server.containers import ContainerBusy, ContainerNotFound, Cont
 
 
 class Clock:
-    """Time that passes when it is told to."""
+    """A clock that the test sets."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -65,7 +65,7 @@ async def test_another_clients_container_is_not_there(containers: Containers) ->
     for owner in ("b", ""):
         with pytest.raises(ContainerNotFound) as error:
             containers.get(owner, made.id)
-        assert not error.value.expired, "nobody learns that there is such a container"
+        assert not error.value.expired, "clients cannot find out what others have"
         with pytest.raises(ContainerNotFound):
             await containers.delete(owner, made.id)
     assert containers.list("b") == []
@@ -194,7 +194,7 @@ async def test_variables_that_the_model_saw_are_gone(containers: Containers) -> 
 
 
 @pytest.mark.parametrize("cells_before", [0, 1])
-async def test_a_fault_or_a_cancelled_cell_is_told_at_the_next(cells_before: int) -> None:
+async def test_the_output_after_a_fault_or_a_cancelled_cell_says_so(cells_before: int) -> None:
     hang = asyncio.Event()
 
     async def answer(code: str) -> str:

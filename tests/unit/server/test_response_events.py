@@ -91,12 +91,12 @@ def checked(events: Sequence[JSON], response: JSON) -> None:
     assert items == response["output"]
     assert [item["id"] for item in items] == [item["id"] for item in response["output"]]
     for item in items:
-        whole = texts[item["id"]]
+        text = texts[item["id"]]
         if item["type"] == "code_interpreter_call":
-            assert item["code"] == whole
+            assert item["code"] == text
         else:
-            assert "".join(part["text"] for part in item["content"]) == whole
-            assert whole.strip()
+            assert "".join(part["text"] for part in item["content"]) == text
+            assert text.strip()
 
 
 SCRIPT = [

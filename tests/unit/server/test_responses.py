@@ -12,6 +12,7 @@ from sandbox import FakeSandbox, KernelStartError, Outcome, Result
 from start_agent.engines.base import TurnRequest
 from start_agent.engines.scripted import ScriptedEngine, scripted_logprob
 from start_agent.seeds import derive_seed
+from start_agent.server.response_events import ResponseBuilder
 from tests.support.apps import app_of, client_of, listening, state
 from tests.support.responses import ANSWER, SCRIPT, answer_of, calls_of, plain, respond, streamed, two_clients
 from tests.support.waiting import eventually
@@ -23,12 +24,16 @@ AUTO = {"type": "code_interpreter", "container": {"type": "auto"}}
 
 async def test_an_answer_streamed_and_not() -> None:
     async with app_of(SCRIPT) as app, client_of(app) as client:
-        whole = await respond(client, metadata={"a": "b"}, user="me", seed=7)
+        unstreamed = await respond(client, metadata={"a": "b"}, user="me", seed=7)
         events = await streamed(client, metadata={"a": "b"}, user="me", seed=7)
-        assert plain(events[-1]["response"]) == plain(whole)
-        assert answer_of(whole) == ANSWER
-        assert (whole["status"], whole["object"], whole["model"]) == ("completed", "response", "scripted")
-        assert (whole["metadata"], whole["user"], whole["tools"]) == ({"a": "b"}, "me", [AUTO])
+        assert plain(events[-1]["response"]) == plain(unstreamed)
+        assert answer_of(unstreamed) == ANSWER
+        assert (unstreamed["status"], unstreamed["object"], unstreamed["model"]) == (
+            "completed",
+            "response",
+            "scripted",
+        )
+        assert (unstreamed["metadata"], unstreamed["user"], unstreamed["tools"]) == ({"a": "b"}, "me", [AUTO])
         assert events[0]["response"]["output"] == [] and events[0]["response"]["status"] == "in_progress"
         assert state(app).containers is not None
 
@@ -248,6 +253,24 @@ async def test_what_fails_fails_the_response() -> None:
         assert containers is not None and containers.list("") == []
     async with app_of(BrokenEngine([])) as app, client_of(app) as client:
         assert (await streamed(client))[-1]["type"] == "response.failed"
+
+
+async def test_a_fault_of_the_server_ends_the_stream(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*args: Any) -> None:
+        raise RuntimeError("/secret/path")
+
+    monkeypatch.setattr(ResponseBuilder, "cell_started", fail)
+    box = FakeSandbox(lambda code: "42")
+    async with app_of(SCRIPT, sandbox=box) as app, client_of(app) as client:
+        events = await streamed(client)
+        assert events[-1]["type"] == "response.failed"
+        assert "secret" not in str(events) and "secret" in caplog.text
+        assert error(await client.post("/v1/responses", json={"model": "scripted", "input": "x"}), 500)
+        assert not state(app).jobs and not state(app).active._running
+        containers = state(app).containers
+        assert containers is not None and containers.list("") == []
 
 
 async def test_responses_are_kept_and_deleted() -> None:

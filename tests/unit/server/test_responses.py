@@ -466,3 +466,26 @@ async def test_many_clients_of_whom_some_leave() -> None:
         assert len(containers.list("")) <= 3
         assert box.open_sessions == len(containers.list(""))
     assert box.open_sessions == 0
+
+
+async def test_who_leaves_an_answer_that_is_not_streamed() -> None:
+    began = asyncio.Event()
+
+    async def answer(code: str) -> str:
+        began.set()
+        await asyncio.Event().wait()
+        return ""
+
+    box = FakeSandbox(answer)
+    async with (
+        app_of(SCRIPT, sandbox=box) as app,
+        listening(app) as url,
+        httpx.AsyncClient(base_url=url, timeout=100) as client,
+    ):
+        task = asyncio.create_task(respond(client))
+        await began.wait()
+        task.cancel()
+        await asyncio.wait([task])
+        await eventually(lambda: not state(app).jobs and not state(app).active._running and not box.open_sessions)
+        containers = state(app).containers
+        assert containers is not None and containers.list("") == []

@@ -1,4 +1,4 @@
-r"""Answers → verdicts.
+r"""Grades answers: decides whether an answer to a problem is correct.
 
 ::
 
@@ -6,11 +6,11 @@ r"""Answers → verdicts.
     async with GraderPool() as pool:  # many
         verdict = await grade(problem, trace, pool=pool, sandbox=box, decode=tokenizer.decode)
 
-Which rule is asked: ``grade`` chooses by the problem's kind. In mathematics ``math.preliminary`` asks ``numbers``, then
-``words`` (units, clock times, names) about both answers in one ``spelling``; what these leave open goes to
-``expressions`` (Math-Verify), in a process of ``pool``. ``choice`` and ``code`` are the other kinds.
+``grade`` chooses the rules by the problem's kind. For mathematics ``math.preliminary`` normalizes both answers
+(``spelling``) and tries ``numbers``, then ``words`` (units, clock times, names); what these cannot decide goes to
+``expressions`` (Math-Verify) in a process of ``pool``. ``choice`` and ``code`` grade the other kinds.
 
-What a model did wrong is a `Verdict` with a `Reason`; where the infrastructure fails there is no verdict, but a
+A model's mistake is a `Verdict` with a `Reason`. If the infrastructure fails there is no verdict, but a
 `GradingError` or a `SandboxError`. Importing this package loads neither Math-Verify nor SymPy.
 """
 
@@ -41,25 +41,25 @@ async def grade(
     sandbox: BaseSandbox | None = None,
     decode: Callable[[Iterable[int]], str] | None = None,
 ) -> Verdict:
-    """Judge an answer to a problem by the problem's kind.
+    """Grade an answer to a problem with the rules for the problem's kind.
 
     Args:
-        problem: what was asked.
-        answer: a finished trace, or the text that came after thinking; None for no answer.
-        pool: open; grades math. Without one a process of this module's own does, one answer at a time.
-        sandbox: open, with ``grading.code.LIMITS``; runs the tests of a code problem.
-        decode: the tokenizer's; needed to find the program in a trace.
+        problem: the problem.
+        answer: a finished trace, or the text after thinking; None for no answer.
+        pool: an open pool for math problems. Without it, one shared process grades one answer at a time.
+        sandbox: an open sandbox with ``grading.code.LIMITS``, for the tests of a code problem.
+        decode: the tokenizer's ``decode``; needed to find the program in a trace.
 
     Raises:
-        ValueError: a code problem without sandbox, or its trace without ``decode``; a trace that has not ended.
+        ValueError: a code problem without a sandbox, or its trace without ``decode``; an unfinished trace.
         DataError: the tests of a code problem cannot be read.
-        MissingExtraError, GradingError, SandboxError: there is no verdict.
+        MissingExtraError, GradingError, SandboxError: the answer could not be graded.
     """
     if isinstance(answer, Trace) and answer.outcome is None:
-        raise ValueError("the trace has not ended: there is nothing to grade yet")
+        raise ValueError("the trace is not finished; grade it after it has ended")
     if problem.kind is Kind.CODE:
         if sandbox is None or problem.tests is None:
-            raise ValueError("grading code needs a sandbox, and a problem with tests")
+            raise ValueError("grading code needs a sandbox and a problem with tests")
         if isinstance(answer, Trace):
             if decode is None:
                 raise ValueError("grading the code of a trace needs the tokenizer's decode")
@@ -67,12 +67,12 @@ async def grade(
         program = None if answer is None else last_code_block(answer, problem.tests.function)
         return await grade_code(program, problem.tests, sandbox)
     text = answer.answer if isinstance(answer, Trace) else answer
-    said = final_text(answer, decode) if isinstance(answer, Trace) and decode is not None else None
+    after_thinking = final_text(answer, decode) if isinstance(answer, Trace) and decode is not None else None
     if problem.kind is Kind.CHOICE:
         verdict = grade_choice(text, problem.answer, problem.choices)
     else:
-        text = _all_boxes(text if said is None else said, problem.answer) or text
-        # People who are asked what percentage something is say "20" and "20%" alike; the gold answers say "20".
+        text = _all_boxes(text if after_thinking is None else after_thinking, problem.answer) or text
+        # Asked for a percentage, models answer both "20" and "20%"; the gold answers have "20".
         percent = asks_for_percentage(problem.question)
         if pool is not None:
             verdict = await pool.grade_math(text, problem.answer, percent=percent)
@@ -82,7 +82,7 @@ async def grade(
 
 
 def _all_boxes(text: str | None, gold: str) -> str | None:
-    """The contents of all boxes, where a list is asked for and each of its items has a box; None elsewhere."""
+    """The contents of all boxes, if the gold answer is a list and each item has its own box; otherwise None."""
     if text is None or "," not in gold or read_number(gold) is not None or gold.strip()[:1] in "([\\":
         return None
     found = boxed(text)

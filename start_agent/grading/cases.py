@@ -1,7 +1,7 @@
-"""The tests of a code problem, read from the form in which LiveCodeBench publishes them, without unpickling.
+"""Reads the tests of a code problem in LiveCodeBench's format, without unpickling.
 
-Its private tests are JSON, or base64 of zlib of a pickle that holds one string of JSON. Unpickling runs whatever
-the file says; here the pickle's instructions are looked at instead, and only those that spell a string are allowed.
+Its private tests are JSON, or base64 of a zlib-compressed pickle of one JSON string. Unpickling can run arbitrary code;
+this module inspects the pickle's opcodes instead and accepts only those that build a string.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from start_agent.errors import DataError
 from start_agent.problem import CodeTests
 
 MAX_BYTES = 512 << 20
-"""Of one problem's decompressed tests; the largest known have about a fifth of it."""
+"""Limit for the decompressed tests of one problem; the largest known are about a fifth of it."""
 
 _STRINGS = frozenset({"SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "UNICODE"})
-_IDLE = frozenset({"PROTO", "FRAME", "MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT", "STOP"})
+_NEUTRAL = frozenset({"PROTO", "FRAME", "MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT", "STOP"})
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One test: what the program is given and what it must answer. In function form both are JSON, one value a line."""
+    """One test: the program's input and its expected output. For a function both are JSON, one value per line."""
 
     input: str
     output: str
@@ -35,7 +35,7 @@ def read_cases(tests: CodeTests) -> list[Case]:
     """All tests of a problem, the public ones first.
 
     Raises:
-        DataError: they are in no known form, or there are none.
+        DataError: their format is unknown, or there are none.
     """
     cases = [*_cases(tests.public, "public"), *_cases(tests.private, "private")]
     if not cases:
@@ -50,23 +50,23 @@ def _cases(text: str, which: str) -> list[Case]:
         rows = json.loads(text if text.lstrip().startswith("[") else unpack(text))
         return [Case(_text(row["input"]), _text(row["output"])) for row in rows]
     except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise DataError(f"{which} tests in no known form: {str(error)[:100]}") from error
+        raise DataError(f"cannot read the {which} tests: {str(error)[:100]}") from error
 
 
 def _text(raw: object) -> str:
     if not isinstance(raw, str):
-        raise TypeError(f"expected a text, found {raw!r:.40}")
+        raise TypeError(f"expected a string, found {raw!r:.40}")
     return raw
 
 
 def unpack(text: str) -> str:
-    """The string in base64 of zlib of a pickled string. Raises ValueError for anything else."""
+    """Decode base64 of a zlib-compressed pickled string. Raises ValueError for anything else."""
     try:
         packed = base64.b64decode(text.strip(), validate=True)
         inflater = zlib.decompressobj()
         data = inflater.decompress(packed, MAX_BYTES)
     except (binascii.Error, zlib.error) as error:
-        raise ValueError(f"neither JSON nor base64 of zlib ({error})") from error
+        raise ValueError(f"neither JSON nor zlib-compressed base64 ({error})") from error
     if inflater.unconsumed_tail:
         raise ValueError(f"more than {MAX_BYTES >> 20} MiB")
     if not inflater.eof:
@@ -75,22 +75,22 @@ def unpack(text: str) -> str:
 
 
 def unpickled_string(data: bytes) -> str:
-    """The value of a pickle that holds a single string; nothing in it is ever carried out.
+    """The value of a pickle of a single string, read without executing the pickle.
 
     Raises:
-        ValueError: it holds anything else, or is broken.
+        ValueError: it contains anything else, or is damaged.
     """
     found: list[str] = []
     try:
         for opcode, value, _ in pickletools.genops(data):
             if opcode.name in _STRINGS and isinstance(value, str):
                 found.append(value)
-            elif opcode.name not in _IDLE:
-                raise ValueError(f"a pickle that does more than spell a string ({opcode.name})")
+            elif opcode.name not in _NEUTRAL:
+                raise ValueError(f"the pickle has an opcode that does not build a string ({opcode.name})")
     except ValueError:
         raise
-    except Exception as error:  # pickletools lets slip what its readers raise on broken data
-        raise ValueError(f"a broken pickle ({type(error).__name__})") from error
+    except Exception as error:  # pickletools does not wrap the errors that its readers raise on damaged data
+        raise ValueError(f"damaged pickle ({type(error).__name__})") from error
     if len(found) != 1:
-        raise ValueError(f"a pickle of {len(found)} strings")
+        raise ValueError(f"expected a pickle of one string, found {len(found)}")
     return found[0]

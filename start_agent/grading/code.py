@@ -1,6 +1,6 @@
-"""Programs: each test is a run in the sandbox, and what it prints is compared out here.
+"""Grades programs: runs each test in the sandbox and compares the output on the host.
 
-The expected outputs never enter the sandbox, so that a program cannot look them up or claim to have passed.
+The expected outputs never enter the sandbox, so a program cannot look them up or claim to have passed.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from start_agent.grading.verdict import Reason, Verdict
 from start_agent.problem import CodeTests
 
 LIMITS = Limits(seconds=6.0, memory_bytes=2 << 30, output_chars=4_000_000, printed_chars=8_000_000)
-"""For the sandbox that grades: room for the longest output of a test; a model reads a few thousand characters."""
+"""Limits of the sandbox for grading, large enough for the longest test output; a model gets far less output."""
 
-_SHOWN = 200  # characters of an input or an output that a verdict shows
+_SHOWN = 200  # characters of an input or an output in a verdict
 
-# What LiveCodeBench gives every program before it begins (`import_string` in lcb_runner/evaluation/testing_util.py):
-# all names of these modules, in this order, then most of the modules themselves. Some names hide others.
+# The names that LiveCodeBench imports for every program (`import_string` in lcb_runner/evaluation/testing_util.py):
+# all names of these modules, in this order, then most of the modules themselves. Later names shadow earlier ones.
 _STARRED = (
     *("string", "re", "datetime", "collections", "heapq", "bisect", "copy", "math", "random", "statistics"),
     *("itertools", "functools", "operator", "io", "sys", "json", "builtins", "typing"),
@@ -32,11 +32,11 @@ _IMPORTED = [name for name in _STARRED if name not in ("builtins", "typing")]
 _PRELUDE = "".join(f"from {name} import *\n" for name in _STARRED) + f"import {', '.join(_IMPORTED)}\n"
 _FILE = "solution.py"
 _RECURSION = 50_000
-_ROUNDING = 1e-9  # relative or absolute, of numbers returned: doubles have 15 digits, and sums of them lose a few
-_STACK_BYTES = 512 << 20  # what so many calls through C take at most: nested sorts take 5 KB each
+_ROUNDING = 1e-9  # relative or absolute, for returned numbers: doubles have 15 digits, and sums lose a few of them
+_STACK_BYTES = 512 << 20  # enough for that many calls through C: nested sorts take 5 KB each
 
-# The first cell: everything is there and compiled when a test begins. What it needs is in a fresh module, not in the
-# session's variables, and no name of its own is in the program's way.
+# The first cell imports and compiles everything before the first test. The program runs in a fresh module, not among
+# the session's variables, so that no name of this cell can collide with one of the program.
 _PREPARE = """\
 def _prepare():
     import builtins, linecache, resource, sys, types
@@ -47,10 +47,10 @@ def _prepare():
     sys.setrecursionlimit({recursion})
     module = types.ModuleType({name!r})
     exec({prelude!r}, module.__dict__)
-    for shell in ("__IPYTHON__", "get_ipython", "display"):  # the builtins of a notebook, which no program has
+    for shell in ("__IPYTHON__", "get_ipython", "display"):  # builtins of a notebook, not of a program
         module.__dict__.pop(shell, None)
     module.exit = module.quit = sys.exit
-    module.__builtins__ = builtins  # of the main module it is the module
+    module.__builtins__ = builtins  # the module itself, as in __main__
     module.__file__ = file
     sys.argv = [file]
     linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
@@ -58,7 +58,7 @@ def _prepare():
 _module, _code = _prepare()
 """
 
-# A test, which is run as a program in a fork of the session.
+# A test: runs the program in a fork of the session.
 _PROGRAM = """\
 def _run(module, code):
     import os, sys, tempfile, threading
@@ -67,17 +67,17 @@ def _run(module, code):
     threading.stack_size(0)
     sys.modules[module.__name__] = module
     exec(code, module.__dict__)
-    sys.stdout = getattr(sys, "stdout", None)  # a cell looks at it, and a program may have deleted it
+    sys.stdout = getattr(sys, "stdout", None)  # the cell reads it afterwards; the program may have deleted it
 _run(_module, _code)
 """
 _FUNCTION = """\
 def _run(module, code):
     import json, os, sys, tempfile, threading
     os.chdir(tempfile.mkdtemp())
-    said = os.dup(1)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    os.dup2(nowhere, 2)
+    results = os.dup(1)
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.dup2(null, 2)
     threading.stack_size(0)
     arguments = [json.loads(line) for line in sys.stdin.read().split("\\n") if line.strip()]
     sys.modules[module.__name__] = module
@@ -89,9 +89,9 @@ def _run(module, code):
     except SystemExit as end:
         if end.code not in (None, 0):
             raise
-    def plain(value):  # numpy's numbers count as Python's
+    def plain(value):  # NumPy's numbers as Python's
         return value.tolist() if getattr(value, "size", 0) == 1 and hasattr(value, "tolist") else repr(value)
-    with open(said, "w", encoding="utf-8") as file:
+    with open(results, "w", encoding="utf-8") as file:
         file.write({marker!r} + json.dumps(result, default=plain) + "\\n")
 _run(_module, _code)
 """
@@ -99,40 +99,40 @@ _MARKER = "returned: "
 
 
 async def grade_code(program: str | None, tests: CodeTests, sandbox: BaseSandbox) -> Verdict:
-    """Run a program on its tests, in order, until the first that it fails.
+    """Run a program on its tests, in order, up to the first one that fails.
 
-    A test is passed when the program ends normally (``sys.exit()`` and ``sys.exit(0)`` among the ways) within its
-    time and says what is expected. In the form of standard input, the lines of its output are compared without
-    surrounding white space, and where they differ as text, as rows of numbers; in the form of a function, the value
-    that it returns. ``tests.tolerance`` allows for rounding; where none is stated printed numbers are equal or they
-    are not, and numbers returned may differ by the rounding of doubles (1e-9).
+    A test passes if the program ends normally (``sys.exit()`` and ``sys.exit(0)`` included) within the time limit and
+    gives the expected result. For a program that reads standard input, the lines of output are compared without
+    surrounding white space, and lines that differ as text are compared as rows of numbers. For a function, the returned
+    value is compared. ``tests.tolerance`` allows for rounding; without it, printed numbers must be equal, and returned
+    numbers may differ by the rounding of doubles (1e-9).
 
-    Each test runs in a fork of a session that has compiled the program, with the standard streams and the end of any
-    program: none sees what another has done. The conditions are LiveCodeBench's: names that are there without an
-    import, and calls 50,000 deep. Different here: each test begins afresh, a list that is returned may hold tuples, and
-    the official comparison of returned decimals leaves no room for rounding. See docs/how-to/data.md.
+    Each test runs in a fork of a session that has compiled the program, with a program's standard streams and exit, so
+    tests cannot influence each other. As in LiveCodeBench, common names are imported already and the recursion limit is
+    50,000. Unlike LiveCodeBench, each test starts from fresh state, a returned list may contain tuples, and returned
+    decimals may differ by rounding (the official comparison is exact). See docs/how-to/data.md.
 
     Args:
-        program: Python; None where the answer has none.
-        tests: what it must do.
-        sandbox: open, of limits that hold the tests' output (``LIMITS`` does). One session is taken for a program.
+        program: Python source; None if the answer has none.
+        tests: the tests to pass.
+        sandbox: an open sandbox whose limits fit the tests' output (as ``LIMITS`` does). A program uses one session.
 
     Raises:
         DataError: the tests cannot be read.
-        SandboxError: the infrastructure failed: no verdict.
-        GradingError: the sandbox's limits are too narrow for these tests: no verdict.
+        SandboxError: the infrastructure failed; there is no verdict.
+        GradingError: the sandbox's limits are too small for these tests; there is no verdict.
     """
     if program is None or not program.strip():
-        return Verdict(False, None, Reason.NO_ANSWER, None, "no block of code after thinking")
+        return Verdict(False, None, Reason.NO_ANSWER, None, "no code block after thinking")
     cases = read_cases(tests)
-    name = "solution" if tests.function else "__main__"  # what a module does when it is run is not wanted there
-    source = program.removeprefix("\ufeff")  # Python skips the mark at the beginning of a file
+    name = "solution" if tests.function else "__main__"  # a function must not trigger `if __name__ == "__main__"`
+    source = program.removeprefix("\ufeff")  # Python skips a byte order mark at the beginning of a file
     settings = {"recursion": _RECURSION, "stack": _STACK_BYTES, "file": _FILE}
     prepare = _PREPARE.format(name=name, prelude=_PRELUDE, source=source, **settings)
     test = _FUNCTION.format(function=tests.function, marker=_MARKER) if tests.function else _PROGRAM
     number = 0
     while number < len(cases):
-        async with sandbox.session(seed=0) as session:  # the same verdict each time, where a program draws lots
+        async with sandbox.session(seed=0) as session:  # seeded, so that a randomized program gets the same verdict
             ready = await session.execute(prepare, timeout=tests.time_limit)
             while number < len(cases):
                 case, result = cases[number], ready
@@ -149,31 +149,31 @@ async def grade_code(program: str | None, tests: CodeTests, sandbox: BaseSandbox
 
 
 def _fault(result: Result, case: Case, tests: CodeTests, limits: Limits) -> tuple[Reason, str] | None:
-    """What is wrong with a test's result; None where it is passed. Raises GradingError."""
+    """What is wrong with a test's result; None if the test passed. Raises GradingError."""
     match result.outcome:
         case Outcome.OK:
             pass
-        case Outcome.DIED if result.exit_status == 0:  # as by `os._exit(0)`, which is an end like any other
+        case Outcome.DIED if result.exit_status == 0:  # `os._exit(0)` is a normal end
             pass
         case Outcome.TIMEOUT:
-            return Reason.TIMEOUT, f"not done within {tests.time_limit:g} s"
+            return Reason.TIMEOUT, f"not finished within {tests.time_limit:g} s"
         case Outcome.CELLS:
-            raise GradingError(f"the sandbox allows {limits.cells} cells: too few for these tests")
+            raise GradingError(f"the sandbox allows only {limits.cells} cells, too few for these tests")
         case Outcome.OUTPUT if len(case.output) < limits.printed_chars:
             return Reason.WRONG_OUTPUT, f"it printed more than {limits.printed_chars:,} characters"
         case Outcome.OUTPUT:
-            raise GradingError(f"the sandbox's limit of {limits.printed_chars:,} printed characters is too narrow")
+            raise GradingError(f"the sandbox's limit of {limits.printed_chars:,} printed characters is too low")
         case outcome:
             return Reason.ERROR, (result.error or outcome.value).strip().rpartition("\n")[2][:_SHOWN]
     if result.truncated:
         if len(case.output) >= limits.output_chars:
-            raise GradingError(f"the sandbox's limit of {limits.output_chars:,} characters of output is too narrow")
+            raise GradingError(f"the sandbox's limit of {limits.output_chars:,} characters of output is too low")
         return Reason.WRONG_OUTPUT, f"it printed more than {limits.output_chars:,} characters"
     if tests.function:
         _, marked, last = f"\n{result.stdout}".rpartition(f"\n{_MARKER}")
         returned = last.partition("\n")[0] if marked else ""
-        right = same_value(case.output, returned, tests.tolerance)
-        return None if right else (Reason.WRONG_OUTPUT, f"it returned {_clip(returned)}, not {_clip(case.output)}")
+        correct = same_value(case.output, returned, tests.tolerance)
+        return None if correct else (Reason.WRONG_OUTPUT, f"it returned {_clip(returned)}, not {_clip(case.output)}")
     if same_output(case.output, result.stdout, tests.tolerance):
         return None
     return Reason.WRONG_OUTPUT, f"it printed {_clip(result.stdout)}, not {_clip(case.output)}"
@@ -185,9 +185,9 @@ def _clip(text: str) -> str:
 
 
 def same_output(expected: str, printed: str, tolerance: float = 0.0) -> bool:
-    """Whether a printed text is the expected one, line by line, as LiveCodeBench compares them."""
+    """Whether a printed text equals the expected one, compared line by line as in LiveCodeBench."""
     printed, expected = printed.strip(), expected.strip()
-    if printed.count("\n") != expected.count("\n"):  # before a long output is taken apart in the event loop
+    if printed.count("\n") != expected.count("\n"):  # a cheap check before splitting a long output in the event loop
         return False
     lines, wanted = _lines(printed), _lines(expected)
     return all(
@@ -200,20 +200,20 @@ def _lines(text: str) -> list[str]:
 
 
 def _same_numbers(expected: str, printed: str, tolerance: float) -> bool:
-    """Whether two lines are rows of the same numbers."""
+    """Whether two lines contain the same numbers."""
     if _is_much_longer(printed, expected):
         return False
     try:
         pairs = [(Decimal(one), Decimal(two)) for one, two in zip(expected.split(), printed.split(), strict=True)]
         return all(one == two or _near(float(one), float(two), tolerance) for one, two in pairs)
-    except (InvalidOperation, ValueError):  # a word, not as many, or a signalling NaN
+    except (InvalidOperation, ValueError):  # a word, a different count, or a signalling NaN
         return False
 
 
 def _is_much_longer(found: str, expected: str) -> bool:
-    """Whether a text is too long to say the same in other words: what a program wrote is parsed in the event loop.
+    """Whether a program's output is too long to be equal, so that hostile output is not parsed in the event loop.
 
-    JSON escapes make six characters of one, and a double may have 17 digits where one was expected.
+    JSON escapes turn one character into six, and a double may have 17 digits where one was expected.
     """
     return len(found) > 18 * len(expected) + 1_000
 
@@ -223,18 +223,18 @@ def _near(expected: float, found: float, tolerance: float) -> bool:
 
 
 def same_value(expected: str, returned: str, tolerance: float = 0.0) -> bool:
-    """Whether two values in JSON are equal. Numbers with a decimal point may differ by the rounding of doubles."""
+    """Whether two JSON values are equal. Numbers with a decimal point may differ by the rounding of doubles."""
     if _is_much_longer(returned, expected):
         return False
     try:
         pairs = _pairs(json.loads(expected, parse_int=Decimal), json.loads(returned, parse_int=Decimal))
         return all(_same(one, two, tolerance) for one, two in pairs)
-    except (ValueError, RecursionError):  # no JSON, or too deep: not what was expected
+    except (ValueError, RecursionError):  # not JSON, or nested too deeply
         return False
 
 
 def _pairs(expected: Any, found: Any) -> Iterator[tuple[Any, Any]]:
-    """The leaves of two values side by side; what does not match in shape is a pair of its own."""
+    """Pairs of corresponding leaves of two values; parts whose structure differs form one pair."""
     if isinstance(expected, list) and isinstance(found, list) and len(expected) == len(found):
         for one, two in zip(expected, found, strict=True):
             yield from _pairs(one, two)

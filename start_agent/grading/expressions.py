@@ -1,9 +1,9 @@
-r"""Mathematical answers through Math-Verify, with a second look at what it calls equal.
+r"""Compares mathematical answers with Math-Verify and checks again what it calls equal.
 
-Runs in a process that may be killed (``worker``): a few characters can keep SymPy busy for ever. Math-Verify
-compares decimals to six places and other constants to an absolute 1e-15, so that it takes 1/2^99 for 1/2^98. What
-it calls equal is therefore evaluated again with relative precision, part by part: constants to 50 digits,
-expressions with variables at fixed rational points.
+Runs in a process that can be killed (``worker``), because a few characters can keep SymPy busy forever. Math-Verify
+compares decimals to six places and other constants to an absolute 1e-15, so it accepts 1/2^99 for 1/2^98. What it calls
+equal is therefore evaluated again with relative precision, part by part: constants to 50 digits, expressions with
+variables at fixed rational points.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ from start_agent.grading.numbers import Number, read_number, stands_for
 from start_agent.grading.spelling import both_signs, spelled, without_brackets
 from start_agent.grading.verdict import Reason, Verdict
 
-# Only what is in the box is read. Math-Verify's other extractor, for plain numbers in prose, goes through eval.
+# Only the box is read. Math-Verify's other extractor, for plain numbers in prose, uses eval.
 _CONFIG = (LatexExtractionConfig(boxed_match_priority=0),)
 _DIGITS = 50
 _CLOSE = sympy.Rational(1, 10**45)  # relative
-_SHOWN = 300  # characters of an expression that a verdict shows
+_SHOWN = 300  # characters of an expression in a verdict
 _BASE = re.compile(r"_\{?(\d+)\}?$")
 _MEMBER = re.compile(r"^[a-zA-Z]\s*\\in\s*")
 
 
 def compare(pred: str, gold: str) -> Verdict:
-    """The verdict on a prediction that the texts alone do not settle. May take for ever."""
+    """The verdict on a prediction that the texts alone do not decide. May run forever."""
     pred_answer, gold_answer = _in_one_spelling(answer_text(pred) or "", answer_text(gold) or gold)
     gold_parsed, parsed = _parse(gold_answer), _parse(pred_answer)
     shown, gold_shown = _shown(parsed, pred_answer), _shown(gold_parsed, gold_answer)
     if not _readable(parsed) or not _readable(gold_parsed):
-        if not _readable(gold_parsed):  # whatever the model says could not be compared with it
+        if not _readable(gold_parsed):  # no answer could be compared with it
             return Verdict(False, shown, Reason.UNGRADABLE, gold_shown, "the gold answer cannot be parsed")
         return Verdict(False, shown, Reason.UNREADABLE, gold_shown, "the prediction cannot be parsed")
-    # The order matters: what the gold answer is decides what the prediction may be.
+    # The order of the arguments matters: Math-Verify treats the gold answer and the prediction differently.
     if _same_complex(gold_parsed[0], parsed[0]):
         return Verdict(True, shown, Reason.EQUAL, gold_shown)
     equal = verify(gold_parsed, parsed, timeout_seconds=None) or _same_decimals(gold_parsed[0], parsed[0])
@@ -54,7 +54,7 @@ def compare(pred: str, gold: str) -> Verdict:
 
 
 def _in_one_spelling(pred: str, gold: str) -> tuple[str, str]:
-    """Both answers in one spelling; where one is an inequality and the other an interval, both as intervals."""
+    """Both answers normalized; if one is an inequality and the other an interval, both as intervals."""
     pred, gold = spelled(pred), spelled(gold)
     if "[" not in gold or pred.count(",") > 1:
         pred = without_brackets(pred)
@@ -65,13 +65,13 @@ def _in_one_spelling(pred: str, gold: str) -> tuple[str, str]:
 
 
 def _both_signs(text: str) -> str:
-    r"""Each item with a plus-minus sign as its two values; a text without one unchanged."""
+    r"""Replace each item with a plus-minus sign by its two values; other texts are unchanged."""
     items = text.split(",") if r"\pm" in text and not set("([") & set(text) else [text]
     return ",".join(value for item in items for value in both_signs(item))
 
 
 def _parse(text: str) -> list[Any]:
-    """What Math-Verify makes of a text: an expression and the normalized text, or fewer of these."""
+    """Math-Verify's result for a text: an expression and the normalized text, or fewer of these."""
     number = read_number(text)
     if number is not None and "e" in text.lower():
         text = str(number)  # "6.02e23" has another meaning in LaTeX
@@ -85,12 +85,12 @@ def _readable(parsed: list[Any]) -> bool:
 def _shown(parsed: list[Any], text: str) -> str:
     try:
         return str(parsed[0])[:_SHOWN] if parsed else text[:_SHOWN]
-    except Exception:  # an expression that SymPy can hold but not print (ValueError, RecursionError, MemoryError, ...)
+    except Exception:  # SymPy cannot print some expressions (ValueError, RecursionError, MemoryError, ...)
         return text[:_SHOWN]
 
 
 def _refutation(gold: Any, pred: Any, gold_text: str, pred_text: str) -> str:
-    """Why two expressions that Math-Verify calls equal are not; empty where nothing speaks against it."""
+    """Why two expressions that Math-Verify calls equal are different; empty if no difference is found."""
     bases = [_BASE.search(text) for text in (gold_text, pred_text)]
     if bases[0] and bases[1] and bases[0][1] != bases[1][1]:
         return "numerals of different bases"
@@ -98,7 +98,7 @@ def _refutation(gold: Any, pred: Any, gold_text: str, pred_text: str) -> str:
         return "the same number, but only one of them is a percentage"
     try:
         agree = _agree(gold, pred)
-    except Exception:  # what cannot be evaluated is left to Math-Verify's judgement
+    except Exception:  # SymPy cannot evaluate it: Math-Verify's judgement stands
         return ""
     return "" if agree is not False else f"not equal when computed to {_DIGITS} digits"
 
@@ -111,7 +111,7 @@ def _percent_stripped(expression: Any) -> Any:
 
 
 def _agree(gold: Any, pred: Any) -> bool | None:
-    """Whether two expressions are worth the same; None where that cannot be told."""
+    """Whether two expressions have the same value; None if that cannot be decided."""
     if isinstance(pred, Eq) and not pred.lhs.free_symbols and _agree(pred.lhs, pred.rhs) is False:
         return False  # "1/2 = 3"
     gold, pred = _right_side(gold), _right_side(pred)
@@ -129,18 +129,18 @@ def _agree(gold: Any, pred: Any) -> bool | None:
 
 
 def _right_side(expression: Any) -> Any:
-    """The right side of "x = 5"."""
+    """The right side of an equation like "x = 5"; any other expression unchanged."""
     return expression.rhs if isinstance(expression, Eq) and isinstance(expression.lhs, sympy.Symbol) else expression
 
 
 def _parts(expression: Any) -> list[Any] | None:
-    """The parts of a container; None of a single expression."""
+    """The parts of a container; None for a single expression."""
     if isinstance(expression, MatrixBase):
         return list(expression.flat())
     if isinstance(expression, Interval):
         return [expression.start, expression.end]
     if isinstance(expression, Tuple | FiniteSet | sympy.Union):
-        # latex2sympy's own sets remember the order in which the elements were written
+        # latex2sympy's own sets keep the order in which the elements were written
         return list(getattr(expression, "_unsorted_args", expression.args))
     return None
 
@@ -151,14 +151,14 @@ def _same_value(gold: sympy.Expr, pred: sympy.Expr) -> bool | None:
     gold, pred = _exact(gold), _exact(pred)
     names = sorted({symbol.name for symbol in gold.free_symbols | pred.free_symbols})
     if {symbol.name for symbol in gold.free_symbols} != {symbol.name for symbol in pred.free_symbols}:
-        return None  # Math-Verify has its reasons: "Evelyn" is a word here and a product there
+        return None  # left to Math-Verify: it may have read "Evelyn" as a word here and as a product there
     results = [_same_at(gold, pred, names, point) for point in ((3, 7), (11, 13), (17, 5))[: 3 if names else 1]]
     known = [result for result in results if result is not None]
     return all(known) if known else None
 
 
 def _same_at(gold: sympy.Expr, pred: sympy.Expr, names: list[str], point: tuple[int, int]) -> bool | None:
-    """Compare at a rational point: the n-th variable is 1 + (n + 1) a/b, positive, small and unlikely to be special."""
+    """Compare at a rational point: the n-th variable is 1 + (n + 1) a/10b, positive, small and hardly ever special."""
     values = {name: 1 + sympy.Rational((place + 1) * point[0], 10 * point[1]) for place, name in enumerate(names)}
     numbers = []
     for expression in (gold, pred):
@@ -166,13 +166,13 @@ def _same_at(gold: sympy.Expr, pred: sympy.Expr, names: list[str], point: tuple[
         number = sympy.N(substituted.doit(), _DIGITS)
         if not number.is_number or number.has(sympy.nan, sympy.zoo, sympy.oo):
             return None
-        # Of an expression that is zero SymPy computes some tiny number, and says that not one digit of it is sure.
+        # For an expression that is zero, SymPy returns a tiny number with hardly any precision.
         numbers.append(number.xreplace({part: sympy.S.Zero for part in number.atoms(sympy.Float) if part._prec < 8}))
     return bool(abs(numbers[0] - numbers[1]) <= _CLOSE * max(abs(number) for number in numbers))
 
 
 def _rounds(pred: sympy.Float, gold: sympy.Expr) -> bool | None:
-    """Whether a predicted decimal is an exact gold value, or its rounded form."""
+    """Whether a predicted decimal equals an exact gold value, or is its rounded form."""
     written = str(pred).rstrip("0")
     if "e" in written:
         return None
@@ -186,9 +186,9 @@ def _rounds(pred: sympy.Float, gold: sympy.Expr) -> bool | None:
 
 
 def _same_decimals(gold: Any, pred: Any) -> bool:
-    r"""Whether two constants with decimals in them are exactly the same, as 1.5 \times 10^3 and 1500 are.
+    r"""Whether two constants that contain decimals are exactly equal, like 1.5 \times 10^3 and 1500.
 
-    Math-Verify compares a product with a decimal and an integer as they stand, and finds them different.
+    Math-Verify does not evaluate a product with a decimal, and so finds it different from an integer.
     """
     if not all(isinstance(side, sympy.Expr) and not side.free_symbols for side in (gold, pred)):
         return False
@@ -201,7 +201,7 @@ def _same_decimals(gold: Any, pred: Any) -> bool:
 
 
 def _same_complex(gold: Any, pred: Any) -> bool:
-    """Whether two constants are the same with the letter i for the imaginary unit."""
+    """Whether two constants are equal when the letter i is the imaginary unit."""
     letter = sympy.Symbol("i")
     sides = [side for side in (gold, pred) if isinstance(side, sympy.Expr)]
     names = {symbol.name for side in sides for symbol in side.free_symbols}
@@ -217,6 +217,6 @@ def _same_complex(gold: Any, pred: Any) -> bool:
 
 
 def _exact(expression: sympy.Expr) -> sympy.Expr:
-    """The expression with its decimals as the fractions that they spell."""
+    """The expression with its decimals replaced by exact fractions."""
     floats: Iterable[sympy.Float] = expression.atoms(sympy.Float)
     return expression.xreplace({number: sympy.Rational(str(number)) for number in floats})

@@ -1,6 +1,6 @@
-r"""Inequalities of one variable as the intervals that they describe, so that both spellings can be compared.
+r"""Converts inequalities in one variable to intervals, so that both notations can be compared.
 
-``-2 \le x < 7`` is ``[-2,7)``, ``x \ge 5`` is ``[5,\infty)``; several joined by "or" are their union.
+``-2 \le x < 7`` becomes ``[-2,7)``, ``x \ge 5`` becomes ``[5,\infty)``; several joined by "or" become their union.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _LESS = frozenset(("\\le", "\\lt", "<=", "<"))
 
 
 def as_interval(text: str) -> str | None:
-    """The interval, or the union of intervals, that a text describes; None where it is no inequality."""
+    """The interval, or the union of intervals, that a text describes; None if it is not an inequality."""
     parts = [_one(part) for part in _OR.split(text.strip())]
     if not parts or any(part is None for part in parts):
         return None

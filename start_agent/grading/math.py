@@ -1,7 +1,7 @@
-r"""Mathematical answers: what can be decided from the text alone.
+r"""Grades mathematical answers as far as the text alone decides.
 
-``preliminary`` settles numbers and equal texts in the caller's own process; only what it leaves open goes to
-Math-Verify, in a process that can be killed (``expressions``, ``worker``).
+``preliminary`` decides numbers and equal texts in the caller's process; only the remaining answers go to Math-Verify,
+in a process that can be killed (``expressions``, ``worker``).
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ _SPACES = re.compile(r"\\[!,;: ]|\\q?quad|~|(?<!\d)\s+|\s+(?!\d)|\\left(?![a-z])
 def answer_text(text: str) -> str | None:
     r"""The answer in a text: the content of its last closed box, or all of a text without a box.
 
-    None where there is a box but none is closed, or where nothing is left. A lead ("The answer is"), math signs
-    around the whole and a full stop at its end are taken away.
+    None if no box is closed, or if the result is empty. An introduction ("The answer is"), enclosing math delimiters
+    and a final full stop are removed.
     """
     if "\\boxed" in text:
         boxed = last_boxed(text)
@@ -56,7 +56,7 @@ def answer_text(text: str) -> str | None:
 
 
 def plain_text(text: str) -> str:
-    r"""A text without what changes nothing about its meaning: spaces but between digits, ``\text``, spellings."""
+    r"""A text without insignificant notation: ``\text``, variants of commands, spaces except between digits."""
     text = _TEXT.sub(r"\1", text)
     text = _SPACES.sub("", text).replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac").replace("\\%", "%")
     text = text.replace("\\$", "").removesuffix(".")
@@ -64,21 +64,18 @@ def plain_text(text: str) -> str:
 
 
 def asks_for_percentage(question: str) -> bool:
-    """Whether a question asks for a number of percent: some sentence of it asks what percent something is.
-
-    A percentage that is only given ("What is 20% of 50?") is not asked for.
-    """
+    """Whether a question asks for a percentage ("What percent of ..."), not only mentions one ("20% of 50")."""
     return _ASKED.search(question) is not None
 
 
 def without_percent(text: str) -> str:
-    """The answer in a text, without its percent sign; the text itself where it has no answer."""
+    """The answer in a text, without its percent sign; the text itself if it has no answer."""
     answer = answer_text(text)
     return text if answer is None else _PERCENT_SIGN.sub("", answer)
 
 
 def _by_text(answer: str, gold: str) -> bool | None:
-    """Whether the answer is right, where its text in one spelling decides that; None where mathematics must."""
+    """Whether the answer is correct, if its normalized text decides that; None if Math-Verify must."""
     if "[" not in gold or answer.count(",") > 1:
         answer = without_brackets(answer)
     gold_number, number = read_number(gold), read_number(answer)
@@ -92,12 +89,12 @@ def _by_text(answer: str, gold: str) -> bool | None:
 
 
 def _items(text: str) -> list[str]:
-    """What a list with dots in it holds, in order."""
+    """The items of a list with dots, in order."""
     return [plain_text(item).replace(" ", "") for item in re.split(r"[,+]", text) if item.strip()]
 
 
 def preliminary(pred: str | None, gold: str) -> Verdict | None:
-    """The verdict, where the texts decide it; None where mathematics must."""
+    """The verdict, if the texts decide it; None if Math-Verify must."""
     gold_answer = answer_text(gold) or gold.strip()
     answer = None if pred is None else answer_text(pred)
     if answer is None:
@@ -105,14 +102,14 @@ def preliminary(pred: str | None, gold: str) -> Verdict | None:
         return Verdict(False, None, Reason.NO_ANSWER, gold_answer, detail)
     gold_number, number = read_number(gold_answer), read_number(answer)
     if gold_number and number:
-        right = equal_numbers(gold_number, number)
+        correct = equal_numbers(gold_number, number)
         if _LETTER.search(answer) and _LETTER.search(gold_answer):  # 5 m is not 5 km
-            said = compare_words(spelled(gold_answer), spelled(answer))
-            right = right if said is None else said
+            by_words = compare_words(spelled(gold_answer), spelled(answer))
+            correct = correct if by_words is None else by_words
         detail = ""
-        if not right and gold_number.value == number.value:
+        if not correct and gold_number.value == number.value:
             detail = "the same number, but only one of them is a percentage"
-        return Verdict(right, str(number), Reason.EQUAL if right else Reason.DIFFERENT, str(gold_number), detail)
+        return Verdict(correct, str(number), Reason.EQUAL if correct else Reason.DIFFERENT, str(gold_number), detail)
     if plain_text(answer) == plain_text(gold_answer):
         return Verdict(True, answer, Reason.EQUAL, gold_answer)
     if len(answer) <= MAX_CHARS and len(gold_answer) <= MAX_CHARS:

@@ -1,7 +1,8 @@
-r"""Plain numbers, read and compared exactly: most answers of most sets need nothing else.
+r"""Reads plain numbers and compares them exactly, which is enough for most answers of most data sets.
 
-A number is an integer, a decimal or a fraction as people and models write it: ``025``, ``1,234``, ``10,\!080``,
-``-3.50``, ``\$18.90``, ``50\%``, ``\frac{3}{4}``, ``7/2``, ``90^\circ``. Everything else is left to Math-Verify.
+A number is an integer, a decimal or a fraction in the notations of people and models: ``025``, ``1,234``,
+``10,\!080``, ``-3.50``, ``\$18.90``, ``50\%``, ``\frac{3}{4}``, ``7/2``, ``90^\circ``. Everything else is left to
+Math-Verify.
 """
 
 from __future__ import annotations
@@ -11,33 +12,33 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 MAX_DIGITS = 1000
-"""Longer numerals are left alone: Python's own conversion is quadratic and refuses more than 4,300 digits."""
+"""Longer numerals are not read: Python's conversion is quadratic and rejects more than 4,300 digits."""
 
 FLOAT_DIGITS = 15
-"""A decimal with so many significant digits was printed by a program from a double; its last ones are noise."""
+"""A decimal with this many significant digits is a printed double; its last digits are noise."""
 
 FLOAT_NOISE = Fraction(1, 10**12)
-"""The relative error that is taken for the noise of a double (its precision is about 1e-16 for each operation)."""
+"""The relative error accepted as floating-point noise (a double has a precision of about 1e-16 per operation)."""
 
 ROUNDED_DIGITS = 6
-"""Decimal places, and significant digits, that a decimal must show to stand for a fraction or a root.
+"""Decimal places and significant digits that a decimal needs to count as a rounded fraction or root.
 
-That is Math-Verify's own ``float_rounding``.
+The same as Math-Verify's ``float_rounding``.
 """
 
-# Words that follow a number without changing it. A closed list: "12 pi" and "3 million" are other numbers. What units
-# are worth, and which other words may follow a number, is in ``words``.
+# Words that may follow a number without changing it; a closed list, because "12 pi" and "3 million" are other numbers.
+# The sizes of units, and other words that may follow a number, are in ``words``.
 _UNITS = (
     "dollars?|cents?|degrees?|feet|foot|ft|inch(?:es)?|in|miles?|yards?|km|cm|mm|m|meters?|metres?|kilometers?|"
     "centimeters?|hours?|minutes?|seconds?|days?|weeks?|months?|years?|people|units?|square units|cubic units"
 )
 _NUMERAL = r"(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d*)?"
-# An exponent as programs print it; in mathematics "2e3" would be read as a product, but nobody answers that.
+# An exponent as programs print it. In mathematics "2e3" would be a product, but nobody answers that.
 _PLAIN = re.compile(rf"([+-]?)({_NUMERAL})(?:[eE]([+-]?\d{{1,3}}))?(%?)")
 _FRACTION = re.compile(
     r"([+-]?)(?:\\[dtc]?frac\{([+-]?\d+)\}\{([+-]?\d+)\}|\\[dtc]?frac(\d)(\d)|\(?([+-]?\d+)/([+-]?\d+)\)?)(%?)"
 )
-# White space goes, except between digits and after a comma before one: "1 2" is not 12, "100, 200" no thousands.
+# White space is removed, except between digits and between a comma and a digit: "1 2" is not 12, "100, 200" is a list.
 _NOISE = re.compile(
     r"\\!\s*|\\[,;: ]|~|\\left(?![a-z])|\\right(?![a-z])|\\displaystyle|(?<![\d,])\s+|\s+(?!\d)|\\?\$|"
     r"\^\{?\\circ\}?|[°€£]"
@@ -53,9 +54,9 @@ class Number:
     """A number as it was written.
 
     Attributes:
-        value: what it is worth, the percent sign left aside.
+        value: the number without its percent sign.
         percent: whether a percent sign follows it.
-        places: digits after the decimal point; None of a fraction or an integer without a point.
+        places: digits after the decimal point; None for a fraction or an integer without a decimal point.
         digits: significant digits of a decimal.
     """
 
@@ -66,19 +67,19 @@ class Number:
 
     def __str__(self) -> str:
         text = str(self.value)
-        if self.places is not None:  # as it was written, without its sign of currency or its unit
+        if self.places is not None:  # as it was written, without currency sign or unit
             digits = str(abs(self.value) * 10**self.places).zfill(self.places + 1)
             text = f"{'-' * (self.value < 0)}{digits[: -self.places]}.{digits[-self.places :]}"
         return text + "%" * self.percent
 
     @property
-    def worth(self) -> Fraction:
-        """The value, a percentage as the fraction that it is."""
+    def true_value(self) -> Fraction:
+        """The value, divided by 100 for a percentage."""
         return self.value / 100 if self.percent else self.value
 
 
 def read_number(text: str) -> Number | None:
-    """The number that a text is, with its currency sign, degrees or unit; None where it is anything else."""
+    """Read a number with an optional currency sign, degree sign or unit; None if the text is anything else."""
     if len(text) > MAX_DIGITS:
         return None
     text = _UNIT_WORDS.sub("", _PERCENT.sub("%", text.strip()))
@@ -102,14 +103,14 @@ def read_number(text: str) -> Number | None:
 
 
 def equal_numbers(gold: Number, pred: Number) -> bool:
-    """Whether a predicted number is the gold one.
+    """Whether a predicted number equals the gold number.
 
-    Numbers are equal exactly, with two allowances for decimals that a program printed: one that shows at least
-    ``ROUNDED_DIGITS`` may stand for the gold *fraction* that it rounds (0.333333 for 1/3), and one with
-    ``FLOAT_DIGITS`` may be off by the noise of a double. A gold decimal is the number that it spells: where
-    0.333333 is asked for, 1/3 is wrong. So is 10 where 10% is asked for, and the other way round; 0.1 is right.
+    Numbers must be exactly equal, with two exceptions for printed decimals: one with at least ``ROUNDED_DIGITS`` digits
+    may be the rounded form of a gold *fraction* (0.333333 for 1/3), and one with ``FLOAT_DIGITS`` digits may differ by
+    floating-point noise. A gold decimal is exact: for the gold answer 0.333333, 1/3 is incorrect. For the gold answer
+    10%, 10 is incorrect (and the other way round), 0.1 is correct.
     """
-    if gold.worth == pred.worth:
+    if gold.true_value == pred.true_value:
         return True
     if pred.places is None or gold.percent is not pred.percent:
         return False
@@ -121,9 +122,9 @@ def stands_for(pred: Number, gold: Fraction, *, exact: bool, whole: bool = False
 
     Args:
         pred: the decimal.
-        gold: the value; of a root or the like, itself rounded to many more digits.
-        exact: the gold answer is a fraction or a root, not a decimal.
-        whole: it is an integer, for which nothing is rounded.
+        gold: the value; for a root or the like, rounded to many more digits.
+        exact: whether the gold answer is a fraction or a root, not a decimal.
+        whole: whether the gold answer is an integer, which needs no rounding.
     """
     if whole or pred.places is None:
         return False

@@ -1,4 +1,4 @@
-"""Math answers graded by a pool of killable processes; the face for one answer at a time is ``grade_math``.
+"""Grades math answers in a pool of killable processes; ``grade_math`` grades a single answer.
 
 ::
 
@@ -22,53 +22,53 @@ from start_agent.grading.process import Worker
 from start_agent.grading.verdict import Reason, Verdict
 
 SECONDS = 10.0
-"""What one comparison may take before its process is killed. Nearly all take a few milliseconds."""
+"""Time limit of one comparison; after it the process is killed. Nearly all take a few milliseconds."""
 
-_MOST_ASKED = 5_000  # then a process is replaced: SymPy and the parser keep much of what they have seen
+_MAX_REQUESTS = 5_000  # then a process is replaced, because the caches of SymPy and the parser grow
 
 
-class _Desk:
-    """A worker and its replacements: whoever has the desk asks, and there is a process when one is needed."""
+class _Slot:
+    """A worker slot: starts a grading process when one is needed, and replaces it after a crash or many requests."""
 
     def __init__(self) -> None:
         self._worker: Worker | None = None
-        self._asked = 0
+        self._requests = 0
         self._closed = False
         self.replaced = 0
 
     def open(self) -> Worker:
-        """The process, started if need be. Raises what starting it raises."""
-        if self._worker is not None and (not self._worker.alive or self._asked >= _MOST_ASKED):
+        """The process, started if necessary. Raises what ``Worker`` raises."""
+        if self._worker is not None and (not self._worker.alive or self._requests >= _MAX_REQUESTS):
             self._worker.close()
             self._worker = None
             self.replaced += 1
         if self._closed:
             raise GradingError("the grader was closed")
         if self._worker is None:
-            self._worker, self._asked = Worker(), 0
-            if self._closed:  # meanwhile, by another thread
+            self._worker, self._requests = Worker(), 0
+            if self._closed:  # by another thread in the meantime
                 self._worker.kill()
         return self._worker
 
     def ask(self, pred: str, gold: str, seconds: float) -> Verdict:
-        """The verdict; that on an answer which keeps or breaks the process included."""
+        """The verdict, including one for an answer that hangs or crashes the process."""
         answer = self._ask_once(pred, gold, seconds)
-        if answer is Reason.CRASHED:  # once may be anybody's fault, the answer's or the machine's
+        if answer is Reason.CRASHED:  # a single crash may have another cause than the answer
             answer = self._ask_once(pred, gold, seconds)
         if not isinstance(answer, Reason):
             return Verdict.from_json(answer)
-        detail = f"not decided within {seconds:g} s" if answer is Reason.TIMEOUT else "the grader's process died of it"
+        detail = f"not decided within {seconds:g} s" if answer is Reason.TIMEOUT else "it crashed the grading process"
         return Verdict(False, answer_text(pred), answer, answer_text(gold), detail)
 
     def _ask_once(self, pred: str, gold: str, seconds: float) -> dict[str, Any] | Reason:
         answer = self.open().ask(pred, gold, seconds)
-        self._asked += 1
+        self._requests += 1
         if isinstance(answer, Reason) and self._closed:
             raise GradingError("the grader was closed")
         return answer
 
     def stop(self) -> None:
-        """Kill the process, whatever it is doing; the call that waits for it raises GradingError."""
+        """Kill the process, even while it is busy; the waiting call raises GradingError."""
         self._closed = True
         if self._worker is not None:
             self._worker.kill()
@@ -81,15 +81,15 @@ class _Desk:
 
 
 class GraderPool:
-    """Grades math answers, each in a process that is killed and replaced when it hangs.
+    """Grades math answers in processes that are killed and replaced when they hang.
 
     Args:
-        size: processes at most; they are started as they are needed.
-        seconds: what one comparison may take.
-        parse_all: have Math-Verify decide even where the text does (equal numbers, equal texts); to test it.
+        size: the most processes; they are started on demand.
+        seconds: the time limit of one comparison.
+        parse_all: let Math-Verify decide even where the text is enough (equal numbers, equal texts); for tests.
 
-    Belongs to one event loop; opened with ``async with``, which raises MissingExtraError or GradingError where a
-    process cannot be started. Answers that are plain numbers or equal texts need no process at all.
+    Belongs to one event loop. Open it with ``async with``, which raises MissingExtraError or GradingError if a process
+    cannot be started. Answers that are plain numbers or equal texts need no process.
     """
 
     def __init__(self, size: int | None = None, *, seconds: float = SECONDS, parse_all: bool = False) -> None:
@@ -100,18 +100,18 @@ class GraderPool:
         self.size = size or min(4, os.cpu_count() or 1)
         self.seconds = seconds
         self._parse_all = parse_all
-        self._desks = [_Desk() for _ in range(self.size)]
-        self._free = list(reversed(self._desks))  # the last one put back is taken first: few are ever started
-        self._places = asyncio.Semaphore(self.size)
+        self._slots = [_Slot() for _ in range(self.size)]
+        self._free = list(reversed(self._slots))  # last in, first out, so that few processes are started
+        self._free_count = asyncio.Semaphore(self.size)
         self._threads: ThreadPoolExecutor | None = None
 
     @property
     def replaced(self) -> int:
-        """Processes that were killed, died or retired, and were replaced."""
-        return sum(desk.replaced for desk in self._desks)
+        """The number of processes that were replaced, because they were killed, died or had served enough requests."""
+        return sum(slot.replaced for slot in self._slots)
 
     async def __aenter__(self) -> Self:
-        """Open it: the first process is started here, as proof that all is installed."""
+        """Open it. Starts the first process, to check that everything is installed."""
         self._threads = ThreadPoolExecutor(self.size, thread_name_prefix="grader")
         try:
             await asyncio.get_running_loop().run_in_executor(self._threads, self._free[-1].open)
@@ -123,79 +123,79 @@ class GraderPool:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Kill all processes; calls still under way raise GradingError."""
+        """Kill all processes; running calls raise GradingError."""
         await self._close()
 
     async def _close(self) -> None:
         threads, self._threads = self._threads, None
-        for desk in self._desks:
-            desk.stop()
+        for slot in self._slots:
+            slot.stop()
         if threads is not None:
             await asyncio.get_running_loop().run_in_executor(None, threads.shutdown)
-        for desk in self._desks:
-            desk.close()
+        for slot in self._slots:
+            slot.close()
 
     async def grade_math(self, pred: str | None, gold: str, *, percent: bool = False) -> Verdict:
-        """Judge an answer; see ``grading.grade_math``. Raises GradingError where there can be no verdict.
+        """Grade an answer; see ``grading.grade_math``. Raises GradingError if the infrastructure fails.
 
-        Cancelling it leaves its process busy until the comparison ends or its time is up.
+        After a cancellation the process stays busy until the comparison ends or times out.
         """
         if self._threads is None:
-            raise GradingError("the pool of graders is not open: use it inside its 'async with'")
+            raise GradingError("the grader pool is not open: use it inside 'async with'")
         if percent:
             pred, gold = pred and without_percent(pred), without_percent(gold)
         verdict = preliminary(pred, gold)
         if pred is None or (verdict is not None and not (self._parse_all and verdict.parsed)):
             assert verdict is not None
             return verdict
-        await self._places.acquire()
+        await self._free_count.acquire()
         if self._threads is None:
-            self._places.release()
-            raise GradingError("the pool of graders was closed")
-        desk = self._free.pop()
+            self._free_count.release()
+            raise GradingError("the grader pool was closed")
+        slot = self._free.pop()
         loop = asyncio.get_running_loop()
-        work = loop.run_in_executor(self._threads, desk.ask, pred, gold, self.seconds)
-        # Put back when the thread is done with it, which is not when the caller is cancelled.
-        work.add_done_callback(lambda work: self._put_back(desk, work))
+        work = loop.run_in_executor(self._threads, slot.ask, pred, gold, self.seconds)
+        # The slot is free when its thread has finished, not when the caller is cancelled.
+        work.add_done_callback(lambda work: self._release(slot, work))
         return await asyncio.shield(work)
 
-    def _put_back(self, desk: _Desk, work: asyncio.Future[Verdict]) -> None:
+    def _release(self, slot: _Slot, work: asyncio.Future[Verdict]) -> None:
         if not work.cancelled():
-            work.exception()  # looked at, so that asyncio does not complain where the caller was cancelled
-        self._free.append(desk)
-        self._places.release()
+            work.exception()  # retrieved, so that asyncio does not log it if the caller was cancelled
+        self._free.append(slot)
+        self._free_count.release()
 
 
-_own: tuple[int, _Desk] | None = None  # of this process, by its id: a forked child must not share the pipes
-_own_lock = threading.Lock()
+_shared: tuple[int, _Slot] | None = None  # with the process id, because a forked child must not share the pipes
+_shared_lock = threading.Lock()
 
 
 def grade_math(pred: str | None, gold: str, *, percent: bool = False, seconds: float = SECONDS) -> Verdict:
-    r"""Judge a mathematical answer.
+    r"""Grade a mathematical answer.
 
-    Integers, decimals and fractions are compared exactly, here and now. Everything else goes through Math-Verify in
-    a process of its own, started at the first need (half a second) and killed when it takes too long. May be called
-    from any thread; of many calls at once, one at a time is served: use ``GraderPool`` for many answers.
+    Integers, decimals and fractions are compared exactly in this process. Everything else goes to Math-Verify in a
+    separate process, which is started on first use (half a second) and killed when it takes too long. May be called
+    from any thread, but answers are graded one at a time: use ``GraderPool`` for many answers.
 
     Args:
-        pred: the answer, or a text with a ``\boxed{}`` of which the last closed one counts; None for no answer.
+        pred: the answer, or a text whose last closed ``\boxed{}`` is the answer; None for no answer.
         gold: the gold answer.
-        percent: a percentage is asked for, so that a percent sign changes nothing; elsewhere 10 is not 10%.
-        seconds: what the comparison may take.
+        percent: whether the question asks for a percentage, so that percent signs are ignored; otherwise 10 is not 10%.
+        seconds: the time limit of the comparison.
 
     Raises:
         MissingExtraError: Math-Verify is needed and not installed.
         GradingError: no process can be started.
     """
-    global _own
+    global _shared
     if percent:
         pred, gold = pred and without_percent(pred), without_percent(gold)
     if (verdict := preliminary(pred, gold)) is not None or pred is None:
         assert verdict is not None
         return verdict
-    with _own_lock:
-        if _own is None or _own[0] != os.getpid():
-            desk = _Desk()
-            _own = (os.getpid(), desk)
-            atexit.register(desk.close)
-        return _own[1].ask(pred, gold, seconds)
+    with _shared_lock:
+        if _shared is None or _shared[0] != os.getpid():
+            slot = _Slot()
+            _shared = (os.getpid(), slot)
+            atexit.register(slot.close)
+        return _shared[1].ask(pred, gold, seconds)

@@ -1,4 +1,4 @@
-"""A grader's process, seen from the host: asked one thing at a time, killed when it does not answer in time."""
+"""The host's side of a grading process, which is killed when it does not answer in time."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _PACKAGES = Path(__file__).parents[2]
 
 
 class Worker:
-    """One process. Not for two threads at once, except ``kill``, which any thread may call at any time.
+    """One grading process. Not thread-safe, except for ``kill``, which any thread may call at any time.
 
     Raises:
         MissingExtraError: Math-Verify is not installed.
-        GradingError: the process does not come up.
+        GradingError: the process does not start.
     """
 
     def __init__(self) -> None:
-        # It parses what a model wrote: it has no business with the host's environment and its secrets.
+        # It parses model output, so it must not see the secrets in the host's environment.
         kept = ("PATH", "LANG", "TMPDIR", "LD_LIBRARY_PATH")
         environment = {name: os.environ[name] for name in kept if name in os.environ}
         try:
@@ -42,17 +42,17 @@ class Worker:
                 env=environment | {"PYTHONPATH": str(_PACKAGES), "PYTHONHASHSEED": "0"},
             )
         except OSError as error:
-            raise GradingError(f"cannot start a grader's process: {error}") from error
+            raise GradingError(f"cannot start a grading process: {error}") from error
         self._rest = b""
-        hello = self._read(START_SECONDS)
-        if isinstance(hello, Reason) or "ready" not in hello:
+        first = self._read(START_SECONDS)
+        if isinstance(first, Reason) or "ready" not in first:
             self.close()
-            if isinstance(hello, dict):
-                raise MissingExtraError(str(hello.get("missing")).replace("_", "-"), "math")
-            raise GradingError(f"a grader's process did not start ({hello}, exit status {self._process.returncode})")
+            if isinstance(first, dict):
+                raise MissingExtraError(str(first.get("missing")).replace("_", "-"), "math")
+            raise GradingError(f"a grading process did not start ({first}, exit status {self._process.returncode})")
 
     def ask(self, pred: str, gold: str, seconds: float) -> dict[str, Any] | Reason:
-        """The verdict as a JSON object; TIMEOUT or CRASHED where there is none, and the process is no more then."""
+        """The verdict as a JSON object; without one, TIMEOUT or CRASHED, and the process has been killed."""
         request = {"pred": pred, "gold": gold, "seconds": seconds}
         assert self._process.stdin is not None
         try:
@@ -68,7 +68,7 @@ class Worker:
 
     @property
     def alive(self) -> bool:
-        """Whether it can be asked."""
+        """Whether the process is running."""
         return self._process.poll() is None
 
     @property
@@ -77,20 +77,20 @@ class Worker:
         return self._process.pid
 
     def kill(self) -> None:
-        """End the process and wait for its end. Harmless when repeated."""
+        """Kill the process and wait for its end. May be repeated."""
         self._process.kill()
         self._process.wait()
 
     def close(self) -> None:
-        """Kill it and close the pipes; not while ``ask`` is under way."""
+        """Kill the process and close the pipes; not while ``ask`` is running."""
         self.kill()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
-                with contextlib.suppress(OSError):  # what was still to be written cannot be
+                with contextlib.suppress(OSError):  # unsent data cannot be flushed any more
                     pipe.close()
 
     def _read(self, seconds: float) -> dict[str, Any] | Reason:
-        """The next line of the process."""
+        """The next message of the process, or TIMEOUT or CRASHED."""
         assert self._process.stdout is not None
         handle = self._process.stdout.fileno()
         poll = select.poll()

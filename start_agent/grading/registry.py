@@ -1,4 +1,4 @@
-"""The graders by name: what ``--grader`` chooses from. A task's kind has one of its own, of the same name.
+"""The registry of graders, for ``--grader``. Each kind of task has a grader of the same name.
 
 A package adds a grader by an entry point of the group ``start_agent.graders`` whose value is a ``GraderEntry``; see
 ``start_agent.plugins``.
@@ -26,20 +26,20 @@ from start_agent.problem import Kind, Problem
 from start_agent.trace import Decode, Trace
 
 Grade = Callable[[Problem, Trace], Awaitable[Verdict]]
-"""A finished trace's verdict. Raises GradingError or SandboxError where there can be none for now."""
+"""Grades a finished trace. Raises GradingError or SandboxError if the infrastructure fails."""
 
 AnswerValue = Callable[[Problem, str], Hashable]
-"""What an answer to a problem is worth: equal values are the same answer. The problem comes without its gold answer."""
+"""Maps an answer to a value: answers with equal values are the same. The problem comes without its gold answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class GradingContext:
-    """What a grader is opened with.
+    """The arguments with which a grader is opened.
 
     Attributes:
-        decode: the tokenizer's: the text of a trace's tokens.
-        kernels: sandbox sessions at once, at most, for a grader that runs code.
-        unsafe_no_isolation: the user's word that code may run without a sandbox around it.
+        decode: the tokenizer's ``decode``: tokens → text.
+        kernels: the most sandbox sessions at the same time, for a grader that runs code.
+        unsafe_no_isolation: whether the user allows running code without isolation.
     """
 
     decode: Decode
@@ -53,11 +53,11 @@ class GraderEntry:
 
     Attributes:
         name: for ``--grader``.
-        kinds: of the problems that it grades; it is refused for tasks of another kind.
-        open: what it is opened with, options → an asynchronous context manager that gives the ``Grade``; what it needs
-            is there inside of it: processes, a sandbox, a client.
+        kinds: the kinds of problems that it grades; it is rejected for tasks of another kind.
+        open: (context, options) → an asynchronous context manager that yields the ``Grade`` and manages its resources
+            (processes, a sandbox, a client).
         options: the model of its options.
-        value: what an answer is worth, for strategies that count votes; None where answers cannot be told apart so.
+        value: maps answers to values for strategies that count votes; None if answers cannot be compared this way.
     """
 
     name: str
@@ -90,14 +90,14 @@ BUILT_IN = (
     GraderEntry("choice", frozenset({Kind.CHOICE}), _open_choice, value=choice_value),
     GraderEntry("code", frozenset({Kind.CODE}), _open_code),
 )
-"""One for each kind, of its name."""
+"""One for each kind, with the kind's name."""
 
 GRADERS = OptionsRegistry("grader", "start_agent.graders", GraderEntry, lambda: BUILT_IN)
-"""What ``--grader`` chooses from."""
+"""The graders that ``--grader`` can choose."""
 
 
 class GraderChoice(BaseModel):
-    """Which grader it is."""
+    """The choice of a grader."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -107,10 +107,10 @@ class GraderChoice(BaseModel):
 
 
 def find_grader(name: str, kind: Kind) -> GraderEntry:
-    """The grader of this name, or at ``module:object``, for problems of a kind.
+    """The grader with this name, or at ``module:object``, for problems of a kind.
 
     Raises:
-        ConfigError: there is none, or it grades other problems.
+        ConfigError: there is none, or it grades other kinds of problems.
     """
     entry = GRADERS.find(name)
     if kind not in entry.kinds:

@@ -1,7 +1,7 @@
-r"""One spelling for what is written in many: Unicode signs, programs' notation and LaTeX's shorthands become LaTeX.
+r"""Normalizes notation: Unicode characters, programming notation and LaTeX shorthands become plain LaTeX.
 
-``2√3``, ``2*sqrt(3)`` and ``2\sqrt3`` all become ``2\sqrt{3}``. Nothing is computed here but repeating decimals and
-mixed numbers, which have no other spelling that mathematics reads. Every pattern is linear in the text's length.
+``2√3``, ``2*sqrt(3)`` and ``2\sqrt3`` all become ``2\sqrt{3}``. Only repeating decimals and mixed numbers are computed,
+because Math-Verify reads them in no notation. Every pattern takes time linear in the length of the text.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"^\s*(?:\\text\s*\{\s*)?[A-Za-z][A-Za-z ]{2,30}:\s*\}?\s*(?=[-+\d\\.(])", ""),
     )
 )
-# A separator of thousands: always where braces or a small space say so, else a comma between groups of three digits.
-_DRESSED_THOUSANDS = re.compile(r"(?<=\d)(?:\{,\}|,\\!|\\,)\s*(?=\d{3}(?!\d))")
+# Thousands separators: LaTeX forms with braces or a thin space always, a plain comma between groups of three digits.
+_LATEX_THOUSANDS = re.compile(r"(?<=\d)(?:\{,\}|,\\!|\\,)\s*(?=\d{3}(?!\d))")
 _THOUSANDS = re.compile(r"(?<![\d.,_^])[1-9]\d{0,2}(?:,\d{3})+(?!\d|,\d)")
 _REPEATING = re.compile(r"(\d*)\.(\d*)\\(?:overline|bar|dot)\s*(?:\{(\d+)\}|(\d))")
 _MIXED = re.compile(r"^(-?)\s*(\d+)\s*(?:\s(\d+)\s*/\s*(\d+)|\\frac\{(\d+)\}\{(\d+)\})(?=\s|$|\\text|[a-zA-Z])")
@@ -67,8 +67,8 @@ _CALL = re.compile(r"(?<![\\a-zA-Z])(sqrt|exp)\s*\(")
 
 
 def spelled(text: str) -> str:
-    """The text in its one spelling. It is for reading mathematics, not for showing."""
-    text = _DRESSED_THOUSANDS.sub("", text)
+    """The text in normalized notation, for parsing and not for display."""
+    text = _LATEX_THOUSANDS.sub("", text)
     text = re.sub("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ]+", lambda found: f"^{{{found[0].translate(_SUPERSCRIPTS)}}}", text)
     text = re.sub("[₀-₉]+", lambda found: f"_{{{found[0].translate(_SUBSCRIPTS)}}}", text)
     text = "".join(_SIGNS.get(character, character) for character in text)
@@ -82,7 +82,7 @@ def spelled(text: str) -> str:
 
 
 def without_brackets(text: str) -> str:
-    """A program's list, ``[1, 2]``, as mathematics writes one; anything else unchanged."""
+    """A list in Python's notation, ``[1, 2]``, without its brackets; anything else unchanged."""
     inner = text[1:-1]
     if text.startswith("[") and text.endswith("]") and not set("[]") & set(inner):
         return inner
@@ -90,7 +90,7 @@ def without_brackets(text: str) -> str:
 
 
 def both_signs(text: str) -> list[str]:
-    r"""The two readings of an expression with ``\pm``; the text alone where it has none."""
+    r"""The two values of an expression with ``\pm``; only the text itself without one."""
     if r"\pm" not in text:
         return [text]
     upper = re.sub(r"\\mp(?![a-zA-Z])", "-", re.sub(r"\\pm(?![a-zA-Z])", "+", text))
@@ -104,7 +104,7 @@ def _vulgar(found: re.Match[str]) -> str:
 
 
 def _calls(text: str) -> str:
-    r"""``sqrt(…)`` and ``exp(…)`` as programs write them: ``\sqrt{…}`` and ``e^{…}``, whatever is nested in them."""
+    r"""Convert ``sqrt(…)`` and ``exp(…)`` of programs to ``\sqrt{…}`` and ``e^{…}``, also when nested."""
     while call := _CALL.search(text):
         depth = 1
         for at in range(call.end(), len(text)):
@@ -119,7 +119,7 @@ def _calls(text: str) -> str:
 
 
 def _repeating(found: re.Match[str]) -> str:
-    """A repeating decimal as the fraction that it is: 0.1(6) is (16 - 1) / 90."""
+    """A repeating decimal as a fraction: 0.1(6) is (16 - 1) / 90."""
     whole, fixed, repeated = found[1] or "0", found[2], found[3] or found[4]
     if len(whole) + len(fixed) + len(repeated) > 100:
         return found[0]
@@ -129,7 +129,7 @@ def _repeating(found: re.Match[str]) -> str:
 
 
 def _mixed(found: re.Match[str]) -> str:
-    """A mixed number as a fraction; what is no proper one (``2 5/3``) is left."""
+    """A mixed number as a fraction; an improper one (``2 5/3``) is unchanged."""
     sign, whole, above, below = found[1], int(found[2]), int(found[3] or found[5]), int(found[4] or found[6])
     if not 0 < above < below or len(found[2]) > 50:
         return found[0]

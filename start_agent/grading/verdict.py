@@ -1,4 +1,4 @@
-"""What a grader says."""
+"""The verdict of a grader and the reasons for it."""
 
 from __future__ import annotations
 
@@ -11,40 +11,40 @@ from start_agent.errors import TraceFormatError
 
 
 class Reason(StrEnum):
-    """Why an answer counts as right or wrong."""
+    """Why an answer counts as correct or incorrect."""
 
     EQUAL = "equal"
-    """Right: it says what the gold answer says."""
+    """Correct: equal to the gold answer."""
     PASSED = "passed"
-    """Right: the program passes every test."""
+    """Correct: the program passes every test."""
     DIFFERENT = "different"
-    """Wrong: it says something else."""
+    """Incorrect: different from the gold answer."""
     NO_ANSWER = "no_answer"
-    """Wrong: no closed box, no letter, no program."""
+    """Incorrect: no closed box, no letter, no program."""
     UNREADABLE = "unreadable"
-    """Wrong: the grader cannot read it as mathematics, and it is not the gold answer's text."""
+    """Incorrect: the grader cannot parse it, and it is not the gold answer's text."""
     TIMEOUT = "timeout"
-    """Wrong: comparing it, or one test of the program, took too long and was killed."""
+    """Incorrect: the comparison, or one test of the program, took too long and was killed."""
     CRASHED = "crashed"
-    """Wrong: comparing it broke the grader's process, twice."""
+    """Incorrect: the comparison crashed the grading process, twice."""
     WRONG_OUTPUT = "wrong_output"
-    """Wrong: the program fails a test."""
+    """Incorrect: the program fails a test."""
     ERROR = "error"
-    """Wrong: the program ends in an error, runs out of memory or dies."""
+    """Incorrect: the program raises an error, runs out of memory or crashes."""
     UNGRADABLE = "ungradable"
-    """Counted as wrong: the problem's own answer or tests cannot be read, so that nothing could be right."""
+    """Counted as incorrect: the problem's gold answer or tests cannot be read, so no answer could be correct."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One answer, judged.
+    """The result of grading one answer.
 
     Attributes:
-        correct: whether it is right.
-        parsed: the answer as the grader understood it; None where it found none.
-        reason: one word of a closed set.
-        gold: the gold answer as the grader understood it; of code, what the first failing test expects.
-        detail: one line or a few for people; empty where the reason says it all.
+        correct: whether the answer is correct.
+        parsed: the answer as the grader read it; None if it found none.
+        reason: why.
+        gold: the gold answer as the grader read it; for code, the expected output of the first failing test.
+        detail: an explanation of one or a few lines; empty if the reason is enough.
     """
 
     correct: bool
@@ -63,8 +63,8 @@ class Verdict:
         try:
             verdict = cls(**{**data, "reason": Reason(data["reason"])})
         except (KeyError, TypeError, ValueError) as error:
-            raise TraceFormatError(f"a verdict with a missing or wrong field: {error}") from error
+            raise TraceFormatError(f"the verdict has a missing or invalid field: {error}") from error
         texts = (verdict.parsed, verdict.gold, verdict.detail)
         if not isinstance(verdict.correct, bool) or not all(text is None or isinstance(text, str) for text in texts):
-            raise TraceFormatError("a verdict with a field of the wrong type")
+            raise TraceFormatError("the verdict has a field of the wrong type")
         return verdict

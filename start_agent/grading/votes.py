@@ -1,9 +1,9 @@
-r"""What an answer is worth in a vote, and who wins (self-consistency, Wang et al. 2022): values vote, not spellings.
+r"""Counts votes for answers (self-consistency, Wang et al. 2022), by value and not by notation.
 
-- Answers that are numbers vote for their exact value: ``0.5``, ``1/2``, ``\frac12`` and ``50%`` are one.
-- Any other answer votes as it is written, without white space and differences of LaTeX that mean nothing. Comparing
-  two expressions as mathematics would take a process and up to seconds for each pair.
-- Of values with equally many votes, the one that was reached earliest wins.
+- Answers that are numbers vote for their exact value: ``0.5``, ``1/2``, ``\frac12`` and ``50%`` are equal.
+- Any other answer votes for its text, without white space and insignificant LaTeX differences. A mathematical
+  comparison would take a process and up to seconds for each pair.
+- In a tie, the value that was reached first wins.
 """
 
 from __future__ import annotations
@@ -21,50 +21,50 @@ from start_agent.problem import Problem
 
 @dataclass(slots=True)
 class Ballot:
-    """Votes for one value, and the lowest number of a sample among them."""
+    """The votes for one value, and the index of the first sample that voted for it."""
 
     votes: int
     first: int
 
     def join(self, other: Ballot) -> None:
-        """Count another's votes in."""
+        """Add the votes of another ballot."""
         self.votes += other.votes
         self.first = min(self.first, other.first)
 
     @property
     def rank(self) -> tuple[int, int]:
-        """The higher one wins."""
+        """The sort key; the highest wins."""
         return self.votes, -self.first
 
 
 class Tally:
-    """A vote that goes on: samples are added in the order of their numbers, from 0 on."""
+    """A running count of votes; samples are added in the order of their indices, from 0 on."""
 
     def __init__(self) -> None:
         self._ballots: dict[Hashable, Ballot] = {}
         self._added = 0
 
     def add(self, value: Hashable | None) -> None:
-        """Count the next sample; None for one without an answer, which does not vote."""
+        """Count the next sample; None for a sample without an answer, which does not vote."""
         if value is not None:
             self._ballots.setdefault(value, Ballot(0, self._added)).votes += 1
         self._added += 1
 
     @property
     def winner(self) -> Ballot | None:
-        """The value with the most votes, the earliest of equals; None where nobody has voted."""
+        """The ballot with the most votes, in a tie the first; None before any vote."""
         return max(self._ballots.values(), key=lambda ballot: ballot.rank, default=None)
 
     def undecided(self, left: int) -> int:
-        """How many more samples it takes at least, of ``left`` that may still come, until the winner is certain.
+        """The fewest further samples, out of ``left`` remaining, after which the winner can be certain.
 
-        0 where it is certain already: whatever the others say, nothing would change.
+        0 if it is certain already, whatever the remaining samples vote for.
         """
         winner = self.winner or Ballot(0, self._added)
         others = [ballot for ballot in self._ballots.values() if ballot is not winner]
         for more in range(left):
             rest, best = left - more, Ballot(winner.votes + more, winner.first)
-            # All the rest may go to one value: one that nobody has named yet is later than the winner.
+            # All remaining votes may go to one value; a new value would be later than the winner.
             if rest <= best.votes and all(Ballot(one.votes + rest, one.first).rank < best.rank for one in others):
                 return more
         return left
@@ -72,15 +72,15 @@ class Tally:
 
 @lru_cache(maxsize=4096)
 def vote_value(answer: str) -> Fraction | str:
-    """What an answer votes for: a number's exact value, a percentage as the fraction that it is; else its spelling."""
+    """The value that an answer votes for: a number's exact value (a percentage divided by 100), otherwise its text."""
     number = read_number(answer)
-    return plain_text(answer) if number is None else number.worth
+    return plain_text(answer) if number is None else number.true_value
 
 
 def math_value(problem: Problem, answer: str) -> Fraction | str:
-    """What an answer to a mathematical question is worth; where a percentage is asked for, a percent sign is nothing.
+    """The value of an answer to a math problem; a percent sign is ignored if the question asks for a percentage.
 
-    The gold answer is not looked at.
+    Does not use the gold answer.
     """
     if asks_for_percentage(problem.question):
         answer = without_percent(answer)
@@ -88,6 +88,6 @@ def math_value(problem: Problem, answer: str) -> Fraction | str:
 
 
 def choice_value(problem: Problem, answer: str) -> str:
-    """The letter that an answer names, or the answer as it is written. The gold answer is not looked at."""
+    """The letter that an answer names, or else its text. Does not use the gold answer."""
     text = answer_text(answer) or answer.strip()
     return read_letter(text, problem.choices) or plain_text(text)

@@ -1,8 +1,8 @@
-r"""Answers with words in them: quantities, clock times, names and letters in an order.
+r"""Compares answers that contain words: quantities, clock times, names and sequences of letters.
 
 Math-Verify drops words, or reads them as products of letters. Here ``8 cookies`` is 8, ``8 hours 30 minutes`` is not,
-``2 million`` is 2,000,000, ``9:45 AM`` is not ``9:45 PM``, and ``BCA`` is not ``CAB``. ``compare_words`` decides what
-words decide, and leaves everything else to mathematics.
+``2 million`` is 2,000,000, ``9:45 AM`` is not ``9:45 PM``, and ``BCA`` is not ``CAB``. ``compare_words`` decides only
+where the words decide, and leaves everything else to Math-Verify.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _OPPOSITES = (
 )
 _DIRECTIONS = frozenset({"north", "south", "east", "west", "northeast", "northwest", "southeast", "southwest"})
 
-# Words that make another number of the one before them, or are no words: with these, mathematics must decide.
+# Words that change the number before them, or are not words at all: with these, Math-Verify must decide.
 _OPERATORS = frozenset(
     re.findall(
         "[a-z]+",
@@ -70,7 +70,7 @@ _NAME = re.compile(r"[A-Z]{2,}|[A-Z][a-z]+|[a-z]{4,}")
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """A number with the words behind it: ``unit`` where these are a known unit, else ``noun``."""
+    """A number with its ``unit``, if the word after it is a known one; ``noun`` is whether any word follows it."""
 
     number: Number
     unit: str = ""
@@ -79,21 +79,21 @@ class Quantity:
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """An answer that was read as quantities; ``said`` are all its words, in lower case."""
+    """An answer that consists of quantities; ``words`` are all its words, in lower case."""
 
     quantities: tuple[Quantity, ...]
-    said: frozenset[str]
+    words: frozenset[str]
 
 
 def unwrapped(text: str) -> str:
-    r"""The text with the content of ``\text{…}`` and its like in the open, and without signs of currency."""
+    r"""The text with ``\text{…}`` and similar commands replaced by their content, and without currency signs."""
     return _CURRENCY.sub("", _TEXT.sub(r" \1 ", text)).strip()
 
 
 def compare_words(gold: str, pred: str) -> bool | None:
-    """Whether a prediction says what the gold answer says, where words decide it; None where mathematics must.
+    """Whether a prediction equals the gold answer, if words decide it; None if Math-Verify must.
 
-    Both in their one spelling (see ``spelling.spelled``).
+    Both texts must be normalized (see ``spelling.spelled``).
     """
     gold, pred = unwrapped(gold), unwrapped(pred)
     clocks = _clock(gold), _clock(pred)
@@ -102,17 +102,17 @@ def compare_words(gold: str, pred: str) -> bool | None:
     if named(gold) or named(pred):
         return _plain(gold) == _plain(pred)
     one, other = read_words(gold), read_words(pred)
-    if one is None or other is None or not (one.said or other.said):
+    if one is None or other is None or not (one.words or other.words):
         return None
-    if _opposed(one.said, other.said):
+    if _opposed(one.words, other.words):
         return False
     return _equal(one.quantities, other.quantities)
 
 
 def read_words(text: str) -> Words | None:
-    """The quantities that a text consists of; None where it is anything else."""
+    """The quantities that a text consists of; None if it is anything else."""
     quantities: list[Quantity] = []
-    said: list[str] = []
+    words: list[str] = []
     behind: list[str] = []
     number: Number | None = None
     at, linked = 0, False
@@ -145,10 +145,10 @@ def read_words(text: str) -> Words | None:
         elif chunk["word"]:
             word = chunk["word"]
             if number is None:
-                return None  # words in front of a number: a sentence, or a name of it
+                return None  # words before a number: a sentence, or a name for the number
             if len(word) == 1 and not (word == "a" or (word in _SINGLE_UNITS and _apart(text, chunk.start("word")))):
                 return None  # a variable
-            said.append(word.casefold())
+            words.append(word.casefold())
             behind.append(word + (chunk["power"] or ""))
         elif chunk["link"] == "," and not behind:
             return None  # a list of numbers
@@ -156,11 +156,11 @@ def read_words(text: str) -> Words | None:
         at = chunk.end()
     if not close() or not quantities:
         return None
-    return Words(tuple(quantities), frozenset(said))
+    return Words(tuple(quantities), frozenset(words))
 
 
 def named(text: str) -> bool:
-    """Whether a text is names or letters in an order: no number, no sign of mathematics, no product of variables."""
+    """Whether a text consists of names or a sequence of labels: no number, no math symbol, no product of variables."""
     if len(text) > 200 or re.search(r"[\d\\^_=+*/<>|{}()\[\]-]", text):
         return False
     words = _LETTERS.findall(text)
@@ -170,20 +170,20 @@ def named(text: str) -> bool:
 
 
 def _plain(text: str) -> str:
-    """The words alone; labels of one letter all of them, of a sentence not its articles."""
+    """The words of a text without punctuation; articles and "and" are dropped, unless all words are single letters."""
     if any(len(word) > 1 for word in _LETTERS.findall(text)):
         text = re.sub(r"\b(?:the|a|an|and)\b", " ", text.casefold())
     return re.sub(r"[\s.,;]+", " ", text).strip().casefold()
 
 
 def _apart(text: str, at: int) -> bool:
-    """Whether something stands between a number and the letter behind it: "5 m" is a length, "5m" a product."""
+    """Whether a number and the letter after it are separated: "5 m" is a length, "5m" a product."""
     return text[at - 1] in " /" or at == 0
 
 
 def _quantity(number: Number, words: list[str]) -> Quantity | None:
-    """The number with its words; None where one of them is an operator, or changes the number in an unknown way."""
-    value, rest = number.worth if number.percent else number.value, list(words)
+    """The number with its words; None if one of them is an operator, or changes the number in an unknown way."""
+    value, rest = number.true_value if number.percent else number.value, list(words)
     lower = [word.casefold() for word in rest]
     if lower[:3] == ["and", "a", "half"] or lower[-3:] == ["and", "a", "half"]:
         cut = slice(3, None) if lower[:3] == ["and", "a", "half"] else slice(0, -3)
@@ -193,7 +193,7 @@ def _quantity(number: Number, words: list[str]) -> Quantity | None:
     lower = [word.casefold() for word in rest if word.casefold() != "and"]
     if any(word in _OPERATORS or word in _MULTIPLIERS for word in lower):
         return None
-    if value != (number.worth if number.percent else number.value):
+    if value != (number.true_value if number.percent else number.value):
         number = Number(value)
     unit = _unit(rest[0]) if len(rest) and all(word.casefold() == "and" for word in rest[1:]) else ""
     return Quantity(number, unit, bool(rest))
@@ -224,7 +224,7 @@ def _equal(gold: tuple[Quantity, ...], pred: tuple[Quantity, ...]) -> bool:
 
 
 def _total(quantities: tuple[Quantity, ...]) -> tuple[str, Fraction] | None:
-    """The dimension and the sum of quantities of one dimension, as 8 hours 30 minutes; None of others."""
+    """The dimension and the sum of quantities like 8 hours 30 minutes; None if they do not share one dimension."""
     units = [_UNITS.get(quantity.unit) for quantity in quantities]
     known = [unit for unit in units if unit]
     if len(known) != len(units) or len({dimension for dimension, _ in known}) != 1:
@@ -234,14 +234,14 @@ def _total(quantities: tuple[Quantity, ...]) -> tuple[str, Fraction] | None:
 
 
 def _opposed(one: frozenset[str], other: frozenset[str]) -> bool:
-    """Whether two answers say opposite things, or name different directions."""
+    """Whether two answers contain opposites, or name different directions."""
     if (one & _DIRECTIONS) and (other & _DIRECTIONS) and one & _DIRECTIONS != other & _DIRECTIONS:
         return True
     return any((one & first and other & second) or (one & second and other & first) for first, second in _OPPOSITES)
 
 
 def _clock(text: str) -> tuple[int, int, str] | None:
-    """Hour, minute and a or p (or neither) of a time of day."""
+    """The hour, the minute and "a", "p" or "" (no AM or PM) of a time of day; None if the text is not one."""
     found = _CLOCK.match(text)
     if found is None or bool(found[3]) != bool(found[4]) or int(found[1]) > 24:
         return None

@@ -1,8 +1,8 @@
-"""The grader's process: reads a JSON line with a prediction and a gold answer, writes one with the verdict.
+"""The main program of a grading process: reads predictions and gold answers as JSON lines and writes verdicts.
 
-Run by ``process.Worker`` as ``python -m start_agent.grading.worker``; it ends with its standard input. It may be
-killed at any moment. Should the host be gone by then, its own alarm ends it: a signal without a handler ends a
-process even inside a single endless operation of C code.
+``process.Worker`` runs it as ``python -m start_agent.grading.worker``. It ends when its standard input ends, and may be
+killed at any time. If the host has died, an alarm ends it: a signal without a handler ends a process even inside a
+long operation of C code.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ import signal
 import sys
 
 MEMORY_BYTES = 4 << 30
-"""Address space of the process; an ordinary answer needs about 0.3 GB of it."""
+"""Limit for the address space of the process; an ordinary answer needs about 0.3 GB."""
 
 ALARM_SECONDS = 3
-"""How much later than the host's own time limit the alarm rings."""
+"""The time between the host's time limit and the alarm, in seconds."""
 
 
 def main() -> int:
-    """Serve until standard input ends."""
-    # What libraries print must not get between the lines: the answers go to a descriptor of their own.
+    """Answer requests until standard input ends."""
+    # Output that libraries print must not mix with the verdicts, so these have a file descriptor of their own.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the host's to handle
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the host handles Ctrl-C
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     try:
         from start_agent.grading.expressions import compare

@@ -1,6 +1,6 @@
-"""A question → one or several traces → one answer. May use decoding, grading and what is below; no run directory."""
+"""Strategies: how one or several traces become the answer to a question. Knows no run directories."""
 
-from start_agent.strategies.base import Question, Solution, Solve, Strategy, together
+from start_agent.strategies.base import Question, Solution, Solve, Strategy, gather_all
 from start_agent.strategies.registry import STRATEGIES, StrategyChoice, StrategyEntry
 
 __all__ = [
@@ -11,5 +11,5 @@ __all__ = [
     "Strategy",
     "StrategyChoice",
     "StrategyEntry",
-    "together",
+    "gather_all",
 ]

@@ -1,4 +1,4 @@
-"""What a strategy is: it asks for traces and says which of them has the answer."""
+"""The interface of a strategy, which requests traces and chooses the one with the answer."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ T = TypeVar("T")
 
 
 class Solve(Protocol):
-    """Makes a trace, as ``Solver.solve`` does; may be called many times at once."""
+    """Generates a trace, as ``Solver.solve`` does; may be called concurrently."""
 
     async def __call__(self, question: str, *, seed: int | None = 0) -> Trace:
-        """Grow a trace to its end.
+        """Generate a complete trace.
 
         Args:
-            question: what the user says to the model, in full.
-            seed: of this trace; None where nothing is seeded.
+            question: the complete user message.
+            seed: the seed of this trace; None for unseeded sampling.
 
         Raises:
-            PromptError: the question makes no prompt for this model.
+            PromptError: no prompt can be made from the question for this model.
             EngineError, SandboxError: the infrastructure failed; there is no trace.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a strategy is asked.
+    """The question for a strategy.
 
     Attributes:
-        text: what the user says to the model: the question, its choices, the instruction.
-        value: what an answer is worth: equal values are the same answer. None where answers cannot be told apart so.
-            It knows the question, and not the gold answer.
+        text: the user message: the question, its choices, the instruction.
+        value: maps an answer to a value; answers with equal values are the same. None if answers cannot be compared
+            this way. It may use the question, but never the gold answer.
     """
 
     text: str
@@ -45,13 +45,13 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Solution:
-    """What a strategy found.
+    """The result of a strategy.
 
     Attributes:
-        traces: all that were made, in the strategy's order.
-        chosen: the place of the one that has the answer.
-        votes: what each trace voted for, in the same order, None for one that did not vote; empty where there is no
-            vote.
+        traces: all generated traces, in the strategy's order.
+        chosen: the index of the trace with the answer.
+        votes: the value that each trace voted for, in the same order, None for a trace without a vote; empty for a
+            strategy without voting.
     """
 
     traces: tuple[Trace, ...]
@@ -60,23 +60,23 @@ class Solution:
 
     def __post_init__(self) -> None:
         if not 0 <= self.chosen < len(self.traces):
-            raise ValueError(f"trace {self.chosen} is chosen, of {len(self.traces)}")
+            raise ValueError(f"the chosen index is {self.chosen}, but there are {len(self.traces)} traces")
         if self.votes and len(self.votes) != len(self.traces):
-            raise ValueError(f"{len(self.votes)} votes of {len(self.traces)} traces")
+            raise ValueError(f"there are {len(self.votes)} votes, but {len(self.traces)} traces")
 
     @property
     def trace(self) -> Trace:
-        """The one that has the answer."""
+        """The trace with the answer."""
         return self.traces[self.chosen]
 
     @property
     def answer(self) -> str | None:
-        """The answer; None where the chosen trace has none."""
+        """The answer; None if the chosen trace has none."""
         return self.trace.answer
 
     @property
     def tally(self) -> dict[str, int]:
-        """The votes for each value, the most first, of equals the earliest."""
+        """The number of votes for each value, most votes first; ties are in the order of the first vote."""
         found: dict[str, int] = {}
         for vote in self.votes:
             if vote is not None:
@@ -84,7 +84,7 @@ class Solution:
         return dict(sorted(found.items(), key=lambda item: -item[1]))
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-able: the votes, and of each trace its seed, answer, outcome and counts; the traces themselves not."""
+        """A JSON-able summary: the votes, and the seed, answer, outcome and counts of each trace (not its tokens)."""
         votes = self.votes or (None,) * len(self.traces)
         return {
             "chosen": self.chosen,
@@ -103,27 +103,27 @@ class Solution:
 
 
 class Strategy(ABC):
-    """How traces become an answer. One serves many questions at once: it keeps nothing of any of them."""
+    """How traces become an answer. An instance answers many questions concurrently and keeps no state between them."""
 
     @abstractmethod
     async def run(self, solve: Solve, question: Question, seed: int | None) -> Solution:
         """Answer a question.
 
-        The same question and seed ask for the same traces, in the same order: a run that was stopped, or whose engine
-        failed, asks again, and gets back what it had.
+        The same question and seed must request the same traces in the same order, so that a run that is resumed after
+        a stop or an engine failure finds its finished traces again.
 
         Args:
-            solve: makes a trace.
-            question: what is asked.
-            seed: of the whole; seeds of several traces follow from it (``seeds.derive_seed``). None: nothing is seeded,
-                and all traces get None.
+            solve: generates a trace.
+            question: the question.
+            seed: the seed from which the seeds of the traces are derived (``seeds.derive_seed``); None for unseeded
+                sampling, then all traces get None.
 
         Raises what ``solve`` raises.
         """
 
 
 def counts_of(*traces: Trace) -> dict[str, int]:
-    """What is counted of traces, in sum; ``tokens`` are those after the prompts, inserted ones included."""
+    """Counts summed over traces; ``tokens`` are those after the prompts, including inserted ones."""
     prompt = sum(trace.count(SpanKind.PROMPT) for trace in traces)
     return {
         "tokens": sum(trace.count() for trace in traces) - prompt,
@@ -135,9 +135,11 @@ def counts_of(*traces: Trace) -> dict[str, int]:
     }
 
 
-async def together(work: Iterable[Awaitable[T]]) -> list[T]:
-    """The results of several at once, in order. Where some fail, the others are finished before the first error is
-    raised: a trace that is done need not be made again."""
+async def gather_all(work: Iterable[Awaitable[T]]) -> list[T]:
+    """The results of concurrent awaitables, in order.
+
+    If some fail, the first error is raised only after all others have finished, so that finished traces are kept.
+    """
     results = await asyncio.gather(*work, return_exceptions=True)
     for result in results:
         if isinstance(result, BaseException):

@@ -1,4 +1,4 @@
-"""The strategies by name: what ``--strategy`` chooses from.
+"""The registry of strategies, for ``--strategy``.
 
 A package adds a strategy by an entry point of the group ``start_agent.strategies`` whose value is a ``StrategyEntry``;
 see ``start_agent.plugins``.
@@ -28,8 +28,7 @@ class StrategyEntry:
         name: for ``--strategy``.
         make: options → the strategy.
         options: the model of its options.
-        compares: whether it tells answers apart by what they are worth (``Question.value``): then it is refused where
-            they cannot be told apart so.
+        compares: whether it compares answers by ``Question.value``; then it is rejected for problems without one.
     """
 
     name: str
@@ -44,23 +43,23 @@ BUILT_IN = (
 )
 
 STRATEGIES = OptionsRegistry("strategy", "start_agent.strategies", StrategyEntry, lambda: BUILT_IN)
-"""What ``--strategy`` chooses from."""
+"""The strategies that ``--strategy`` can choose."""
 
 SINGLE = Chosen(DEFAULT)
 
 
 class StrategyChoice(BaseModel):
-    """Which strategy it is."""
+    """The choice of a strategy."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     strategy: str = Field(
         DEFAULT,
-        description="how traces become an answer: single (one trace), majority (several vote), or a plug-in's",
+        description="how traces become an answer: single (one trace), majority (several traces vote), or a plug-in's",
     )
 
 
 def make(chosen: Chosen) -> Strategy:
-    """The strategy that was chosen. Raises ConfigError."""
+    """Create the chosen strategy. Raises ConfigError."""
     strategy: Strategy = STRATEGIES.find(chosen.name).make(chosen.options)
     return strategy

@@ -1,4 +1,4 @@
-"""One trace is the answer."""
+"""The single strategy: one trace gives the answer."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from start_agent.strategies.base import Question, Solution, Solve, Strategy
 
 
 class Single(Strategy):
-    """The question, once, with the seed as it is."""
+    """Generates one trace with the given seed."""
 
     async def run(self, solve: Solve, question: Question, seed: int | None) -> Solution:
         """See ``Strategy.run``."""

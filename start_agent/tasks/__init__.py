@@ -1,4 +1,4 @@
-"""Data sets → problems.
+"""Loads problems from data sets.
 
 ::
 

@@ -1,4 +1,4 @@
-"""The tasks by name: what ``--task`` chooses from. Adding one here is adding an entry.
+"""The registry of tasks, for ``--task``. A new task is a new entry here.
 
 A package adds a task by an entry point of the group ``start_agent.tasks`` whose value is a ``Task``; see
 ``start_agent.plugins``.
@@ -34,38 +34,38 @@ _KNOWN = (
         Kind.CHOICE,
         reading.commonsenseqa,
         Source("tau/commonsense_qa", split="validation"),
-        about="questions of common sense with five choices",
+        about="common-sense questions with five choices",
     ),
     Task(
         "livecodebench",
         Kind.CODE,
         reading.livecodebench,
-        # The set's own loading script is no longer run by `datasets`; its files are plain JSON lines.
+        # `datasets` no longer runs the set's own loading script; its files are plain JSON lines.
         Source("hf://datasets/livecodebench/code_generation_lite", split="train", large=True, files=("test*.jsonl",)),
         release_files,
-        about="programming problems of contests, with tests",
+        about="programming contest problems, with tests",
     ),
 )
 
-# Tasks whose problems are made by a package of their own, which is imported when tasks are asked for by name.
-_ELSEWHERE = ("start_agent.pocket.tasks",)
+# Modules that generate their problems; imported only when a task is looked up by name.
+_GENERATORS = ("start_agent.pocket.tasks",)
 
 
 def _built_in() -> list[Task]:
-    return [*_KNOWN, *(task for module in _ELSEWHERE for task in import_module(module).TASKS)]
+    return [*_KNOWN, *(task for module in _GENERATORS for task in import_module(module).TASKS)]
 
 
 def listed(names: Iterable[str]) -> str:
-    """The names in a line, families of the pocket problems together."""
+    """The names on one line, with the families of pocket problems grouped."""
     found = list(names)
     families = [name.removeprefix("pocket_") for name in found if name.startswith("pocket_")]
     return ", ".join([name for name in found if not name.startswith("pocket_")] + [f"pocket_{{{','.join(families)}}}"])
 
 
 TASKS = Registry("task", "start_agent.tasks", Task, _built_in, listed)
-"""What ``--task`` chooses from."""
+"""The tasks that ``--task`` can choose."""
 
 
 def known_tasks() -> dict[str, Task]:
-    """All tasks that have a name, by it: those of the package, and those of plug-ins. Raises ConfigError."""
+    """All tasks by name: the built-in ones and those of plug-ins. Raises ConfigError."""
     return TASKS.known()

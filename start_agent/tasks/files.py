@@ -1,7 +1,7 @@
-"""Local files → rows, one after the other, with every cell as the file has it.
+"""Reads the rows of local data files, with every cell exactly as in the file.
 
-JSON is read line by line with Python's own reader, for a reader that guesses a type per column changes what does not
-fit its guess: long numbers, texts that look like dates, a column that comes late.
+JSON is read line by line with Python's own parser. A reader that infers one type per column changes values that do not
+fit it: long numbers, texts that look like dates, a column that is missing in the first rows.
 """
 
 from __future__ import annotations
@@ -16,36 +16,36 @@ from start_agent.errors import DataError, MissingExtraError
 from start_agent.tasks.task import Row
 
 FORMATS = {".jsonl": "json", ".json": "json", ".ndjson": "json", ".parquet": "parquet"}
-"""By the ending of a file's name."""
+"""The format for each file extension."""
 
-_NO_DATA = frozenset({"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"})
+_METADATA_FILES = frozenset({"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"})
 _VALUE = re.compile(r"\S")
 _SPLIT = re.compile(r"(?:train|test|validation|valid|val|dev)(?![a-z])")  # at the beginning of a file's name
-_ROWS_AT_ONCE = 64  # of a Parquet file: a row of tests may be of many megabytes
+_ROWS_AT_ONCE = 64  # of a Parquet file: a row with tests may have many megabytes
 _DIGITS = 4300  # more than Python reads into a number
 
 
 def data_files(path: Path, split: str | None = None) -> list[Path]:
-    """The data files at a path, all of one format; in a folder without hidden ones and what `datasets` writes beside.
+    """The data files at a path, all of one format. In a folder, hidden files and metadata of `datasets` are skipped.
 
     Args:
         path: a file, or a folder of files.
-        split: of a folder whose files are called by splits (``test-00000-of-00001.parquet``), those of this one; where
-            it is None and there are several, ``test``.
+        split: selects files in a folder where the file names start with splits (``test-00000-of-00001.parquet``); None
+            for ``test`` if there are several splits.
 
     Raises:
-        DataError: there are none, or of several formats.
+        DataError: there are no data files, or files of several formats.
     """
     if path.is_file():
         if path.suffix.lower() not in FORMATS:
-            raise DataError(f"{path} is of no known format: known are {', '.join(FORMATS)}")
+            raise DataError(f"{path} has an unknown format; use one of {', '.join(FORMATS)}")
         return [path]
     if not path.is_dir():
         raise DataError(f"{path} is neither a file nor a folder")
     files = sorted(
         file
         for file in path.iterdir()
-        if file.suffix.lower() in FORMATS and not file.name.startswith(".") and file.name not in _NO_DATA
+        if file.suffix.lower() in FORMATS and not file.name.startswith(".") and file.name not in _METADATA_FILES
         if file.is_file()
     )
     splits = {file: named[0] for file in files if (named := _SPLIT.match(file.stem)) is not None}
@@ -53,11 +53,11 @@ def data_files(path: Path, split: str | None = None) -> list[Path]:
         files = [file for file in files if splits.get(file) == (split or "test")]
         if not files:
             known = ", ".join(sorted(set(splits.values())))
-            raise DataError(f"the folder {path} has no split {split or 'test'!r}: name one of {known} with --split")
+            raise DataError(f"the folder {path} has no split {split or 'test'!r}; use --split with one of {known}")
     formats = {FORMATS[file.suffix.lower()] for file in files}
     if len(formats) != 1:
         found = "files of several formats" if formats else "no JSONL or Parquet files"
-        raise DataError(f"the folder {path} has {found}: name the file")
+        raise DataError(f"the folder {path} has {found}; give the path of one file")
     return files
 
 
@@ -65,20 +65,20 @@ def read_files(files: list[Path]) -> Iterator[Row]:
     """The rows of all files, in order.
 
     Raises:
-        DataError: a file cannot be read; names the file, and of JSON the line.
+        DataError: a file cannot be read; the message names the file, and for JSON the line.
         MissingExtraError: a Parquet file needs ``pyarrow``, which is not installed.
     """
     for file in files:
         try:
             yield from _parquet(file) if FORMATS[file.suffix.lower()] == "parquet" else _json(file)
         except UnicodeDecodeError as error:
-            raise DataError(f"cannot read {file}: it is no text in UTF-8, or it is compressed ({error})") from error
+            raise DataError(f"cannot read {file}: it is not UTF-8 text, or it is compressed ({error})") from error
         except OSError as error:
             raise DataError(f"cannot read {file}: {error}") from error
 
 
 def _json(path: Path) -> Iterator[Row]:
-    """The objects of a file: one a line, all of them in one list, or one after the other over several lines each."""
+    """The objects of a file: one per line, all in one list, or one after another over several lines each."""
     with path.open(encoding="utf-8-sig") as file:
         begin = next((line.strip() for line in file if line.strip()), "")
         file.seek(0)
@@ -96,17 +96,17 @@ def _json(path: Path) -> Iterator[Row]:
 
 def _decoded(path: Path, where: str, text: str, kind: type) -> Any:
     try:
-        value = json.loads(text, parse_int=_whole, parse_float=_decimal)
+        value = json.loads(text, parse_int=_integer, parse_float=_decimal)
     except (ValueError, RecursionError) as error:
         raise DataError(f"cannot read {path}{where}: {str(error) or 'nested too deeply'}") from error
     if not isinstance(value, kind):
-        raise DataError(f"cannot read {path}{where}: a {type(value).__name__} where an object with columns is needed")
+        raise DataError(f"cannot read {path}{where}: expected an object with columns, found a {type(value).__name__}")
     return value
 
 
 def _all_decoded(path: Path, text: str) -> list[Any]:
-    """The values of a text, with blanks between them."""
-    decoder = json.JSONDecoder(parse_int=_whole, parse_float=_decimal)
+    """The JSON values in a text, separated by white space."""
+    decoder = json.JSONDecoder(parse_int=_integer, parse_float=_decimal)
     values, at = list[Any](), 0
     try:
         while begun := _VALUE.search(text, at):
@@ -122,17 +122,17 @@ def _objects(path: Path, where: str, values: list[Any]) -> Iterator[Row]:
         if not isinstance(value, dict):
             place = where or f", entry {number}"
             raise DataError(
-                f"cannot read {path}{place}: a {type(value).__name__} where an object with columns is needed"
+                f"cannot read {path}{place}: expected an object with columns, found a {type(value).__name__}"
             )
         yield value
 
 
-def _whole(text: str) -> int | str:
+def _integer(text: str) -> int | str:
     return int(text) if len(text) <= _DIGITS else text
 
 
 def _decimal(text: str) -> float | str:
-    """A number; where a double would be another one, or be spelled in another way, the text."""
+    """A float if it has the same text as the input; otherwise the text, so that no digit is lost."""
     number = float(text)
     return number if repr(number) == text else text
 
@@ -154,7 +154,7 @@ def _parquet(path: Path) -> Iterator[Row]:
 
 
 def _shortest(number: float | None) -> float | None:
-    """The double that is spelled as a number of 32 or 16 bits is: 0.1, not 0.10000000149011612."""
+    """The double with the same shortest text as a 32-bit or 16-bit number: 0.1, not 0.10000000149011612."""
     import numpy
 
     return number if number is None else float(str(numpy.float32(number)))

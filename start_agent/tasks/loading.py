@@ -1,4 +1,4 @@
-"""Data sets → problems: files are read here, sets of the hub through the ``datasets`` package."""
+"""Loads problems from local files and, with the ``datasets`` package, from the Hub."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from start_agent.tasks.task import Row, Source, Task
 _log = logging.getLogger(__name__)
 
 POCKET_COUNT = 500
-"""Problems of a task that makes them, where no limit is given: as many as the held-out set of the pocket tasks has."""
+"""The default number of problems of a task that generates them: the size of the pocket tasks' held-out set."""
 
 
 def load(task: str | None = None, **options: Any) -> list[Problem]:
-    """All problems of a task or a data set at once: ``load("gsm8k", data="gsm8k-test.jsonl", limit=10)``.
+    """All problems of a task or a data set as a list: ``load("gsm8k", data="gsm8k-test.jsonl", limit=10)``.
 
     The keywords are the fields of ``DataOptions``. Raises what ``stream`` raises.
     """
@@ -33,19 +33,19 @@ def load(task: str | None = None, **options: Any) -> list[Problem]:
 
 
 def stream(options: DataOptions) -> Iterator[Problem]:
-    """The problems one after the other, each question once; large sets need no more memory than small ones.
+    """The problems one by one, each question once; memory use does not depend on the size of the set.
 
-    A repeated question (with the same choices and tests) is left out, and their number logged at the end.
+    A repeated question (with the same choices and tests) is skipped; the number of skipped rows is logged at the end.
 
     Raises:
         ConfigError: no such task, or neither a task nor columns.
-        DataError: the set cannot be found or read, or a column is missing; one line, with the columns there are.
-        MissingExtraError: a set of the hub needs ``datasets``, a Parquet file ``pyarrow``, which is not installed.
+        DataError: the set cannot be found or read, or a column is missing; one line, with the existing columns.
+        MissingExtraError: ``datasets`` (for a set on the Hub) or ``pyarrow`` (for a Parquet file) is not installed.
     """
     task = resolve_task(options)
     if task.make is not None:
         if options.data is not None:
-            raise ConfigError(f"the problems of {task.name!r} are made, not read: leave --data out")
+            raise ConfigError(f"the task {task.name!r} generates its problems; remove --data")
         yield from task.make(options.limit or POCKET_COUNT, options.split)
         return
     source = _source(task, options)
@@ -61,17 +61,17 @@ def stream(options: DataOptions) -> Iterator[Problem]:
         if len(seen) == options.limit:
             break
     if not seen:
-        dated = f" between {options.start_date or 'the first'} and {options.end_date or 'the last'}"
+        dated = f" from {options.start_date or 'the first'} to {options.end_date or 'the last'}"
         raise DataError(f"{source.path} has no rows{dated if options.start_date or options.end_date else ''}")
     if repeated:
-        _log.warning("%s: %d rows repeat a question and were left out", source.path, repeated)
+        _log.warning("%s: skipped %d rows that repeat a question", source.path, repeated)
 
 
 def resolve_task(options: DataOptions) -> Task:
-    """The task that the options name, by its name or at ``module:object``, or the one that their columns define.
+    """The task that the options choose by name or by ``module:object``, or that their columns define.
 
     Raises:
-        ConfigError: no such task, or columns that are not named, or named beside a task.
+        ConfigError: no such task; column options are missing, or given together with a task.
     """
     columns = {name: getattr(options, f"{name}_column") for name in ("question", "answer", "level", "subject")}
     columns["choices"] = options.choices_column
@@ -80,12 +80,12 @@ def resolve_task(options: DataOptions) -> Task:
         task = TASKS.find(options.task)
         if named:
             raise ConfigError(
-                f"--{named[0]}-column: the task {options.task!r} knows its columns; leave it or --task out"
+                f"--{named[0]}-column: the task {options.task!r} defines its columns; remove this option or --task"
             )
         return task
     if options.data is None:
         names = listed(known_tasks())
-        raise ConfigError(f"name a --task ({names}), or --data with --question-column and --answer-column")
+        raise ConfigError(f"use --task ({names}), or --data with --question-column and --answer-column")
     if not columns["question"] or not columns["answer"]:
         raise ConfigError("--data without --task needs --question-column and --answer-column")
     read = by_columns(
@@ -99,12 +99,12 @@ def resolve_task(options: DataOptions) -> Task:
 
 
 def _in_time(options: DataOptions, problem: Problem) -> bool:
-    """Whether a problem's day lies between the dates of the options. Days in ISO's form are in the order of texts."""
+    """Whether a problem's date is in the range of the options. ISO dates sort as strings."""
     if not options.start_date and not options.end_date:
         return True
     day = str(problem.meta.get("date", ""))[:10]
     if not day:
-        raise DataError("--start-date, --end-date: a problem has no date; those of livecodebench have (contest_date)")
+        raise DataError("--start-date, --end-date: a problem has no date; only livecodebench has dates (contest_date)")
     return (options.start_date or day) <= day <= (options.end_date or day)
 
 
@@ -112,13 +112,13 @@ def _source(task: Task, options: DataOptions) -> Source:
     files: tuple[str, ...] = ()
     if options.release:
         if task.releases is None:
-            raise ConfigError(f"--release: {task.name} has no releases; livecodebench has")
+            raise ConfigError(f"--release: {task.name} has no releases; only livecodebench has")
         files = task.releases(options.release)
     if options.data is not None:
         return Source(options.data, options.subset, options.split or "test", large=bool(options.stream), files=files)
     own = task.source
     if own is None:
-        raise ConfigError(f"the task {task.name!r} reads rows, and does not say where they are: name them with --data")
+        raise ConfigError(f"the task {task.name!r} has no data set of its own; use --data")
     return Source(
         own.path,
         options.subset or own.subset,
@@ -141,27 +141,27 @@ def _problems(task: Task, source: Source, options: DataOptions) -> Iterator[Prob
 
 
 def _rows(source: Source, options: DataOptions) -> Iterator[Row]:
-    """The rows of a file, a folder or a hub set. Local files are always streamed: no copy of them is made."""
+    """The rows of a file, a folder or a Hub set. Local files are always streamed, never copied to a cache."""
     path = Path(source.path).expanduser()
     on_hub = source.path.startswith("hf://")
     if not on_hub and path.exists():
         yield from read_files(_chosen(path, source.files) if source.files else data_files(path, options.split))
-    elif not on_hub and _names_a_file(source.path):
+    elif not on_hub and _is_path(source.path):
         raise DataError(f"there is no file or folder {source.path!r}")
     else:
         yield from _hub_rows(source)
 
 
 def _chosen(folder: Path, names: tuple[str, ...]) -> list[Path]:
-    """The named files of a folder. Raises DataError where one is not there."""
+    """The files with these names in a folder. Raises DataError if one is missing."""
     files = [folder / name for name in names]
     missing = [file.name for file in files if not file.is_file()]
     if missing:
-        raise DataError(f"--release: {folder} is no folder with the release's files: there is no {', '.join(missing)}")
+        raise DataError(f"--release: {folder} does not have all files of the release: missing {', '.join(missing)}")
     return files
 
 
-def _names_a_file(path: str) -> bool:
+def _is_path(path: str) -> bool:
     return Path(path).suffix.lower() in FORMATS or path.startswith((".", "/", "~")) or path.count("/") > 1
 
 
@@ -171,7 +171,7 @@ def _hub_rows(source: Source) -> Iterator[Row]:
     except ImportError as error:
         raise MissingExtraError("datasets", "data") from error
     for library in ("datasets", "huggingface_hub"):
-        logging.getLogger(library).setLevel(logging.CRITICAL)  # what they have to say is in the error that is raised
+        logging.getLogger(library).setLevel(logging.CRITICAL)  # the raised error has the same information
     arguments: dict[str, Any] = {"split": source.split, "streaming": source.large}
     if source.path.startswith("hf://"):
         files = [f"{source.path}/{name}" for name in source.files] or source.path
@@ -181,7 +181,7 @@ def _hub_rows(source: Source) -> Iterator[Row]:
     try:
         rows: Iterable[Row] = datasets.load_dataset(**arguments)
         yield from rows
-    except Exception as error:  # whatever `datasets`, the hub's client, Arrow and the HTTP library raise
+    except Exception as error:  # of `datasets`, the Hub's client, Arrow or the HTTP library
         reason = " ".join(str(error.__cause__ or error).split())[:300] or type(error).__name__
-        hint = "; check the name and the network, or give a local file with --data"
+        hint = "; check the name and the network, or use a local file with --data"
         raise DataError(f"cannot read {source.path}: {reason}{hint}") from error

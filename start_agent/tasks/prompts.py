@@ -1,4 +1,4 @@
-"""What a model is asked: the question with what belongs to it, and the instruction that follows it."""
+"""Builds the user message of a problem: the question with its choices or starter code, and the instruction."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ INSTRUCTIONS = {
         "with ```."
     ),
 }
-"""The sentence that follows a question, by the kind of its problem; that of code is for standard input."""
+"""The instruction after a question, by the kind of problem; for code, that for a program that reads standard input."""
 
 FUNCTION_INSTRUCTION = (
     "Please reason step by step. After your reasoning, give the complete Python code that fills in the starter code, "
@@ -27,7 +27,7 @@ _STARTER = "The program begins with this starter code:\n\n```python\n{code}\n```
 
 
 def question_text(problem: Problem) -> str:
-    """The question with its choices or its starter code; no instruction."""
+    """The question with its choices or its starter code, without an instruction."""
     parts = [problem.question]
     if problem.choices:
         parts.append("\n".join(f"{letter}. {text}" for letter, text in zip(LETTERS, problem.choices, strict=False)))
@@ -37,26 +37,27 @@ def question_text(problem: Problem) -> str:
 
 
 def instruction_of(problem: Problem) -> str:
-    """The instruction that follows a problem's question."""
+    """The instruction that follows the problem's question."""
     if problem.tests is not None and problem.tests.function:
         return FUNCTION_INSTRUCTION
     return INSTRUCTIONS[problem.kind]
 
 
 def prompt_text(problem: Problem, instruction: str | None = None) -> str:
-    """All that the user says to the model.
+    """The complete user message.
 
     Args:
-        problem: what is asked.
-        instruction: follows the question in a paragraph of its own; the kind's own where it is None, none at all
-            where it is empty (the embedded pocket model has only ever seen bare questions).
+        problem: the problem.
+        instruction: a paragraph after the question; None for the default of the problem's kind, empty for none (the
+            embedded pocket model was trained on bare questions).
     """
-    told = instruction_of(problem) if instruction is None else instruction
-    return "\n\n".join(part for part in (question_text(problem), told) if part)
+    if instruction is None:
+        instruction = instruction_of(problem)
+    return "\n\n".join(part for part in (question_text(problem), instruction) if part)
 
 
 def code_template(problem: Problem) -> Template | None:
-    """The shape of program that a code problem wants, and so the debug hints that suit it; None for other kinds."""
+    """The debug hint template for the form of program that a code problem asks for; None for other kinds."""
     if problem.tests is None:
         return None
     if not problem.tests.function:

@@ -1,4 +1,4 @@
-"""Rows → problems, for each known form of row."""
+"""Converts rows of the supported data sets to problems."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _INDEX = re.compile(r"[0-9]{1,2}")
 
 
 def gsm8k(row: Row, seed: int) -> Problem:
-    """``question``, and ``answer`` that ends in "#### 42"."""
+    """Columns: ``question``, and ``answer`` that ends in "#### 42"."""
     solution, mark, answer = text_of(row, "answer").rpartition("####")
     if not mark:
         raise DataError(f"the column 'answer' has no '####' before the final number: {solution[-60:]!r}")
@@ -29,7 +29,7 @@ def gsm8k(row: Row, seed: int) -> Problem:
 
 
 def math(row: Row, seed: int) -> Problem:
-    """``problem`` or ``question``, ``answer`` or a ``solution`` with a box, and maybe ``level`` and ``subject``."""
+    """Columns: ``problem`` or ``question``; ``answer`` or a ``solution`` with a box; ``level`` and ``subject`` if any."""
     if "answer" in row or "Answer" in row or "solution" not in row:
         answer = text_of(row, "answer", "Answer")
     else:
@@ -42,18 +42,18 @@ def math(row: Row, seed: int) -> Problem:
 
 
 def aime(row: Row, seed: int) -> Problem:
-    """As ``math``; the answer is a whole number from 0 to 999, maybe with leading zeros, or with a ".0" by tables."""
+    """Columns as for ``math``; the answer is an integer from 0 to 999, perhaps with leading zeros or a final ".0"."""
     problem = math(row, seed)
     problem = replace(problem, answer=problem.answer.removesuffix(".0"))
     if not (problem.answer.isdecimal() and int(problem.answer) <= 999):
-        raise DataError(f"the answer {problem.answer[:40]!r} is no whole number from 0 to 999: not a row of AIME")
+        raise DataError(f"the answer {problem.answer[:40]!r} is not an integer from 0 to 999, as in AIME")
     return problem
 
 
 def gpqa(row: Row, seed: int) -> Problem:
-    """``Question``, ``Correct Answer`` and three incorrect ones, shuffled by a seed of the question's own."""
-    question, right = text_of(row, "Question"), text_of(row, "Correct Answer")
-    choices = [right, *(text_of(row, f"Incorrect Answer {number}") for number in (1, 2, 3))]
+    """Columns: ``Question``, ``Correct Answer`` and three ``Incorrect Answer N``, shuffled with a seed per question."""
+    question, correct = text_of(row, "Question"), text_of(row, "Correct Answer")
+    choices = [correct, *(text_of(row, f"Incorrect Answer {number}") for number in (1, 2, 3))]
     order = list(range(len(choices)))
     random.Random(derive_seed(seed, question)).shuffle(order)
     meta = meta_of(row, subject="High-level domain", level="Writer's Difficulty Estimate", id="Record ID")
@@ -67,7 +67,7 @@ def gpqa(row: Row, seed: int) -> Problem:
 
 
 def commonsenseqa(row: Row, seed: int) -> Problem:
-    """``question`` and ``choices`` side by side as on the hub, or both inside ``question`` as in the published file."""
+    """Columns: ``question`` and ``choices`` as on the Hub, or both inside ``question`` as in the published file."""
     question = column(row, "question")
     if isinstance(question, Mapping):
         stem, choices = text_of(question, "stem"), column(question, "choices")
@@ -82,16 +82,17 @@ def commonsenseqa(row: Row, seed: int) -> Problem:
 
 
 def livecodebench(row: Row, seed: int) -> Problem:
-    """``question_content``, ``starter_code``, ``public_test_cases``, ``private_test_cases``, ``metadata.func_name``.
+    """Columns: ``question_content``, ``starter_code``, ``public_test_cases``, ``private_test_cases``, ``metadata``.
 
-    The tests are kept as they are: they are decoded when a program is graded, and never unpickled.
+    ``metadata.func_name`` is the function to call. The tests stay encoded until a program is graded; they are never
+    unpickled.
     """
     metadata = row.get("metadata") or "{}"
     try:
         known = json.loads(metadata) if isinstance(metadata, str) else dict(metadata)
         function = str(known.get("func_name") or "")
     except (ValueError, TypeError, AttributeError) as error:
-        raise DataError(f"the column 'metadata' is no JSON object: {str(metadata)[:60]!r}") from error
+        raise DataError(f"the column 'metadata' is not a JSON object: {str(metadata)[:60]!r}") from error
     tests = CodeTests(
         public=_as_json(column(row, "public_test_cases")),
         private=_as_json(row.get("private_test_cases")),
@@ -111,27 +112,29 @@ def livecodebench(row: Row, seed: int) -> Problem:
 def by_columns(
     question: str, answer: str, *, level: str = "", subject: str = "", choices: str = ""
 ) -> Callable[[Row, int], Problem]:
-    """A reader for rows whose columns are called so. ``choices`` names a list, and makes it multiple choice."""
+    """A reader for rows with these column names. ``choices`` names a column of lists, for multiple choice."""
 
     def read(row: Row, seed: int) -> Problem:
         for name in (level, subject):
             if name:
                 column(row, name)
-        asked, gold = text_of(row, question), text_of(row, answer)
+        text, gold = text_of(row, question), text_of(row, answer)
         named = {key: name for key, name in (("level", level), ("subject", subject)) if name}
         meta = meta_of(row, **named)
         if not choices:
-            return Problem(asked, gold, meta=meta)
+            return Problem(text, gold, meta=meta)
         offered = column(row, choices)
         texts, labels = read_choices(offered)
-        right = row[answer] if isinstance(row[answer], int) else gold
+        correct = row[answer] if isinstance(row[answer], int) else gold
         if (
-            isinstance(right, int)
+            isinstance(correct, int)
             and gold in texts
             and any(isinstance(item, int | float | Decimal) for item in offered)
         ):
-            raise DataError(f"{right} may be the right choice or its index: give its letter, or the choice as a text")
-        return Problem(asked, choice_letter(right, texts, labels), Kind.CHOICE, choices=texts, meta=meta)
+            raise DataError(
+                f"{correct} may be the correct choice or its index; use its letter, or its text as a string"
+            )
+        return Problem(text, choice_letter(correct, texts, labels), Kind.CHOICE, choices=texts, meta=meta)
 
     return read
 
@@ -139,12 +142,12 @@ def by_columns(
 def read_choices(raw: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The texts and the labels of choices.
 
-    Known are a list of texts or numbers, a list of objects with ``text`` and maybe ``label``, an object with a list of
-    each, and an object whose names are the labels. Parquet gives such an object all labels of the file: those that
-    hold nothing are left out.
+    Supported are a list of strings or numbers, a list of objects with ``text`` and optionally ``label``, an object with
+    a list of each, and an object whose keys are the labels. In Parquet such an object has all labels of the file;
+    those without a value are dropped.
 
     Raises:
-        DataError: they are of another form, or fewer than two or more than 26.
+        DataError: the form is not supported, or there are fewer than 2 or more than 26 choices.
     """
     labels: list[Any] = []
     if isinstance(raw, Mapping) and "text" in raw:
@@ -158,11 +161,11 @@ def read_choices(raw: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
     elif isinstance(raw, Sequence) and not isinstance(raw, str):
         texts = list(raw)
     else:
-        raise DataError(f"choices in no known form: {raw!r:.60}")
+        raise DataError(f"the choices have an unsupported form: {raw!r:.60}")
     labels = labels or list(LETTERS[: len(texts)])
     known = all(isinstance(text, str | int | float | Decimal) and text == text for text in texts)
     if not 2 <= len(texts) <= len(LETTERS) or len(texts) != len(labels) or not known:
-        raise DataError(f"choices in no known form: {raw!r:.60}")
+        raise DataError(f"the choices have an unsupported form: {raw!r:.60}")
     return tuple(map(str, texts)), tuple(str(label).strip().upper() for label in labels)
 
 
@@ -170,8 +173,8 @@ def choice_letter(gold: str | int, texts: Sequence[str], labels: Sequence[str]) 
     """The letter under which the gold choice is shown.
 
     Args:
-        gold: a label, maybe in brackets or before a dot; or the text of a choice; or its index from 0. A number that
-            is no label is an index, never a text.
+        gold: a label, optionally in brackets or followed by a dot; the text of a choice; or its index from 0. An
+            integer that is not a label is an index, never a text.
         texts: the choices.
         labels: their labels, in capitals.
 
@@ -187,12 +190,12 @@ def choice_letter(gold: str | int, texts: Sequence[str], labels: Sequence[str]) 
         return LETTERS[stripped.index(name)]
     if _INDEX.fullmatch(name) and int(name) < len(texts):
         return LETTERS[int(name)]
-    kinds = "index from 0" if isinstance(gold, int) else "text of a choice and no index from 0"
-    raise DataError(f"the right choice {name[:40]!r} is none of {', '.join(labels)}, and no {kinds}")
+    others = " or" if isinstance(gold, int) else ", the text of a choice or"
+    raise DataError(f"the correct choice {name[:40]!r} is not a label ({', '.join(labels)}){others} an index from 0")
 
 
 def _as_json(raw: Any) -> str:
-    """A column of tests: text as it stands, a list of rows back in the JSON that it came from."""
+    """A column of tests as JSON text: a string is unchanged, a list of rows is serialized."""
     if raw is None or isinstance(raw, str):
         return raw or "[]"
     return json.dumps(raw)

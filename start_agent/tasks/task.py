@@ -1,4 +1,4 @@
-"""What a task is: where its rows come from, and how a row becomes a problem."""
+"""The definition of a task: where its rows are, and how a row becomes a problem."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a data set is found.
+    """The location of a data set.
 
     Attributes:
-        path: a file, a folder, a name of the hub, or a folder of files there (``hf://datasets/...``).
-        subset: the configuration of a hub set; empty for its only one.
+        path: a file, a folder, a name on the Hub, or a folder of files there (``hf://datasets/...``).
+        subset: the configuration of a Hub set; empty if there is only one.
         split: "train", "test", ...
-        large: whether it is streamed, not downloaded and converted as a whole.
-        files: the names of the files to read in the folder; empty for all data files of a local one. On the hub they
-            may be patterns.
+        large: whether it is streamed instead of downloaded and converted completely.
+        files: the names of the files to read in the folder; empty for all data files of a local folder. On the Hub
+            they may be patterns.
     """
 
     path: str
@@ -38,21 +38,20 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A kind of problems under a name.
+    """A named set of problems.
 
     Attributes:
-        name: what it is called on the command line.
-        kind: of all its problems.
-        read: makes a problem of a row, given the seed that shuffles choices. A column that is not there is asked for
-            through ``column``, which raises DataError.
-        source: where its rows are when no file is given; None of problems that are made, not read, and of a task whose
-            rows are always given.
-        releases: the names of the files of a release; None of sets that have none.
-        make: makes so many problems of a split (None: the task's own), where there is no source.
-        shuffles: whether the seed that ``read`` is given decides anything.
-        about: one line.
-        grader: what judges answers to its problems: a name or ``module:object``, as ``--grader`` takes them; empty for
-            the grader of its kind.
+        name: its name on the command line.
+        kind: the kind of all its problems.
+        read: (row, seed for shuffling choices) → a problem. It gets columns with ``column``, which raises DataError if
+            they are missing.
+        source: the default location of its rows; None if the problems are generated, or the rows are always given.
+        releases: the name of a release → the names of its files; None for sets without releases.
+        make: (number of problems, split or None for the default split) → generated problems; None if rows are read.
+        shuffles: whether ``read`` uses its seed.
+        about: a description of one line.
+        grader: the grader of its answers: a name or ``module:object``, as for ``--grader``; empty for the default
+            grader of its kind.
     """
 
     name: str
@@ -67,14 +66,14 @@ class Task:
 
     def __post_init__(self) -> None:
         if (self.read is None) == (self.make is None):
-            raise ValueError(f"the task {self.name!r} needs one of read and make")
+            raise ValueError(f"the task {self.name!r} needs exactly one of read and make")
 
 
 def column(row: Row, *names: str) -> Any:
     """The value of the first of these columns that the row has.
 
     Raises:
-        DataError: it has none of them; lists the columns that there are.
+        DataError: it has none of them; the message lists the existing columns.
     """
     for name in names:
         if name in row:
@@ -84,17 +83,17 @@ def column(row: Row, *names: str) -> Any:
 
 
 def text_of(row: Row, *names: str) -> str:
-    """The text in the first of these columns that the row has; a number, a date or a time as text.
+    """The text of the first of these columns that the row has; numbers, dates and times are converted to text.
 
     Raises:
-        DataError: it has none of them, or something else is in it.
+        DataError: it has none of them, or the value has another type.
     """
     value = column(row, *names)
     name = next(name for name in names if name in row)
     if isinstance(value, float | Decimal) and not math.isfinite(value):
-        raise DataError(f"the column {name!r} holds {value} where a text is needed")
+        raise DataError(f"the column {name!r} must be text, but is {value}")
     if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal | date | time):
-        raise DataError(f"the column {name!r} holds {_described(value)} where a text is needed")
+        raise DataError(f"the column {name!r} must be text, but is {_described(value)}")
     text = (format(value, "f") if isinstance(value, Decimal) else str(value)).strip()
     if not text:
         raise DataError(f"the column {name!r} is empty")
@@ -102,15 +101,15 @@ def text_of(row: Row, *names: str) -> str:
 
 
 def meta_of(row: Row, **columns: str) -> dict[str, Any]:
-    """What else is known of a problem: the columns that the row has, under the names given."""
+    """Metadata of a problem: new name=column, for the columns that the row has and that are not empty."""
     known = {key: row[name] for key, name in columns.items() if row.get(name) not in (None, "")}
-    return {key: _plain(value) for key, value in known.items() if value == value}  # a NaN stands for nothing
+    return {key: _plain(value) for key, value in known.items() if value == value}  # NaN means missing
 
 
 def _plain(value: Any) -> Any:
-    """JSON-able: Parquet has numbers, dates and times that JSON has not."""
+    """A JSON-able value: Parquet has numbers, dates and times that JSON does not have."""
     return value if isinstance(value, str | int | float | list | dict) else str(value)
 
 
 def _described(value: object) -> str:
-    return "nothing" if value is None else f"a {type(value).__name__}"
+    return "missing" if value is None else f"a {type(value).__name__}"

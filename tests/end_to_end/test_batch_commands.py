@@ -129,7 +129,7 @@ def test_comparing(runs: Path) -> None:
     ("arguments", "words"),
     [
         (["batch"], "output-dir"),
-        (["batch", "--output-dir", "x"], "name a --task"),
+        (["batch", "--output-dir", "x"], "use --task"),
         (["batch", "--task", "none", "--output-dir", "x"], "no task 'none'"),
         (["batch", "--task", "pocket", "--samples", "0", "--output-dir", "x"], "--samples"),
         (["batch", "--task", "pocket", "--model", ".", "--output-dir", "x"], "a folder without a config.json"),

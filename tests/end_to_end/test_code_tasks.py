@@ -32,7 +32,7 @@ VERDICTS = {
     "double from stdin": ("passed", "3 tests"),
     "double small ones from stdin": ("wrong_output", r"test 3 of 3: it printed '30', not '60'; input '30'"),
     "crash on stdin": ("error", "test 1 of 3: IndexError: list index out of range; input '21'"),
-    "say nothing": ("no_answer", "no block of code after thinking"),
+    "say nothing": ("no_answer", "no code block after thinking"),
     "double in a class": ("passed", "3 tests"),
     "square in a class": ("wrong_output", "test 1 of 3: it returned '441', not '42'; input '21'"),
     "double in a function": ("passed", "3 tests"),

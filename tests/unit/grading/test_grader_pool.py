@@ -20,7 +20,7 @@ HOSTILE = "9^{9^{9^{9}}}"
 
 
 def pids(pool: GraderPool) -> list[int]:
-    return [desk._worker.pid for desk in pool._desks if desk._worker is not None]
+    return [slot._worker.pid for slot in pool._slots if slot._worker is not None]
 
 
 def exists(pid: int) -> bool:
@@ -65,7 +65,7 @@ async def test_an_answer_that_breaks_its_process_twice(monkeypatch: pytest.Monke
 
 
 async def test_processes_are_started_as_needed_and_retire(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool_module, "_MOST_ASKED", 3)
+    monkeypatch.setattr(pool_module, "_MAX_REQUESTS", 3)
     async with GraderPool(3) as pool:
         for n in range(2, 10):
             assert (await pool.grade_math(f"\\sqrt{{{n * n * 2}}}", f"{n}\\sqrt2")).correct

@@ -52,9 +52,9 @@ def test_a_pickle_that_does_something_is_refused_and_does_nothing(tmp_path: Path
     target = tmp_path / "made"
     for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
         data = pickle.dumps(Evil(target), protocol)
-        with pytest.raises(ValueError, match="does more than spell a string"):
+        with pytest.raises(ValueError, match="an opcode that does not build a string"):
             unpickled_string(data)
-        with pytest.raises(DataError, match="no known form"):
+        with pytest.raises(DataError, match="cannot read the private tests"):
             read_cases(CodeTests(private=packed(data)))
     assert not target.exists()
     pickle.loads(data)  # the same bytes, unpickled

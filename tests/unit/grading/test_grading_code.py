@@ -111,8 +111,8 @@ CONDITIONS = [
 
 FAILING = [
     ("print(int(input()) + 3)", DOUBLE, Reason.WRONG_OUTPUT, "test 2 of 2: it printed '7', not '8'; input '4'"),
-    ("", DOUBLE, Reason.NO_ANSWER, "no block of code"),
-    ("while True: pass", cases_of(("", ""), time_limit=0.5), Reason.TIMEOUT, "not done within 0.5 s"),
+    ("", DOUBLE, Reason.NO_ANSWER, "no code block"),
+    ("while True: pass", cases_of(("", ""), time_limit=0.5), Reason.TIMEOUT, "not finished within 0.5 s"),
     ("import sys\nsys.exit(1)", DOUBLE, Reason.ERROR, "SystemExit: 1"),
     ("def f(:", DOUBLE, Reason.ERROR, "SyntaxError"),
     ("print(1 / 0)", DOUBLE, Reason.ERROR, "ZeroDivisionError"),

@@ -70,7 +70,7 @@ async def test_code_is_taken_from_after_thinking() -> None:
 
 
 async def test_an_unfinished_trace_cannot_be_graded() -> None:
-    with pytest.raises(ValueError, match="not ended"):
+    with pytest.raises(ValueError, match="not finished"):
         await grade(MATH, Trace())
 
 

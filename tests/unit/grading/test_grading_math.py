@@ -19,9 +19,9 @@ from start_agent.grading.math import MAX_CHARS, answer_text, asks_for_percentage
 def own_process() -> Iterator[None]:
     """The process of ``grade_math`` is shut down when these tests are done, not when Python ends."""
     yield
-    if pool._own is not None:
-        pool._own[1].close()
-        pool._own = None
+    if pool._shared is not None:
+        pool._shared[1].close()
+        pool._shared = None
 
 
 RIGHT = [

@@ -89,7 +89,7 @@ def test_not_a_plain_number(text: str) -> None:
 @pytest.mark.parametrize("text", ["50%", "50\\%", "50 \\%", "50 percent", "50\\text{ percent}", "$50\\%$"])
 def test_percent(text: str) -> None:
     number = read_number(text)
-    assert number is not None and number.percent and number.value == 50 and number.worth == Fraction(1, 2)
+    assert number is not None and number.percent and number.value == 50 and number.true_value == Fraction(1, 2)
 
 
 @pytest.mark.parametrize(

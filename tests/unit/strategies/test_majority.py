@@ -27,7 +27,7 @@ from start_agent.errors import BatchError, ConfigError, EngineError
 from start_agent.grading import grade
 from start_agent.grading.votes import math_value
 from start_agent.problem import Problem
-from start_agent.strategies import Question, Solution, Solve, Strategy, together
+from start_agent.strategies import Question, Solution, Solve, Strategy, gather_all
 from start_agent.strategies.majority import Majority, MajorityOptions, vote_seed
 from start_agent.strategies.single import Single
 from start_agent.trace import Trace, TraceOutcome
@@ -131,9 +131,9 @@ async def test_what_fails_first_is_raised_when_all_have_ended() -> None:
         return number
 
     with pytest.raises(EngineError, match=r"^1$"):
-        await together(work(number) for number in range(5))
+        await gather_all(work(number) for number in range(5))
     assert ended == [0, 1, 2, 3, 4]
-    assert await together(work(number) for number in (0, 2)) == [0, 2]
+    assert await gather_all(work(number) for number in (0, 2)) == [0, 2]
 
 
 def test_a_solution_is_checked() -> None:

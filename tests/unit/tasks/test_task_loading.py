@@ -78,10 +78,10 @@ def test_forms_of_choices(tmp_path: Path) -> None:
     assert choice(tmp_path, [{"text": "x"}, {"text": "y"}], "y") == (("x", "y"), "B")
     assert choice(tmp_path, [3, 1.5, 7], "7") == (("3", "1.5", "7"), "C")
     assert choice(tmp_path, [3, 4, 7], 1) == (("3", "4", "7"), "B")
-    with pytest.raises(DataError, match="1 may be the right choice or its index"):
+    with pytest.raises(DataError, match="1 may be the correct choice or its index"):
         choice(tmp_path, [3, 1, 7], 1)
     for unknown in ([float("nan"), 1], [None, "x"], "x", {"A": "x"}, [{"text": "x", "label": "A"}, {"text": "y"}]):
-        with pytest.raises(DataError, match="no known form"):
+        with pytest.raises(DataError, match="unsupported form"):
             choice(tmp_path, unknown, "A")
 
 
@@ -105,7 +105,7 @@ def test_a_folder_of_splits(tmp_path: Path) -> None:
     (tmp_path / "more.jsonl").mkdir()
     assert answers(load(data=str(tmp_path), **COLUMNS)) == ["test", "test2"]
     assert answers(load(data=str(tmp_path), split="train", **COLUMNS)) == ["train-00000-of-00001"]
-    with pytest.raises(DataError, match="no split 'dev': name one of test, train, validation with --split"):
+    with pytest.raises(DataError, match="no split 'dev'; use --split with one of test, train, validation"):
         load(data=str(tmp_path), split="dev", **COLUMNS)
 
 
@@ -119,7 +119,7 @@ def test_a_repeated_question_is_left_out_and_counted(tmp_path: Path, caplog: pyt
     assert answers(load(data=path, limit=2, **COLUMNS)) == ["1", "3"]
     with caplog.at_level(logging.WARNING):
         assert answers(load(data=path, **COLUMNS)) == ["1", "3", "4"]
-    assert "1 rows repeat a question" in caplog.text
+    assert "skipped 1 rows" in caplog.text
 
 
 def test_it_streams(tmp_path: Path) -> None:
@@ -134,13 +134,13 @@ def test_it_streams(tmp_path: Path) -> None:
     [
         ([{"q": "x", "b": 1}], "row 1: there is no column 'a'; the columns are q, b"),
         ([{"q": "x", "a": "1"}, {"q": "y", "b": "7"}], "row 2: there is no column 'a'; the columns are q, b"),
-        ([{"q": "x", "a": "1"}, {"q": "y", "a": None}], "row 2: the column 'a' holds nothing"),
-        (['{"q": "x", "a": NaN}'], "row 1: the column 'a' holds nan"),
-        (['{"q": "x", "a": -Infinity}'], "row 1: the column 'a' holds -inf"),
-        (['{"q": "x", "a": "1"}', '["x", "1"]'], "line 2: a list where an object with columns is needed"),
-        (['[{"q": "x", "a": "1"}, 5]'], "entry 2: a int where an object with columns is needed"),
+        ([{"q": "x", "a": "1"}, {"q": "y", "a": None}], "row 2: the column 'a' must be text, but is missing"),
+        (['{"q": "x", "a": NaN}'], "row 1: the column 'a' must be text, but is nan"),
+        (['{"q": "x", "a": -Infinity}'], "row 1: the column 'a' must be text, but is -inf"),
+        (['{"q": "x", "a": "1"}', '["x", "1"]'], "line 2: expected an object with columns, found a list"),
+        (['[{"q": "x", "a": "1"}, 5]'], "entry 2: expected an object with columns, found a int"),
         ([{"q": "x", "a": "1"}, {"q": "", "a": "7"}], "row 2: the column 'q' is empty"),
-        ([{"q": "x", "a": True}], "holds a bool"),
+        ([{"q": "x", "a": True}], "must be text, but is a bool"),
         ([{"q": "x", "a": "1"}, "{broken"], "cannot read"),
         (["no json at all"], "cannot read"),
         ([], "has no rows"),
@@ -157,7 +157,7 @@ def test_files_that_are_not_there_or_of_another_kind(tmp_path: Path) -> None:
     (tmp_path / "set.csv").write_text("q,a\n1,2\n")
     (tmp_path / "junk.parquet").write_bytes(b"junk")
     for path, words in [
-        (tmp_path / "set.csv", "no known format"),
+        (tmp_path / "set.csv", "unknown format"),
         (tmp_path / "none.jsonl", "no file or folder"),
         (tmp_path / "none", "no file or folder"),
         (tmp_path / "junk.parquet", "cannot read"),
@@ -209,15 +209,15 @@ def test_what_is_asked_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({}, "name a --task"),
+        ({}, "use --task"),
         ({"task": "nonsense"}, "no task 'nonsense': did you mean 'commonsenseqa'"),
         ({"task": "zzz"}, "no task 'zzz': known are gsm8k"),
         ({"task": "start_agent.tasks:nothing"}, "cannot import 'start_agent.tasks:nothing'"),
         ({"task": "start_agent.tasks:load"}, "is a function: expected Task"),
         ({"data": "x"}, "needs --question-column and --answer-column"),
         ({"data": "x", "question_column": "q"}, "needs --question-column and --answer-column"),
-        ({"task": "gsm8k", "answer_column": "a"}, "--answer-column: the task 'gsm8k' knows its columns"),
-        ({"task": "pocket", "data": "x"}, "made, not read"),
+        ({"task": "gsm8k", "answer_column": "a"}, "--answer-column: the task 'gsm8k' defines its columns"),
+        ({"task": "pocket", "data": "x"}, "generates its problems"),
         ({"task": "pocket", "limit": 0}, "--limit"),
         ({"task": "pocket", "limits": 5}, "did you mean 'limit'"),
     ],
@@ -268,7 +268,7 @@ def test_numbers_in_parquet(tmp_path: Path) -> None:
     schema = pyarrow.schema([("q", pyarrow.string()), ("a", pyarrow.uint64())])
     path = parquet(tmp_path, {"q": "x", "a": 2**64 - 1}, schema=schema)
     assert answers(load(data=path, **COLUMNS)) == [str(2**64 - 1)]
-    with pytest.raises(DataError, match="row 2: the column 'a' holds nan"):
+    with pytest.raises(DataError, match="row 2: the column 'a' must be text, but is nan"):
         load(data=parquet(tmp_path, {"q": "x", "a": 1.5}, {"q": "y", "a": float("nan")}), **COLUMNS)
     for kind, value, text in [
         (pyarrow.float32(), 0.1, "0.1"),
@@ -337,9 +337,9 @@ def test_problems_of_a_release_and_between_dates(tmp_path: Path) -> None:
     for release in ("v", "release_v2_v3", "v3_v2", "latest", "v0"):
         with pytest.raises(ConfigError, match="--release"):
             chosen(release=release)
-    with pytest.raises(DataError, match=r"no test4.jsonl"):
+    with pytest.raises(DataError, match=r"missing test4.jsonl"):
         chosen(release="release_v4")
-    with pytest.raises(DataError, match="no rows between 2025-01-01 and the last"):
+    with pytest.raises(DataError, match="no rows from 2025-01-01 to the last"):
         chosen(start_date="2025-01-01")
     path = jsonl(tmp_path, {"q": "x", "a": "1"})
     with pytest.raises(DataError, match="has no date"):

@@ -29,7 +29,7 @@ def gsm8k(row: Row, seed: int) -> Problem:
 
 
 def math(row: Row, seed: int) -> Problem:
-    """Columns: ``problem`` or ``question``; ``answer`` or a ``solution`` with a box; ``level`` and ``subject`` if any."""
+    """Columns: ``problem`` or ``question``, ``answer`` or ``solution`` with a box, perhaps ``level``, ``subject``."""
     if "answer" in row or "Answer" in row or "solution" not in row:
         answer = text_of(row, "answer", "Answer")
     else:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
+import signal
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -21,8 +23,10 @@ from sandbox import (
     Session,
     TooManyFiles,
 )
+from sandbox.session import KernelSession
 from tests.faults.test_hostile_wire import WIRE
 from tests.support.small import LIMITS
+from tests.support.waiting import eventually
 
 Attack = Callable[..., Awaitable[Result]]
 
@@ -137,6 +141,31 @@ async def test_a_kernel_that_dies(box: Sandbox) -> None:
         assert await lost(session, session.read_file("a")) == "died"
         await session.execute(f"{ANSWER}{WHEN_ASKED}: os._exit(0)")
         assert await lost(session, session.read_file("a")) == "died"
+
+
+async def test_files_of_a_kernel_that_died_before_its_first_cell(box: Sandbox) -> None:
+    """They are lost, which is not the same as missing."""
+    async with box.session() as session:
+        await session.write_file("a", b"1")
+        assert isinstance(session, KernelSession)
+        kernel = session._kernel
+        assert kernel is not None and kernel._child is not None
+        signal.pidfd_send_signal(kernel._child.pidfd, signal.SIGKILL)
+        await eventually(lambda: kernel.dead)
+        assert await lost(session, session.read_file("a")) == "died"
+
+
+async def test_a_cancelled_file_operation(box: Sandbox) -> None:
+    """The kernel is killed, and the session continues on a fresh one."""
+    async with box.session() as session:
+        await session.execute(ANSWER)
+        reading = asyncio.create_task(session.read_file("a"))
+        for _ in range(10):  # turns of the loop, until it waits for the kernel
+            await asyncio.sleep(0)
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        assert (await session.execute("'x' in globals()")).text == "False"
 
 
 async def test_a_kernel_that_writes_between_cells(box: Sandbox) -> None:

@@ -22,6 +22,9 @@ from start_agent.server.state import State, shutting_down
 
 T = TypeVar("T")
 
+_PAUSE = 0.002  # seconds between two batches, for each other job
+_LONGEST_PAUSE = 0.1
+
 Batch = list[tuple[int, Item]]
 """Items with the index of their rollout, in order."""
 
@@ -84,6 +87,9 @@ class Job:
     async def batches(self) -> AsyncGenerator[Batch, None]:
         """What has come since the last batch, each time that there is something, until all rollouts have finished.
 
+        The more jobs there are, the longer each waits between two batches: what an event costs is then shared by
+        several tokens, and the engine is not slowed down by those who listen.
+
         Raises:
             Exception: what a rollout ended with; the others are cancelled.
         """
@@ -94,6 +100,8 @@ class Job:
             if items:
                 self._begun = True
                 yield items
+                if self._tasks and self._error is None:
+                    await asyncio.sleep(min(_LONGEST_PAUSE, _PAUSE * (len(self._state.jobs) - 1)))
             if self._error is not None:
                 raise self._error
             if not self._tasks and not self._items:

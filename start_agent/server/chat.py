@@ -72,13 +72,14 @@ class _ChatReply(Reply):
         super().__init__(state, rollouts, prompts=[0], include_usage=body.include_usage)
         self._logprobs, self._ids = bool(body.logprobs), bool(body.return_token_ids)
         self._prompt = rollouts[0].prompt.token_ids
+        self._answering: set[int] = set()  # the choices whose answer has begun
         names = state.options.reasoning_field
         self._names = ("reasoning", "reasoning_content") if names == "both" else (names,)
 
     def complete(self, choice: Choice, pieces: Sequence[Piece]) -> JSON:
         """See ``Reply``."""
         texts = {part: "".join(piece.text for piece in pieces if piece.part is part) for part in Part}
-        message = {"role": "assistant", "content": texts[Part.CONTENT], "refusal": None}
+        message = {"role": "assistant", "content": texts[Part.CONTENT].lstrip(), "refusal": None}
         return {
             "index": choice.index,
             "message": message | self._thoughts(texts[Part.REASONING]),
@@ -95,11 +96,12 @@ class _ChatReply(Reply):
     def rows(self, choice: Choice, pieces: Sequence[Piece]) -> Iterable[JSON]:
         """See ``Reply``."""
         for piece in pieces:
-            text = "" if piece.part is Part.MARKER else piece.text
-            if not text and not (self._ids and piece.token_ids):
+            text = self._shown(choice, piece)
+            rows = self._logprobs and piece.logprobs and piece.part is not Part.MARKER
+            if not text and not rows and not (self._ids and piece.token_ids):
                 continue
             row = _row(choice, {"content": text} if text and piece.part is Part.CONTENT else self._thoughts(text))
-            if self._logprobs and piece.logprobs and piece.part is not Part.MARKER:
+            if rows:
                 row["logprobs"] = _logprobs([piece])
             yield row | (ids_of([piece]) if self._ids else {})
         if choice.finished is not None:
@@ -108,6 +110,15 @@ class _ChatReply(Reply):
     def beside(self) -> JSON:
         """See ``Reply``."""
         return {"prompt_token_ids": list(self._prompt)} if self._ids else {}
+
+    def _shown(self, choice: Choice, piece: Piece) -> str:
+        """The text of a piece as it is streamed: an answer begins with what is no white space."""
+        if piece.part is not Part.CONTENT or choice.index in self._answering:
+            return "" if piece.part is Part.MARKER else piece.text
+        text = piece.text.lstrip()
+        if text:
+            self._answering.add(choice.index)
+        return text
 
     def _thoughts(self, text: str) -> JSON:
         return dict.fromkeys(self._names, text) if text else {}

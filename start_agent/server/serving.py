@@ -72,7 +72,6 @@ async def serve(
                     ws="none",
                     lifespan="on",
                     log_config=None,
-                    access_log=False,
                     server_header=False,
                     h11_max_incomplete_event_size=_HEADER_BYTES,
                     timeout_graceful_shutdown=int(options.timeout_graceful_shutdown) + _LAST_SECONDS,

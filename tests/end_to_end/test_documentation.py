@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from tests.support.documentation import Block, Reader, blocks_of, commands_of, missing_output
+from tests.support.waiting import wait_for_exits
 
 ROOT = Path(__file__).parents[2]
 PAGES = [page for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))] if blocks_of(page.read_text())]
@@ -15,10 +17,19 @@ PAGES = [page for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_a_page_does_what_it_says(page: Path, tmp_path: Path) -> None:
-    reader = Reader(tmp_path)
-    for block in blocks_of(page.read_text(encoding="utf-8")):
-        if block.skip is None:
-            reader.run(block, timeout=600)
+    with closing(Reader(tmp_path)) as reader:
+        for block in blocks_of(page.read_text(encoding="utf-8")):
+            if block.skip is None:
+                reader.run(block, timeout=600)
+
+
+def test_what_a_page_leaves_running_is_ended(tmp_path: Path) -> None:
+    with closing(Reader(tmp_path)) as reader:
+        (block,) = blocks_of("```sh\nsleep 1000 > /dev/null 2>&1 & echo $! > pid\n```\n")
+        reader.run(block, timeout=60)
+        number = int((tmp_path / "pid").read_text())
+        assert Path(f"/proc/{number}").exists()
+    wait_for_exits(lambda: [number] if Path(f"/proc/{number}").exists() else [])
 
 
 def test_the_readme_is_run() -> None:

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,7 +97,7 @@ def missing_output(shown: tuple[str, ...], output: str) -> list[str]:
 
 
 class Reader:
-    """Runs the blocks of a page in a folder, with this Python's ``start-agent``."""
+    """Runs the blocks of a page in a folder, with this Python's ``start-agent``; ``close`` ends what they left running."""
 
     def __init__(self, folder: Path) -> None:
         tools = folder / ".tools"
@@ -130,6 +132,13 @@ class Reader:
             output = self._run(block, ["bash", "-euo", "pipefail", "-c", command.text], timeout)
             missing = missing_output(command.shown, output)
             assert not missing, f"line {block.line}: {command.text}\nshows {missing}\nthe output is\n{output}"
+
+    def close(self) -> None:
+        """End the processes that a page has started and not ended, as servers are: those that work in its folder."""
+        for place in Path("/proc").glob("[0-9]*/cwd"):
+            with suppress(OSError):  # it has ended, or is somebody else's
+                if place.readlink().is_relative_to(self.folder):
+                    os.kill(int(place.parent.name), signal.SIGTERM)
 
     def _run(self, block: Block, words: list[str], timeout: float) -> str:
         done = subprocess.run(

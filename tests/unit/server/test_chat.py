@@ -76,7 +76,7 @@ async def test_thoughts_code_and_outputs_are_apart_from_the_answer() -> None:
         found = await asked(app, seed=0)
     (choice,) = found["choices"]
     message = choice["message"]
-    assert message["content"] == "\nIt is \\boxed{42}." and choice["finish_reason"] == "stop"
+    assert message["content"] == "It is \\boxed{42}." and choice["finish_reason"] == "stop"
     assert message["reasoning"] == message["reasoning_content"]
     assert "print(6*7)\n```\n```output\n42\n```\nSo 42." in message["reasoning"]
     assert "think>" not in message["reasoning"] and "tool_calls" not in message
@@ -369,7 +369,7 @@ async def test_without_tools_code_is_a_thought() -> None:
     assert box.codes == [] and choice["message"]["reasoning"] == "```python\nx\n```\n"
 
 
-PIECES = ["Some words. ", "\n", "```python\n", "```", "`", "x = 1\n", "é", "\u2028", "\r\n", "data: x\n\n", "</thi"]
+PIECES = ["Some words. ", "\n", "```python\n", "```", "`", "x = 1\n", "é", "\u2028", " ", "\r\n", "data: x\n\n", "</thi"]
 
 
 @settings(max_examples=40)

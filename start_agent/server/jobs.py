@@ -102,9 +102,11 @@ class Job:
                 yield items
                 if self._tasks and self._error is None:
                     await asyncio.sleep(min(_LONGEST_PAUSE, _PAUSE * (len(self._state.jobs) - 1)))
+            if self._items:  # came meanwhile: before the end, and before an error
+                continue
             if self._error is not None:
                 raise self._error
-            if not self._tasks and not self._items:
+            if not self._tasks:
                 return
 
     def fail(self, error: Exception) -> None:

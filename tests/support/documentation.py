@@ -97,7 +97,7 @@ def missing_output(shown: tuple[str, ...], output: str) -> list[str]:
 
 
 class Reader:
-    """Runs the blocks of a page in a folder, with this Python's ``start-agent``; ``close`` ends what they left running."""
+    """Runs the blocks of a page in a folder, with this Python's ``start-agent``; ``close`` ends what they leave."""
 
     def __init__(self, folder: Path) -> None:
         tools = folder / ".tools"

@@ -369,7 +369,7 @@ async def test_without_tools_code_is_a_thought() -> None:
     assert box.codes == [] and choice["message"]["reasoning"] == "```python\nx\n```\n"
 
 
-PIECES = ["Some words. ", "\n", "```python\n", "```", "`", "x = 1\n", "é", "\u2028", " ", "\r\n", "data: x\n\n", "</thi"]
+PIECES = ["Some words. ", "\n", "```python\n", "```", "`", "x = 1\n", "é", "\u2028", " ", "\r\n", "data: x\n\n", "</t"]
 
 
 @settings(max_examples=40)

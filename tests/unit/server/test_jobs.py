@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sandbox import FakeSandbox
+from sandbox import FakeSandbox, KernelStartError
 from start_agent.decoding.events import CellStarted
 from start_agent.decoding.segments import Segment
 from start_agent.engines.base import Tokens, Turn, TurnRequest
@@ -136,6 +136,19 @@ async def test_a_failure_ends_all_of_it() -> None:
             await all_of(job)
         await job.ended.wait()
         assert there.admission.running == 0
+
+
+async def test_what_came_before_an_error_comes_before_it() -> None:
+    async def fail(code: str) -> str:
+        raise KernelStartError("no room")
+
+    async with server([CODE], sandbox=FakeSandbox(fail)) as there:
+        found: Batch = []
+        with pytest.raises(KernelStartError):
+            async for batch in job_of(there).batches():
+                found += batch
+                await asyncio.sleep(0)  # the reader writes, and meanwhile the rollout fails
+        assert isinstance(items_of(found)[-1], CellStarted)
 
 
 @pytest.mark.parametrize("leave", [Job.close, lambda job: job.fail(APIError(503, "bye"))])

@@ -1,1 +1,1 @@
-"""The command line: thin commands that parse, call and render."""
+"""The command line: thin commands that parse options, call the packages and show the results."""

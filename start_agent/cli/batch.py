@@ -1,4 +1,4 @@
-"""``start-agent batch``: a whole set of problems, resumable at any moment."""
+"""``start-agent batch``: solves and grades a set of problems; can be resumed at any time."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ _EXAMPLES = """examples:
   start-agent batch --task math500 --model Qwen/QwQ-32B --engine vllm --ray auto --output-dir runs/math500
   start-agent compare runs/alone runs/pocket
 
-Run the same command again after whatever stopped it: only what is missing is done. --limit and --samples may grow
-between the starts, and these may change: """
+Run the same command again to resume a stopped run: only missing traces are generated. --limit and --samples may grow
+between starts, and these options may change: """
 
 
 def add(commands: Any) -> None:
@@ -48,7 +48,7 @@ def add(commands: Any) -> None:
     may_change = RUNTIME_NAMES | fields.runtime_names(*models)
     parser: argparse.ArgumentParser = commands.add_parser(
         "batch",
-        description="Solve and grade a set of problems, many at once; the same command again does what is missing.",
+        description="Solve and grade a set of problems concurrently; run the same command again to resume.",
         epilog=_EXAMPLES + ", ".join(fields.flag_of(name) for name in sorted(may_change)) + ".\n",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -57,14 +57,14 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Do what is missing; 0 where the run is complete, 1 where traces are pending."""
+    """Run what is missing; 0 if the run is complete, 1 if traces are pending."""
     file, given = fields.read_yaml(arguments.config), vars(arguments)
     fields.refuse_unknown(file, [RunOptions, *RunConfig.models(file, given)], arguments.config)
     return run_config(BatchConfig.from_layers(file, given))
 
 
 def run_config(config: BatchConfig) -> int:
-    """Do what is missing of a run, and show how it goes."""
+    """Run what is missing, and show the progress."""
     return run_to_end(_batch(config))
 
 
@@ -77,23 +77,23 @@ async def _batch(config: BatchConfig) -> int:
 
 
 class _Display(ExitStack, RunListener):
-    """Shows how the run is going, on stderr."""
+    """Shows the run's progress on stderr."""
 
     def __init__(self) -> None:
         super().__init__()
         self._bar: ProgressBar | None = None
 
     def on_start(self, total: int | None, sandbox: BaseSandbox | None) -> None:
-        """Show the bar."""
+        """Show the progress bar."""
         self._bar = self.enter_context(ProgressBar(total, sandbox))
 
     def on_progress(self, progress: Progress) -> None:
-        """Update the bar."""
+        """Update the progress bar."""
         if self._bar is not None:
             self._bar.on_progress(progress)
 
     def on_notice(self, line: str) -> None:
-        """Print it."""
+        """Print the line."""
         notice(line)
 
 
@@ -106,4 +106,4 @@ def _report(path: Path, summary: Summary, progress: Progress) -> None:
     for table in summary_tables(summary, str(path), progress):
         console.print(table)
     if progress.failed:
-        console.print(f"{progress.failed} traces failed at every try and are pending; the last: {progress.last_fault}")
+        console.print(f"{progress.failed} traces failed all attempts and are pending; last: {progress.last_fault}")

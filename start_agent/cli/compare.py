@@ -1,4 +1,4 @@
-"""``start-agent compare``: runs over the same problems, side by side and pair by pair."""
+"""``start-agent compare``: compares runs over the same problems."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 _EXAMPLES = """examples:
   start-agent compare runs/alone runs/hinted
-  start-agent compare --list runs/alone runs/hinted runs/rounds     each against the first, with what only one solves
+  start-agent compare --list runs/alone runs/hinted runs/rounds     each with the first, and problems only one solves
   start-agent compare --json runs/alone runs/hinted | jq '.pairs[0].difference'
 """
 
@@ -19,9 +19,9 @@ def add(commands: Any) -> None:
     """Add the command to the parser."""
     parser: argparse.ArgumentParser = commands.add_parser(
         "compare",
-        description="Compare run directories over the problems that they share, each with the first: difference with "
-        "its paired interval, a paired test (exact McNemar for one sample a problem, sign-flip permutation of the "
-        "problems' means for several), tokens, tool use.",
+        description="Compare each run with the first over their common problems: difference with its paired interval, "
+        "a paired test (exact McNemar for one sample per problem, sign-flip permutation of the problems' means for "
+        "several), tokens, tool use.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -33,7 +33,7 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Compare; 0 whatever comes out."""
+    """Compare and print; always 0."""
     from start_agent.analysis.compare import compare
     from start_agent.cli.live import tables_console
     from start_agent.cli.tables import comparison_tables
@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
         first = comparison.sides[0].name
         for pair in comparison.pairs:
             for name, keys in ((first, pair.only_first), (pair.name, pair.only_second)):
-                print(f"\nright only in {name} (of {first} and {pair.name}): {len(keys)}")
+                print(f"\ncorrect only in {name} (of {first} and {pair.name}): {len(keys)}")
                 for key in keys:
                     print(f"  {key[:12]}  {' '.join(comparison.questions[key].split())}")
     return 0

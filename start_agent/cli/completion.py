@@ -1,4 +1,4 @@
-"""``start-agent completion``: what a shell needs to complete commands, flags and their choices."""
+"""``start-agent completion``: prints a shell's completion script for commands, flags and their choices."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def add(commands: Any) -> None:
     """Add the command to the parser."""
     parser: argparse.ArgumentParser = commands.add_parser(
         "completion",
-        description="Print a completion script for a shell, to be kept where the shell looks for such scripts.",
+        description="Print a completion script; save it where your shell loads completion scripts.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

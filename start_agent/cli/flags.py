@@ -1,4 +1,4 @@
-"""Flags: one for each field of a pydantic model, described as the field is."""
+"""Adds command-line flags for the fields of pydantic models."""
 
 from __future__ import annotations
 
@@ -19,18 +19,17 @@ _COMMA = re.compile(r"(?<!\\),")
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
-    """The flag of a configuration file."""
-    parser.add_argument("--config", type=Path, metavar="PATH", help="YAML file of options, named as the flags are")
+    """Add the flag for a configuration file."""
+    parser.add_argument("--config", type=Path, metavar="PATH", help="YAML file of options, with the names of the flags")
 
 
 def add_options(
     parser: argparse.ArgumentParser, model: type[BaseModel], title: str, *, known: Collection[str] = ()
 ) -> None:
-    """A flag for each field of the model, described as the field is; not for those that are ``known`` already.
+    """Add a flag for each field of the model, except those already ``known``; the help is the field's description.
 
-    A list is one flag with several words (one, where the command has positional arguments), or words with commas
-    between them, or the flag several times; ``\\,`` is a comma within a word. Names that an option had still work,
-    with a warning.
+    A list is a flag with several words (one, if the command has positional arguments), words separated by commas, or
+    the flag several times; ``\\,`` is a comma within a word. Former names of an option still work, with a warning.
     """
     group = parser.add_argument_group(title)
     several_words = not getattr(parser, "has_positionals", False)
@@ -47,13 +46,13 @@ def add_options(
 def add_old_name(
     parser: argparse.ArgumentParser, old: str, flag: str, *, action: Any = "store", **settings: Any
 ) -> None:
-    """A flag that was renamed, or does what another does by now: it works, says so on stderr, and is in no help.
+    """Add the old name of a renamed or replaced flag: it works with a warning on stderr, and is hidden from the help.
 
     Args:
-        parser: a command's.
-        old: the flag.
-        flag: what to use instead.
-        action: of the new flag; so are the other settings.
+        parser: the parser of a command.
+        old: the old flag.
+        flag: the flag to use instead.
+        action: the action of the new flag; likewise the other settings.
     """
     base: Any = {"store": _Store}.get(action, action)
 
@@ -72,7 +71,7 @@ class _Store(argparse.Action):
 
 
 class _Several(argparse.Action):
-    """A list, from all words of all times that the flag is given. An empty word adds nothing: the list may be empty."""
+    """A list of the words from all occurrences of the flag. Empty words are dropped, so the list may be empty."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
         words: Sequence[str] = [values] if isinstance(values, str) else values
@@ -81,7 +80,7 @@ class _Several(argparse.Action):
 
 
 def _settings(field: FieldInfo, *, several_words: bool) -> dict[str, Any]:
-    """How argparse is to read an option. Pydantic checks the value."""
+    """The argparse settings of an option. Pydantic checks the value."""
     kind = plain_type(field.annotation)
     if kind is bool:
         return {"action": argparse.BooleanOptionalAction}

@@ -1,4 +1,4 @@
-"""``start-agent hint-rft``: both rounds of training, from a base model to START."""
+"""``start-agent hint-rft``: runs both rounds of training, from a base model to START."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from start_agent.cli.solving import run_to_end
 from start_agent.engines import registry
 from start_agent.recipes.hint_rft import GROUPS, Parts, check_inputs, recipe_names, stages_of
 
-_ABOUT = """From a base model to one that calls Python by itself, in two rounds (START, section 3):
+_ABOUT = """Train a base model to call Python by itself, in two rounds (START, section 3):
 
-  greedy, hinted   the training problems, without hints and with them
-  seed-data        hinted traces of the problems that only a hint solves; no loss on the hints
-  start-0          the base, fine-tuned on them
+  greedy, hinted   the training problems, solved without and with hints
+  seed-data        hinted traces of problems that are solved only with hints; the hints are masked from the loss
+  start-0          the base, fine-tuned on seed-data
   sampled-1 ...    START-0's own traces, without hints
-  start-data       at most one right trace of each problem
-  start            the base, fine-tuned on these
+  start-data       at most one correct trace of each problem
+  start            the base, fine-tuned on start-data
 
-With --sampling-rounds 2, START is sampled in its turn, for start-2 (and so on): it helps where START-0 calls Python
-seldom, so that START had little to learn from.
+With --sampling-rounds 2, START is sampled to train start-2 (and so on). This helps if START-0 seldom calls Python, so
+that START had few traces to learn from.
 
-Each stage is a start-agent command with a folder of its own below --output-dir; its log is in logs/. The same command
-again, after whatever stopped it, goes on from there."""
+Each stage is a start-agent command with its own folder in --output-dir and a log in logs/. Run the same command again
+to resume."""
 
 _EXAMPLES = """examples:
   start-agent hint-rft --config pocket --output-dir runs/start --workers 4
@@ -44,17 +44,15 @@ def add(commands: Any) -> None:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--config", metavar="TEXT", help=f"settings: {', '.join(recipe_names())}, or a YAML file of them"
-    )
+    parser.add_argument("--config", metavar="TEXT", help=f"settings: {', '.join(recipe_names())}, or a YAML file")
     flags.add_old_name(parser, "--recipe", "--config", metavar="TEXT")
-    parser.add_argument("--dry-run", action="store_true", help="show the commands of the stages and run none")
+    parser.add_argument("--dry-run", action="store_true", help="show the commands of the stages without running them")
     add_options(parser)
     parser.set_defaults(run=run)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options of the recipe and of its stages; a name that several have means the same in all."""
+    """Add the options of the recipe and of its stages; an option that several have is one flag."""
     known: set[str] = set()
     engines = {f"--engine {name}": model for name, model in registry.ENGINES.option_models().items()}
     for title, model in (GROUPS | engines).items():
@@ -63,7 +61,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run what is not done; 0 when START is there."""
+    """Run what is not done; 0 when START is trained."""
     from start_agent.cli.stages import StagesView
     from start_agent.recipes.stages import run_stages
 

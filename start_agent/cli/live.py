@@ -1,4 +1,4 @@
-"""What is drawn anew on stderr while something goes on, where somebody looks."""
+"""Live views on stderr, shown only on a terminal."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 
 PLAIN_EVERY = 10.0
-"""Seconds between the lines of a progress that nobody watches."""
+"""Seconds between progress lines when stderr is not a terminal."""
 
 _PIPED_WIDTH = 120
 
 
 def tables_console() -> Console:
-    """Standard output for tables: as wide as the terminal, or wide enough for them where it is a file or a pipe."""
+    """A console for tables on standard output: as wide as the terminal, or a fixed width for a file or a pipe."""
     return Console(width=None if sys.stdout.isatty() else _PIPED_WIDTH, highlight=False)
 
 
 class LiveView:
-    """A view that is drawn a few times a second on a terminal, and not at all elsewhere. Use it in ``with``.
+    """A view that is redrawn a few times per second on a terminal, and not shown elsewhere. Use it in ``with``.
 
     Args:
-        draw: what is to be seen now.
-        per_second: how often it is asked for.
-        transient: gone at the end.
+        draw: returns the current content.
+        per_second: the number of redraws per second.
+        transient: whether it disappears at the end.
     """
 
     def __init__(self, draw: Callable[[], RenderableType], *, per_second: float, transient: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""Where messages go. The packages write to ``logging``; only a command gives the root logger handlers."""
+"""Sets up logging. The packages write to ``logging``; only commands add handlers to the root logger."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from start_agent.errors import ConfigError
 
 _OURS = ("start_agent", "sandbox", "hints")
-_DETAIL = (logging.NOTSET, logging.INFO, logging.DEBUG)  # by how often --verbose is given
+_DETAIL = (logging.NOTSET, logging.INFO, logging.DEBUG)  # by the number of --verbose flags
 
 
 @contextmanager
 def logging_to(options: argparse.Namespace) -> Iterator[None]:
-    """Send messages to stderr, and to ``--log-file`` where there is one, as a command's options say.
+    """Send messages to stderr, and to ``--log-file`` if it is given.
 
     Raises:
         ConfigError: the file cannot be written.

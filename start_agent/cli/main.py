@@ -1,4 +1,4 @@
-"""``start-agent``: the entry point. A command is a module with ``add``; it is imported when it is chosen."""
+"""The entry point ``start-agent``. Each command is a module with ``add``, imported only when it is used."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from start_agent.cli.parser import Command, Parser
 COMMANDS = {
     "solve": ("solve", "solve one question, streaming"),
     "serve": ("serve", "serve the model over OpenAI's API"),
-    "batch": ("batch", "solve and grade a whole set of problems; resumable"),
+    "batch": ("batch", "solve and grade a set of problems; resumable"),
     "compare": ("compare", "compare runs over the same problems"),
-    "select": ("select", "choose traces of runs to learn from"),
-    "rows": ("rows", "a training set: see its rows, check it, export it"),
+    "select": ("select", "select traces of runs as training data"),
+    "rows": ("rows", "show, check or export a training set"),
     "sft": ("sft", "fine-tune a model on rows with labels; resumable"),
     "hint-rft": ("hint_rft", "train a model to call Python by itself: both rounds, resumable"),
-    "star": ("star", "train a model on its own right rationales (STaR)"),
-    "reproduce": ("reproduce", "the papers in miniature on the pocket reasoner"),
-    "pocket": ("pocket", "the embedded reasoner: build it, see its problems, watch it"),
+    "star": ("star", "train a model on its own correct rationales (STaR)"),
+    "reproduce": ("reproduce", "the papers in miniature, on the pocket reasoner"),
+    "pocket": ("pocket", "the embedded reasoner: build it, list its problems, watch it solve some"),
     "env": ("environment", "show versions, devices and the sandbox's isolation"),
-    "completion": ("completion", "print the completion script of a shell"),
+    "completion": ("completion", "print a shell's completion script"),
     "step": ("step", ""),  # for recipes
 }
-"""Each command's module in ``start_agent.cli``, and its line in ``start-agent --help``; empty for one not listed."""
+"""Command → its module in ``start_agent.cli`` and its line in ``start-agent --help`` (empty: not listed)."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns one of the exit codes (``start_agent.cli.exit_codes``)."""
+    """Run a command and return its exit code (see ``start_agent.cli.exit_codes``)."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show a character shows its number
+        if isinstance(stream, io.TextIOWrapper):  # an unencodable character becomes an escape
             stream.reconfigure(errors="backslashreplace")
     try:
         options = command_parser(words).parse_args(words)
@@ -49,33 +49,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
         return code
     except KeyboardInterrupt:
-        return _complain("interrupted", ExitCode.INTERRUPTED)
-    except BrokenPipeError:  # the reader of our output has gone
+        return _print_error("interrupted", ExitCode.INTERRUPTED)
+    except BrokenPipeError:  # the reader of the output has closed it
         _drop_output()
         return ExitCode.FAILED
-    except OSError as error:  # a full disk behind standard output, a folder that has vanished
+    except OSError as error:  # a full disk, a folder that was deleted
         _drop_output()
-        return _complain(f"{error.filename or 'input or output'}: {error.strerror or error}", ExitCode.FAILED)
+        return _print_error(f"{error.filename or 'input or output'}: {error.strerror or error}", ExitCode.FAILED)
     except Exception as error:
         code_of_error = exit_code_of(error)
         if code_of_error is None:
             raise
-        return _complain(error, code_of_error)
+        return _print_error(error, code_of_error)
 
 
 def command_parser(words: Collection[str] = (), *, all_commands: bool = False) -> Parser:
-    """The parser of a command line.
+    """The parser of the command line.
 
     Args:
-        words: the command line: of the command that it chooses, the module is imported and the options are added.
-        all_commands: add the options of every command, which imports much.
+        words: the command line; options are added only for the command in it, whose module is imported.
+        all_commands: add the options of all commands, which imports all their modules.
     """
     from start_agent import __version__
 
     parser = Parser(
         prog="start-agent",
-        description="Tool-integrated reasoning: hints wake a model's Python, a sandbox runs it.",
-        epilog=f"Each command explains itself: start-agent COMMAND --help\n\n{described()}",
+        description="Tool-integrated reasoning: hints prompt a model to write Python, and a sandbox runs it.",
+        epilog=f"Help for a command: start-agent COMMAND --help\n\n{described()}",
         formatter_class=partial(argparse.RawDescriptionHelpFormatter, max_help_position=16),
     )
     parser.add_argument("--version", action="version", version=f"start-agent {__version__}")
@@ -90,8 +90,7 @@ def command_parser(words: Collection[str] = (), *, all_commands: bool = False) -
 
 
 class _Listed:
-    """The commands, as a command adds itself to them: the line in the help is added here, where all of them are, and
-    the parser gets to know the command line that it will parse."""
+    """The subparsers object for a command's ``add``, which adds its help line and sets the parser's ``words``."""
 
     def __init__(self, commands: Any, about: str, words: Collection[str]) -> None:
         self._commands, self._about, self._words = commands, about, words
@@ -104,7 +103,7 @@ class _Listed:
 
 
 def _drop_output() -> None:
-    """Where standard output takes nothing more, Python would complain again while it flushes at exit."""
+    """Redirect a broken standard output to /dev/null, so that Python's flush at exit raises no second error."""
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -112,6 +111,6 @@ def _drop_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _complain(error: object, code: ExitCode) -> ExitCode:
+def _print_error(error: object, code: ExitCode) -> ExitCode:
     print(f"start-agent: {error}", file=sys.stderr)
     return code

@@ -1,4 +1,4 @@
-"""The parsers of all commands: what is wrong with a command line is said in one line, like all else."""
+"""The argument parsers of the commands, with error messages of one line."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _LEVELS = ("debug", "info", "warning", "error", "critical")
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that takes no abbreviations of flags, and says in one line what is wrong.
+    """A parser without abbreviated flags and with error messages of one line.
 
     Attributes:
-        has_positionals: whether it takes words beside its flags: a flag then takes one word, not several, for the
-            second could be meant for the command.
-        words: of the command line, where they are known before it is parsed.
+        has_positionals: whether it has positional arguments; then a list flag takes one word per occurrence, because a
+            second word could be a positional argument.
+        words: the words of the command line, if they are known before parsing.
     """
 
     def __init__(self, *given: Any, **named: Any) -> None:
@@ -33,11 +33,11 @@ class Parser(argparse.ArgumentParser):
         return action
 
     def error(self, message: str) -> NoReturn:
-        """End with one line, without the usage, which for some commands is forty."""
+        """Exit with a message of one line, without the usage, which may be very long."""
         self.exit(INPUT_ERROR, f"{self.prog}: {message} (see  {self.prog} --help)\n")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
-        """Refuse what is not known here, where the command and its options are, not in the parser above."""
+        """Reject unknown words here, where the command and its options are known, and not in the parent parser."""
         found, unknown = super().parse_known_args(args, namespace)
         options = [word.partition("=")[0] for word in unknown if word.startswith("-")]
         if options:
@@ -47,12 +47,12 @@ class Parser(argparse.ArgumentParser):
             guess = did_you_mean(options[0], known)
             self.error(f"unknown option {options[0]}" + (f": {guess}" if guess else ""))
         if unknown:
-            self.error(f"unexpected argument {unknown[0]!r}: put a text of several words between quotes")
+            self.error(f"unexpected argument {unknown[0]!r}: put quotes around a text of several words")
         return found, unknown
 
 
 class Command(Parser):
-    """The parser of a command: it has the options that all commands have."""
+    """The parser of a command, with the options that all commands share."""
 
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
@@ -62,17 +62,17 @@ class Command(Parser):
             "--verbose",
             action="count",
             default=argparse.SUPPRESS,
-            help="say on stderr what start-agent does; twice, in every detail",
+            help="log on stderr what start-agent does; twice for all details",
         )
         group.add_argument(
             "--log-level",
             choices=_LEVELS,
             default=argparse.SUPPRESS,
-            help="least level of the messages of all packages, the libraries' too (default: warning)",
+            help="lowest level of log messages, including those of libraries (default: warning)",
         )
         group.add_argument(
             "--log-file",
             default=argparse.SUPPRESS,
             metavar="PATH",
-            help="append the messages to this file too, with times",
+            help="also append log messages to this file, with timestamps",
         )

@@ -1,4 +1,4 @@
-"""``start-agent pocket``: build the embedded reasoner anew, list its problems, watch it solve some."""
+"""``start-agent pocket``: builds the embedded reasoner, lists its problems, or shows how it solves some."""
 
 from __future__ import annotations
 
@@ -23,38 +23,38 @@ if TYPE_CHECKING:
     from start_agent.decoding.solver import Solver
 
 
-_DRAWN_FROM = 500
+_POOL = 500  # problems to draw from
 
 
 class ProblemOptions(BaseModel):
-    """Which of the held-out problems."""
+    """The choice of held-out problems."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    problems: int = Field(4, ge=1, description="how many held-out problems")
+    problems: int = Field(4, ge=1, description="number of held-out problems")
 
 
 class ListOptions(ProblemOptions):
-    """Of the command that lists them."""
+    """The options of ``pocket problems``."""
 
-    seed: Annotated[int, Renamed("problem_seed")] = Field(0, ge=0, description="decides which ones")
+    seed: Annotated[int, Renamed("problem_seed")] = Field(0, ge=0, description="seed that draws the problems")
 
 
 class DemoOptions(ProblemOptions):
-    """Of the command that solves them."""
+    """The options of ``pocket demo``."""
 
-    problem_seed: int | None = Field(None, ge=0, description="decides which ones (default: --seed)")
+    problem_seed: int | None = Field(None, ge=0, description="seed that draws the problems (default: --seed)")
 
 
 def add(commands: Any) -> None:
-    """Add the command and its own commands to the parser."""
+    """Add the command and its subcommands to the parser."""
     parser = commands.add_parser("pocket")
     actions = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     build = actions.add_parser(
         "build",
         help="train the reasoner from scratch",
-        description="Train the pocket reasoner from scratch; a run that was cut off goes on where it stopped.",
+        description="Train the pocket reasoner from scratch; run the same command again to resume.",
     )
     flags.add_options(build, BuildOptions, "build")
     build.set_defaults(run=run_build)
@@ -65,8 +65,8 @@ def add(commands: Any) -> None:
 
     demo = actions.add_parser(
         "demo",
-        help="solve held-out problems, streaming: first alone, then with hints",
-        description="Solve held-out problems: the model alone first, then with hints and Python, streaming.",
+        help="solve held-out problems, first without hints, then with them",
+        description="Solve held-out problems: first the model alone, then streaming with hints and Python.",
     )
     flags.add_options(demo, DemoOptions, "problems")
     add_options(demo)
@@ -92,7 +92,7 @@ def run_problems(arguments: argparse.Namespace) -> int:
 
 
 def run_demo(arguments: argparse.Namespace) -> int:
-    """Solve some problems; 0 where every trace came to its end."""
+    """Solve some problems; 0 if all traces were finished."""
     return run_to_end(_demo(arguments))
 
 
@@ -105,7 +105,7 @@ async def _demo(arguments: argparse.Namespace) -> int:
 
     console = Console(highlight=False)
     options = fields.build(DemoOptions, vars(arguments))
-    right = {"alone": 0, "with hints": 0}
+    correct = {"alone": 0, "with hints": 0}
     config = solver_config(arguments)
     chosen = config.solve.seed or 0 if options.problem_seed is None else options.problem_seed
     async with opened(config) as solver:
@@ -114,27 +114,27 @@ async def _demo(arguments: argparse.Namespace) -> int:
             seed = None if config.solve.seed is None else derive_seed(config.solve.seed, problem.key)
             console.print(Rule(f"{problem.meta['subject']}, level {problem.meta['level']}"), problem.question)
             trace = await alone.solve(problem.question, seed=seed)
-            right["alone"] += trace.answer == problem.answer
+            correct["alone"] += trace.answer == problem.answer
             console.print("\nalone: ", verdict(trace), "\n", sep="")
             listener = TerminalListener(console, solver.engine.tokenizer.eos_ids)
             async with aclosing(solver.stream(problem.question, seed=seed)) as events:
                 async for event in events:
                     listener.on_event(event)
                     if isinstance(event, TraceFinished):
-                        right["with hints"] += event.trace.answer == problem.answer
-            console.print(f"the right answer is {problem.answer}\n", style="bold")
+                        correct["with hints"] += event.trace.answer == problem.answer
+            console.print(f"the correct answer is {problem.answer}\n", style="bold")
     total = options.problems
-    console.print(Rule(), *(f"right {how}: {count} of {total}" for how, count in right.items()), sep="\n")
+    console.print(Rule(), *(f"correct {how}: {count} of {total}" for how, count in correct.items()), sep="\n")
     return 0
 
 
 def _mixed(count: int, seed: int) -> list[Problem]:
-    """Held-out problems in an order of their own: ``held_out`` goes from family to family, the easy ones first."""
-    problems = held_out(max(count, _DRAWN_FROM))
+    """Shuffled held-out problems; ``held_out`` returns them by family, easy ones first."""
+    problems = held_out(max(count, _POOL))
     random.Random(seed).shuffle(problems)
     return problems[:count]
 
 
 def _without_hints(solver: Solver) -> Solver:
-    """The same model and sandbox, with nothing inserted."""
+    """A solver with the same model and sandbox, but without hints."""
     return solver.changed(settings=solver.settings.model_copy(update={"hints": False}))

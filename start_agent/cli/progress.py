@@ -1,4 +1,4 @@
-"""How a run is going: a live line where somebody looks, a plain one now and then where nobody does."""
+"""Shows the progress of a run: a live line on a terminal, otherwise a plain line every few seconds."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from start_agent.cli.live import PLAIN_EVERY, LiveView
 
 
 class ProgressBar(LiveView):
-    """A listener of ``run_batch``, on stderr. Use it in ``with``.
+    """A listener of ``run_batch`` that shows the progress on stderr. Use it in ``with``.
 
     Args:
-        total: traces in all, or at most, where that is known.
-        sandbox: its waiting line is shown.
+        total: the number of traces (or the most), if it is known.
+        sandbox: the sandbox whose queue is shown.
     """
 
     def __init__(self, total: int | None, sandbox: BaseSandbox | None = None) -> None:
         self._total, self._sandbox = total, sandbox
         self._progress = Progress()
-        self._said = time.perf_counter()
+        self._printed = time.perf_counter()  # when the last plain line was printed
         super().__init__(self._text, per_second=4, transient=True)
 
     def __exit__(
@@ -34,11 +34,11 @@ class ProgressBar(LiveView):
             print(self._text(), file=sys.stderr, flush=True)
 
     def on_progress(self, progress: Progress) -> None:
-        """Take the news."""
+        """Update the progress."""
         self._progress = progress
         now = time.perf_counter()
-        if self.live is None and now - self._said >= PLAIN_EVERY:
-            self._said = now
+        if self.live is None and now - self._printed >= PLAIN_EVERY:
+            self._printed = now
             print(self._text(), file=sys.stderr, flush=True)
 
     def _text(self) -> str:
@@ -48,18 +48,18 @@ class ProgressBar(LiveView):
         parts = [f"{done} done" if self._total is None else f"{done}/{self._total} done"]
         if progress.done:
             low, high = wilson_interval(progress.right, progress.done)
-            # Of this start alone; the summary tells of all.
-            parts.append(f"right {progress.right / progress.done:.1%} ({low:.1%} to {high:.1%})")
+            # Only of this start; the summary has all traces.
+            parts.append(f"correct {progress.right / progress.done:.1%} ({low:.1%} to {high:.1%})")
         parts.append(f"{progress.tokens / seconds:,.0f} tokens/s")
         parts.append(f"{progress.tool_calls} tool calls")
         if progress.in_flight:
             waiting = 0 if self._sandbox is None else min(self._sandbox.stats.waiting, progress.in_kernel)
-            line = f", {waiting} wait for a kernel" if waiting else ""
+            line = f", {waiting} waiting for a kernel" if waiting else ""
             parts.append(f"{progress.in_engine} in the engine, {progress.in_kernel - waiting} in kernels{line}")
         parts.append(f"kernel wait {progress.wait_seconds / max(progress.tool_calls, 1):.2f} s/call")
         parts.append(f"engine idle {progress.idle_seconds / seconds:.0%}")
         if progress.faults:
             faults = ", ".join(f"{name} {count}" for name, count in progress.faults.most_common())
-            parts.append(f"faults: {faults}; given up: {progress.failed}; last: {progress.last_fault}")
+            parts.append(f"errors: {faults}; traces failed: {progress.failed}; last: {progress.last_fault}")
         parts.append(f"{seconds:.0f} s")
         return " | ".join(parts)

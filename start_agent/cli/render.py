@@ -1,4 +1,4 @@
-"""Traces on a terminal: thinking dimmed, hints and notices marked, code highlighted, outputs boxed, the answer last."""
+"""Shows a trace on a terminal: thinking dimmed, hints and notices in colour, code highlighted, outputs in boxes."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _STYLES = {Phase.THINKING: "dim", Phase.ANSWERING: ""}
 
 
 class TerminalListener:
-    """Shows a trace while it grows. Works as well where the console is no terminal: then without colours."""
+    """Shows a trace while it is generated; without colours if the console is not a terminal."""
 
     def __init__(self, console: Console, eos_ids: Container[int] = ()) -> None:
         self._console = console
         self._eos_ids = eos_ids
-        self._line = ""  # of code, until it is complete
-        self._at_start = True  # of a line on the screen
+        self._line = ""  # an incomplete line of code
+        self._at_start = True  # whether the cursor is at the start of a line
 
     def on_event(self, event: Event) -> None:
         """Show an event."""
@@ -53,7 +53,7 @@ class TerminalListener:
                 self._console.print(verdict(trace))
 
     def _code(self, text: str) -> None:
-        """Code is shown by whole lines: a highlighter needs them."""
+        """Show complete lines of code, which the highlighter needs."""
         *lines, self._line = (self._line + text).split("\n")
         for line in lines:
             self._code_line(line)
@@ -73,7 +73,7 @@ class TerminalListener:
             self._line = ""
 
     def _inserted(self, text: str, style: str) -> None:
-        """What was put in: marked, its fences left to the code and the boxes around it."""
+        """Show inserted text in its style, without code fences."""
         shown = "\n".join(line for line in text.split("\n") if not line.startswith("```"))
         self._write(Text(shown, style=style))
         self._fresh_line()
@@ -91,8 +91,8 @@ class TerminalListener:
 
 
 def verdict(trace: Trace) -> Text:
-    """The answer and what it took, in one line."""
-    assert trace.outcome is not None, "a verdict on a trace that still grows"
+    """The answer and the trace's counts, in one line."""
+    assert trace.outcome is not None, "the trace is not finished"
     answer = Text("no answer", style="bold red") if trace.answer is None else Text(trace.answer, style="bold green")
     hints = sum(1 for _ in trace.of_kind(SpanKind.HINT))
     facts = f"  ({trace.outcome}; tool calls: {trace.tool_calls}, hints: {hints}, tokens: {trace.count()})"

@@ -1,4 +1,4 @@
-"""``start-agent reproduce``: the papers in miniature, on the pocket reasoner, offline, on a CPU."""
+"""``start-agent reproduce``: reproduces the papers in miniature, with the pocket reasoner."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from start_agent.cli import flags
 from start_agent.cli.solving import run_to_end
 from start_agent.papers.reproduce import ReproduceOptions, parts_of, reproduce_stages
 
-_ABOUT = """The papers in miniature, from the shipped base, offline, on a CPU:
+_ABOUT = """Reproduce the papers in miniature, from the embedded base model, offline, on a CPU:
 
   table        START's table: base, base + Hint-infer, RFT without tools, START-0, START, on held-out problems
-  rounds       sequential test-time scaling: 0 to 4 hints in place of the end of thinking, base and START
-  ablation     START-0 with its hints masked, dropped, learned, mixed
-  third-round  START sampled and learned from in its turn, as START-0 was
+  rounds       sequential test-time scaling: 0 to 4 hints at the end of thinking, for the base and START
+  ablation     START-0 trained with its hints masked, dropped, trained on, or mixed
+  third-round  a third round of training, on samples of START
   star         STaR's addition with a scratchpad, with and without rationalization
 
-Each step is a start-agent command with its log in logs/; the same command again goes on from whatever stopped it.
-At the end there are report.md, report.json and the figures."""
+Each step is a start-agent command with a log in logs/. Run the same command again to resume. The results are report.md,
+report.json and the figures."""
 
 _EXAMPLES = """examples:
   start-agent reproduce --output-dir runs/papers
@@ -40,7 +40,7 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run what is not done and write the report; 0 whatever the figures are."""
+    """Run what is not done and write the report; 0 whatever the results are."""
     from rich.markdown import Markdown
 
     from start_agent.cli.live import tables_console

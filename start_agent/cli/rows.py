@@ -1,4 +1,4 @@
-"""``start-agent rows``: look at a training set, hold it against its runs, export it."""
+"""``start-agent rows``: shows rows of a training set, checks it against its runs, or exports it."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
     from start_agent.tokens.tokenizer import Tokenizer
 
-_SHOW = """Print a row as the trainer sees it. Bold is what the loss sees, dim what it does not (also between ⟦ and ⟧
-where there are no colours); the model's words are white, hints yellow, outputs of tools cyan, notices magenta, the
-prompt blue. A table counts the tokens of each."""
+_SHOW = """Print a row as the trainer sees it. Trained tokens are bold, masked tokens dim (and between ⟦ and ⟧ if there
+are no colours). The model's text is white, hints yellow, tool outputs cyan, notices magenta, the prompt blue. A table
+counts the tokens of each."""
 
-_EXPORT = """Write a training set for other tools, with its card and manifest: pre-tokenized rows (trl), unless another
---format is named. datasets, jsonl, trl and verl carry the mask; ShareGPT has no place for one. --push uploads to the
-hub instead: a private data set, never one that is public already."""
+_EXPORT = """Write a training set for other tools, with its card and manifest. The default --format is trl, rows of
+tokens. The formats datasets, jsonl, trl and verl keep the mask; ShareGPT cannot. --push uploads to the Hub instead,
+to a private data set and never to a public one."""
 
 _EXPORT_EXAMPLES = """examples:
   start-agent rows export --data data/seed --output-dir export/seed
@@ -39,28 +39,28 @@ _COLOURS = {"prompt": "blue", "model": "white", "hint": "yellow", "tool_output":
 
 
 class ShowOptions(BaseModel):
-    """Which row."""
+    """The choice of a row."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    index: int = Field(0, ge=0, description="number of the row, the first is 0")
-    model: str | None = Field(None, description="the model whose tokenizer the ids are of; unset, that of the runs")
+    index: int = Field(0, ge=0, description="index of the row, from 0")
+    model: str | None = Field(None, description="the model whose tokenizer decodes the ids; the runs' model if unset")
 
 
 class ExportOptions(BaseModel):
-    """Where to."""
+    """The format and the destination."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: Format = Field(Format.TRL, description="what is written; trl holds the ids and labels, ready to train on")
+    format: Format = Field(Format.TRL, description="output format; trl has ids and labels, ready for training")
     output_dir: Annotated[Path | None, Renamed("output")] = Field(
-        None, description="the folder to write, which must not be there"
+        None, description="the folder to write, which must not exist"
     )
-    push: str = Field("", description="upload to this data set of the hub, privately, in place of writing a folder")
+    push: str = Field("", description="upload to this private data set on the Hub instead of writing a folder")
 
 
 def add(commands: Any) -> None:
-    """Add the command and its own commands to the parser."""
+    """Add the command and its subcommands to the parser."""
     parser = commands.add_parser("rows")
     actions = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     raw = argparse.RawDescriptionHelpFormatter
@@ -71,8 +71,8 @@ def add(commands: Any) -> None:
 
     check = actions.add_parser(
         "check",
-        help="hold the rows against the runs they were made of",
-        description="See that the rows are as they were written, and each one's trace in its run is the same still.",
+        help="check the rows against the runs they came from",
+        description="Check that the rows are unchanged, and that the trace of each row is unchanged in its run.",
     )
     check.set_defaults(run=run_check)
 
@@ -94,13 +94,13 @@ def add(commands: Any) -> None:
 
 
 def _data(arguments: argparse.Namespace) -> Path:
-    """The data folder, which was a positional argument before."""
+    """The data folder, which was a positional argument in earlier versions."""
     given: Path | None = arguments.data
     if given is None and arguments.old_data is not None:
         print(f"start-agent: {fields.renaming('DIR', '--data DIR')}", file=sys.stderr)
         given = arguments.old_data
     if given is None:
-        raise ConfigError("--data: name a data folder, made by  start-agent select")
+        raise ConfigError("--data: give a data folder made by  start-agent select")
     return given
 
 
@@ -117,7 +117,7 @@ def run_show(arguments: argparse.Namespace) -> int:
     found = need_data(data)
     row = next((row for number, row in enumerate(read_rows(data)) if number == options.index), None)
     if row is None:
-        raise DataError(f"{data} has {found.rows} rows: --index goes from 0 to {found.rows - 1}")
+        raise DataError(f"{data} has {found.rows} rows; use --index 0 to {found.rows - 1}")
     model = options.model or found.config.get("select", {}).get("model") or model_of((Path(row["run"]),))
     console = Console(highlight=False)
     tokenizer = Tokenizer.from_pretrained(resolve(model).location)
@@ -127,17 +127,17 @@ def run_show(arguments: argparse.Namespace) -> int:
 
 
 def run_check(arguments: argparse.Namespace) -> int:
-    """Check; 0 where all is as it was."""
+    """Check; 0 if nothing has changed."""
     from start_agent.data.dataset import check
 
     found = check(_data(arguments))
-    state = "as they were written" if found.intact else "CHANGED since they were written"
+    state = "unchanged" if found.intact else "CHANGED since they were written"
     print(f"{found.rows} rows, {state}; traces changed in their runs: {found.changed}, missing: {found.missing}")
     return 0 if found.good else 1
 
 
 def run_export(arguments: argparse.Namespace) -> int:
-    """Write or upload; prints where it went."""
+    """Write or upload; prints the destination."""
     from start_agent.data.export import NOTES, export, push
 
     options = fields.build(ExportOptions, vars(arguments))
@@ -145,7 +145,7 @@ def run_export(arguments: argparse.Namespace) -> int:
         print(push(_data(arguments), options.push))
         return 0
     if options.output_dir is None:
-        raise DataError("name the folder to write with --output-dir, or a data set of the hub with --push")
+        raise DataError("use --output-dir for the folder to write, or --push for a data set on the Hub")
     if options.format in NOTES:
         print(f"note: {NOTES[options.format]}", file=sys.stderr)
     print(export(_data(arguments), options.output_dir, options.format))
@@ -153,18 +153,18 @@ def run_export(arguments: argparse.Namespace) -> int:
 
 
 def row_text(row: Mapping[str, Any], tokenizer: Tokenizer, *, marked: bool = False) -> Text:
-    """A row in colour: the colour says who wrote it, bold what the loss sees, dim what it does not.
+    """A row in colour, by origin; trained tokens are bold, masked tokens dim.
 
-    With ``marked``, what the loss does not see also stands between ⟦ and ⟧.
+    With ``marked``, masked tokens are also between ⟦ and ⟧.
     """
     from rich.text import Text
 
     text = Text()
     kinds = [span["kind"] for span in row["spans"] for _ in range(span["length"])]
     tokens = zip(row["input_ids"], row["assistant_masks"], kinds, strict=True)
-    for (kind, learned), run in groupby(tokens, key=lambda token: (token[2], token[1])):
+    for (kind, trained), run in groupby(tokens, key=lambda token: (token[2], token[1])):
         shown = tokenizer.decode(token_id for token_id, _, _ in run)
-        if marked and not learned:
+        if marked and not trained:
             shown = f"⟦{shown}⟧"
-        text.append(shown, style=f"{'bold' if learned else 'dim'} {_COLOURS[kind]}")
+        text.append(shown, style=f"{'bold' if trained else 'dim'} {_COLOURS[kind]}")
     return text

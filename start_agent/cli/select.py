@@ -1,4 +1,4 @@
-"""``start-agent select``: from runs to a training set."""
+"""``start-agent select``: makes a training set from the traces of runs."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from start_agent import fields
 from start_agent.cli import flags
 from start_agent.data.select import GROUPS, SelectConfig, select
 
-_ABOUT = """Choose traces to learn from and write them as rows: ids, labels, and a readable copy.
+_ABOUT = """Select traces for training and write them as rows: ids, labels, and a readable copy.
 
-  hint-rft   from hinted runs, problems that the greedy runs do not solve and a hinted trace does (START-0's data)
-  rft        from sampled runs, right traces, at most one for each problem (START's data)
+  hint-rft   hinted traces of problems that the greedy runs do not solve (START-0's data)
+  rft        correct traces of sampled runs, at most one per problem (START's data)
 
-Traces are filtered; every trace that is left out is counted under the first filter that refuses it. With --repair,
-what follows the answer is cut before, and a failed cell is removed where a corrected one follows: such a row is no
-longer what the model wrote, and says so. What the loss sees of a hint is --hint: mask (the paper), drop (STaR's way),
-train, or a mix. Name what must not be learned with --held-out."""
+Traces are filtered; every rejected trace is counted under the first filter that rejects it. --repair first cuts what
+follows the answer and removes a failed cell if a corrected one follows; such a row is not exactly what the model wrote,
+and is marked. --hint decides about the loss on hints: mask (the paper), drop (as in STaR), train, or a mix. Use
+--held-out for problems that must not be trained on."""
 
 _EXAMPLES = """examples:
   start-agent select --kind hint-rft --greedy runs/alone --runs runs/hinted --held-out pocket --output-dir data/seed
@@ -45,14 +45,14 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Select and write; 0 where there are rows."""
+    """Select and write; 0 if there are rows."""
     file, given = fields.read_yaml(arguments.config), vars(arguments)
     fields.refuse_unknown(file, list(GROUPS.values()), arguments.config)
     return run_config(SelectConfig.from_layers(file, given))
 
 
 def run_config(config: SelectConfig) -> int:
-    """Select and write, and show what there is."""
+    """Select and write, and show the counts."""
     found = select(config, lambda line: print(line, file=sys.stderr))
     _print(found.to_json(), config.select.output_dir)
     return 0

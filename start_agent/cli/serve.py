@@ -1,4 +1,4 @@
-"""``start-agent serve``: the solver behind OpenAI's wire."""
+"""``start-agent serve``: serves a model over OpenAI's API."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _EXAMPLES = """examples:
   curl http://127.0.0.1:8000/v1/chat/completions -H 'Content-Type: application/json' \\
       -d '{"model": "pocket", "messages": [{"role": "user", "content": "What is 48613 * 7957?"}]}'
 
-Clients of OpenAI's API use it: base_url http://127.0.0.1:8000/v1. Requests bring their own seeds. The options of
-decoding are those of requests that say nothing else, and the most that requests may ask for where they are limits.
+For clients of OpenAI's API: base_url http://127.0.0.1:8000/v1. Each request may set its own seed. The decoding options
+are the defaults for requests; limits are also the most that a request may ask for.
 """
 
 
@@ -36,11 +36,11 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Serve until a signal comes; 0 then, and a code of its own where the engine died."""
+    """Serve until a signal arrives; 0 after a signal, ``ENGINE_DIED`` if the engine died."""
     file, given = fields.read_yaml(arguments.config), vars(arguments)
     fields.refuse_unknown(file, [ServerOptions, *SolverConfig.models(file, given)], arguments.config)
     if "seed" in file:
-        raise ConfigError(f"{arguments.config}: 'seed' is no option of serve: requests bring their own")
+        raise ConfigError(f"{arguments.config}: 'seed' is not an option of serve; each request may set its own")
     return run_to_end(_serve(SolverConfig.from_layers(file, given), fields.build(ServerOptions, file, given)))
 
 
@@ -52,6 +52,6 @@ async def _serve(config: SolverConfig, options: ServerOptions) -> int:
     hide_progress_bars(config)
     end = await serve(config, options, on_notice=notice)
     if end is End.ENGINE_DIED:
-        notice("the engine died: start the server again")
+        notice("the engine died; restart the server")
         return ExitCode.ENGINE_DIED
     return ExitCode.COMPLETE

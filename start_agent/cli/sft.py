@@ -1,4 +1,4 @@
-"""``start-agent sft``: fine-tune a model on rows with labels, resumable at any moment."""
+"""``start-agent sft``: fine-tunes a model on rows with labels; can be resumed at any time."""
 
 from __future__ import annotations
 
@@ -35,8 +35,7 @@ _EXAMPLES = """examples:
   start-agent sft --config pocket --data runs/d-seed --eval-data runs/d-dev --keep-epochs --output-dir models/start-0
   start-agent solve --model models/start-0 "What is 17 * 23?"
 
-Run the same command again after whatever stopped it: it goes on from the last checkpoint. These options may change
-between the starts: """
+Run the same command again to resume from the last checkpoint. These options may change between starts: """
 _EXAMPLES += ", ".join(fields.flag_of(name) for name in sorted(fields.runtime_names(SftOptions))) + ".\n"
 
 
@@ -44,8 +43,8 @@ def add(commands: Any) -> None:
     """Add the command to the parser."""
     parser: argparse.ArgumentParser = commands.add_parser(
         "sft",
-        description="Fine-tune a model on rows with labels. Before the first step the rows are checked, and the first "
-        "batch against them; the same command again goes on from the last checkpoint.",
+        description="Fine-tune a model on rows with labels. The rows and the first batch are checked before the first "
+        "step. Run the same command again to resume from the last checkpoint.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -55,12 +54,12 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Train; 0 when the model is there."""
+    """Train; 0 when the model is saved."""
     return run_config(SftStepConfig.from_layers(vars(arguments)))
 
 
 def run_config(config: SftStepConfig) -> int:
-    """Train, and show how it goes."""
+    """Train, and show the progress."""
     options = config.run
     with _Bar() if main_process() else nullcontext() as bar:
         report = run_sft(
@@ -71,7 +70,7 @@ def run_config(config: SftStepConfig) -> int:
     if not main_process():
         return 0
     if report.already_done:
-        print(f"nothing is pending: {options.output_dir} holds the finished model", file=sys.stderr)
+        print(f"nothing is pending: the model in {options.output_dir} is complete", file=sys.stderr)
     print(
         f"{report.steps} steps over {report.rows} rows: from {report.first_loss:.3f} to {report.last_loss:.3f} nats "
         f"per trained token, {report.tokens_per_second:,.0f} tokens/s",
@@ -80,7 +79,7 @@ def run_config(config: SftStepConfig) -> int:
     if report.eval_rows:
         answers = f"; answers {report.first_eval_right} to {report.last_eval_right} of {report.eval_answers}"
         print(
-            f"{report.eval_rows} rows held back: from {report.first_eval_loss:.3f} to {report.last_eval_loss:.3f} nats"
+            f"{report.eval_rows} held-out rows: from {report.first_eval_loss:.3f} to {report.last_eval_loss:.3f} nats"
             f"{answers if report.eval_answers else ''}",
             file=sys.stderr,
         )
@@ -89,7 +88,7 @@ def run_config(config: SftStepConfig) -> int:
 
 
 def _show(options: TrainOptions, row: Mapping[str, Any], facts: RowsFacts) -> None:
-    """What the loss sees, in all and of a row, so that a mask that is off is noticed before hours are spent on it."""
+    """Show the trained tokens, in total and of one row, so that a wrong mask is noticed before hours of training."""
     from start_agent.cli.rows import row_text
     from start_agent.data.dataset import MANIFEST, read_rows
     from start_agent.tokens.tokenizer import Tokenizer
@@ -100,19 +99,19 @@ def _show(options: TrainOptions, row: Mapping[str, Any], facts: RowsFacts) -> No
         f"{facts.rows} rows of up to {facts.longest} tokens; {facts.trained:,} of {facts.tokens:,} tokens in the loss",
         file=sys.stderr,
     )
-    if (options.data / MANIFEST).is_file():  # made by select: it says who wrote what
+    if (options.data / MANIFEST).is_file():  # made by select: the rows have the origin of each span
         console = Console(stderr=True, highlight=False)
         tokenizer = Tokenizer.from_pretrained(str(base_folder(options.model)))
-        whole = next(read_rows(options.data))
-        console.print(row_text(whole, tokenizer, marked=not console.is_terminal), soft_wrap=True)
+        first = next(read_rows(options.data))
+        console.print(row_text(first, tokenizer, marked=not console.is_terminal), soft_wrap=True)
     runs = spans(row["labels"])
-    seen = " | ".join(f"{count} trained" if kept else f"{count} masked" for kept, count in runs[:_SPANS_SHOWN])
-    more = f" | and {len(runs) - _SPANS_SHOWN} spans more" if len(runs) > _SPANS_SHOWN else ""
-    print(f"row {row.get('key') or 0}, tokens span by span: {seen}{more}", file=sys.stderr)
+    shown = " | ".join(f"{count} trained" if kept else f"{count} masked" for kept, count in runs[:_SPANS_SHOWN])
+    more = f" | and {len(runs) - _SPANS_SHOWN} more spans" if len(runs) > _SPANS_SHOWN else ""
+    print(f"row {row.get('key') or 0}, tokens per span: {shown}{more}", file=sys.stderr)
 
 
 class _Bar:
-    """The run's progress on stderr: a bar where somebody looks, a line now and then where nobody does."""
+    """The run's progress on stderr: a bar on a terminal, otherwise a line every few seconds."""
 
     def __init__(self) -> None:
         console = Console(stderr=True, highlight=False)
@@ -124,7 +123,7 @@ class _Bar:
         )
         self._progress = Progress(*columns, console=console, transient=True) if console.is_terminal else None
         self._task: TaskID | None = None
-        self._said = 0.0
+        self._printed = 0.0  # when the last plain line was printed
 
     def __enter__(self) -> _Bar:
         if self._progress is not None:
@@ -135,18 +134,18 @@ class _Bar:
         if self._progress is not None:
             self._progress.stop()
 
-    def on_progress(self, news: Step | Evaluation) -> None:
-        """Show a point of the loss curve or an evaluation."""
+    def on_progress(self, event: Step | Evaluation) -> None:
+        """Show a training step or an evaluation."""
         from start_agent.training.callbacks import Step
 
-        if isinstance(news, Step):
-            self._step(news)
+        if isinstance(event, Step):
+            self._step(event)
         else:
-            self._evaluated(news)
+            self._evaluated(event)
 
     def _evaluated(self, found: Evaluation) -> None:
         answers = f" | answers {found.right} of {found.answers}" if found.answers else ""
-        line = f"step {found.step} | rows held back: loss {found.loss:.4f}{answers}"
+        line = f"step {found.step} | held-out rows: loss {found.loss:.4f}{answers}"
         if self._progress is not None:
             self._progress.console.print(line)
         else:
@@ -157,7 +156,7 @@ class _Bar:
             if self._task is None:
                 self._task = self._progress.add_task("", total=step.steps, loss=step.loss, rate=step.learning_rate)
             self._progress.update(self._task, completed=step.step, loss=step.loss, rate=step.learning_rate)
-        elif time.monotonic() - self._said >= PLAIN_EVERY or step.step == step.steps:
-            self._said = time.monotonic()
+        elif time.monotonic() - self._printed >= PLAIN_EVERY or step.step == step.steps:
+            self._printed = time.monotonic()
             line = f"step {step.step}/{step.steps} | loss {step.loss:.4f} | rate {step.learning_rate:.2e}"
             print(line, file=sys.stderr, flush=True)

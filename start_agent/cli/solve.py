@@ -1,4 +1,4 @@
-"""``start-agent solve``: one question, one trace, streamed to the terminal."""
+"""``start-agent solve``: solves one question and streams the trace to the terminal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from start_agent.strategies.registry import DEFAULT, STRATEGIES, StrategyChoice,
 
 _EXAMPLES = """examples:
   start-agent solve "What is 48613 * 7957?"
-  start-agent solve --no-hints "What is 48613 * 7957?"      the model left alone
+  start-agent solve --no-hints "What is 48613 * 7957?"      the model alone
   start-agent solve --end-of-think-hints 3 --seed 7 --file question.txt
   start-agent solve --temperature 0.6 --strategy majority --votes 5 "What is 48613 * 7957?"
   start-agent solve --model Qwen/QwQ-32B --device cuda --temperature 0.6 --top-p 0.95 "..."
@@ -27,21 +27,21 @@ def add(commands: Any) -> None:
     """Add the command to the parser."""
     parser: argparse.ArgumentParser = commands.add_parser(
         "solve",
-        description="Solve one question: the model thinks, is hinted, calls Python in a sandbox, and answers.",
+        description="Solve one question: the model thinks, gets hints, calls Python in a sandbox, and answers.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("question", nargs="?", help="the question; '-' or nothing reads it from standard input")
+    parser.add_argument("question", nargs="?", help="the question; '-' or nothing reads standard input")
     parser.add_argument("--file", type=Path, metavar="PATH", help="read the question from a file")
     output = parser.add_mutually_exclusive_group()
-    output.add_argument("--json", action="store_true", help="print the whole trace as one line of JSON, nothing else")
-    output.add_argument("--quiet", action="store_true", help="print the answer, nothing else")
+    output.add_argument("--json", action="store_true", help="print only the complete trace, as one line of JSON")
+    output.add_argument("--quiet", action="store_true", help="print only the answer")
     add_options(parser, {"strategy": StrategyChoice}, STRATEGIES)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Solve one question; 0 where the trace came to its end, whatever it answers."""
+    """Solve one question; 0 if the trace was finished, whatever the answer is."""
     return run_to_end(_solve(arguments))
 
 
@@ -50,16 +50,16 @@ async def _solve(arguments: argparse.Namespace) -> int:
     config = answer_config(arguments)
     strategy, single = make(config.strategy), config.strategy.name == DEFAULT
     async with opened(config.solver) as solver:
-        asked, seed = question_for(solver, question), config.solver.solve.seed
+        prepared, seed = question_for(solver, question), config.solver.solve.seed
         if arguments.json or arguments.quiet:
-            solution = await strategy.run(solver.solve, asked, seed)
+            solution = await strategy.run(solver.solve, prepared, seed)
         else:
             from rich.console import Console
 
             from start_agent.cli.traces import TracesView
 
             view = TracesView(Console(highlight=False), solver, several=not single)
-            solution = await strategy.run(view.solve, asked, seed)
+            solution = await strategy.run(view.solve, prepared, seed)
             view.on_solution(solution)
         if arguments.json:
             trace = solution.trace.to_json(solver.engine.tokenizer.decode)
@@ -70,7 +70,7 @@ async def _solve(arguments: argparse.Namespace) -> int:
 
 
 def _question(arguments: argparse.Namespace) -> str:
-    """The question, from wherever it was given. Raises ``InputError`` where it was given twice or not at all."""
+    """The question from the argument, the file or standard input. Raises InputError if there is none, or several."""
     given: str | None = arguments.question
     if arguments.file is not None:
         if given is not None:
@@ -88,7 +88,7 @@ def _question(arguments: argparse.Namespace) -> str:
     assert given is not None
     if not given.strip():
         raise PromptError("the question is empty")
-    if any("\ud800" <= char <= "\udfff" for char in given):  # by which Python stands for bytes that are no text
+    if any("\ud800" <= char <= "\udfff" for char in given):  # Python's replacement for undecodable bytes
         raise InputError("the question is not UTF-8 text")
     return given
 

@@ -1,4 +1,4 @@
-"""What the commands that solve share: their options as flags, and how a coroutine is run to its end."""
+"""Shared by the commands that use a solver: their flags, notices, and how a command's coroutine is run."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ def add_options(
     *registries: OptionsRegistry[Any],
     leave_out: Collection[str] = (),
 ) -> None:
-    """The options of everything that solves, and those of a command beside them.
+    """Add the options of a solver and further options of a command.
 
     Args:
-        parser: of the command.
-        groups: the command's own, by title; they come first.
-        registries: what the command chooses from besides engines; each entry's options come under a title of their own.
-        leave_out: options that the command has no use for.
+        parser: the command's parser.
+        groups: the command's own options, by title; they come first.
+        registries: the registries that the command uses besides engines; each entry's options have their own title.
+        leave_out: options to omit.
     """
     for title, model in groups.items():
         flags.add_options(parser, model, title)
     flags.add_config(parser)
     for title, model in GROUPS.items():
         flags.add_options(parser, model, title, known=leave_out)
-    # A plug-in's option of a name that is taken means what that means: there is one flag of a name.
+    # A plug-in's option with the name of an existing flag shares that flag.
     known = {name for model in (*groups.values(), *GROUPS.values()) for name in model.model_fields}
     for entries in (registry.ENGINES, *registries):
         for name, model in (entries.option_models() | _placed(parser, entries)).items():
@@ -56,22 +56,22 @@ def add_options(
 
 
 def _placed(parser: argparse.ArgumentParser, entries: OptionsRegistry[Any]) -> dict[str, type[BaseModel]]:
-    """The options of an entry that the command line names as ``module:object``, by that. Raises ConfigError."""
+    """The options of entries that the command line chooses by ``module:object``. Raises ConfigError."""
     flag, words = fields.flag_of(entries.option), getattr(parser, "words", ())
-    named = [word.partition("=")[2] for word in words if word.startswith(f"{flag}=")]
-    named += [word for option, word in pairwise(words) if option == flag]
-    return {name: entries.find(name).options for name in named if ":" in name}
+    chosen = [word.partition("=")[2] for word in words if word.startswith(f"{flag}=")]
+    chosen += [word for option, word in pairwise(words) if option == flag]
+    return {name: entries.find(name).options for name in chosen if ":" in name}
 
 
 def solver_config(arguments: argparse.Namespace) -> SolverConfig:
-    """The options of a solver: flags over the configuration file. Raises ConfigError."""
+    """The options of a solver; flags override the configuration file. Raises ConfigError."""
     file, given = fields.read_yaml(arguments.config), vars(arguments)
     fields.refuse_unknown(file, SolverConfig.models(file, given), arguments.config)
     return SolverConfig.from_layers(file, given)
 
 
 def answer_config(arguments: argparse.Namespace) -> AnswerConfig:
-    """The options of a solver and its strategy: flags over the configuration file. Raises ConfigError."""
+    """The options of a solver and its strategy; flags override the configuration file. Raises ConfigError."""
     file, given = fields.read_yaml(arguments.config), vars(arguments)
     fields.refuse_unknown(file, AnswerConfig.models(file, given), arguments.config)
     return AnswerConfig.from_layers(file, given)
@@ -79,35 +79,35 @@ def answer_config(arguments: argparse.Namespace) -> AnswerConfig:
 
 @asynccontextmanager
 async def opened(config: SolverConfig) -> AsyncGenerator[Solver, None]:
-    """A solver for one question at a time; what the user should know goes to stderr."""
+    """An open solver for one question at a time; notices are printed on stderr."""
     hide_progress_bars(config)
     async with open_solver(config, on_notice=notice) as solver:
         yield solver
 
 
 def notice(line: str) -> None:
-    """Tell the user, on stderr."""
+    """Print a notice for the user on stderr."""
     print(f"start-agent: {line}", file=sys.stderr)
 
 
 def hide_progress_bars(config: SolverConfig) -> None:
-    """Those of transformers: of use where a person waits for a large model, noise elsewhere."""
+    """Hide the progress bars of transformers, unless a user at a terminal waits for a large model."""
     if config.solve.model not in EMBEDDED and sys.stderr.isatty():
         return
-    os.environ.setdefault("TQDM_DISABLE", "1")  # read by tqdm when it is imported: GGUF's bar asks nobody else
+    os.environ.setdefault("TQDM_DISABLE", "1")  # read by tqdm when it is imported; for the bar of GGUF
     hide_transformers_bars()
 
 
 def hide_transformers_bars() -> None:
-    """Those that transformers draws as it loads a model."""
-    with contextlib.suppress(ImportError):  # the engine will say what is missing
+    """Hide the progress bars that transformers shows while it loads a model."""
+    with contextlib.suppress(ImportError):  # the engine reports what is missing
         from transformers.utils.logging import disable_progress_bar
 
         disable_progress_bar()
 
 
 def run_to_end(work: Coroutine[None, None, int]) -> int:
-    """Run a command's coroutine. Ctrl-C and a termination signal cancel it, so that what it opened is closed."""
+    """Run a command's coroutine. Ctrl-C and SIGTERM cancel it, so that everything it opened is closed."""
 
     async def cancellable() -> int:
         task = asyncio.current_task()
@@ -123,10 +123,10 @@ def run_to_end(work: Coroutine[None, None, int]) -> int:
 
 
 def _title(chosen: str, model: type[BaseModel], known: Collection[str]) -> str:
-    """The head of an entry's options, ``chosen`` by such words: those that others above have, with its own defaults."""
+    """The title of an entry's options, which also lists the options it shares with others, with its own defaults."""
     shared = [
         fields.flag_of(name) + (f" ({field.default})" if field.default is not None else "")
         for name, field in model.model_fields.items()
         if name in known
     ]
-    return chosen + (f", besides {', '.join(shared)}" if shared else "")
+    return chosen + (f", also {', '.join(shared)}" if shared else "")

@@ -1,4 +1,4 @@
-"""``start-agent star``: a model that learns from its own right rationales; on problems of words, or on addition."""
+"""``start-agent star``: trains a model on its own correct rationales, for a task or for the paper's addition."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ _EXAMPLES = """examples:
   start-agent star addition --quick --output-dir runs/quick       the same in a minute, too short to show anything
   start-agent star --task gsm8k --split train --model Qwen/Qwen2.5-0.5B --rationales rationales.yaml \\
       --sft lora --output-dir runs/star
-  start-agent star --task gsm8k --split train --no-rationalize ...            for comparison: failures are left out
+  start-agent star --task gsm8k --split train --no-rationalize ...            for comparison: without rationalization
 
-An iteration lets the model write a rationale for every problem, and once more with the answer shown where it failed
-(--rationalize); what comes out right trains the base anew, without the answer that was shown. The file of rationales
-holds a few examples, and may hold the form of the texts:
+In each iteration the model writes a rationale for every problem, and for failed problems again with the answer as a
+hint (--rationalize). The base is then trained on the correct rationales, without the hints. The file of rationales has
+a few examples, and optionally the format of the texts:
 
   rationales:
     - question: There are 3 cars, and 2 more arrive. How many are there?
@@ -52,34 +52,34 @@ holds a few examples, and may hold the form of the texts:
     conclusion: " The answer is {answer}."
     separator: "\\n\\n"
 
-Run the same command again after whatever stopped it: it goes on from there. DIR/summary.json names the best model.
+Run the same command again to resume. DIR/summary.json names the best model.
 """
 
-_HIDDEN = frozenset({"num_train_epochs", "max_steps", "seed"})  # of training: the loop decides them
+_HIDDEN = frozenset({"num_train_epochs", "max_steps", "seed"})  # training options that the loop sets
 
 
 def _engines() -> dict[str, type[BaseModel]]:
-    """The options of the engines that can be used, by name: a server cannot load the model of an iteration."""
+    """The options of the usable engines, by name: only local engines can load the model of an iteration."""
     return {name: entry.options for name, entry in registry.ENGINES.known().items() if entry.local}
 
 
 class RunOptions(BaseModel):
-    """What is learned from, and where it is kept."""
+    """The models, the rationales and the output folder."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    output_dir: Path = Field(description="the run's folder: new, or that of the same run")
-    engine: str = Field(registry.DEFAULT, description="what writes the rationales: one that loads local models")
-    model: str = Field(description="the base: a model of the hub, or a local folder")
-    rationales: Path = Field(description="YAML or JSONL file of a few worked examples")
+    output_dir: Path = Field(description="the run's folder: a new one, or that of the run to resume")
+    engine: str = Field(registry.DEFAULT, description="engine for writing rationales; it must load local models")
+    model: str = Field(description="the base: a model on the Hub, or a local folder")
+    rationales: Path = Field(description="YAML or JSONL file with a few worked examples")
     sft: Annotated[str | None, Renamed("recipe")] = Field(
-        None, description="settings of the training: a recipe's name or a YAML file (see sft --config)"
+        None, description="training settings: the name of a recipe or a YAML file (see sft --config)"
     )
     train_dtype: Annotated[Literal["float32", "bfloat16"] | None, Renamed("weights")] = Field(
-        None, description="of the weights while they train; --dtype is the engine's"
+        None, description="data type of the weights during training; --dtype is the engine's"
     )
-    dev: int = Field(200, ge=1, description="problems set aside to decide when to stop")
-    held_out: int = Field(0, ge=0, description="problems set aside to report on, beside those")
+    dev: int = Field(200, ge=1, description="problems reserved for deciding when to stop")
+    held_out: int = Field(0, ge=0, description="further problems reserved for reporting")
 
 
 _GROUPS: dict[str, type[BaseModel]] = {
@@ -95,7 +95,7 @@ def add(commands: Any) -> None:
     """Add the command to the parser."""
     parser: argparse.ArgumentParser = commands.add_parser(
         "star",
-        description="STaR: a model learns to reason from what it reasoned rightly, starting from a few rationales.",
+        description="STaR: a model learns to reason from its own correct rationales, starting from a few examples.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -110,10 +110,10 @@ def add(commands: Any) -> None:
     actions = parser.add_subparsers(title="the miniature", metavar="addition")
     addition = actions.add_parser(
         "addition",
-        help="n-digit addition with a scratchpad, on a tiny model: with and without rationalization, against none",
+        help="n-digit addition with a scratchpad, on a tiny model, with and without rationalization",
         description="The paper's arithmetic in miniature: a tiny base that adds 1 or 2 digits learns to add 5, with "
-        "and without rationalization, against fine-tuning without scratchpad. Writes report.md, report.json and "
-        "addition.png.",
+        "and without rationalization, compared with fine-tuning without a scratchpad. Writes report.md, report.json "
+        "and addition.png.",
     )
     flags.add_options(addition, MiniatureOptions, "run")
     flags.add_options(addition, AdditionOptions, "miniature")
@@ -121,27 +121,27 @@ def add(commands: Any) -> None:
 
 
 def run_miniature(arguments: argparse.Namespace) -> int:
-    """Run the miniature; 0 where it came to its end."""
+    """Run the miniature; 0 if it was completed."""
     return run_config(MiniatureConfig.from_layers(vars(arguments)))
 
 
 def run_config(config: MiniatureConfig) -> int:
-    """Run the miniature, and show how it goes."""
+    """Run the miniature, and show the progress."""
     from start_agent.papers.addition.report import SECTION
     from start_agent.papers.addition.step import run_miniature
 
     hide_transformers_bars()
 
-    def tell(variant: str, iteration: Iteration) -> None:
-        _tell(iteration, f"{variant} rationalization, ")
+    def show(variant: str, iteration: Iteration) -> None:
+        _print_iteration(iteration, f"{variant} rationalization, ")
 
-    run_miniature(config, tell)
+    run_miniature(config, show)
     print((config.output_dir / SECTION).read_text(encoding="utf-8"))
     return 0
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the loop on a task; 0 where it came to its end."""
+    """Run the loop on a task; 0 if it was completed."""
     from start_agent.batch.resume import ResumeRules
     from start_agent.batch.store import RunDirectory
     from start_agent.models import local_digests, resolve
@@ -157,9 +157,10 @@ def run(arguments: argparse.Namespace) -> int:
     fields.refuse_unknown(file, known, arguments.config)
     own = fields.build(RunOptions, file, given)
     if own.engine not in _engines():
-        raise ConfigError(f"--engine {own.engine}: it cannot load the model of an iteration: {', '.join(_engines())}")
-    loop, asked = fields.build(StarOptions, file, given), fields.build(DataOptions, file, given)
-    data = asked.seeded(loop.seed, shuffles=resolve_task(asked).shuffles)
+        names = ", ".join(_engines())
+        raise ConfigError(f"--engine {own.engine}: it cannot load the model of an iteration; use one of {names}")
+    loop, data = fields.build(StarOptions, file, given), fields.build(DataOptions, file, given)
+    data = data.seeded(loop.seed, shuffles=resolve_task(data).shuffles)
     writing, sampling = fields.build(WritingOptions, file, given), fields.build(Sampling, file, given)
     training = _training(own, file, given)
     shots = Shots.read(own.rationales)
@@ -168,7 +169,7 @@ def run(arguments: argparse.Namespace) -> int:
     def engine(model: str) -> Engine:
         return registry.create(own.engine, model, file, given)
 
-    engine(base)  # not opened: what it would refuse, it refuses now
+    engine(base)  # not opened, only to check its options now
     problems, evaluations = set_aside(list(stream(data)), own.dev, own.held_out)
     decisive: dict[str, Any] = {
         "engine": own.engine,
@@ -185,16 +186,16 @@ def run(arguments: argparse.Namespace) -> int:
     learner = TaskLearner(base, engine, shots, sampling=sampling, writing=writing, training=training)
     rules = replace(ResumeRules.of({type(group).__name__: type(group) for group in groups}), growing={})
     with RunDirectory.open(own.output_dir, decisive, versions=versions(), rules=rules) as directory:
-        done = run_star(learner, problems, evaluations, loop, directory, _tell)
+        done = run_star(learner, problems, evaluations, loop, directory, _print_iteration)
         top = best(done)
         model = str(model_folder(own.output_dir, top.number)) if top.number else own.model
         directory.write_summary({"best": top.number, "model": model, "scores": top.scores})
-    print(f"the best score, {top.scores[DEV]:.1%} of the dev problems, is that of iteration {top.number}: {model}")
+    print(f"iteration {top.number} has the best score, {top.scores[DEV]:.1%} of the dev problems: {model}")
     return 0
 
 
 def _training(own: RunOptions, *layers: Mapping[str, Any]) -> SftOptions:
-    """The settings of the training; its ``dtype`` has another name here, where the engine has one too."""
+    """The settings of the training; its ``dtype`` is called ``train_dtype`` here, because the engine has one too."""
     recipe = read_recipe(own.sft) if own.sft else {}
     others = [{name: value for name, value in layer.items() if name not in ("dtype", "weights")} for layer in layers]
     dtype = {} if own.train_dtype is None else {"dtype": own.train_dtype}
@@ -202,22 +203,22 @@ def _training(own: RunOptions, *layers: Mapping[str, Any]) -> SftOptions:
 
 
 def set_aside(problems: list[Problem], dev: int, held_out: int) -> tuple[list[Problem], dict[str, list[Problem]]]:
-    """Take out the problems to evaluate on: those with the smallest hashes, so that every run takes the same.
+    """Reserve the problems with the smallest hashes for evaluation, so that every run reserves the same.
 
-    Returns those that are left, in their order, and those taken by set. Raises ConfigError where too few are left.
+    Returns the remaining problems, in their order, and the reserved ones by set. Raises ConfigError if none remain.
     """
     if len(problems) <= dev + held_out:
-        raise ConfigError(f"--dev: {dev} and {held_out} problems to set aside, of {len(problems)} in all: none is left")
+        raise ConfigError(f"--dev, --held-out: reserving {dev} + {held_out} of {len(problems)} problems leaves none")
     by_hash = sorted(problems, key=lambda problem: problem.key)
     sets = {DEV: by_hash[:dev], HELD_OUT: by_hash[dev : dev + held_out]}
     taken = {problem.key for name in sets for problem in sets[name]}
     return [problem for problem in problems if problem.key not in taken], {k: v for k, v in sets.items() if v}
 
 
-def _tell(iteration: Iteration, title: str = "") -> None:
+def _print_iteration(iteration: Iteration, title: str = "") -> None:
     scores = ", ".join(f"{name} {score:.1%}" for name, score in iteration.scores.items())
-    learned = ""
+    trained = ""
     if iteration.number:
-        learned = f"{iteration.generated} of {iteration.tried} right, {iteration.rationalized} more rationalized, "
-        learned += f"{iteration.steps} steps; "
-    print(f"{title}iteration {iteration.number}: {learned}{scores}", file=sys.stderr)
+        trained = f"{iteration.generated} of {iteration.tried} correct, {iteration.rationalized} more rationalized, "
+        trained += f"{iteration.steps} steps; "
+    print(f"{title}iteration {iteration.number}: {trained}{scores}", file=sys.stderr)

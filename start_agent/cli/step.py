@@ -1,4 +1,4 @@
-"""``start-agent step``: a step of a recipe, in a process of its own. Recipes start it; people have the commands."""
+"""``start-agent step``: runs one step of a recipe in its own process; used by recipes, not by people."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from start_agent.errors import ConfigError
 from start_agent.recipes.steps import find_step
 
 _SHOWN = {("batch",): "batch", ("select",): "select", ("sft",): "sft", ("star", "addition"): "star"}
-"""Commands whose modules show how a step goes, with ``run_config``."""
+"""The step's command → the module in ``start_agent.cli`` whose ``run_config`` runs it and shows its progress."""
 
 
 def add(commands: Any) -> None:
     """Add the command to the parser."""
     parser: argparse.ArgumentParser = commands.add_parser(
-        "step", description="Do a step of a recipe with options from a JSON file, as the recipe itself does."
+        "step", description="Run one step of a recipe with options from a JSON file, as the recipe itself does."
     )
     parser.add_argument("step", help="batch, select, sft, or module:object")
-    parser.add_argument("options", type=Path, help="JSON file of the step's options, named as the flags are")
+    parser.add_argument("options", type=Path, help="JSON file of the step's options, with the names of the flags")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Do the step; the exit code is that of its command."""
+    """Run the step; returns the exit code of its command."""
     try:
         options = json.loads(arguments.options.read_bytes())
     except (OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Runs as tables for people."""
+"""Tables for summaries, comparisons and training sets."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from start_agent.analysis.summary import Summary
 from start_agent.batch.progress import Progress
 from start_agent.data.card import selection_counts
 
-_MOST_ROWS = 30  # of a table by groups: a set may have hundreds of subjects
+_MOST_ROWS = 30  # in a table of groups; a data set may have hundreds of subjects
 
 
 def summary_tables(summary: Summary, name: str, progress: Progress | None = None) -> list[Table]:
-    """The summary of a run, what its latest start did, and the accuracy by groups."""
+    """Tables of a run: its summary, the results of the latest start, and the accuracy by groups."""
     if summary.interval is None or summary.accuracy is None:
         return [Table(title=f"{name}: no records", title_justify="left")]
-    table = Table("what", "value", title=f"{name}: {summary.problems} problems", title_justify="left")
+    table = Table("metric", "value", title=f"{name}: {summary.problems} problems", title_justify="left")
     of = f"{summary.right} of {summary.records}"
-    table.add_row("right", f"{summary.accuracy:.1%} ({_interval(summary.interval)}), {of}")
+    table.add_row("correct", f"{summary.accuracy:.1%} ({_interval(summary.interval)}), {of}")
     if summary.majority is not None and summary.majority_interval is not None:
         value = f"{summary.majority:.1%} ({_interval(summary.majority_interval)})"
         table.add_row(f"majority of {summary.samples}", value)
     for k, rate in summary.pass_at.items():
         table.add_row(f"pass@{k}", f"{rate:.1%}")
-    one = "a trace" if summary.traces <= 1 else "an answer"
+    one = "per trace" if summary.traces <= 1 else "per answer"
     if summary.traces > 1:
-        table.add_row("traces an answer", f"{summary.traces:.2f}")
+        table.add_row("traces per answer", f"{summary.traces:.2f}")
     table.add_row("with a tool call", f"{summary.tool_rate:.1%}, {summary.tool_calls:.2f} calls {one}")
     table.add_row("with an unhinted call", f"{summary.unhinted_rate:.1%}")
     if summary.hint_yield is not None:
@@ -39,19 +39,19 @@ def summary_tables(summary: Summary, name: str, progress: Progress | None = None
     table.add_row("verdicts", ", ".join(f"{reason} {count}" for reason, count in summary.reasons.items()))
     table.add_row(f"tokens {one}", f"{summary.tokens:.0f}, {summary.total_tokens:,} in all")
     waits = f"{summary.wait_seconds:.1f} waiting for a kernel, {summary.queue_seconds:.1f} for the engine"
-    parts = "of them" if summary.traces <= 1 else "over all its traces"  # which may be more: they run side by side
+    parts = "of them" if summary.traces <= 1 else "over all its traces"  # whose sum may be more: they are concurrent
     table.add_row(f"seconds {one}", f"{summary.seconds:.1f}, {parts} {waits}")
     if summary.reprefilled_share is not None:
         preempted = f", {summary.preemptions:,} preemptions" if summary.preemptions else ""
-        fed = f"{summary.fed_tokens:,}, {summary.reprefilled_share:.1%} of them again{preempted}"
-        table.add_row("tokens the engine fed", fed)
+        fed = f"{summary.fed_tokens:,}, {summary.reprefilled_share:.1%} of them repeated{preempted}"
+        table.add_row("tokens processed by the engine", fed)
     if progress is not None and progress.done:
         table.add_row("this start", _start(progress))
     return [table, *(_groups(field, rows, summary.samples) for field, rows in summary.groups.items())]
 
 
 def _start(progress: Progress) -> str:
-    """What one start of a run did, and how fast."""
+    """The results and the speed of one start of a run."""
     seconds = max(progress.seconds, 1e-9)
     parts = [
         f"{progress.done} traces in {seconds:.1f} s",
@@ -65,10 +65,10 @@ def _start(progress: Progress) -> str:
 
 def _groups(field: str, rows: dict[str, dict[str, float]], samples: int) -> Table:
     table = Table(field, title=f"by {field}", title_justify="left")
-    for column in ("traces", "right", "accuracy", "95% interval"):
+    for column in ("traces", "correct", "accuracy", "95% interval"):
         table.add_column(column, justify="right")
     for value, row in list(rows.items())[:_MOST_ROWS]:
-        problems = max(1, round(row["records"] / samples))  # samples of one problem hang together
+        problems = max(1, round(row["records"] / samples))  # the samples of one problem are not independent
         interval = _interval(wilson_interval(row["accuracy"] * problems, problems))
         table.add_row(value, f"{row['records']:.0f}", f"{row['right']:.0f}", f"{row['accuracy']:.1%}", interval)
     if len(rows) > _MOST_ROWS:
@@ -77,12 +77,12 @@ def _groups(field: str, rows: dict[str, dict[str, float]], samples: int) -> Tabl
 
 
 def comparison_tables(comparison: Comparison) -> list[Table]:
-    """Each run for itself, then each against the first."""
+    """Tables of each run, and of each run compared with the first."""
     title = f"{comparison.problems} problems in common"
     runs = Table("run", title=title, title_justify="left")
     several = any(side.traces > 1 for side in comparison.sides)
     one = "answer" if several else "trace"
-    for column in ("right", "95% interval", "with a tool call", f"calls/{one}", f"tokens/{one}"):
+    for column in ("correct", "95% interval", "with a tool call", f"calls/{one}", f"tokens/{one}"):
         runs.add_column(column, justify="right")
     if several:
         runs.add_column("traces/answer", justify="right")
@@ -96,10 +96,10 @@ def comparison_tables(comparison: Comparison) -> list[Table]:
             f"{side.tokens:.0f}",
             *((f"{side.traces:.2f}",) if several else ()),
         )
-    pairs = Table("against the first", title=f"compared with {comparison.sides[0].name}", title_justify="left")
+    pairs = Table("run", title=f"compared with {comparison.sides[0].name}", title_justify="left")
     tests = {pair.test for pair in comparison.pairs}
     p_column = f"{min(tests)} p" if len(tests) == 1 else "p"
-    for column in ("difference", "95% interval", "only first right", "only this right", p_column, "tokens"):
+    for column in ("difference", "95% interval", "only first correct", "only this correct", p_column, "tokens"):
         pairs.add_column(column, justify="right")
     for pair in comparison.pairs:
         low, high = (100 * bound for bound in pair.interval)
@@ -116,14 +116,14 @@ def comparison_tables(comparison: Comparison) -> list[Table]:
 
 
 def data_tables(manifest: Mapping[str, Any], name: str) -> list[Table]:
-    """A training set: what became of every trace, and what is in the rows."""
-    counts = Table("what became of every trace", title=name, title_justify="left")
+    """Tables of a training set: the result of selection for the traces, and the contents of the rows."""
+    counts = Table("selection", title=name, title_justify="left")
     counts.add_column("traces", justify="right")
     for what, count in selection_counts(manifest["report"], manifest["refused_rows"]).items():
         counts.add_row(what, f"{count:,}")
     for what, count in manifest["report"]["repaired"].items():
         counts.add_row(f"repaired: {what.replace('_', ' ')}", f"{count:,}")
-    rows = Table("rows", "tokens", "in the loss", "a row", "hints")
+    rows = Table("rows", "tokens", "in the loss", "per row", "hints")
     hints = ", ".join(f"{what} {count}" for what, count in manifest["hint_loss"].items())
     trained, total = manifest["trained"], manifest["tokens"]
     share = f"{trained:,} ({trained / total:.0%})"
@@ -132,8 +132,8 @@ def data_tables(manifest: Mapping[str, Any], name: str) -> list[Table]:
 
 
 def row_table(row: Mapping[str, Any]) -> Table:
-    """The tokens of a row by who wrote them, and how many of them the loss sees."""
-    table = Table("who", title=f"{row['key'][:12]}, hints: {row['hint_loss']}", title_justify="left")
+    """A table of a row's tokens by origin, and how many of them are in the loss."""
+    table = Table("origin", title=f"{row['key'][:12]}, hints: {row['hint_loss']}", title_justify="left")
     for column in ("spans", "tokens", "in the loss"):
         table.add_column(column, justify="right")
     totals: dict[str, list[int]] = {}

@@ -1,4 +1,4 @@
-"""The traces of a question on a terminal: one is streamed at a time, the others get a line each when they are done."""
+"""Shows the traces of a question on a terminal: streams one at a time, and prints one line for each of the others."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from start_agent.trace import Trace
 
 
 class TracesView:
-    """Makes traces for a strategy (``solve`` is a ``Solve``), and shows them.
+    """Generates traces for a strategy (``solve`` is a ``Solve``), and shows them.
 
     Args:
-        console: where.
-        solver: makes them.
-        several: whether there may be more than one, so that each gets a number, and the answer a line of its own.
+        console: the output.
+        solver: generates the traces.
+        several: whether there may be several traces; then they are numbered, and the answer has a line of its own.
     """
 
     def __init__(self, console: Console, solver: Solver, *, several: bool) -> None:
         self._console, self._solver, self._several = console, solver, several
         self._begun = 0
         self._streaming = False
-        self._waiting: list[Text] = []  # lines of traces that ended while another one was streamed
+        self._waiting: list[Text] = []  # lines of traces that ended while another was streamed
 
     async def solve(self, question: str, *, seed: int | None = 0) -> Trace:
-        """Grow a trace to its end. Raises what ``Solver.stream`` raises."""
+        """Generate a trace. Raises what ``Solver.stream`` raises."""
         self._begun += 1
         title = f"trace {self._begun}"
         if self._streaming:
@@ -61,15 +61,15 @@ class TracesView:
         raise AssertionError("a stream ended without a trace")
 
     def on_solution(self, solution: Solution) -> None:
-        """Show the votes and the answer, where there may be several traces."""
+        """Show the votes and the answer, if there may be several traces."""
         if not self._several:
             return
         self._console.rule(style="dim")
         if solution.tally:
             shown = ", ".join(f"{value} ({count})" for value, count in solution.tally.items())
-            silent = sum(vote is None for vote in solution.votes)
+            abstained = sum(vote is None for vote in solution.votes)
             self._console.print(
-                Text("votes: ", style="bold") + Text(shown + (f", {silent} without an answer" if silent else ""))
+                Text("votes: ", style="bold") + Text(shown + (f", {abstained} without an answer" if abstained else ""))
             )
         answer = solution.answer
         shown_answer = Text("no answer", style="bold red") if answer is None else Text(answer, style="bold green")

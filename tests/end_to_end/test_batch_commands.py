@@ -119,7 +119,7 @@ def test_comparing(runs: Path) -> None:
     done = start_agent("compare", "--list", runs / "alone", runs / "hinted")
     assert done.returncode == 0, done.stderr
     assert "6 problems in common" in done.stdout and "McNemar" in done.stdout
-    assert done.stdout.count("right only in") == 2
+    assert done.stdout.count("correct only in") == 2
     found = json.loads(start_agent("compare", "--json", runs / "alone", runs / "hinted").stdout)
     assert found["problems"] == 6
     assert found["sides"][1]["tool_rate"] == 1.0

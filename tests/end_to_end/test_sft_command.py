@@ -83,7 +83,7 @@ def test_killed_at_any_moment_the_same_command_ends_in_the_same_weights(base: Pa
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{cut}\n"
     assert "40 steps over 16 rows" in done.stderr
-    assert "row row 0, tokens span by span: 12 masked | 25 trained\n" in done.stderr
+    assert "row row 0, tokens per span: 12 masked | 25 trained\n" in done.stderr
     assert str(data) in (cut / "README.md").read_text()
 
     train(str(base), ROWS, SftOptions(**SETTINGS, **SWITCHES), whole)

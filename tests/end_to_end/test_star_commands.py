@@ -69,7 +69,7 @@ def test_a_set_of_problems_from_end_to_end(tmp_path: Path, capsys: pytest.Captur
     command += ["--few-shot", "never"]  # this base knows the form, but has never read several sums at once
     assert main(command) == 0
     told = capsys.readouterr()
-    assert "iteration 1: " in told.err and "held-out" in told.err and "the best score" in told.out
+    assert "iteration 1: " in told.err and "held-out" in told.err and "has the best score" in told.out
     first = json.loads((run / "records.jsonl").read_text().splitlines()[1])
     assert first["tried"] == 28 and first["generated"] > 10 and first["rationalized"] > 0
     rows = [json.loads(line) for line in (run / "iteration-01" / "rows.jsonl").read_text().splitlines()]
@@ -87,7 +87,7 @@ def test_a_set_of_problems_from_end_to_end(tmp_path: Path, capsys: pytest.Captur
     ("arguments", "said"),
     [
         (["--rationales", "none.yaml"], "cannot read"),
-        (["--dev", "40"], "--dev: 40 and 0 problems to set aside, of 10 in all"),
+        (["--dev", "40"], "reserving 40 + 0 of 10 problems leaves none"),
         (["--model", "./no-such-model"], "there is no folder './no-such-model'"),
         (["--patience", "0"], "--patience"),
         (["--sft", "no-such"], "--config: no recipe 'no-such'"),

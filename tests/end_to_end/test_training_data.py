@@ -121,10 +121,10 @@ def test_looking_at_rows(data: Path) -> None:
     assert done.stdout.startswith("⟦<|im_start|>user") and "⟧" in done.stdout
     for kind in ("prompt", "model", "hint", "tool_output", "all"):
         assert f"│ {kind} " in done.stdout
-    assert "as they were written" in start_agent("rows", "check", "--data", data).stdout
+    assert "rows, unchanged" in start_agent("rows", "check", "--data", data).stdout
     done = start_agent("rows", "show", "--data", data, "--index", 99)
     assert done.returncode == 2
-    assert "--index goes from 0" in done.stderr
+    assert "use --index 0 to" in done.stderr
 
 
 def test_exporting(data: Path, tmp_path: Path) -> None:

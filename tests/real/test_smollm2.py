@@ -184,7 +184,7 @@ def test_selecting_showing_and_exporting(
         *(*SHORT, "--no-hints", "--output-dir", output),
     )
     run("select", "--kind", "rft", "--runs", output, "--output-dir", tmp_path / "data")
-    assert "as they were written" in run("rows", "check", "--data", tmp_path / "data").stdout
+    assert "rows, unchanged" in run("rows", "check", "--data", tmp_path / "data").stdout
     assert QUESTION or run("rows", "show", "--data", tmp_path / "data").stdout
     assert Path(
         run("rows", "export", "--data", tmp_path / "data", "--output-dir", tmp_path / "out").stdout.strip()

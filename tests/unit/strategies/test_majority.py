@@ -265,9 +265,9 @@ async def test_tokens_of_all_traces_count_in_summaries_and_comparisons(tmp_path:
     heads = [str(column.header) for column in comparison_tables(comparison)[0].columns]
     assert heads[-3:] == ["calls/answer", "tokens/answer", "traces/answer"]
     rows = [str(cell) for cell in summary_tables(found, "voted")[0].columns[0].cells]
-    assert "traces an answer" in rows and "tokens an answer" in rows
+    assert "traces per answer" in rows and "tokens per answer" in rows
     rows = [str(cell) for cell in summary_tables(found_single, "single")[0].columns[0].cells]
-    assert "traces an answer" not in rows and "tokens a trace" in rows
+    assert "traces per answer" not in rows and "tokens per trace" in rows
     table = pytest.importorskip("pandas", reason="a table needs pandas") and Run(tmp_path / "voted").to_pandas()
     assert list(table["traces"]) == [len(record["strategy"]["traces"]) for record in records]
 

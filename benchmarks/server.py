@@ -41,7 +41,7 @@ from itertools import count
 from rich.table import Table
 
 from benchmarks.report import Report, Target, new_parser, positive, rounded, run, say
-from benchmarks.server_process import Server, folders, post, running
+from benchmarks.server_process import Server, orphans, post, running
 from start_agent.build import SolverConfig, open_solver
 from start_agent.pocket import held_out
 from start_agent.trace import SpanKind
@@ -88,8 +88,9 @@ async def load(port: int, model: str, paths: Sequence[str], arguments: argparse.
         while time.perf_counter() - begun < arguments.seconds:
             number = next(numbers)
             path = paths[number % len(paths)]
-            asked = {"input": questions[number % 500]} if path == _RESPONSES else {}
-            asked = asked or {"messages": [{"role": "user", "content": questions[number % 500]}]}
+            question = questions[number % 500]
+            messages = [{"role": "user", "content": question}]
+            asked: dict[str, object] = {"input": question} if path == _RESPONSES else {"messages": messages}
             sent = time.perf_counter()
             patience = draw.uniform(0, typical) if draw.random() < arguments.abandon else 600.0
             try:
@@ -155,7 +156,7 @@ async def served(engine: str, arguments: argparse.Namespace) -> tuple[dict[str, 
     words = ["serve", "--model", arguments.model, "--engine", engine, "--port", "0"]
     words += ["--max-requests", str(arguments.clients), "--queue", str(2 * arguments.clients), "--containers", "4"]
     words += ["--threads", str(arguments.threads)] if arguments.threads else []
-    there = folders()
+    there = orphans()
     async with Server([sys.executable, "-m", "start_agent", *words]) as server:
         quick = argparse.Namespace(**{**vars(arguments), "seconds": 2.0, "abandon": 0.0, "clients": 8})
         await load(server.port, arguments.model, (_CHAT, _RESPONSES), quick)
@@ -178,7 +179,7 @@ async def served(engine: str, arguments: argparse.Namespace) -> tuple[dict[str, 
         "resident_mb_more": after.resident_mb - before.resident_mb,
         "descriptors_more": after.descriptors - before.descriptors,
         "processes_more": after.processes - before.processes,
-        "left": server.left() + len(folders() - there),
+        "left": server.left() + orphans() - there,
         "exit_code": code,
     }
     return figures, found
@@ -187,7 +188,7 @@ async def served(engine: str, arguments: argparse.Namespace) -> tuple[dict[str, 
 async def _settled(server: Server) -> None:
     """Wait until nothing runs: what was abandoned needs a moment."""
     until = time.monotonic() + _SETTLE_SECONDS
-    while _sum(_BUSY, await server.metrics()) and time.monotonic() < until:
+    while _sum(_BUSY, await server.metrics()) and time.monotonic() < until:  # noqa: ASYNC110 - another process
         await asyncio.sleep(0.2)
     await asyncio.sleep(1)  # kernels that were killed are gone, and the one kept ready is there
 

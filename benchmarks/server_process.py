@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
 import signal
@@ -58,9 +59,18 @@ def _processes() -> dict[int, tuple[int, float, float]]:
     return found
 
 
-def folders() -> set[str]:
-    """The folders of sandboxes in the folder for temporary files."""
-    return {name for name in os.listdir(tempfile.gettempdir()) if name.lstrip(".").startswith("kernels-")}  # noqa: PTH208
+def orphans() -> int:
+    """Folders of sandboxes in the folder for temporary files whose owners are dead: nobody has a lock on them."""
+    found = 0
+    for folder in Path(tempfile.gettempdir()).glob("kernels-*"):
+        with suppress(OSError):
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                found += 1
+            finally:
+                os.close(descriptor)
+    return found
 
 
 async def post(
@@ -100,7 +110,7 @@ class Server:
         )
         try:
             async with asyncio.timeout(_START_SECONDS):
-                while not await self._answers():
+                while not await self._answers():  # noqa: ASYNC110 - another process
                     await asyncio.sleep(0.2)
         except TimeoutError as error:
             await self.stop()

@@ -77,6 +77,7 @@ class TestFailure:
             for result in await asyncio.gather(*turns, return_exceptions=True):
                 assert isinstance(result, EngineError)
                 assert "died" in str(result)
+            assert engine.failure is not None
             with pytest.raises(EngineError, match="died"):
                 await engine.generate(self.request(engine))
         _, alive = psutil.wait_procs(started, timeout=10)

@@ -127,11 +127,13 @@ class TestFailure:
             raise RuntimeError("no kernel for this")
 
         async with TransformersEngine(POCKET) as engine:
+            assert engine.failure is None
             engine._batch.passes.model.register_forward_pre_hook(fail)
             turns = [engine.generate(self.request(engine)) for _ in range(5)]
             for result in await asyncio.gather(*turns, return_exceptions=True):
                 assert isinstance(result, EngineError)
                 assert "no kernel for this" in str(result)
+            assert engine.failure is not None
             with pytest.raises(EngineError, match="no kernel for this"):
                 await engine.generate(self.request(engine))
 

@@ -36,6 +36,7 @@ class Private:
 
 
 TRAINER, SHELL = "start_agent/training/trainer.py", "sandbox/inside/shell.py"
+SERVING, H11 = "start_agent/server/serving.py", "uvicorn.protocols.http.h11_impl:H11Protocol"
 USED = [
     Private("transformers:Trainer._get_train_sampler", TRAINER, ("self", "train_dataset")),
     Private("transformers:Trainer._issue_warnings_after_load", TRAINER, ("self", "load_result")),
@@ -66,6 +67,12 @@ USED = [
     Private("IPython.core.history:HistoryManager._iii", "sandbox/inside/shortcuts.py"),
     Private("IPython.core.history:HistoryManager._i00", "sandbox/inside/shortcuts.py"),
     Private("IPython.lib:pretty._repr_pprint", "sandbox/inside/shortcuts.py"),
+    # Public by name, and documented nowhere.
+    Private("uvicorn:Server.capture_signals", SERVING, ("self",)),
+    Private("uvicorn:Server.startup", SERVING, ("self", "sockets")),
+    Private(f"{H11}.connection_made", SERVING, ("self", "transport")),
+    Private(f"{H11}.data_received", SERVING, ("self", "data")),
+    Private(f"{H11}.connection_lost", SERVING, ("self", "exc")),
     Private("sympy:Float._prec", "start_agent/grading/expressions.py"),
     Private("asyncio:_set_running_loop", "sandbox/inside/loops.py"),
     Private("threading:_DummyThread", "sandbox/inside/earlier.py"),

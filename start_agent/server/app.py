@@ -102,7 +102,7 @@ def create_app(
     document = app.openapi
 
     def openapi() -> dict[str, Any]:
-        return _without_422(document())
+        return _as_it_is(document(), model)
 
     app.openapi = openapi  # type: ignore[method-assign]
     return app
@@ -135,11 +135,14 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
         yield
 
 
-def _without_422(document: dict[str, Any]) -> dict[str, Any]:
-    """FastAPI's own answer to what is invalid is not ours, which is 400."""
+def _as_it_is(document: dict[str, Any], model: str) -> dict[str, Any]:
+    """The document with what FastAPI cannot know: what is invalid is a 400, and there is one model."""
     for path in document["paths"].values():
         for operation in path.values():
             operation.get("responses", {}).pop("422", None)
+    schemas = document.get("components", {}).get("schemas", {})
     for name in ("HTTPValidationError", "ValidationError"):
-        document.get("components", {}).get("schemas", {}).pop(name, None)
+        schemas.pop(name, None)
+    for name in ("ChatRequest", "CompletionRequest", "ResponsesRequest"):
+        schemas[name]["properties"]["model"]["enum"] = [model]
     return document

@@ -16,11 +16,12 @@ from start_agent.logprobs import MAX_LOGPROBS
 from start_agent.server.errors import APIError
 from start_agent.server.extension import RequestExtension
 from start_agent.server.thinking import Effort
-from start_agent.server.wire import NEUTRAL, Metadata, Nothing, Wire, Word, either
+from start_agent.server.wire import NEUTRAL, Many, Metadata, Nothing, T, Wire, Word, either
 from start_agent.tokens.conversations import THOUGHTS
 from start_agent.tokens.tokenizer import Message
 
 MAX_CHOICES = 128
+_MAX_MESSAGES, _MAX_PARTS, _MAX_PROMPTS = 4096, 1024, 1024
 _MAX_STOPS = 16  # as the settings of decoding have it
 _Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
 _Stops = Annotated[
@@ -42,7 +43,8 @@ class ContentPart(Wire):
 
 
 Content = Annotated[
-    Annotated[str, Tag("text")] | Annotated[list[ContentPart], Tag("list")], either("a text or a list of parts")
+    Annotated[str, Tag("text")] | Annotated[Many[ContentPart], Field(max_length=_MAX_PARTS), Tag("list")],
+    either("a text or a list of parts"),
 ]
 
 
@@ -168,7 +170,7 @@ class ResponseFormat(Wire):
 class ChatRequest(_Request):
     """A request for a chat completion."""
 
-    messages: list[ChatMessage]
+    messages: Annotated[Many[ChatMessage], Field(max_length=_MAX_MESSAGES)]
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     logprobs: bool | None = None
@@ -203,14 +205,15 @@ class ChatRequest(_Request):
         return given
 
 
-Tokens = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+_Several = Annotated[Many[T], Field(max_length=_MAX_PROMPTS)]
+Tokens = Annotated[Many[Annotated[int, Field(ge=0)]], Field(min_length=1)]
 
 
 class CompletionRequest(_Request):
     """A request for a completion: a prompt that no template is put around."""
 
     prompt: Annotated[
-        Annotated[str, Tag("text")] | Annotated[Tokens | list[str] | list[Tokens], Tag("list")],
+        Annotated[str, Tag("text")] | Annotated[Tokens | _Several[str] | _Several[Tokens], Tag("list")],
         either("a text, a list of token ids, or a list of these"),
     ]
     add_special_tokens: bool | None = None

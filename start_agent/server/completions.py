@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from fastapi import Request, Response
 
 from start_agent.decoding.solver import Solver
+from start_agent.errors import QuestionError
 from start_agent.server.answers import Completion
 from start_agent.server.body import new_router
 from start_agent.server.chat_protocol import CompletionRequest
@@ -68,20 +70,26 @@ async def _rollouts(state: State, body: CompletionRequest) -> list[Rollout]:
 
 async def _prompts(solver: Solver, body: CompletionRequest) -> list[list[int]]:
     """The ids of each prompt. Raises ``APIError``, 400, for one that is empty, and ids that are no tokens."""
-    tokenizer, special = solver.engine.tokenizer, body.add_special_tokens is not False
-
-    def encode() -> list[list[int]]:
-        return [
-            tokenizer.encode_template(prompt, add_special_tokens=special) if isinstance(prompt, str) else prompt
-            for prompt in body.prompts
-        ]
-
     size = sum(len(prompt) for prompt in body.prompts if isinstance(prompt, str))
+    encode = partial(_encoded, solver, body.prompts, special=body.add_special_tokens is not False)
     found = encode() if size < LONG else await asyncio.to_thread(encode)
     if not found or not all(found):
         raise APIError(400, "prompt is empty", param="prompt", code="invalid_value")
-    if any(token_id >= len(tokenizer.pieces) for ids in found for token_id in ids):
-        raise APIError(400, f"prompt: the model has {len(tokenizer.pieces)} tokens", param="prompt")
+    number = len(solver.engine.tokenizer.pieces)
+    if any(token_id >= number for ids in found for token_id in ids):
+        raise APIError(400, f"prompt: the model has {number} tokens", param="prompt", code="invalid_value")
+    return found
+
+
+def _encoded(solver: Solver, prompts: Sequence[str | list[int]], *, special: bool) -> list[list[int]]:
+    tokenizer, most = solver.engine.tokenizer, solver.engine.context_length
+    found: list[list[int]] = []
+    for prompt in prompts:
+        if tokenizer.exceeds(prompt, most) if isinstance(prompt, str) else len(prompt) > most:
+            raise QuestionError(f"a prompt has more than {most} tokens, and the model's context no more: shorten it")
+        if isinstance(prompt, str):
+            prompt = tokenizer.encode_template(prompt, add_special_tokens=special)
+        found.append(prompt)
     return found
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from start_agent.decoding.settings import DecodingSettings
 from start_agent.engines.base import Sampling
+from start_agent.errors import QuestionError
 from start_agent.seeds import derive_seed
 from start_agent.server.containers import Container, ContainerNotFound
 from start_agent.server.errors import APIError, unsupported
@@ -149,12 +150,18 @@ class Planner:
         fewest, most = 0, max(0, len(starts) - 1)  # turns that are left out
         while fewest < most:
             middle = (fewest + most) // 2
-            prompt = chat_format.prompt([*head, *rest[starts[middle] :]], system=self.state.solver.system)
-            if len(prompt.token_ids) <= room:
+            if self._fits([*head, *rest[starts[middle] :]], chat_format, room):
                 most = middle
             else:
                 fewest = middle + 1
         return [*head, *rest[starts[fewest] :]] if fewest else list(found)
+
+    def _fits(self, found: Sequence[Message], chat_format: ChatFormat, room: int) -> bool:
+        try:
+            prompt = chat_format.prompt(found, system=self.state.solver.system, most_tokens=room)
+        except QuestionError:
+            return False
+        return len(prompt.token_ids) <= room
 
     def _check_context(self, found: Sequence[Message], prompt: Prompt) -> str:
         """The context of thoughts that the prompt really has. Raises ``APIError``: it cannot be the wanted one."""

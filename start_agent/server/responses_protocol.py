@@ -12,7 +12,7 @@ from pydantic import Discriminator, Field, Tag
 
 from start_agent.server.extension import RequestExtension
 from start_agent.server.thinking import Effort
-from start_agent.server.wire import NEUTRAL, Metadata, Nothing, Wire, Word, either
+from start_agent.server.wire import NEUTRAL, Many, Metadata, Nothing, Wire, Word, either
 
 Status = Literal["in_progress", "completed", "incomplete"]
 
@@ -26,7 +26,7 @@ class TextPart(Wire):
     type: Literal["input_text", "output_text"]
     text: str
     annotations: _Empty = None
-    logprobs: list[Any] | None = None
+    logprobs: Many[Any] | None = None
 
 
 class InputMessage(Wire):
@@ -35,7 +35,7 @@ class InputMessage(Wire):
     type: Literal["message"] = "message"
     role: Literal["user", "assistant", "system", "developer"]
     content: Annotated[
-        Annotated[str, Tag("text")] | Annotated[list[TextPart], Tag("list")], either("a text or a list of parts")
+        Annotated[str, Tag("text")] | Annotated[Many[TextPart], Tag("list")], either("a text or a list of parts")
     ]
     id: str | None = None
     status: Status | None = None
@@ -56,7 +56,7 @@ class InputReasoning(Wire):
     type: Literal["reasoning"]
     id: str | None = None
     summary: _Empty = None
-    content: list[ReasoningText] | None = None
+    content: Many[ReasoningText] | None = None
     encrypted_content: _Unset = None
     status: Status | None = None
     start_agent: dict[str, Any] | None = None
@@ -83,7 +83,7 @@ class InputCodeCall(Wire):
     id: str | None = None
     code: str | None = None
     container_id: str
-    outputs: list[Annotated[LogsOutput | ImageOutput, Discriminator("type")]] | None = None
+    outputs: Many[Annotated[LogsOutput | ImageOutput, Discriminator("type")]] | None = None
     status: Literal["in_progress", "interpreting", "completed", "incomplete", "failed"] | None = None
     start_agent: dict[str, Any] | None = None
 
@@ -172,7 +172,7 @@ class ResponsesRequest(Wire):
 
     model: str
     input: Annotated[
-        Annotated[str, Tag("text")] | Annotated[list[InputItem], Tag("list")], either("a text or a list of items")
+        Annotated[str, Tag("text")] | Annotated[Many[InputItem], Tag("list")], either("a text or a list of items")
     ]
     instructions: str | None = None
     tools: Annotated[list[CodeInterpreter], Field(max_length=1)] | None = None

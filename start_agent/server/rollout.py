@@ -247,7 +247,8 @@ async def rendered(
         ConfigError, PromptError: see ``ChatFormat.prompt``.
     """
     chat_format = solver.changed(chat=chat).format
-    make = partial(chat_format.prompt, messages, system=solver.system, instruction=instruction)
+    most = solver.engine.context_length
+    make = partial(chat_format.prompt, messages, system=solver.system, instruction=instruction, most_tokens=most)
     size = sum(len(text) for message in messages for text in message.values())
     return make() if size < LONG else await asyncio.to_thread(make)
 

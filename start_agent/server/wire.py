@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -14,6 +14,8 @@ from pydantic import (
     WrapValidator,
 )
 from pydantic_core import PydanticCustomError
+
+T = TypeVar("T")
 
 MAX_METADATA = 16  # pairs, as OpenAI
 
@@ -53,6 +55,9 @@ def _refuse(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
 
 NEUTRAL = WrapValidator(_refuse)
 """Marks a field whose type has the values alone that ask for nothing: all others are refused as not supported."""
+
+Many = Annotated[list[T], Field(fail_fast=True)]
+"""A list that may be long: of what is wrong in it, the first is enough."""
 
 Nothing = Annotated[list[Any], Field(max_length=0)]
 """An empty list."""

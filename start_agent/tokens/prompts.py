@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from start_agent.errors import PromptError, first_line
+from start_agent.errors import PromptError, QuestionError, first_line
 from start_agent.tokens import conversations
 from start_agent.tokens.conversations import OTHER_THOUGHTS, THOUGHTS, Guarded
 from start_agent.tokens.markers import State
@@ -65,6 +65,11 @@ class _Rendered:
     written: Mapping[str, str]
     thoughts_shown: int
 
+    @property
+    def shown(self) -> str:
+        """The text with the characters that people wrote."""
+        return self.text.translate({ord(other): character for other, character in self.written.items()})
+
 
 class ChatFormat:
     """How a model's prompts are made: its template with the user's options, and its think markers.
@@ -87,7 +92,14 @@ class ChatFormat:
         self._controls = frozenset(tokenizer.controls.values())
         self._guarded = {marker[0] for marker in (*self._controls, *markers)}
 
-    def prompt(self, asked: str | Sequence[Message], *, system: str = "", instruction: str = "") -> Prompt:
+    def prompt(
+        self,
+        asked: str | Sequence[Message],
+        *,
+        system: str = "",
+        instruction: str = "",
+        most_tokens: int | None = None,
+    ) -> Prompt:
         """Render a question, or a whole conversation.
 
         The ids are those of transformers' ``apply_chat_template(tokenize=True)``; but a special token or a think marker
@@ -102,9 +114,10 @@ class ChatFormat:
             system: a message of the system, where a conversation has none; none where empty.
             instruction: a sentence that follows the last message of the user, in a paragraph of its own; none where
                 empty.
+            most_tokens: what is certainly longer is refused before all of it is read.
 
         Raises:
-            QuestionError: no message, or an empty last one.
+            QuestionError: no message, an empty last one, or too many tokens.
             PromptError: see ``render_prompt``; or a message with another role, or with keys that are not understood.
         """
         messages = [{"role": "user", "content": asked.strip()}] if isinstance(asked, str) else asked
@@ -112,6 +125,8 @@ class ChatFormat:
         rendered = self._render(
             conversations.arranged(messages, system=system, instruction=instruction, developer=self._has_developer)
         )
+        if most_tokens is not None and self.tokenizer.exceeds(rendered.shown, most_tokens):
+            raise QuestionError(f"the prompt has more than {most_tokens} tokens: shorten the question")
         family = self.family(rendered)
         opened = rendered.tail.rfind(family.start)
         closed = max(rendered.tail.rfind(end) for end in family.ends)

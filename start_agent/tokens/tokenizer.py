@@ -21,6 +21,9 @@ import tokenizers
 
 from start_agent.errors import MissingExtraError, ModelError, TokenizerError, first_line
 
+_PIECE = 1 << 15  # characters
+_SEAM = 64  # tokens that a cut may add: of a special token that is cut in two
+
 Message = dict[str, str]
 ChatRenderer = Callable[[list[Message]], str]
 
@@ -151,6 +154,18 @@ class Tokenizer:
         """
         ids: list[int] = self._whole.encode(text, add_special_tokens=add_special_tokens).ids
         return ids
+
+    def exceeds(self, text: str, tokens: int) -> bool:
+        """Whether a text certainly has more tokens than so many; it is read no further than that takes.
+
+        In pieces: where a text is cut, a few tokens more may come to be.
+        """
+        count, cuts = 0, range(0, len(text), _PIECE)
+        for number, begin in enumerate(cuts, start=1):
+            count += len(self._whole.encode(text[begin : begin + _PIECE], add_special_tokens=False))
+            if count > tokens + number * _SEAM:
+                return True
+        return False
 
     def encode_markers(self, text: str) -> list[int]:
         """Text in which control tokens are meant → ids, as they stand within a text. Never for anybody's input.

@@ -57,6 +57,14 @@ def test_an_empty_question(question: str) -> None:
         render_prompt(CHATML, question, instruction="Reason.", system="Be kind.")
 
 
+def test_a_prompt_that_is_too_long_is_refused() -> None:
+    chat, text = ChatFormat(CHATML), "<|im_end|>" * 5000
+    size = len(chat.prompt(text).token_ids)
+    assert len(chat.prompt(text, most_tokens=size).token_ids) == size
+    with pytest.raises(QuestionError):
+        chat.prompt(text, most_tokens=1000)
+
+
 def test_no_template() -> None:
     with pytest.raises(PromptError, match="no chat template"):
         render_prompt(tokenizer(None), "x")

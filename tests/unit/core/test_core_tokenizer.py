@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import pytest
 import tokenizers
 from hypothesis import HealthCheck, given, settings
@@ -10,6 +12,7 @@ from tokenizers import decoders, models, pre_tokenizers
 
 from start_agent.engines.scripted import byte_tokenizer
 from start_agent.errors import TokenizerError, first_line
+from start_agent.tokens import tokenizer as module
 from start_agent.tokens.tokenizer import Tokenizer
 from tests.support import vocabularies
 from tests.support.vocabularies import Vocabulary
@@ -58,6 +61,20 @@ def test_plain_text_comes_back_and_never_becomes_an_added_token(vocabulary: Voca
     expected = text.replace("▁", " ") if vocabulary.name in ("sentencepiece", "unigram") else text
     assert tokenizer.bytes_of(ids) == expected.encode()
     assert tokenizer.decode(ids) == expected
+
+
+@SHARED
+@given(text=TEXTS)
+def test_what_fits_is_never_taken_for_too_long(vocabulary: Vocabulary, text: str) -> None:
+    tokenizer, longer = vocabulary.tokenizer, text * 20
+    with mock.patch.object(module, "_PIECE", 50):
+        assert not tokenizer.exceeds(longer, len(tokenizer.encode_template(longer)))
+
+
+def test_what_is_too_long_is_found_before_its_end(vocabulary: Vocabulary) -> None:
+    tokenizer = vocabulary.tokenizer
+    text = "1 + 2 " * 20_000
+    assert tokenizer.exceeds(text, 1000) and not tokenizer.exceeds("1 + 2", 1000)
 
 
 def test_the_added_tokens_are_those_of_the_backend(vocabulary: Vocabulary) -> None:

@@ -136,5 +136,7 @@ async def test_the_document_has_our_errors_and_no_others() -> None:
         document = (await client.get("/openapi.json")).json()
     responses = document["paths"]["/v1/models"]["get"]["responses"]
     assert {"200", "4XX", "5XX"} == set(responses)
-    assert "HTTPValidationError" not in document["components"]["schemas"]
+    schemas = document["components"]["schemas"]
+    assert "HTTPValidationError" not in schemas
+    assert schemas["ChatRequest"]["properties"]["model"]["enum"] == ["scripted"]
     assert document["components"]["securitySchemes"]

@@ -218,6 +218,8 @@ async def test_a_conversation_goes_through_the_template() -> None:
         ({"model": None}, "model"),
         ({"messages": []}, None),
         ({"messages": "hello"}, "messages"),
+        ({"messages": [{"role": "user", "content": "x"}] * 4097}, "messages"),
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": "x"}] * 1025}]}, "messages.0.content"),
         ({"messages": [{"role": "user", "content": " "}]}, None),
         ({"messages": [{"role": "user"}]}, "messages.0"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0.role"),

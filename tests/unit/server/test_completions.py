@@ -126,6 +126,8 @@ async def test_a_stream_comes_to_the_same() -> None:
         ({"prompt": [""]}, "prompt"),
         ({"prompt": [[]]}, None),
         ({"prompt": [1 << 40]}, "prompt"),
+        ({"prompt": ["x"] * 1025}, None),
+        ({"prompt": ["x"] * 1024}, "n"),
         ({"prompt": [-1]}, None),
         ({"prompt": [1, "x"]}, None),
         ({"prompt": {"text": "x"}}, "prompt"),

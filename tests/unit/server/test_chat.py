@@ -19,6 +19,7 @@ from tests.support.apps import app_of, client_of, state
 from tests.support.openai_types import parsed
 from tests.unit.server.test_app import error
 from tests.unit.server.test_jobs import BrokenEngine
+from tests.unit.server.test_responses_template import says, tokenizer
 
 TOKENIZER = byte_tokenizer()
 SCRIPT = ["Hm. </think>", "print(6*7)\n```\n", "So 42.</think>\nIt is \\boxed{42}.<|im_end|>"]
@@ -383,3 +384,30 @@ async def test_whatever_a_model_writes_both_ways_say_the_same(thoughts: str, ans
         other = accumulated(await streamed(app, max_tokens=400))
     assert {name: whole["message"].get(name) for name in other["message"]} == other["message"]
     assert whole["finish_reason"] == other["finish_reason"]
+
+
+async def test_variables_of_the_template() -> None:
+    engine = ScriptedEngine(says, tokenizer=tokenizer())
+    async with app_of(engine, settings=BARE) as app, client_of(app) as client:
+
+        async def prompt(**more: Any) -> tuple[str, dict[str, Any]]:
+            choice = (await asked(app, **more))["choices"][0]
+            return TOKENIZER.decode(engine.requests[-1].token_ids), choice["message"]
+
+        assert (await prompt(reasoning_effort="high"))[0].startswith("effort high\n")
+        assert (await prompt(chat_template_kwargs={"reasoning_effort": "low"}))[0].startswith("effort low\n")
+        for more in ({"reasoning_effort": "none"}, {"chat_template_kwargs": {"enable_thinking": False}}):
+            text, message = await prompt(**more)
+            assert text.endswith("\n</think>\n") and "reasoning" not in message and message["content"] == "Answer."
+        earlier = [
+            {"role": "user", "content": "6 * 7?"},
+            {"role": "assistant", "content": "42.", "reasoning": "six sevens"},
+            {"role": "user", "content": "And 7 * 7?"},
+        ]
+        assert "six sevens" not in (await prompt(messages=earlier))[0]
+        kept = {"preserve_thinking": True}
+        assert "<think>\nsix sevens\n</think>" in (await prompt(messages=earlier, chat_template_kwargs=kept))[0]
+        twice: dict[str, Any] = {"reasoning_effort": "low", "chat_template_kwargs": {"reasoning_effort": "high"}}
+        taken: dict[str, Any] = {"chat_template_kwargs": {"messages": []}}
+        for refused in (twice, taken):
+            error(await client.post("/v1/chat/completions", json=body(**refused)), 400)

@@ -254,8 +254,13 @@ async def measure(arguments: argparse.Namespace) -> Report:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model = lay_out(arguments.model, folder)
+        # Nothing is reused but a trace's own cache: that is what is compared.
         options = TransformersOptions(
-            device=arguments.device, dtype=arguments.dtype, threads=arguments.threads, max_num_seqs=64
+            device=arguments.device,
+            dtype=arguments.dtype,
+            threads=arguments.threads,
+            max_num_seqs=64,
+            prefix_caching=False,
         )
         async with TransformersEngine(str(folder), options) as engine:
             subject = Subject(engine)

@@ -43,6 +43,12 @@ KV_CACHE = (
 )
 """The same."""
 
+PREFIX_CACHING = (
+    "reuse the KV of tokens that earlier traces began with, and with vLLM of a trace's own earlier turns; off only to "
+    "measure"
+)
+"""The same."""
+
 
 class Sampling(BaseModel):
     """How the next token is drawn. The filters apply in the order temperature, min-p, top-k, top-p."""

@@ -97,6 +97,19 @@ async def test_memory_that_runs_out_while_the_cache_grows_loses_no_trace(scarce:
         assert engine._batch.preempted > 0
 
 
+async def test_memory_that_runs_out_beside_ended_traces_loses_no_trace(scarce: Callable[[int], list[int]]) -> None:
+    """What is kept of them goes with all else, and what ends later is kept again."""
+    async with _open() as engine:
+        expected = _ids(await _all(engine))
+    refused = scarce(1500)
+    async with _open() as engine:
+        for _ in range(3):
+            assert _ids(await _all(engine)) == expected
+            assert refused
+            refused.clear()
+            assert engine._batch.rows  # what ended last is kept
+
+
 async def test_memory_that_runs_out_in_a_pass_loses_no_trace() -> None:
     async with _open() as engine:
         expected = _ids(await _all(engine))

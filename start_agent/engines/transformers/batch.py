@@ -1,12 +1,16 @@
 """Continuous batching over a slot cache: the synchronous heart of the transformers engine.
 
-A ``Row`` is an open trace. A turn makes it active: tokens are pending (its new ones, at the first turn the whole
+A ``Row`` is a trace. A turn makes it active: tokens are pending (its new ones, at the first turn the whole
 prompt), then one token after each sampled one. ``Batch.step`` feeds what is pending: rows with several tokens in
 prefill passes, then all rows with one in one decoding pass.
 
 The cache has a budget. A turn that begins waits until there is room, the oldest trace first. Where the rows outgrow
 the budget, or memory runs out, the youngest are preempted: their keys and values are dropped, and computed again once
 there is room. The oldest is preempted last, so that something always comes to its end.
+
+What a trace has computed stays after its end, until the room is needed. A turn that begins with the same tokens need
+not compute them: it goes on in the slot of the ended trace, or gets a copy of its beginning, or of an open trace's.
+Rows of ended traces never keep an open one waiting: they are the first to go, the least recently used one first.
 """
 
 from __future__ import annotations
@@ -16,19 +20,28 @@ import random
 import time
 from bisect import insort
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from start_agent.engines.base import Turn, TurnRequest, Usage
+from start_agent.engines.base import TurnRequest
 from start_agent.engines.transformers.architecture import Architecture
 from start_agent.engines.transformers.memory import give_back, out_of_memory
 from start_agent.engines.transformers.passes import Passes
-from start_agent.engines.transformers.sampling import logprobs_of, sample
+from start_agent.engines.transformers.rows import (
+    LEAST_SHARED,
+    Job,
+    Progress,
+    Row,
+    Shared,
+    common_prefix,
+    longest_shared,
+    note_logprobs,
+    soon_shared,
+)
+from start_agent.engines.transformers.sampling import sample
 from start_agent.errors import EngineError
-from start_agent.logprobs import TokenLogprob
-from start_agent.tokens.stopping import Stop, StopChecker, StopKind
+from start_agent.tokens.stopping import Stop, StopKind
 
 logger = logging.getLogger(__name__)
 
@@ -36,55 +49,13 @@ _MARGIN = 256  # tokens that each row may grow before one more is let in; else i
 _LEAST_PREFILL = 64  # tokens in a pass, below which a smaller one saves no memory worth the time
 
 
-@dataclass(slots=True, eq=False)
-class Job:
-    """A running turn; ``since`` is when it began to wait, on ``perf_counter``, ``queue_seconds`` how long it waited.
-
-    ``logprobs`` are as many as ``written`` where the request asks for some, else none.
-    """
-
-    request: TurnRequest
-    checker: StopChecker
-    random: random.Random
-    cached_tokens: int
-    computed_tokens: int = 0
-    written: list[int] = field(default_factory=list)
-    logprobs: list[TokenLogprob] = field(default_factory=list)
-    reported: int = 0
-    since: float = 0.0
-    queue_seconds: float = 0.0
-    preempted: int = 0
-    recomputed_tokens: int = 0
-
-    def logprobs_of(self, begin: int, end: int) -> tuple[TokenLogprob, ...] | None:
-        """Those of a run of what is written; None where the request asks for none."""
-        return None if self.request.num_logprobs is None else tuple(self.logprobs[begin:end])
-
-
-@dataclass(slots=True, eq=False)
-class Row:
-    """An open trace: the ids whose keys and values lie in its slot, those that are to be fed, and its turn.
-
-    ``number`` counts the rows as they were opened. A row without a slot has nothing cached.
-    """
-
-    number: int
-    slot: int | None = None
-    admitted: bool = False
-    cached: list[int] = field(default_factory=list)
-    pending: Sequence[int] = ()
-    job: Job | None = None
-
-    def __len__(self) -> int:
-        return len(self.cached) + len(self.pending)
-
-
-Progress = tuple[Job, Turn | EngineError | None]
-"""A turn that got a token, and how it ended where it did."""
-
-
 def _age(row: Row) -> int:
     return row.number
+
+
+def _released(row: Row) -> int:
+    """0 for an open trace; else the less, the longer it has been of no use."""
+    return row.released or 0
 
 
 class Batch:
@@ -96,6 +67,7 @@ class Batch:
         context_length: the most tokens in a row.
         places: rows that are open at once; others wait.
         prefill_tokens: the most tokens, padding included, in one prefill pass.
+        prefix_caching: whether what a trace has computed is of use to others.
 
     Attributes:
         preempted: rows that lost their keys and values to others, so far.
@@ -109,16 +81,17 @@ class Batch:
         context_length: int,
         places: int = 64,
         prefill_tokens: int = 4096,
+        prefix_caching: bool = True,
     ) -> None:
         self.passes = Passes(model, architecture, context_length)
         self.cache = self.passes.cache
-        self.places, self.prefill_tokens = places, prefill_tokens
+        self.places, self.prefill_tokens, self.prefix_caching = places, prefill_tokens, prefix_caching
         self.rows: list[Row] = []  # by slot
         self.active = 0
         self.waiting: list[Row] = []  # with a turn and without a slot, by age
         self.preempted = 0
         self._limits: tuple[int | None, int] = None, prefill_tokens
-        self._opened = self._admitted = 0
+        self._opened = self._admitted = self._released = 0
         self._failed: list[Progress] = []
 
     @property
@@ -138,19 +111,22 @@ class Batch:
         return Row(self._opened)
 
     def close(self, row: Row) -> None:
-        """Forget a trace, whatever it is doing."""
+        """End a trace, whatever it is doing; what it has computed may stay."""
         self.pause(row)
         if row.slot is not None:
-            self._leave(row)
+            if self.prefix_caching and len(row.cached) >= LEAST_SHARED:
+                self._touch(row)
+            else:
+                self._leave(row)
         if row.admitted:
             row.admitted = False
             self._admitted -= 1
-        if not self.rows and not self.waiting:
+        if not self.waiting and all(map(_released, self.rows)):
             self.cache.budget, self.prefill_tokens = self._limits  # what ran out may be there again
 
     def begin(self, row: Row, request: TurnRequest) -> Job:
         """A turn: of the request's ids only those are fed that the slot does not hold yet."""
-        reused = min(_common_prefix(row.cached, request.token_ids), len(request.token_ids) - 1)
+        reused = min(common_prefix(row.cached, request.token_ids), len(request.token_ids) - 1)
         del row.cached[reused:]
         row.pending = request.token_ids[reused:]
         row.job = Job(request, request.new_checker(), random.Random(request.seed), reused)
@@ -208,7 +184,7 @@ class Batch:
         slots = [row.slot for row in rows if row.slot is not None]
         logits = self.passes.prefill(slots, [len(row.cached) for row in rows], chunks)
         for row, chunk in zip(rows, chunks, strict=True):
-            _fed(row, chunk)
+            row.fed(chunk)
         done = [index for index, row in enumerate(rows) if not row.pending]
         return [rows[index] for index in done], logits[done]
 
@@ -216,13 +192,13 @@ class Batch:
         """Feed one token to each of the rows, all of the first slots: the rows and their logits (rows, vocabulary)."""
         logits = self.passes.decode([len(row.cached) for row in rows], [row.pending[0] for row in rows])
         for row in rows:
-            _fed(row, row.pending)
+            row.fed(row.pending)
         return rows, logits
 
     def _sampled(self, rows: list[Row], logits: torch.Tensor) -> list[Progress]:
         jobs = [row.job for row in rows if row.job is not None]
         tokens = sample(logits, [job.request.sampling for job in jobs], [job.random for job in jobs])
-        _note_logprobs(logits, jobs, tokens)
+        note_logprobs(logits, jobs, tokens)
         results: list[Progress] = []
         for row, job, token in zip(rows, jobs, tokens, strict=True):
             row.pending = [token]
@@ -232,42 +208,119 @@ class Batch:
                 stop = Stop(StopKind.LENGTH, len(job.written))
             if stop is not None:
                 self.pause(row)
-            results.append((job, None if stop is None else _ended(job, stop)))
+            results.append((job, None if stop is None else job.turn(stop)))
         return results
 
     def _admit(self) -> None:
-        """Give slots to rows that wait, as far as there are places and room; idle rows give way to them last."""
+        """Give slots to rows that wait, as far as there are places and room; idle rows give way to them."""
         while self.waiting:
             row = self.waiting[0]
             if not row.admitted and self._admitted >= self.places:
                 return
-            while self.rows and not self.cache.fits(len(self.rows) + 1, max(self._longest(), len(row)) + _MARGIN):
-                if self.active:
-                    return
-                self._preempt(max(self.rows, key=_age))
-            if not self.cache.fits(len(self.rows) + 1, len(row)):
+            source = None
+            # A turn that was preempted computes its own tokens again, as it is counted.
+            if self.prefix_caching and row.job is not None and not row.job.preempted:
+                source = longest_shared(self.rows, row.pending)
+                known = 0 if source is None else source.length
+                if 2 * (soon_shared(self.rows[: self.active], row.pending) - known) > len(row):
+                    return  # most of its prompt is just being computed
+            found = self._find_slot(row, source)
+            if found is None:
+                return
+            others, source = found
+            slots, length = len(others) + 1, max(len(row), _longest(others))
+            if not self.cache.fits(slots, len(row)):
                 self._fail(row)
                 continue
-            self.cache.reserve(len(self.rows) + 1, max(self._longest(), len(row)))
+            self.cache.reserve(slots, length)
             self.waiting.remove(row)
             if row.job is not None:
                 row.job.queue_seconds += time.perf_counter() - row.job.since
             if not row.admitted:
                 row.admitted = True
                 self._admitted += 1
-            row.slot = len(self.rows)
-            self.rows.append(row)
+            if len(others) == len(self.rows):
+                row.slot = len(self.rows)
+                self.rows.append(row)
+            if source is not None:
+                self._share(row, source)
             self._activate(row)
+
+    def _find_slot(self, row: Row, source: Shared | None) -> tuple[list[Row], Shared | None] | None:
+        """Make room for one more row: those that are beside it then, and whose beginning it takes.
+
+        The source is not among those beside it where its slot is taken. None: it waits, for active rows.
+        """
+        ended = source is not None and source.row.released is not None
+        # An ended trace that has little more than the row takes is of no further use.
+        takes = source is not None and ended and 2 * source.length >= len(source.row.cached)
+        while True:
+            others = [one for one in self.rows if not (takes and source is not None and one is source.row)]
+            if self._has_room(others, len(row)):
+                return others, source
+            spare = [one for one in others if one.released is not None and not (source and one is source.row)]
+            if spare:
+                self._leave(min(spare, key=_released))
+            elif ended and not takes:
+                takes = True
+            elif self.active:
+                return None
+            else:
+                youngest = max(others, key=_age)
+                source = None if source is not None and youngest is source.row else source
+                self._preempt(youngest)
+
+    def _has_room(self, others: list[Row], length: int) -> bool:
+        """Whether a row of so many tokens may join the others; alone, it is let in whatever its size."""
+        if not others:
+            return True
+        slots, longest = len(others) + 1, max(length, _longest(others))
+        if slots > self.places or not self.cache.fits(slots, longest + _MARGIN):
+            return False
+        return self._worth_it(others, slots, longest)
+
+    def _worth_it(self, rows: Sequence[Row], slots: int, length: int) -> bool:
+        """Whether the rows of ended traces among these may stay, though the cache might have to grow for it."""
+        return not any(map(_released, rows)) or not self.cache.grows(slots, length) or self.cache.small(slots, length)
+
+    def _share(self, row: Row, source: Shared) -> None:
+        """Give a row the beginning of another: a copy of it, or its slot where the row has none yet."""
+        giver = source.row
+        if row.slot is None:
+            assert giver.slot is not None, "what is taken is in a slot"
+            row.slot, giver.slot = giver.slot, None
+            self.rows[row.slot] = row
+        else:
+            assert giver.slot is not None, "what is copied is in a slot"
+            self.cache.copy(giver.slot, row.slot, source.length)
+            if giver.released is not None:
+                self._touch(giver)
+        row.cached = giver.cached[: source.length]
+        row.pending = row.pending[source.length :]
+        if row.job is not None:
+            row.job.cached_tokens = source.length
+
+    def _touch(self, row: Row) -> None:
+        """The row of an ended trace was just of use."""
+        self._released += 1
+        row.released = self._released
 
     def _make_room(self) -> None:
         """Room for all that is pending; where the budget does not hold it, rows are preempted: idle ones first."""
-        while self.rows and not self.cache.fits(len(self.rows), self._longest()):
-            if len(self.rows) == 1 and self.active:
+        while self.rows and not self._holds_all():
+            if any(map(_released, self.rows)):
+                self._leave(min(filter(_released, self.rows), key=_released))
+            elif len(self.rows) == 1 and self.active:
                 self._fail(self.rows[0])
             else:
                 self._preempt(max(self.rows[self.active :] or self.rows, key=_age))
         if self.rows:
-            self.cache.reserve(len(self.rows), self._longest())
+            self.cache.reserve(len(self.rows), _longest(self.rows))
+
+    def _holds_all(self) -> bool:
+        """Whether the cache holds its rows, or may grow so far that it does."""
+        slots, longest = len(self.rows), _longest(self.rows)
+        return self.cache.fits(slots, longest) and self._worth_it(self.rows, slots, longest)
 
     def _start_over(self) -> None:
         """Memory ran out: all rows are preempted, and go on as far as a smaller budget allows."""
@@ -279,7 +332,10 @@ class Batch:
             self.cache.budget,
         )
         while self.rows:
-            self._preempt(self.rows[-1])
+            if self.rows[-1].released is None:
+                self._preempt(self.rows[-1])
+            else:
+                self._leave(self.rows[-1])
         self.cache.drop()
         give_back(self.passes.device)
 
@@ -315,55 +371,20 @@ class Batch:
 
     def _leave(self, row: Row) -> None:
         """Take the slot of a row without a turn."""
+        row.cached.clear()
         self._place(row, len(self.rows) - 1)
         self.rows.pop()
-        row.slot = None
-        row.cached.clear()
-
-    def _longest(self) -> int:
-        return max(map(len, self.rows), default=0)
+        row.slot = row.released = None
 
     def _place(self, row: Row, slot: int) -> None:
         """Trade places with the row in another slot."""
         other = self.rows[slot]
         if other is row or row.slot is None:
             return
-        self.cache.swap(row.slot, slot, max(len(row.cached), len(other.cached)))
+        self.cache.swap(row.slot, slot, len(row.cached), len(other.cached))
         self.rows[row.slot], self.rows[slot] = other, row
         row.slot, other.slot = slot, row.slot
 
 
-def _fed(row: Row, token_ids: Sequence[int]) -> None:
-    row.cached += token_ids
-    row.pending = row.pending[len(token_ids) :]
-    if row.job is not None:
-        row.job.computed_tokens += len(token_ids)
-
-
-def _note_logprobs(logits: torch.Tensor, jobs: Sequence[Job], tokens: Sequence[int]) -> None:
-    """Add the log-probabilities of what was just sampled to the turns that ask for them."""
-    asking = [index for index, job in enumerate(jobs) if job.request.num_logprobs is not None]
-    if not asking:
-        return
-    numbers = [jobs[index].request.num_logprobs or 0 for index in asking]
-    found = logprobs_of(logits[asking], [tokens[index] for index in asking], numbers)
-    for index, one in zip(asking, found, strict=True):
-        jobs[index].logprobs.append(one)
-
-
-def _ended(job: Job, stop: Stop) -> Turn:
-    usage = Usage(
-        job.cached_tokens,
-        job.computed_tokens,
-        len(job.written),
-        round(job.queue_seconds, 6),
-        job.preempted,
-        job.recomputed_tokens,
-    )
-    return Turn(tuple(job.written[: stop.num_kept]), stop.kind, usage, job.logprobs_of(0, stop.num_kept))
-
-
-def _common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
-    if list(other[: len(one)]) == list(one):
-        return len(one)
-    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+def _longest(rows: Sequence[Row]) -> int:
+    return max(map(len, rows), default=0)

@@ -19,6 +19,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 from start_agent.engines.transformers.architecture import FULL, SLIDING, Architecture
 
 _FIRST_CAPACITY = 256
+_SPARE = 4  # slots without an open trace take at most a quarter of the budget, unless open ones have needed them before
 
 Mask = torch.Tensor | dict[str, torch.Tensor] | None
 
@@ -65,18 +66,28 @@ class SlotCache(Cache):  # type: ignore[misc]  # transformers has no types
         """Whether the budget allows this many slots of this many tokens."""
         return self.budget is None or slots * length <= self.budget
 
+    def small(self, slots: int, length: int) -> bool:
+        """Whether tensors with room for this are a small part of the budget: what may lie idle."""
+        return slots <= self._most(self._capacity_for(slots, length), _SPARE)
+
+    def grows(self, slots: int, length: int) -> bool:
+        """Whether this many slots of this many tokens need more memory than there is already."""
+        return slots > self.slots or length > self.capacity
+
     def reserve(self, slots: int, length: int) -> None:
         """Make room for this many slots of this many tokens, which fit; slots and positions beyond may be dropped.
 
         Raises what torch raises where memory runs out: the cache is then to be emptied with ``drop``.
         """
-        if slots <= self.slots and length <= self.capacity:
+        if not self.grows(slots, length):
             return
-        if length > self.capacity or not self.fits(slots, self.capacity):
-            wanted = max(length, 2 * self.capacity, _FIRST_CAPACITY)
-            self.capacity = min(wanted, self.context_length, self._most(slots))
+        longer = self._capacity_for(slots, length)
+        if longer > self.capacity and not self.small(self.slots, longer):
+            self.slots = min(self.slots, slots)  # those that nobody uses would only take more memory
+        self.capacity = longer
         if slots > self.slots or not self.fits(self.slots, self.capacity):
-            self.slots = max(slots, min(2 * self.slots, self._most(self.capacity)))
+            share = _SPARE if self.small(slots, self.capacity) else 1
+            self.slots = max(slots, min(2 * self.slots, self._most(self.capacity, share)))
         for layer in self.layers:
             if layer.is_initialized:
                 layer.keys, layer.values = self.resized(layer.keys), self.resized(layer.values)
@@ -100,14 +111,21 @@ class SlotCache(Cache):  # type: ignore[misc]  # transformers has no types
         tensor[:slots, :, :length] = states[:slots, :, :length]
         return tensor
 
-    def swap(self, one: int, other: int, length: int) -> None:
-        """Two slots trade places, of which the first ``length`` tokens matter."""
+    def swap(self, one: int, other: int, of_one: int, of_other: int) -> None:
+        """Two slots trade places; of each so many tokens matter."""
         for layer in self.layers:
             if layer.is_initialized:
                 for tensor in (layer.keys, layer.values):
-                    kept = tensor[one, :, :length].clone()
-                    tensor[one, :, :length] = tensor[other, :, :length]
-                    tensor[other, :, :length] = kept
+                    kept = tensor[one, :, :of_one].clone()
+                    tensor[one, :, :of_other] = tensor[other, :, :of_other]
+                    tensor[other, :, :of_one] = kept
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """The first tokens of one slot, in another as well."""
+        for layer in self.layers:
+            if layer.is_initialized:
+                for tensor in (layer.keys, layer.values):
+                    tensor[target, :, :length] = tensor[source, :, :length]
 
     def mask(self, queries: int) -> Mask:
         """Who may look at what, (rows, 1, queries, length), by kind of layer where there are several.
@@ -134,8 +152,16 @@ class SlotCache(Cache):  # type: ignore[misc]  # transformers has no types
         hidden = torch.finfo(self.additive).min
         return torch.zeros(visible.shape, dtype=self.additive, device=visible.device).masked_fill_(~visible, hidden)
 
-    def _most(self, times: int) -> int:
-        return sys.maxsize if self.budget is None else self.budget // times
+    def _capacity_for(self, slots: int, length: int) -> int:
+        """The positions of each slot once there is room for this many slots of this many tokens."""
+        if length <= self.capacity and self.fits(slots, self.capacity):
+            return self.capacity
+        wanted = max(length, 2 * self.capacity, _FIRST_CAPACITY)
+        return min(wanted, self.context_length, self._most(slots))
+
+    def _most(self, times: int, share: int = 1) -> int:
+        """How many times so many positions are within the budget, or a part of it."""
+        return sys.maxsize if self.budget is None else self.budget // share // max(times, 1)
 
 
 class _SlotLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers has no types

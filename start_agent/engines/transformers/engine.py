@@ -1,7 +1,8 @@
 """Any causal LM of the hub, of a local folder or of a GGUF file, on CPU, CUDA or mps, through transformers.
 
 The model runs in a thread of its own, in one batch for all open turns (``batch.py``); turns join and leave at any
-step. Each trace keeps its KV cache until it is released: what is inserted into it is fed, nothing else again.
+step. Each trace keeps its KV cache until it is released: what is inserted into it is fed, nothing else again. What is
+cached of a released trace stays until its room is needed, for traces that begin as it does.
 """
 
 from __future__ import annotations
@@ -19,13 +20,24 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from start_agent.engines.base import ENGINE_ARG, KV_CACHE, REVISION, THREADS, Engine, Tokens, Turn, TurnRequest
+from start_agent.engines.base import (
+    ENGINE_ARG,
+    KV_CACHE,
+    PREFIX_CACHING,
+    REVISION,
+    THREADS,
+    Engine,
+    Tokens,
+    Turn,
+    TurnRequest,
+)
 from start_agent.errors import EngineError, InputError, MissingExtraError, first_line
 from start_agent.fields import Pairs, Renamed, Runtime, coerce
 from start_agent.tokens.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from start_agent.engines.transformers.batch import Batch, Job, Progress, Row
+    from start_agent.engines.transformers.batch import Batch
+    from start_agent.engines.transformers.rows import Job, Progress, Row
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +61,7 @@ class TransformersOptions(BaseModel):
         64, ge=1, description="traces that are open at once; others wait"
     )
     kv_cache_gib: Runtime[float | None] = Field(None, gt=0, description=KV_CACHE)
+    prefix_caching: Runtime[bool] = Field(True, description=PREFIX_CACHING)
     engine_arg: Pairs = Field({}, description=ENGINE_ARG)
 
 
@@ -179,6 +192,7 @@ class TransformersEngine(Engine):
             context_length=options.context_length,
             places=options.max_num_seqs,
             kv_cache_gib=options.kv_cache_gib,
+            prefix_caching=options.prefix_caching,
             arguments=options.engine_arg,
         )
         self.context_length = self._batch.cache.context_length

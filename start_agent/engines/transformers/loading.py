@@ -64,6 +64,7 @@ def load(
     context_length: int | None,
     places: int,
     kv_cache_gib: float | None,
+    prefix_caching: bool = True,
     arguments: Mapping[str, Any] | None = None,
 ) -> Batch:
     """Load a model and make a batch for it, whose cache has a budget.
@@ -76,6 +77,7 @@ def load(
         context_length: the most tokens in a trace; None for the model's own limit.
         places: traces that are open at once.
         kv_cache_gib: size of the KV cache; None for a part of the memory that is free.
+        prefix_caching: of ``Batch``.
         arguments: further ones of ``from_pretrained``, or values of the model's configuration.
 
     Raises:
@@ -102,7 +104,7 @@ def load(
     model = _weights(name, (place, file), config, architecture, device, dtype)
     if architecture.long_from is not None and limit > architecture.long_from:
         keep_long_factors(model)
-    batch = Batch(model, architecture, context_length=limit, places=places)
+    batch = Batch(model, architecture, context_length=limit, places=places, prefix_caching=prefix_caching)
     try:
         with torch.inference_mode():
             batch.passes.try_out()

@@ -38,6 +38,7 @@ from start_agent.engines.affinity import OWN_CORES_VARIABLE, THREADS_VARIABLE, d
 from start_agent.engines.base import (
     ENGINE_ARG,
     KV_CACHE,
+    PREFIX_CACHING,
     REVISION,
     THREADS,
     Engine,
@@ -114,9 +115,7 @@ class VLLMOptions(BaseModel):
     block_size: Runtime[int | None] = Field(
         None, ge=1, description="tokens in a block of the KV cache; unset, 32 on a CPU and elsewhere vLLM's choice"
     )
-    prefix_caching: Runtime[bool] = Field(
-        True, description="reuse the KV of a trace's earlier tokens; off only to measure"
-    )
+    prefix_caching: Runtime[bool] = Field(True, description=PREFIX_CACHING)
     enforce_eager: Runtime[bool | None] = Field(
         None, description="no compilation, no CUDA graphs; unset, so on a CPU (it starts much faster)"
     )

@@ -65,8 +65,8 @@ async def test_traces_are_what_the_engine_saw(sampling: Sampling) -> None:
         for given, turn in turns:
             assert given == ids[: len(given)]
             assert list(turn.token_ids) == ids[len(given) : len(given) + len(turn.token_ids)]
-        # All but the first turn reuse what was computed: what is fed is new.
-        fed = sum(turn.usage.computed_tokens for _, turn in turns)
+        # All turns reuse what was computed, the first what it shares with other traces: what is fed is new.
+        fed = turns[0][1].usage.cached_tokens + sum(turn.usage.computed_tokens for _, turn in turns)
         dropped = sum(turn.usage.generated_tokens - len(turn.token_ids) for _, turn in turns)
         assert len(ids) - 1 <= fed <= len(ids) + dropped
         assert [label for label in trace.labels() if label != IGNORE_INDEX] == [

@@ -283,8 +283,9 @@ def build(model: type[Model], *layers: Mapping[str, Any]) -> Model:
         if not first["loc"]:  # of several options together: the message names them
             raise ConfigError(message) from error
         flag = flag_of(str(first["loc"][0]))
-        given = "" if first["type"] == "missing" else f" (given: {first['input']!r})"
-        raise ConfigError(f"{flag}: {message[:1].lower()}{message[1:]}{given}") from error
+        if first["type"] == "missing":
+            raise ConfigError(f"{flag} is missing") from error
+        raise ConfigError(f"{flag}: {message[:1].lower()}{message[1:]} (given: {first['input']!r})") from error
 
 
 def coerce(model: type[Model], given: Model | Mapping[str, Any] | None) -> Model:

@@ -26,12 +26,15 @@ class Run:
     """A run directory, read on demand.
 
     Attributes:
-        path: the folder.
+        path: the folder; one given as a string becomes a ``Path``.
         failed: number of traces that failed in the latest start and are still pending; 0 if the run was only opened.
     """
 
     path: Path
     failed: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", Path(self.path))  # of a frozen dataclass
 
     @cached_property
     def config(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ be lost. Lost records, and a truncated last line, are pending for the next run.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -34,6 +35,7 @@ _HEAD = b'{"key": "'
 _KEY_CHARS = 64
 _TRACE = b', "trace": {"schema": '
 _SHOWN = 8  # differences in an error
+_DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)  # with these, the same command may go on later
 
 
 def record_key(problem_key: str, sample: int) -> str:
@@ -76,8 +78,9 @@ class RunDirectory:
             rules: permitted differences to a stored configuration; None for none.
 
         Raises:
-            RunDirectoryError: another run is using it, it has another configuration, or it is damaged.
-            BatchError: it cannot be written.
+            RunDirectoryError: another run is using it, it has another configuration, it is damaged, or it cannot be
+                created or written.
+            BatchError: the disk is full or faulty.
         """
         self = cls(path)
         try:
@@ -92,7 +95,10 @@ class RunDirectory:
             raise RunDirectoryError(f"{path} is not a folder: choose another --output-dir") from None
         except OSError as error:
             self.close()
-            raise BatchError(f"cannot use the run directory {path}: {error.strerror}") from error
+            message = f"cannot use the run directory {path}: {error.strerror}"
+            if error.errno in _DISK_FAULTS:
+                raise BatchError(message) from error
+            raise RunDirectoryError(f"{message}; choose another --output-dir") from error
         except BaseException:
             self.close()
             raise

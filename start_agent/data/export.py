@@ -85,6 +85,8 @@ def export(data: Path, output: Path, form: Format) -> Path:
         beside.replace(output)
     except OSError as error:
         raise DataError(f"cannot write {output}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
     return output / FILES[form]
 
 
@@ -206,7 +208,7 @@ def _arrow(rows: Iterable[Mapping[str, Any]], columns: Mapping[str, Any]) -> Gen
     try:
         import datasets
     except ImportError as error:
-        raise MissingExtraError("datasets", "train") from error
+        raise MissingExtraError("datasets", "data") from error
     features = datasets.Features({name: _feature(datasets, kind) for name, kind in columns.items()})
     shown = datasets.is_progress_bar_enabled()
     datasets.disable_progress_bars()

@@ -103,6 +103,8 @@ def as_api_error(error: BaseException) -> APIError:
     match error:
         case APIError():
             return error
+        case HTTPException(status_code=404):  # of the framework alone: ours are APIErrors
+            return APIError(404, "there is no such path: /openapi.json lists all, the API's begin with /v1")
         case HTTPException():
             return APIError(error.status_code, str(error.detail), headers=error.headers)
         case RequestValidationError():

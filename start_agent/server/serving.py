@@ -22,6 +22,7 @@ from start_agent.server.app import create_app, served_name
 from start_agent.server.auth import read_keys
 from start_agent.server.options import ServerOptions
 from start_agent.server.state import State
+from start_agent.server.store import Store
 
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 _HEADER_BYTES = 64 << 10
@@ -49,7 +50,7 @@ async def serve(
         on_notice: gets each line that the operator should know.
 
     Raises:
-        ConfigError: the address cannot be listened at, or an option is wrong.
+        ConfigError: the address cannot be listened at, the state file cannot be used, or an option is wrong.
         InputError, HintError, EngineError, SandboxError: as ``build.open_solver``.
     """
     keys = read_keys(options.api_key_file)
@@ -59,6 +60,8 @@ async def serve(
             options = options.model_copy(update={"allowed_hosts": _LOOPBACK})
         if not loopback and not keys:
             on_notice("there are no API keys: whoever reaches this address may use the server (--api-key-file)")
+        async with Store(options.state):  # a file that cannot be used is an error before a model is loaded
+            pass
         if options.model_name is None:
             options = options.model_copy(update={"model_name": served_name(config.solve.model)})
         sessions = min(options.max_requests + options.containers, most_kernels())

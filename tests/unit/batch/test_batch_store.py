@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from start_agent.analysis.run import Run
 from start_agent.batch.resume import differences
 from start_agent.batch.store import (
     CONFIG,
@@ -148,11 +149,34 @@ def test_what_is_no_run_directory_is_said_in_one_line(tmp_path: Path) -> None:
         RunDirectory.open(tmp_path, OPTIONS)
 
 
+def test_a_run_takes_its_folder_as_a_string(tmp_path: Path) -> None:
+    with RunDirectory.open(tmp_path, OPTIONS) as directory:
+        directory.append(record(0))
+    assert numbers(tmp_path) == [0]
+    run = Run(str(tmp_path))  # type: ignore[arg-type]
+    assert run.path == tmp_path and len(list(run.records())) == 1
+
+
 def test_a_file_in_the_way(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(RunDirectoryError, match="is not a folder: choose another --output-dir"):
             RunDirectory.open(path, OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [(errno.EACCES, RunDirectoryError), (errno.EROFS, RunDirectoryError), (errno.ENOSPC, BatchError)],
+)
+def test_a_folder_that_cannot_be_created(
+    code: int, expected: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object, **more: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(expected, match=os.strerror(code)):
+        RunDirectory.open(tmp_path / "run", OPTIONS)
 
 
 def test_a_full_disk_costs_the_record_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

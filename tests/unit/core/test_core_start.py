@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import start_agent
 from hints import HintError
 from sandbox import SandboxError
 from start_agent.cli.exit_codes import ExitCode, exit_code_of
@@ -38,6 +39,10 @@ def test_no_engine_is_imported_before_a_command_is_chosen(program: str) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     modules = set(done.stderr.splitlines()[-1].split())
     assert "start_agent" in modules and not modules & HEAVY
+
+
+def test_completion_sees_the_public_names() -> None:
+    assert set(start_agent.__all__) <= set(dir(start_agent))
 
 
 def test_a_command_imports_no_other() -> None:

@@ -39,7 +39,7 @@ async def test_the_model_is_listed() -> None:
 
 async def test_what_is_not_there_is_said_in_the_same_shape() -> None:
     async with app_of([]) as app, client_of(app) as client:
-        error(await client.get("/v1/nothing"), 404)
+        assert "/openapi.json" in error(await client.get("/v1/nothing"), 404)["message"]
         error(await client.post("/v1/models"), 405)
         error(await client.get("/"), 404)
 

@@ -9,6 +9,7 @@ import signal
 import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -90,6 +91,13 @@ async def test_an_address_in_use_is_said_before_a_model_is_loaded() -> None:
         for place in ({"port": taken.getsockname()[1]}, {"host": "no.such.host.invalid"}):
             with pytest.raises(ConfigError):
                 await serve(SolverConfig.of(tools=False), ServerOptions(**place))
+
+
+async def test_a_state_file_that_cannot_be_used_is_an_error_before_a_model_is_loaded(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("not a database")
+    for state in (tmp_path / "text", tmp_path / "missing" / "state.sqlite", tmp_path):
+        with pytest.raises(ConfigError):
+            await serve(SolverConfig.of(tools=False, model="./missing"), ServerOptions(port=0, state=state))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +18,7 @@ from start_agent.data.loss import HintLoss, LossPolicy
 from start_agent.data.messages import TOOLS, messages
 from start_agent.data.selection import Selection, SelectionOptions, rft
 from start_agent.data.views import TraceView
-from start_agent.errors import ConfigError, DataError, FolderInUseError
+from start_agent.errors import ConfigError, DataError, FolderInUseError, MissingExtraError
 from start_agent.trace import SpanKind
 from start_agent.training.loading import load_rows
 from tests.support.traces import HINTED, QUESTION, M, output, record, run, spelled
@@ -257,9 +258,19 @@ def test_an_export_that_dies_leaves_no_output(folder: Path, tmp_path: Path, monk
         patched.setattr(export, "write_json", dying)
         with pytest.raises(KeyboardInterrupt):
             export.export(folder, tmp_path / "out", Format.JSONL)
-    assert not (tmp_path / "out").exists()
+    assert not list(tmp_path.glob("out*"))
     export.export(folder, tmp_path / "out", Format.JSONL)
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["README.md", "data.json", "train.jsonl"]
+
+
+def test_an_export_without_its_package_names_the_extra(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(MissingExtraError) as caught:
+        export.export(folder, tmp_path / "out", Format.TRL)
+    assert (caught.value.package, caught.value.extra) == ("datasets", "data")
+    assert not list(tmp_path.glob("out*"))
 
 
 def test_uploads_are_private(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

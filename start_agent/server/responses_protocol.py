@@ -132,14 +132,18 @@ class CodeInterpreter(Wire):
     allowed_callers: Annotated[list[Literal["direct"]] | None, NEUTRAL] = None
 
 
+Include = Literal["code_interpreter_call.outputs", "message.output_text.logprobs", "reasoning.encrypted_content"]
+"""What a response may be asked to hold besides. Thoughts are in it in clear: nothing is encrypted for it."""
+
+
 class Reasoning(Wire):
-    """Options of the thinking."""
+    """Options of the thinking. There are no summaries: ``auto`` means the best there is, which is none."""
 
     effort: Effort | None = None
     context: Literal["auto", "current_turn", "all_turns"] | None = None
     mode: Annotated[Literal["standard"] | None, NEUTRAL] = None
-    summary: _Unset = None
-    generate_summary: _Unset = None
+    summary: Annotated[Literal["auto"] | None, NEUTRAL] = None
+    generate_summary: Annotated[Literal["auto"] | None, NEUTRAL] = None
 
 
 class PlainText(Wire):
@@ -182,7 +186,7 @@ class ResponsesRequest(Wire):
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    include: list[Literal["code_interpreter_call.outputs", "message.output_text.logprobs"]] | None = None
+    include: list[Include] | None = None
     reasoning: Reasoning | None = None
     previous_response_id: str | None = None
     conversation: (

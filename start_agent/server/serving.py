@@ -27,6 +27,7 @@ from start_agent.server.store import Store
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 _HEADER_BYTES = 64 << 10
 _HEADER_SECONDS = 30  # in which a request's head has to come
+_LINGER_SECONDS = 5  # after the answer, for a client to read it that is still sending its request
 _WATCH_SECONDS = 0.5  # between two looks at whether the engine lives
 _LAST_SECONDS = 5  # after the grace time, for what was cancelled to end
 
@@ -162,6 +163,7 @@ class _Protocol(H11Protocol):
     """uvicorn's, which closes connections whose requests do not come: their heads have a time, not only a size."""
 
     _head: asyncio.TimerHandle | None = None
+    _linger: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See ``asyncio.Protocol``."""
@@ -176,9 +178,17 @@ class _Protocol(H11Protocol):
         elif self._head is None:
             self._head = self.loop.call_later(_HEADER_SECONDS, self._give_up)
 
+    def on_response_complete(self) -> None:
+        """See ``H11Protocol``. A body that nobody wants, as after 413, may have no end."""
+        super().on_response_complete()
+        if self.conn.their_state is h11.SEND_BODY and self._linger is None:
+            self._linger = self.loop.call_later(_LINGER_SECONDS, self.transport.close)
+
     def connection_lost(self, exc: Exception | None) -> None:
         """See ``asyncio.Protocol``."""
         self._forget()
+        if self._linger is not None:
+            self._linger.cancel()
         super().connection_lost(exc)
 
     def _forget(self) -> None:

@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -21,10 +22,22 @@ STARTS = 300
 
 @contextmanager
 def serving(
-    module: str, *arguments: str | Path, port: int, environment: Mapping[str, str] | None = None
+    module: str,
+    *arguments: str | Path,
+    port: int,
+    environment: Mapping[str, str] | None = None,
+    log_file: Path | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that runs a module, from when it answers to ``/health`` on; ended with all that it started."""
-    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
+    """A process that runs a module, from when it answers to ``/health`` on; ended with all that it started.
+
+    Args:
+        module: with a main part.
+        arguments: of it.
+        port: where it listens.
+        environment: variables beside those of this process.
+        log_file: where its output goes; a file that nobody sees where None.
+    """
+    with _log(log_file) as log:
         process = subprocess.Popen(
             [sys.executable, "-m", module, *map(str, arguments)],
             env=os.environ | dict(environment or {}),
@@ -44,6 +57,12 @@ def serving(
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
+
+
+def _log(path: Path | None) -> IO[str]:
+    if path is None:
+        return tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
+    return path.open("w+", encoding="utf-8", errors="replace")
 
 
 @contextmanager

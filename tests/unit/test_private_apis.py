@@ -72,6 +72,7 @@ USED = [
     Private("uvicorn:Server.startup", SERVING, ("self", "sockets")),
     Private(f"{H11}.connection_made", SERVING, ("self", "transport")),
     Private(f"{H11}.data_received", SERVING, ("self", "data")),
+    Private(f"{H11}.on_response_complete", SERVING, ("self",)),
     Private(f"{H11}.connection_lost", SERVING, ("self", "exc")),
     Private("sympy:Float._prec", "start_agent/grading/expressions.py"),
     Private("asyncio:_set_running_loop", "sandbox/inside/loops.py"),

@@ -156,7 +156,7 @@ def server(started: Server) -> Iterator[Server]:
         {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"},
     )
     with urllib.request.urlopen(request, timeout=30) as answer:
-        assert json.load(answer)["choices"][0]["message"]["content"] == "\n\nThe answer is \\boxed{42}."
+        assert json.load(answer)["choices"][0]["message"]["content"] == "The answer is \\boxed{42}."
     assert started.memory < before + ROOM
 
 

@@ -100,7 +100,12 @@ def data_sets(folder: Path) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("killed", "stages"),
     [
-        pytest.param(["hinted", "start"], [one for one in STAGES if one != "sampled-2"], id="two"),
+        pytest.param(
+            ["hinted", "start"],
+            [one for one in STAGES if one != "sampled-2"],
+            id="two",
+            marks=pytest.mark.nightly,
+        ),
         pytest.param(STAGES, STAGES, id="all", marks=pytest.mark.nightly),
     ],
 )

@@ -193,7 +193,8 @@ def test_the_command_with_a_worker_killed(tmp_path: Path, engine: str) -> None:
         with subprocess.Popen(over, env=environment, **pipes) as run:
             wait_until(lambda: records.exists() and records.stat().st_size > 0, run.pid)
             family = psutil.Process(run.pid).children(recursive=True)
-            next(filter(_is_worker, family)).send_signal(signal.SIGKILL)
+            workers = list(filter(_is_worker, family))
+            workers[0].send_signal(signal.SIGKILL)
             said = run.communicate(timeout=200)
         assert run.returncode == 0, said
         wait_for_exits(lambda: naming(Path(name)))  # Ray's processes go at their own pace

@@ -152,13 +152,13 @@ def invalid(errors: Sequence[Any], body: object) -> APIError:
 
 
 def add_handlers(app: FastAPI) -> None:
-    """Have every error of the application answered in this shape."""
+    """Have the errors of the application answered in this shape; all others are defects, which ``Gate`` answers."""
 
     async def answer(request: Request, error: Exception) -> JSONResponse:
         log_failure(error, getattr(request.state, "request_id", ""))
         return as_api_error(error).response
 
-    kinds = (HTTPException, RequestValidationError, StartAgentError, SandboxError, HintError, TimeoutError, Exception)
+    kinds = (HTTPException, RequestValidationError, StartAgentError, SandboxError, HintError, TimeoutError)
     for kind in kinds:
         app.add_exception_handler(kind, answer)
 

@@ -9,7 +9,7 @@ import uuid
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from start_agent.server.errors import APIError
+from start_agent.server.errors import APIError, as_api_error, log_failure
 from start_agent.server.state import State
 
 _BODY_SECONDS = 60  # in which the body of a request has to come
@@ -18,7 +18,7 @@ _REQUEST_ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)
 
 
 class Gate:
-    """ASGI middleware; its errors have the shape of all others.
+    """ASGI middleware; its errors, and those that nobody has answered behind it, have the shape of all others.
 
     Args:
         app: what is behind it.
@@ -38,8 +38,12 @@ class Gate:
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         scope.setdefault("state", {}).update(request_id=request_id, client="")
 
+        begun = False
+
         async def named(message: Message) -> None:
+            nonlocal begun
             if message["type"] == "http.response.start":
+                begun = True
                 MutableHeaders(scope=message)["X-Request-Id"] = request_id
             await send(message)
 
@@ -48,10 +52,12 @@ class Gate:
             if scope["path"] == _GUARDED or scope["path"].startswith(_GUARDED + "/"):
                 scope["state"]["client"] = self._state.keys.client(headers.get("authorization", ""))
             self._check_length(headers.get("content-length", ""))
-        except APIError as error:
-            await error.response(scope, receive, named)
-            return
-        await self._app(scope, _Body(receive, self._state.options.max_body), named)
+            await self._app(scope, _Body(receive, self._state.options.max_body), named)
+        except Exception as error:
+            if begun:
+                raise
+            log_failure(error, request_id)
+            await as_api_error(error).response(scope, receive, named)
 
     def _check_host(self, host: str) -> None:
         allowed = self._state.options.allowed_hosts

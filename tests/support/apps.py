@@ -52,9 +52,7 @@ def state(app: FastAPI) -> State:
 def client_of(app: FastAPI, *, key: str = "") -> httpx.AsyncClient:
     """A client that calls the application in this process; answers come when they are complete."""
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    return httpx.AsyncClient(
-        transport=httpx.ASGITransport(app, raise_app_exceptions=False), base_url="http://test", headers=headers
-    )
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test", headers=headers)
 
 
 @asynccontextmanager

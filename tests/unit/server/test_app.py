@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -62,6 +63,15 @@ async def test_every_answer_has_a_request_id() -> None:
         assert response.headers["X-Request-Id"] == "mine-1"
         forged = await client.get("/v1/nothing", headers={"X-Request-Id": "a b"})
         assert re.fullmatch("[0-9a-f]{32}", forged.headers["X-Request-Id"])
+
+
+async def test_a_defect_is_a_500_that_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    async with app_of([]) as app, client_of(app) as client:
+        with mock.patch.object(app.state.health, "report", side_effect=ZeroDivisionError("/secret/place")):
+            response = await client.get("/health", headers={"X-Request-Id": "mine-1"})
+    assert error(response, 500)["code"] == "internal_error" and "secret" not in response.text
+    assert response.headers["X-Request-Id"] == "mine-1"
+    assert "mine-1" in caplog.text and "ZeroDivisionError" in caplog.text
 
 
 async def test_a_body_has_a_size() -> None:

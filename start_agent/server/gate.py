@@ -37,7 +37,6 @@ class Gate:
         given = headers.get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         scope.setdefault("state", {}).update(request_id=request_id, client="")
-
         begun = False
 
         async def named(message: Message) -> None:

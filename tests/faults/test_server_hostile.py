@@ -204,7 +204,23 @@ async def test_bodies_that_are_no_requests(server: Server, route: str) -> None:
 
 @pytest.mark.parametrize("route", ROUTES)
 async def test_values_of_the_wrong_type(server: Server, route: str) -> None:
-    values = (None, True, 0, -1, 1.5, 1 << 62, "", "x", "\0", [], [[]], [None], {}, {"": None}, {"id": {"id": []}})
+    values: tuple[Any, ...] = (
+        None,
+        True,
+        0,
+        -1,
+        1.5,
+        1 << 62,
+        "",
+        "x",
+        "\0",
+        [],
+        [[]],
+        [None],
+        {},
+        {"": None},
+        {"id": {"id": []}},
+    )
     names = ("model", "messages", "input", "prompt", "items", "name", "tools", "stream", "stop", "n", "start_agent")
     for name in names:
         for value in values:

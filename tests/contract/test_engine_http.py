@@ -1,4 +1,4 @@
-"""The HTTP engine under the engines' contract, on a real vLLM server."""
+"""The HTTP engine under the engines' contract, on a real vLLM server, by both of its routes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def server() -> Iterator[str]:
     port = free_port()
     arguments = ["--model", POCKET, "--host", "127.0.0.1", "--port", str(port), "--dtype", "float32"]
     arguments += ["--enforce-eager", "--block-size", "32", "--kv-cache-memory-bytes", str(1 << 28)]
-    arguments += ["--enable-prompt-tokens-details", "--scheduling-policy", "priority"]
+    arguments += ["--enable-prompt-tokens-details", "--scheduling-policy", "priority", "--enable-scale-out"]
     environment = {
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "VLLM_NO_USAGE_STATS": "1",
@@ -36,11 +36,14 @@ def server() -> Iterator[str]:
         yield f"http://127.0.0.1:{port}/v1"
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def engine(server: str) -> AsyncIterator[HTTPEngine]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["vllm", "auto"])
+async def engine(request: pytest.FixtureRequest, server: str) -> AsyncIterator[HTTPEngine]:
+    """On both routes; the second is the one that is found where the server has it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(API_KEY, KEY)
-        async with HTTPEngine(server, POCKET, HTTPOptions(max_num_seqs=32, server_priority=True)) as engine:
+        options = HTTPOptions(max_num_seqs=32, server_priority=True, server_kind=request.param)
+        async with HTTPEngine(server, POCKET, options) as engine:
+            assert engine.kind == {"vllm": "vllm", "auto": "vllm-generate"}[request.param]
             yield engine
 
 

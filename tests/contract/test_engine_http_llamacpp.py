@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+import torch
+from transformers import AutoModelForCausalLM
 
 from start_agent.engines.base import Sampling
 from start_agent.engines.http import HTTPEngine, HTTPOptions
@@ -58,13 +60,20 @@ class TestLlamaCpp(EngineContract):
     async def test_characters_of_several_tokens_keep_all_their_ids(self, engine: HTTPEngine) -> None:
         """Its stream leaves such ids out; greedy and sampled turns have them all the same."""
         ids = self.prompt(engine)
+        model = AutoModelForCausalLM.from_pretrained(POCKET, dtype=torch.float32).eval()
         hot = Sampling(temperature=50.0)  # nearly uniform: about every second token is a byte of no whole character
         for seed in range(3):
             turn = await engine.generate(self.request(engine, ids, 60, sampling=hot, seed=seed))
             again = await engine.generate(self.request(engine, ids, 60, sampling=hot, seed=seed, num_logprobs=1))
             assert len(turn.token_ids) == 60
             assert turn.token_ids == again.token_ids
-            assert again.logprobs is not None and len(again.logprobs) == 60
+            assert again.logprobs is not None
+            with torch.inference_mode():
+                logits = model(torch.tensor([[*ids, *again.token_ids]])).logits[0, len(ids) - 1 : -1]
+            expected = logits.log_softmax(dim=-1)
+            for row, token_id, found in zip(expected, again.token_ids, again.logprobs, strict=True):
+                assert found.logprob == pytest.approx(float(row[token_id]), abs=1e-2)
+                assert [value for _, value in found.top] == pytest.approx(row.topk(1).values.tolist(), abs=1e-2)
             text = engine.tokenizer.bytes_of(turn.token_ids)
             assert text.decode(errors="replace") != text.decode(errors="ignore")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
 from start_agent.engines.base import Sampling
@@ -95,6 +95,11 @@ class Dialect(abc.ABC):
     def check(self, ask: Ask) -> None:  # noqa: B027 - most kinds answer whatever is asked
         """Refuse what this server does not answer. Raises ``ConfigError``."""
 
+    def distribution(self, ask: Ask, number: int) -> dict[str, Any]:
+        """The request for the log-probabilities of the likeliest tokens behind the ids, for one answer: of kinds whose
+        streams leave ids out."""
+        raise NotImplementedError(f"{self.kind} leaves no ids out")
+
     @abc.abstractmethod
     def parse(self, event: dict[str, Any], seen: int, num_logprobs: int | None = None) -> Piece:
         """Read an event of an answer of which ``seen`` ids are known, or a whole answer.
@@ -118,7 +123,8 @@ class VLLM(Dialect):
         return _vllm_body(self.served, ask, stream=stream) | {
             "prompt": list(ask.token_ids),
             "return_token_ids": True,
-            "return_tokens_as_token_ids": True,
+            # In log-probabilities, where the texts of several tokens may be the same.
+            **({} if ask.num_logprobs is None else {"return_tokens_as_token_ids": True}),
             **_vllm_sampling(ask, ask.num_logprobs),
         }
 
@@ -226,13 +232,21 @@ class SGLang(Dialect):
 class LlamaCpp(Dialect):
     """llama.cpp's ``/completion``.
 
-    Two habits of its own: it always stops at an end of sequence (its ``ignore_eos`` forbids the token instead), and
-    its stream leaves out the ids of a character that is not whole yet, all but the last. Both can be seen, and asking
-    again makes up for them.
+    Three habits of its own: it always stops at an end of sequence (its ``ignore_eos`` forbids the token instead); its
+    stream leaves out the ids of a character that is not whole yet, all but the last; and of those it never gives
+    log-probabilities. All can be seen, and asking again makes up for them.
+
+    Args:
+        served: see ``Dialect``.
+        plain_id: of a token that is a character, or some.
     """
 
     kind = "llama.cpp"
     path = "/completion"
+
+    def __init__(self, served: str, plain_id: int) -> None:
+        super().__init__(served)
+        self.plain_id = plain_id
 
     def body(self, ask: Ask, *, stream: bool = True) -> dict[str, Any]:
         """See ``Dialect.body``."""
@@ -265,6 +279,11 @@ class LlamaCpp(Dialect):
             "stream": stream,
             "return_progress": stream,
         }
+
+    def distribution(self, ask: Ask, number: int) -> dict[str, Any]:
+        """See ``Dialect.distribution``. A token with which they are given is sampled; they are those without bias."""
+        one = replace(ask, max_tokens=1, sampling=Sampling(), num_logprobs=number)
+        return self.body(one, stream=False) | {"logit_bias": [[self.plain_id, 1e9]]}
 
     def parse(self, event: dict[str, Any], seen: int, num_logprobs: int | None = None) -> Piece:
         """See ``Dialect.parse``."""

@@ -33,10 +33,13 @@ from start_agent.engines.http.options import HTTPOptions
 from start_agent.engines.turns import TurnReader
 from start_agent.errors import ConfigError, EngineError
 from start_agent.fields import coerce
+from start_agent.logprobs import TokenLogprob
 from start_agent.seeds import derive_seed
 from start_agent.tokens.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
+
+_CANDIDATES = (1_000, 10_000_000)  # of the likeliest, among which a sampled token is first looked for, then: all
 
 
 class HTTPEngine(Engine):
@@ -189,9 +192,26 @@ async def _answer(client: Client, dialect: Dialect, ask: Ask, reader: TurnReader
 
 async def _whole(client: Client, dialect: Dialect, ask: Ask, reader: TurnReader, seen: int) -> Piece:
     """The same answer again in one piece: the same ids and seed give the same, and nothing is left out."""
-    piece = read(dialect, await client.post(dialect.path, dialect.body(ask, stream=False)), 0, ask.num_logprobs)
-    ids, logprobs = piece.token_ids, piece.logprobs or []
+    body = dialect.body(replace(ask, num_logprobs=None), stream=False)
+    ids = read(dialect, await client.post(dialect.path, body), 0).token_ids
     if seen and ids[:seen] != reader.written[-seen:]:
         return Piece([])  # rounded differently beside other traces: go on behind what is known
-    reader.read(ids[seen:], logprobs[seen:])
+    logprobs = None
+    if ask.num_logprobs is not None:
+        logprobs = [
+            await _logprob(client, dialect, replace(ask, token_ids=[*ask.token_ids, *ids[:at]]), ids[at])
+            for at in range(seen, len(ids))
+        ]
+    reader.read(ids[seen:], logprobs)
     return Piece(ids[seen:])
+
+
+async def _logprob(client: Client, dialect: Dialect, ask: Ask, token_id: int) -> TokenLogprob:
+    """Of an id that a stream left out, behind the ids of the question."""
+    for number in _CANDIDATES:
+        answer = await client.post(dialect.path, dialect.distribution(ask, number))
+        top = (read(dialect, answer, 0, number).logprobs or [TokenLogprob(0.0)])[0].top
+        found = next((value for candidate, value in top if candidate == token_id), None)
+        if found is not None:
+            return TokenLogprob(found, top[: ask.num_logprobs])
+    raise EngineError(f"the server at {client.url} gives no log-probability of token {token_id}")

@@ -78,7 +78,7 @@ async def find(client: Client, tokenizer: Tokenizer, model: str) -> Server:
         properties = await client.patiently(partial(client.get, "/props", model=served))
         limit = (properties.get("default_generation_settings") or {}).get("n_ctx")
         slots = int(properties.get("total_slots") or 1)
-        tried = [LlamaCpp(served)]
+        tried = [LlamaCpp(served, tokenizer.encode("1")[0])]
     elif kind == "sglang":
         said = await _sglang_information(client)
         limits = [size - _SGLANG_KEEPS for size in (limit, said.get("max_total_num_tokens")) if size]

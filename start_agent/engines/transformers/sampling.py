@@ -42,6 +42,8 @@ def logprobs_of(logits: torch.Tensor, tokens: Sequence[int], numbers: Sequence[i
         tokens: one per row, sampled from it.
         numbers: how many of the likeliest each row wants.
     """
+    if logits.device.type == "mps":
+        logits = logits.cpu()  # its topk has not more than 16 in all versions
     logprobs = logits.log_softmax(dim=-1, dtype=torch.float32)
     chosen = logprobs[range(len(tokens)), list(tokens)].tolist()
     values, ids = logprobs.topk(min(max(numbers), logprobs.shape[-1]), dim=-1)

@@ -87,14 +87,17 @@ class _StrictRequest(Request):
 
 class _StrictRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handle = super().get_route_handler()
+        handle, takes_query = super().get_route_handler(), bool(self.dependant.query_params)
 
         async def strict(request: Request) -> Response:
+            if request.query_params and not takes_query:
+                name = next(iter(request.query_params))
+                raise APIError(400, f"unknown parameter {name[:64]!r}", param=name[:64], code="unknown_parameter")
             return await handle(_StrictRequest(request.scope, request.receive))
 
         return strict
 
 
 def new_router() -> APIRouter:
-    """A router whose bodies are parsed by ``parse``."""
+    """A router whose bodies are parsed by ``parse``, and whose routes refuse queries of which they know nothing."""
     return APIRouter(route_class=_StrictRoute)

@@ -195,7 +195,9 @@ class ChatRequest(_Request):
     audio: _Unset = None
     prediction: _Unset = None
     web_search_options: _Unset = None
+    prompt_cache_options: _Unset = None
     prompt_cache_retention: _Unset = None
+    moderation: _Unset = None
 
     @field_validator("top_logprobs")
     @classmethod

@@ -165,6 +165,8 @@ def add_handlers(app: FastAPI) -> None:
 
 def _path(location: Sequence[Any], body: object) -> str | None:
     """The path as clients write it: pydantic's has the names of union members among its parts."""
+    if location and location[0] in ("query", "path", "header"):
+        return _one_line(".".join(map(str, location[1:]))) or None
     parts, here, rest = list[str](), body, list(location[1:])  # the first part says that it is the body
     for at, part in enumerate(rest):
         found = isinstance(here, Mapping) and part in here

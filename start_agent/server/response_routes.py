@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import Query, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from start_agent.server.body import new_router
 from start_agent.server.errors import ERRORS, APIError
@@ -17,6 +17,7 @@ from start_agent.server.response_run import RunningResponse
 from start_agent.server.responses_protocol import ResponsesRequest
 from start_agent.server.sse import EventStream, named_event
 from start_agent.server.state import client_of, state_of
+from start_agent.server.wire import NEUTRAL
 
 router = new_router()
 
@@ -28,12 +29,18 @@ _MADE: dict[int | str, dict[str, Any]] = {
 }
 
 
+_Off = Annotated[
+    Literal[False] | None, BeforeValidator(lambda given: False if given in ("false", "0") else given), NEUTRAL
+]
+
+
 class _Reading(BaseModel):
     """How a response is read again: at once; streams are not kept."""
 
     model_config = ConfigDict(extra="forbid")
 
-    stream: Literal[False] | None = None
+    stream: _Off = None
+    include_obfuscation: _Off = None
 
 
 @router.post("/responses", responses=_MADE | ERRORS)

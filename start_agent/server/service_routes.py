@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastapi import Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
@@ -13,7 +13,7 @@ from start_agent.server.health import Health
 from start_agent.server.state import State, state_of
 
 models = new_router()
-service = new_router()
+service = APIRouter()
 
 
 class Model(BaseModel):

@@ -13,7 +13,7 @@ from typing import Any
 
 import h11
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from sandbox import most_kernels
 from start_agent.build import SolverConfig, open_solver
@@ -181,8 +181,12 @@ class _Protocol(H11Protocol):
     def on_response_complete(self) -> None:
         """See ``H11Protocol``. A body that nobody wants, as after 413, may have no end."""
         super().on_response_complete()
-        if self.conn.their_state is h11.SEND_BODY and self._linger is None:
-            self._linger = self.loop.call_later(_LINGER_SECONDS, self.transport.close)
+        if self.conn.their_state is h11.SEND_BODY:
+            self._linger = self.loop.call_later(_LINGER_SECONDS, self._end_lingering, self.cycle)
+
+    def _end_lingering(self, cycle: RequestResponseCycle) -> None:
+        if self.cycle is cycle and self.conn.their_state is h11.SEND_BODY:
+            self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See ``asyncio.Protocol``."""

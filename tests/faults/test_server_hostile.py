@@ -20,7 +20,7 @@ import psutil
 import pytest
 
 from tests.support.ports import free_port
-from tests.support.scripted_server import MAX_BODY
+from tests.support.scripted_server import LINGER_SECONDS, MAX_BODY
 from tests.support.servers import serving
 from tests.support.waiting import eventually
 
@@ -283,6 +283,16 @@ async def test_a_body_that_comes_byte_by_byte_has_a_time(server: Server) -> None
         server.sent(head("/v1/models", 1000, method="GET"), repeat(b" "), every=0.2),
     )
     assert [statuses(answer) for answer in answers] == [[408]] * (len(ROUTES) + 1) + [[404], [200]]
+
+
+async def test_after_a_body_that_was_late_the_connection_goes_on(server: Server) -> None:
+    async with server.connected() as (reader, writer):
+        writer.write(kept_open(head("/v1/nothing", 10)))
+        assert statuses(await reader.readuntil(b"}}")) == [404]
+        writer.write(b"x" * 10)
+        await asyncio.sleep(1.5 * LINGER_SECONDS)  # what might close it has passed
+        writer.write(head("/v1/models", 0, method="GET"))
+        assert statuses(await reader.read()) == [200]
 
 
 async def test_a_head_that_comes_byte_by_byte_has_a_time(server: Server) -> None:

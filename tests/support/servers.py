@@ -20,6 +20,10 @@ STARTS = 300
 """Seconds that a server may take to start on a busy machine."""
 
 
+PYTHON = "START_AGENT_PYTHON"
+"""The variable that names the interpreter of servers, where that of the tests has not all that they need."""
+
+
 @contextmanager
 def serving(
     module: str,
@@ -39,7 +43,7 @@ def serving(
     """
     with _log(log_file) as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", module, *map(str, arguments)],
+            [os.environ.get(PYTHON, sys.executable), "-m", module, *map(str, arguments)],
             env=os.environ | dict(environment or {}),
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -160,7 +160,7 @@ def comparable(name: str, body: Any) -> Any:
 
 def arguments_of(client: OpenAI, method: Method, **more: Any) -> dict[str, Any]:
     """The arguments of a call."""
-    return {name: made(client, value) for name, value in (method.base | more).items()}
+    return {name: made(client, value) for name, value in {**method.base, **more}.items()}
 
 
 def accepts(client: OpenAI, name: str, parameter: str, value: Any, check: Any = None) -> None:

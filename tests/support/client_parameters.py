@@ -108,7 +108,7 @@ _PAIRS: JSON = {"a": "b"}
 _MODEL = {"model": "scripted"}
 _FORMAT: JSON = {"type": "json_schema", "name": "x", "schema": {}}
 
-RESPONSES = Method(
+RESPONSES: Method = Method(
     _MODEL | {"input": "What is 6*7?"},
     {
         "access_programs": unset([{"type": "x"}]),
@@ -207,7 +207,7 @@ _GENERAL = {
 
 _CUT = lambda a: a.body["usage"]["completion_tokens"] == 5 and _choices(a)[0]["finish_reason"] == "length"  # noqa: E731
 
-CHAT = Method(
+CHAT: Method = Method(
     _MODEL | {"messages": [{"role": "user", "content": "What is 6*7?"}]},
     {
         **_GENERAL,
@@ -249,7 +249,7 @@ CHAT = Method(
     streams=True,
 )
 
-COMPLETIONS = Method(
+COMPLETIONS: Method = Method(
     _MODEL | {"prompt": "<|im_start|>user\n6*7?<|im_end|>\n<|im_start|>assistant\n<think>\n"},
     {
         **_GENERAL,

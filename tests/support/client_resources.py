@@ -123,7 +123,7 @@ METHODS: dict[str, Method] = {
 FILES = ("containers.files.retrieve", "containers.files.delete", "containers.files.content.retrieve")
 """What it does as well, with no other parameters than ids."""
 
-NOT_HERE = {
+NOT_HERE: dict[str, dict[str, Any]] = {
     "responses.compact": {"model": "scripted"},
     "responses.input_tokens.count": {"model": "scripted", "input": "x"},
     "chat.completions.list": {},

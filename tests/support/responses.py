@@ -88,8 +88,9 @@ def calls_of(response: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def plain(response: dict[str, Any]) -> Any:
-    """A response without what differs from one to the next: ids and times."""
+    """A response without what differs from one to the next: ids, times, and what the engine had cached."""
     changing = {"id", "created_at", "completed_at", "container_id", "seconds", "seed", "previous_response_id"}
+    changing |= {"cached", "cached_tokens"}
 
     def without(value: Any) -> Any:
         if isinstance(value, dict):

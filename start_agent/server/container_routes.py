@@ -7,7 +7,6 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 from fastapi import File, Query, Request, Response, UploadFile
-from fastapi.responses import JSONResponse
 
 from sandbox import (
     FileError,
@@ -18,6 +17,7 @@ from sandbox import (
     FilesUnsupported,
     FileTooLarge,
 )
+from start_agent.server.ascii_json import JSONResponse
 from start_agent.server.body import new_router
 from start_agent.server.containers import Container, Containers
 from start_agent.server.errors import ERRORS, APIError, unsupported

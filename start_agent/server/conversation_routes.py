@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import Annotated
 
 from fastapi import Query, Request, Response
-from fastapi.responses import JSONResponse
 
+from start_agent.server.ascii_json import JSONResponse
 from start_agent.server.body import new_router
 from start_agent.server.errors import ERRORS, APIError
 from start_agent.server.paging import Paging

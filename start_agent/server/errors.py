@@ -8,13 +8,14 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
 
 from hints import HintError
 from sandbox import SandboxError
 from start_agent.errors import EngineError, InputError, StartAgentError, first_line
+from start_agent.server.ascii_json import JSONResponse
 
 logger = logging.getLogger(__name__)
 
@@ -156,11 +157,21 @@ def add_handlers(app: FastAPI) -> None:
 
     async def answer(request: Request, error: Exception) -> JSONResponse:
         log_failure(error, getattr(request.state, "request_id", ""))
-        return as_api_error(error).response
+        found = as_api_error(error)
+        if found.status_code == 405:
+            found.headers = {"Allow": ", ".join(_methods(request))}
+        return found.response
 
     kinds = (HTTPException, RequestValidationError, StartAgentError, SandboxError, HintError, TimeoutError)
     for kind in kinds:
         app.add_exception_handler(kind, answer)
+
+
+def _methods(request: Request) -> list[str]:
+    """The methods of all routes of a path: the router itself names those of one."""
+    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    found = [route.methods or () for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    return sorted({method for methods in found for method in methods})
 
 
 def _path(location: Sequence[Any], body: object) -> str | None:

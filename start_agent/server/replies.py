@@ -9,8 +9,8 @@ from collections.abc import AsyncGenerator, Iterable, Sequence
 from typing import Any, ClassVar
 
 from fastapi import Request, Response
-from fastapi.responses import JSONResponse
 
+from start_agent.server.ascii_json import JSONResponse
 from start_agent.server.choices import Choice, Piece, usage
 from start_agent.server.errors import as_api_error
 from start_agent.server.jobs import Batch, Job, until_gone

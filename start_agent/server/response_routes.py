@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
 
 from fastapi import Query, Request, Response
-from fastapi.responses import JSONResponse
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
+from start_agent.server.ascii_json import JSONResponse
 from start_agent.server.body import new_router
 from start_agent.server.errors import ERRORS, APIError
 from start_agent.server.jobs import until_gone

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 
+from start_agent.server.ascii_json import JSONResponse
 from start_agent.server.body import new_router
 from start_agent.server.errors import ERRORS
 from start_agent.server.health import Health

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.types import Receive, Scope, Send
 
+from start_agent.server.ascii_json import dumps
 from start_agent.server.jobs import Job
 
 PING_SECONDS = 15
@@ -18,11 +18,6 @@ _SEND_SECONDS = 60  # that a client may take to read what was sent
 
 DONE = b"data: [DONE]\n\n"
 """The last event of a stream of completions."""
-
-
-def dumps(value: Any) -> str:
-    """JSON in ASCII: some clients take other characters of Unicode than line feeds for ends of lines."""
-    return json.dumps(value, separators=(",", ":"), allow_nan=False)
 
 
 def data_event(value: Mapping[str, Any]) -> bytes:

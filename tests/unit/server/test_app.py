@@ -42,6 +42,9 @@ async def test_what_is_not_there_is_said_in_the_same_shape() -> None:
     async with app_of([]) as app, client_of(app) as client:
         assert "/openapi.json" in error(await client.get("/v1/nothing"), 404)["message"]
         error(await client.post("/v1/models"), 405)
+        elsewise = await client.put("/v1/conversations/x")
+        error(elsewise, 405)
+        assert set(elsewise.headers["Allow"].split(", ")) >= {"GET", "POST", "DELETE"}
         error(await client.get("/"), 404)
 
 

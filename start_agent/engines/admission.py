@@ -1,8 +1,8 @@
-"""How many traces may be open at once in an engine whose KV cache is elsewhere.
+"""Admission control: limits the open traces of an engine by the room in its KV cache.
 
-The room that a trace will need is not known before its end. To reserve the most that it may need (prompt and
-``max_tokens``) leaves most of a cache empty; so the need is estimated from the traces that have ended, and where the
-estimate was too low, the engine must be able to preempt: to drop a trace's KV and compute it again later.
+The room that a trace will need is unknown until it ends. Reserving the most that it may need (prompt and
+``max_tokens``) would leave most of a cache empty, so the need is estimated from finished traces. For estimates that are
+too low, the engine must be able to preempt: to drop a trace's KV and compute it again later.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ import math
 from collections import deque
 from dataclasses import dataclass
 
-_WINDOW = 256  # traces that are remembered: the mixture of problems may change in the course of a run
-_PRIOR = 2  # traces of the largest growth that count as seen before the first; their weight wanes as others end
+_WINDOW = 256  # remembered traces: the mixture of problems may change during a run
+_PRIOR = 2  # assumed traces of the largest growth before any has ended; their weight decreases as traces end
 _QUANTILE = 1.645  # standard deviations above the mean: the normal distribution's 95%
 
 
 class Growth:
-    """By how many tokens traces grow between their first prompt and their end, learned from those that have ended.
+    """An estimate of how many tokens a trace grows from its first prompt to its end, based on finished traces.
 
-    The short ones end first, so the first to end say too little of the others. ``prior`` traces that grew by as much as
-    they could count as seen at the start: before anything has ended, the estimate is the worst case.
+    Short traces end first and are not representative. So ``prior`` traces of the largest possible growth are assumed at
+    the start: before any trace has ended, the estimate is the worst case.
 
     Args:
-        window: ended traces that are remembered, the latest ones.
-        prior: traces of the largest growth, counted besides those.
+        window: the number of latest finished traces to remember.
+        prior: the number of assumed traces of the largest growth.
     """
 
     def __init__(self, window: int = _WINDOW, prior: int = _PRIOR) -> None:
@@ -34,16 +34,16 @@ class Growth:
         self._sum = self._squares = 0
 
     def add(self, tokens: int) -> None:
-        """A trace has ended that grew by so many tokens."""
+        """Record the growth of a finished trace, in tokens."""
         self._count(tokens, 1)
         self._seen.append(tokens)
         if len(self._seen) > self._window:
             self._count(self._seen.popleft(), -1)
 
     def moments(self, most: int) -> tuple[float, float]:
-        """Mean and variance of the growth of a trace that may grow by ``most`` tokens; the mean is no larger.
+        """Mean (at most ``most``) and variance of the growth of a trace that may grow by ``most`` tokens.
 
-        The prior counts in the mean alone: with it the variance would say how unsure the prior is.
+        The prior is part of the mean only; in the variance it would measure the uncertainty of the prior.
         """
         number = len(self._seen)
         mean = min((self._prior * most + self._sum) / (self._prior + number), most)
@@ -56,7 +56,7 @@ class Growth:
 
 @dataclass(slots=True)
 class _Open:
-    """An open trace, in tokens: its first prompt, what it holds, and what it may come to hold."""
+    """An open trace: its rank, and the tokens of its first prompt, its current tokens and the most it may have."""
 
     rank: int
     first: int
@@ -65,17 +65,17 @@ class _Open:
 
 
 class Admission:
-    """Open traces, and the room in the KV cache that they will probably need.
+    """Admits traces according to the room in the KV cache that open traces will probably need.
 
-    A trace is let in where the room that all open ones are expected to need at their ends, at the 95% quantile of its
-    sum, is within the capacity. A trace that is open never waits here again, and what it holds while its code runs is
-    for the engine to keep or to drop: so nothing can lock up. New ones are let in strictly in order. One trace alone
-    is let in whatever its size.
+    A trace is admitted if the total that all open traces are expected to need at their ends, at its 95% quantile, is
+    within the capacity. An open trace never waits here again, and the engine decides whether to keep or drop its KV
+    while its code runs, so there is no deadlock. New traces are admitted strictly in order. A single trace is admitted
+    whatever its size.
 
     Args:
-        places: traces that are open at once.
-        capacity: tokens that the cache holds; None where the engine does not know.
-        block: tokens in a block of the cache; a trace takes whole blocks.
+        places: the most open traces.
+        capacity: tokens that fit the cache; None if the engine does not know.
+        block: tokens in a block of the cache; a trace takes complete blocks.
     """
 
     def __init__(self, places: int, capacity: int | None = None, block: int = 1) -> None:
@@ -92,28 +92,28 @@ class Admission:
         return len(self._open)
 
     def rank(self, trace_id: str) -> int:
-        """How many traces were let in before this one: their turns should go before its own."""
+        """The number of traces admitted before this one; their turns should have priority."""
         trace = self._open.get(trace_id)
         return self._entered if trace is None else trace.rank
 
     async def enter(self, trace_id: str, most: int, now: int | None = None) -> bool:
-        """Wait until the trace may run a turn; returns whether it had been open before.
+        """Wait until the trace may run a turn; returns whether it was open before.
 
-        Raises what ``refuse`` is given.
+        Raises the error passed to ``fail_waiting``.
 
         Args:
-            trace_id: names the trace.
-            most: tokens that it may come to hold.
-            now: tokens that it holds before the turn; unset, ``most``.
+            trace_id: identifies the trace.
+            most: the most tokens that it may have.
+            now: the tokens that it has before the turn; ``most`` if unset.
         """
         now = most if now is None else now
         if (known := self._open.get(trace_id)) is not None:
             known.now, known.most = now, most
-            self._let_in()  # it may need less than it might have
+            self._admit_waiting()  # the trace may need less than before
             return True
         trace = _Open(0, now, now, most)
         if not self._waiting and self._fits(trace):
-            self._let(trace_id, trace)
+            self._admit(trace_id, trace)
             return False
         entry = (trace_id, trace, asyncio.get_running_loop().create_future())
         self._waiting.append(entry)
@@ -123,35 +123,35 @@ class Admission:
             if entry in self._waiting:
                 self._waiting.remove(entry)
             else:
-                self._open.pop(trace_id, None)  # let in and given up at the same moment
-            self._let_in()
+                self._open.pop(trace_id, None)  # admitted and cancelled at the same time
+            self._admit_waiting()
             raise
         return False
 
     def grown(self, trace_id: str, now: int) -> None:
-        """A turn of an open trace has ended, after which it holds so many tokens."""
+        """Record the number of tokens of an open trace after a turn."""
         if (trace := self._open.get(trace_id)) is not None:
             trace.now = now
 
     def leave(self, trace_id: str) -> None:
-        """Close a trace, and learn from its length; unknown names are fine."""
+        """Close a trace and record its growth; unknown ids are ignored."""
         if (trace := self._open.pop(trace_id, None)) is not None:
-            if trace.now > trace.first:  # else no turn of it has ended
+            if trace.now > trace.first:  # otherwise none of its turns has ended
                 self.growth.add(trace.now - trace.first)
-            self._let_in()
+            self._admit_waiting()
 
-    def refuse(self, error: BaseException) -> None:
-        """Let those that wait wait no longer: each raises the error."""
+    def fail_waiting(self, error: BaseException) -> None:
+        """Raise the error in all waiting calls of ``enter``."""
         while self._waiting:
             _, _, future = self._waiting.popleft()
             if not future.done():
                 future.set_exception(error)
 
     def expected(self, traces: list[tuple[int, int, int]]) -> float:
-        """Tokens of room that traces need at their ends, at the 95% quantile of the sum, taken as normal.
+        """The tokens that traces need at their ends: the 95% quantile of the sum, assuming a normal distribution.
 
         Args:
-            traces: tokens of the first prompt, held now, and at most.
+            traces: for each trace the tokens of its first prompt, its current tokens, and the most it may have.
         """
         total = variance = 0.0
         for first, now, most in traces:
@@ -172,14 +172,14 @@ class Admission:
         traces = [(one.first, one.now, one.most) for one in (*self._open.values(), trace)]
         return self.capacity is None or self.expected(traces) <= self.capacity
 
-    def _let(self, trace_id: str, trace: _Open) -> None:
+    def _admit(self, trace_id: str, trace: _Open) -> None:
         trace.rank = self._entered
         self._entered += 1
         self._open[trace_id] = trace
 
-    def _let_in(self) -> None:
+    def _admit_waiting(self) -> None:
         while self._waiting and self._fits(self._waiting[0][1]):
             trace_id, trace, future = self._waiting.popleft()
             if not future.done():
-                self._let(trace_id, trace)
+                self._admit(trace_id, trace)
                 future.set_result(None)

@@ -1,8 +1,8 @@
-"""Cores of its own for a model on a processor that kernels, graders and our own event loop use, too.
+"""Reserves CPU cores for a model, which kernels, graders and our event loop do not use.
 
-The threads of such a model wait for each other at every layer: whenever one finds its core taken, all do. Linux puts
-what wakes up wherever it sees fit, on those cores as well. On 4 cores, a batch with tools takes 15% less time where the
-model has three of them to itself.
+The threads of a model on a CPU wait for each other at every layer: if one of them loses its core, all wait. By default,
+Linux schedules other processes on these cores too. On 4 cores, a batch with tools takes 15% less time if the model has
+three of them to itself.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from pathlib import Path
 from start_agent.errors import ConfigError
 
 THREADS_VARIABLE = "OMP_NUM_THREADS"
-OWN_CORES_VARIABLE = "START_AGENT_OWN_CORES"  # those of a model's process, as in "0,1,2"; unset or empty: all
-_OTHERS = 8  # one core in so many is left to everything else, and at least one
-_taken = False  # whether an engine of this process has cores of its own: there is one such split at a time
+OWN_CORES_VARIABLE = "START_AGENT_OWN_CORES"  # the cores of a model's process, like "0,1,2"; unset or empty: all
+_OTHERS = 8  # one core in eight, and at least one, is left to everything else
+_taken = False  # whether an engine of this process has reserved cores; only one engine can
 
 
 def default_threads() -> int:
-    """Threads of a model, where nobody says how many. Raises ConfigError where the environment says it wrongly."""
+    """The default number of threads of a model. Raises ConfigError if the environment variable is invalid."""
     cores = len(os.sched_getaffinity(0))
-    told = os.environ.get(THREADS_VARIABLE) or str(max(cores - max(cores // _OTHERS, 1), 1))
-    if not (told.isdecimal() and int(told)):
-        raise ConfigError(f"{THREADS_VARIABLE}={told}: a number of threads, 1 or more; or use --threads")
-    return int(told)
+    number = os.environ.get(THREADS_VARIABLE) or str(max(cores - max(cores // _OTHERS, 1), 1))
+    if not (number.isdecimal() and int(number)):
+        raise ConfigError(f"{THREADS_VARIABLE}={number}: set it to a number of threads, 1 or more, or use --threads")
+    return int(number)
 
 
 def own_cores(threads: int) -> frozenset[int]:
-    """Which of our cores a model of so many threads may have to itself; none where nothing would be left.
+    """The cores that can be reserved for a model with this number of threads; empty if no core would be left.
 
-    None either where ``OMP_NUM_THREADS`` is set: whoever sets it (Ray, a recipe that runs stages side by side) runs
-    more than one of us on this machine, and we do not know which cores the others take. Nor where another engine of
-    this process has some.
+    Also empty if ``OMP_NUM_THREADS`` is set, because then several of our processes probably share the machine (under
+    Ray, or with a recipe that runs stages in parallel), and their cores are unknown; and if another engine of this
+    process has reserved cores.
     """
     cores = sorted(os.sched_getaffinity(0))
     if _taken or os.environ.get(THREADS_VARIABLE) or threads >= len(cores):
@@ -43,26 +43,26 @@ def own_cores(threads: int) -> frozenset[int]:
 
 
 @contextmanager
-def kept_off(cores: Iterable[int]) -> Iterator[None]:
-    """This process, and all that it has started and starts, leave these cores alone until the end."""
+def reserved(cores: Iterable[int]) -> Iterator[None]:
+    """Keep this process and its present and future children off these cores inside the ``with`` block."""
     global _taken
     if not (own := frozenset(cores)):
         yield
         return
     before, _taken = os.sched_getaffinity(0), True
     try:
-        _keep_to(before - own)
+        _restrict_to(before - own)
         yield
     finally:
-        _keep_to(before)
+        _restrict_to(before)
         _taken = False
 
 
-def _keep_to(cores: Iterable[int]) -> None:
+def _restrict_to(cores: Iterable[int]) -> None:
     import psutil
 
     for process in (me := psutil.Process(), *me.children(recursive=True)):
-        with suppress(OSError):  # it has just ended, or (a kernel) is another user's by now: its parent is not
+        with suppress(OSError):  # it has just ended, or is a kernel of another user
             for thread in Path(f"/proc/{process.pid}/task").iterdir():
                 with suppress(OSError):
                     os.sched_setaffinity(int(thread.name), cores)

@@ -1,7 +1,7 @@
-"""What every engine is: a turn takes ids, sampling settings and a stop checker; it yields new ids and why it ended.
+"""The interface of an engine: a turn takes ids, sampling settings and a stop checker, and yields new ids.
 
-An engine knows nothing of tools, hints or traces. The caller owns the list of ids and hands in the whole of it each
-turn; ``trace_id`` only tells the engine which cached state may be of use.
+An engine knows nothing about tools, hints or traces. The caller owns the list of ids and passes all of it in each turn;
+``trace_id`` only tells the engine which cached state it may reuse.
 """
 
 from __future__ import annotations
@@ -22,63 +22,75 @@ from start_agent.tokens.stopping import StopChecker, StopKind
 from start_agent.tokens.tokenizer import Tokenizer
 
 THREADS = (
-    "CPU threads of the model's process; unset, for transformers one per 10 million parameters, up to torch's own "
-    "choice, for vLLM all cores but one in eight. All else keeps off vLLM's cores, unless OMP_NUM_THREADS is set, "
-    "which then is the default: set it where several runs share a machine (Ray does in its workers, to 1)"
+    "CPU threads of the model's process; if unset, transformers uses one per 10 million parameters, up to torch's "
+    "default, and vLLM all cores but one in eight. Other processes stay off vLLM's cores, unless OMP_NUM_THREADS is "
+    "set, which is then the default: set it if several runs share a machine (Ray sets it to 1 in its workers)"
 )
-"""The help of an option that two engines have in common."""
+"""The help of an option that two engines share."""
 
-REVISION = "branch, tag or commit of a model of the hub; unset, its main branch"
-"""The help of an option that all engines have in common."""
+REVISION = "branch, tag or commit of a model on the Hub; its main branch if unset"
+"""The help of an option that all engines share."""
 
 ENGINE_ARG = (
-    "argument that has no option here: of vLLM's AsyncEngineArgs, of transformers' from_pretrained or of the model's "
-    "configuration (quantization=fp8, 'hf_overrides={...}')"
+    "argument that has no option of its own: of vLLM's AsyncEngineArgs, of transformers' from_pretrained or of the "
+    "model's configuration (quantization=fp8, 'hf_overrides={...}')"
 )
-"""The same."""
+"""The help of an option that two engines share."""
 
 KV_CACHE = (
-    "size of the KV cache; unset, for transformers half of the memory that is free on a CPU and 85% on a GPU, for "
-    "vLLM 2 on a CPU and elsewhere what --gpu-memory-utilization leaves"
+    "size of the KV cache in GiB; if unset, transformers takes half of the free memory on a CPU and 85% on a GPU, vLLM "
+    "takes 2 GiB on a CPU and otherwise what --gpu-memory-utilization leaves"
 )
-"""The same."""
+"""The help of an option that two engines share."""
 
 PREFIX_CACHING = (
-    "reuse the KV of tokens that earlier traces began with, and with vLLM of a trace's own earlier turns; off only to "
-    "measure"
+    "reuse the KV of prefixes that traces share, and with vLLM of a trace's own earlier turns; turn it off only for "
+    "measurements"
 )
-"""The same."""
+"""The help of an option that two engines share."""
 
 
 class Sampling(BaseModel):
-    """How the next token is drawn. The filters apply in the order temperature, min-p, top-k, top-p."""
+    """How the next token is sampled. The filters apply in the order temperature, min-p, top-k, top-p."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     temperature: float = Field(0.0, ge=0.0, description="0 decodes greedily; START samples at 0.6")
-    top_p: float = Field(1.0, gt=0.0, le=1.0, description="smallest set of tokens with this much probability")
-    top_k: int = Field(0, ge=0, description="the k likeliest tokens only; 0 takes all")
-    min_p: float = Field(0.0, ge=0.0, le=1.0, description="tokens at least this likely, relative to the likeliest")
+    top_p: float = Field(
+        1.0, gt=0.0, le=1.0, description="sample from the smallest set of tokens with this probability"
+    )
+    top_k: int = Field(0, ge=0, description="sample from the k likeliest tokens; 0 for all")
+    min_p: float = Field(
+        0.0, ge=0.0, le=1.0, description="sample from tokens at least this likely, relative to the likeliest"
+    )
 
     def as_options(self) -> dict[str, float | int]:
-        """The options that say so, whatever the model's own sampling: all of them, or that it is greedy."""
+        """Options that give this sampling whatever the model's own settings are: all fields, or only temperature 0."""
         return self.model_dump(mode="json") if self.temperature else {"temperature": 0.0}
 
 
 class SamplingOptions(BaseModel):
-    """What the user says of sampling; what is unset is taken from the model's ``generation_config.json``."""
+    """The user's sampling options; unset ones are taken from the model's ``generation_config.json``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     temperature: float | None = Field(
-        None, ge=0.0, description="0 decodes greedily; unset, as the model's generation_config.json says, else greedily"
+        None, ge=0.0, description="0 decodes greedily; if unset, the value in generation_config.json, otherwise 0"
     )
     top_p: float | None = Field(
-        None, gt=0.0, le=1.0, description="smallest set of tokens with this much probability; unset, the model's"
+        None,
+        gt=0.0,
+        le=1.0,
+        description="sample from the smallest set of tokens with this probability; the model's value if unset",
     )
-    top_k: int | None = Field(None, ge=0, description="the k likeliest tokens only; 0 takes all; unset, the model's")
+    top_k: int | None = Field(
+        None, ge=0, description="sample from the k likeliest tokens; 0 for all; the model's value if unset"
+    )
     min_p: float | None = Field(
-        None, ge=0.0, le=1.0, description="tokens at least this likely, relative to the likeliest; unset, the model's"
+        None,
+        ge=0.0,
+        le=1.0,
+        description="sample from tokens at least this likely, relative to the likeliest; the model's value if unset",
     )
 
     def resolved(self, generation: Mapping[str, Any]) -> Sampling:
@@ -91,9 +103,9 @@ _NOT_APPLIED |= {"eta_cutoff": 0.0, "presence_penalty": 0.0, "frequency_penalty"
 
 
 def model_sampling(generation: Mapping[str, Any]) -> Sampling:
-    """The sampling that a model's ``generation_config.json`` asks for; greedy where it asks for none.
+    """The sampling settings of a model's ``generation_config.json``; greedy if it has none.
 
-    A value that is out of range says nothing.
+    Values that are out of range are ignored.
     """
     given = {}
     for name in Sampling.model_fields:
@@ -109,7 +121,7 @@ def model_sampling(generation: Mapping[str, Any]) -> Sampling:
 
 
 def not_applied(generation: Mapping[str, Any]) -> dict[str, Any]:
-    """What a model's ``generation_config.json`` asks for and no engine of ours does."""
+    """The settings of a model's ``generation_config.json`` that our engines do not support."""
     return {name: generation[name] for name, off in _NOT_APPLIED.items() if generation.get(name) not in (None, off)}
 
 
@@ -118,15 +130,15 @@ class TurnRequest:
     """One turn of generation.
 
     Attributes:
-        trace_id: names the trace across its turns; the engine may keep its KV cache under this name.
-        token_ids: everything so far, prompt included.
-        sampling: how tokens are drawn.
-        seed: of this turn; the same ids, settings and seed give the same tokens. None: the engine's own randomness.
-        max_tokens: at least 1; with ``token_ids`` within the engine's context length.
-        new_checker: makes the stop checker that ends the turn; an engine that tries again makes another.
-        num_logprobs: None asks for no log-probabilities, 0 for those of the sampled tokens, k for those of the k
-            likeliest tokens as well, at most ``MAX_LOGPROBS`` (vLLM's ``logprobs``). They are natural logarithms of
-            the model's own distribution, before temperature and filters (vLLM's ``raw_logprobs``).
+        trace_id: identifies the trace in all its turns; the engine may keep its KV cache under this id.
+        token_ids: all ids of the trace so far, including the prompt.
+        sampling: how tokens are sampled.
+        seed: the seed of this turn; the same ids, settings and seed give the same tokens. None for unseeded sampling.
+        max_tokens: the most new tokens, at least 1; together with ``token_ids`` within the engine's context length.
+        new_checker: creates the stop checker that ends the turn; an engine that retries creates another.
+        num_logprobs: None for no log-probabilities, 0 for those of the sampled tokens, k for those of the k likeliest
+            tokens as well, at most ``MAX_LOGPROBS`` (vLLM's ``logprobs``). They are natural logarithms of the model's
+            own distribution, before temperature and filters (vLLM's ``raw_logprobs``).
     """
 
     trace_id: str
@@ -140,15 +152,15 @@ class TurnRequest:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a turn cost the engine.
+    """The cost of a turn for the engine.
 
     Attributes:
-        cached_tokens: tokens of the prompt whose KV was found in the cache.
+        cached_tokens: prompt tokens whose KV was in the cache.
         computed_tokens: tokens whose KV was computed (prefill and decode).
-        generated_tokens: tokens that were sampled, those that a trim dropped among them.
-        queue_seconds: how long the turn waited to be admitted.
-        preempted: how often the engine dropped its KV while it ran to make room for others, as far as it knows.
-        recomputed_tokens: of ``computed_tokens``, those computed again for that.
+        generated_tokens: sampled tokens, including those that the trim dropped.
+        queue_seconds: how long the turn waited for admission.
+        preempted: how often the engine dropped the turn's KV to make room for others, as far as it knows.
+        recomputed_tokens: the part of ``computed_tokens`` that was computed again after preemptions.
     """
 
     cached_tokens: int
@@ -161,7 +173,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """A run of new tokens; ``logprobs``, one for each of them, only where the request asks for log-probabilities."""
+    """A run of new tokens, with one entry in ``logprobs`` for each if the request asks for log-probabilities."""
 
     token_ids: tuple[int, ...]
     logprobs: tuple[TokenLogprob, ...] | None = None
@@ -169,9 +181,9 @@ class Tokens:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """The end of a turn: the tokens that are kept, trimmed by the trim rule, and why it ended.
+    """The result of a turn: the tokens that are kept by the trim rule, and why it ended.
 
-    ``logprobs``, one for each token that is kept, only where the request asks for log-probabilities.
+    ``logprobs`` has one entry for each of these tokens if the request asks for log-probabilities.
     """
 
     token_ids: tuple[int, ...]
@@ -181,7 +193,7 @@ class Turn:
 
 
 async def final_turn(items: AsyncGenerator[Tokens | Turn, None]) -> Turn:
-    """What a stream ends with."""
+    """The result at the end of a stream."""
     async with aclosing(items):
         async for item in items:
             if isinstance(item, Turn):
@@ -190,7 +202,7 @@ async def final_turn(items: AsyncGenerator[Tokens | Turn, None]) -> Turn:
 
 
 class Engine(abc.ABC):
-    """The contract of an engine; ``tests/contract`` proves it for each. Use it in ``async with``."""
+    """The interface of an engine; ``tests/contract`` tests each one. Use it in ``async with``."""
 
     name: str
     model: str
@@ -199,53 +211,53 @@ class Engine(abc.ABC):
 
     @property
     def instruction(self) -> str:
-        """What follows each question to its model, unless the user says another sentence."""
+        """The default instruction that follows each question to its model."""
         return instruction_for(self.model)
 
     @property
     def failure(self) -> str | None:
-        """Why it will never run a turn again, in a line; None where it does, or where a later turn may succeed."""
+        """Why the engine can never run a turn again, in one line; None if a later turn may succeed."""
         return None
 
     async def __aenter__(self) -> Self:
-        """Make the engine ready. Raises ``InputError`` for what the user can mend, else ``EngineError``."""
+        """Start the engine. Raises ``InputError`` for problems that the user can fix, otherwise ``EngineError``."""
         return self
 
-    async def __aexit__(  # noqa: B027 - an engine that holds nothing has nothing to give back
+    async def __aexit__(  # noqa: B027 - an engine without resources has nothing to close
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Give back everything; turns under way are cancelled."""
+        """Release all resources; running turns are cancelled."""
 
     @abc.abstractmethod
     def stream(self, request: TurnRequest) -> AsyncGenerator[Tokens | Turn, None]:
-        """Run a turn: runs of new tokens as they are settled, then one ``Turn`` with all of them, last.
+        """Run a turn: yields runs of new tokens as they become final, and last one ``Turn`` with all of them.
 
-        Concatenated, the runs are ``Turn.token_ids``: what a later token may still undo (a marker that is
-        replaced, a looked-ahead token) is held back. Closing the iterator early cancels the turn.
+        The runs concatenated are ``Turn.token_ids``: tokens that a later token may still remove (a marker that is
+        replaced, a lookahead token) are held back. Closing the iterator early cancels the turn.
 
         Raises:
-            PromptError: the ids and ``max_tokens`` do not fit the context, or there are none.
-            ConfigError: the engine does not take the sampling settings, or gives no such log-probabilities.
-            EngineError: the engine failed; the turn may be tried again with the same request.
+            PromptError: there are no ids, or the ids and ``max_tokens`` do not fit the context.
+            ConfigError: the engine does not support the sampling settings or the log-probabilities.
+            EngineError: the engine failed; the turn may be retried with the same request.
         """
 
     async def generate(self, request: TurnRequest) -> Turn:
-        """Run a turn to its end, without listening. Raises what ``stream`` raises."""
+        """Run a turn and return only its result. Raises what ``stream`` raises."""
         return await final_turn(self.stream(request))
 
     async def release(self, trace_id: str) -> None:  # noqa: B027 - an engine without a cache has nothing to do
-        """Forget what is kept for a trace. Unknown names are fine."""
+        """Drop what is kept for a trace. Unknown ids are ignored."""
 
     def check(self, request: TurnRequest) -> None:
-        """Refuse a request that cannot be run, as ``stream`` must. Raises ``PromptError``, ``ConfigError``."""
+        """Check a request, as ``stream`` must. Raises ``PromptError`` or ``ConfigError`` if it cannot be run."""
         if not request.token_ids:
             raise PromptError("the prompt has no tokens")
         if request.max_tokens < 1:
-            raise PromptError(f"max_tokens is {request.max_tokens}: a turn needs at least 1")
+            raise PromptError(f"max_tokens must be at least 1, got {request.max_tokens}")
         if len(request.token_ids) + request.max_tokens > self.context_length:
             raise PromptError(
                 f"{len(request.token_ids)} tokens and {request.max_tokens} new ones do not fit the context of "
-                f"{self.context_length}: shorten the question or lower --max-tokens"
+                f"{self.context_length}; shorten the question or lower --max-tokens"
             )
         if request.num_logprobs is not None and not 0 <= request.num_logprobs <= MAX_LOGPROBS:
-            raise ConfigError(f"--logprobs {request.num_logprobs}: none, or 0 to {MAX_LOGPROBS}")
+            raise ConfigError(f"--logprobs must be 0 to {MAX_LOGPROBS}, got {request.num_logprobs}")

@@ -1,4 +1,4 @@
-"""The engines by name: the one table of what ``--engine`` chooses from.
+"""The registry of engines, for ``--engine``.
 
 A package adds an engine by an entry point of the group ``start_agent.engines`` whose value is an ``EngineEntry``; see
 ``start_agent.plugins``.
@@ -27,11 +27,11 @@ class EngineEntry:
 
     Attributes:
         name: for ``--engine``.
-        options: the model of its options. An option that several engines have means the same in all of them.
-        make: model, options → the engine, not yet open.
+        options: the model of its options. An option of several engines must mean the same in all of them.
+        make: (model, options) → the engine, not yet open.
         packages: package → the extra of start-agent that installs it; a plug-in's own packages have no extra.
-        gpus: options → how many GPUs one engine takes, on a machine that has some.
-        local: whether it loads models from folders of this machine, such as one that was just trained.
+        gpus: options → the number of GPUs that one engine uses, on a machine with GPUs.
+        local: whether it loads models from local folders, such as a model that was just trained.
     """
 
     name: str
@@ -65,22 +65,22 @@ BUILT_IN = (
 )
 
 ENGINES = OptionsRegistry("engine", "start_agent.engines", EngineEntry, lambda: BUILT_IN)
-"""What ``--engine`` chooses from."""
+"""The engines that ``--engine`` can choose."""
 
 
 class EngineChoice(BaseModel):
-    """Which engine it is."""
+    """The choice of an engine."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    engine: str = Field(DEFAULT, description="what runs the model: transformers, vllm, http, or a plug-in's")
+    engine: str = Field(DEFAULT, description="the engine that runs the model: transformers, vllm, http, or a plug-in's")
 
 
 def create(engine: str, model: str, *layers: Mapping[str, Any]) -> Engine:
-    """An engine, not yet open; layers of options as for ``fields.build``.
+    """Create an engine, not yet open, from layers of options as for ``fields.build``.
 
     Raises:
-        ConfigError: there is no such engine, an option has a wrong value, or it is one that only other engines have.
+        ConfigError: there is no such engine, or an option has an invalid value or belongs to other engines only.
     """
     options = ENGINES.choose(engine, *layers).options
     return ENGINES.find(engine).make(model, options)

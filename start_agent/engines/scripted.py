@@ -1,4 +1,4 @@
-"""An engine that says what it is told: the public double for testing what is built on start-agent."""
+"""An engine that generates scripted tokens, for tests of code that uses start-agent."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Script = Sequence[str | Sequence[int]] | Callable[[TurnRequest], str | Sequence[
 
 
 def byte_tokenizer() -> Tokenizer:
-    """A vocabulary of the 256 bytes and the special tokens of ChatML, with a template that opens the thinking."""
+    """A tokenizer of the 256 bytes and the special tokens of ChatML; its chat template opens the thinking."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     backend = tokenizers.Tokenizer(models.BPE(vocab={char: i for i, char in enumerate(alphabet)}, merges=[]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -34,14 +34,14 @@ def byte_tokenizer() -> Tokenizer:
 
 
 def scripted_logprob(token_id: int, number: int, size: int) -> TokenLogprob:
-    """What a scripted engine gives for a token: another number for each of 64 ids, so that a shift is seen.
+    """The log-probability that a scripted engine gives a token; it differs between ids, so that tests notice a shift.
 
     The token is the likeliest, with a probability of at least one half; the ids after it share the rest.
 
     Args:
-        token_id: the token that was said.
-        number: how many of the likeliest are wanted.
-        size: of the vocabulary.
+        token_id: the generated token.
+        number: how many of the likeliest tokens are included.
+        size: the size of the vocabulary.
     """
     own = 0.5 + token_id % 64 / 128
     top = [(token_id, math.log(own))] + [
@@ -51,17 +51,17 @@ def scripted_logprob(token_id: int, number: int, size: int) -> TokenLogprob:
 
 
 class ScriptedEngine(Engine):
-    """Each turn of a trace says the next entry of the script, token by token, until the stop checker stops it.
+    """Each turn of a trace generates the next entry of the script, token by token, until the stop checker stops it.
 
     Args:
-        script: the turns' texts (special tokens spelled out are meant) or ids, taken in order by each trace; or a
-            function of the request. An entry that the stop checker does not stop is followed by the end of sequence.
-        tokenizer: the vocabulary; ``byte_tokenizer()`` where none is given.
+        script: the texts (special tokens in them are encoded as such) or ids of the turns, used in order by each trace;
+            or a function of the request. If the stop checker does not stop an entry, the end of sequence follows it.
+        tokenizer: the tokenizer; ``byte_tokenizer()`` by default.
         context_length: in tokens.
 
-    The script has no probabilities: those that it gives are made up, of each token by its id (``scripted_logprob``).
+    The log-probabilities are computed from the ids (``scripted_logprob``), because a script has none.
 
-    ``requests`` keeps every request, ``turns`` what was answered, ``released`` the names given back.
+    ``requests`` has all requests, ``turns`` all results, ``released`` the ids of released traces.
     """
 
     name = model = "scripted"
@@ -77,13 +77,13 @@ class ScriptedEngine(Engine):
 
     @property
     def instruction(self) -> str:
-        """None: what is asked is what the test says."""
+        """Empty, so that a prompt is exactly what the test gives."""
         return ""
 
     async def stream(self, request: TurnRequest) -> AsyncGenerator[Tokens | Turn, None]:
-        """Say the next entry; see ``Engine.stream``. A script that has run out is an ``IndexError``."""
+        """Generate the next entry; see ``Engine.stream``. Raises ``IndexError`` if the script has no more entries."""
         self.check(request)
-        await asyncio.sleep(0)  # as every engine does, it lets others run and can be cancelled
+        await asyncio.sleep(0)  # like every engine, it lets other tasks run and can be cancelled
         self.requests.append(request)
         checker, written, settled, stop = request.new_checker(), list[int](), 0, None
         for token_id in self._entry(request):
@@ -104,7 +104,7 @@ class ScriptedEngine(Engine):
         yield turn
 
     async def release(self, trace_id: str) -> None:
-        """Note the name and start its script over."""
+        """Record the id and restart its script."""
         self.released.append(trace_id)
         self._next.pop(trace_id, None)
 

@@ -1,4 +1,4 @@
-"""The contract of an engine, as tests to inherit. Needs pytest and pytest-asyncio.
+"""The contract tests of an engine, to inherit from. Needs pytest and pytest-asyncio.
 
 ::
 
@@ -8,8 +8,8 @@
             async with MyEngine(...) as engine:
                 yield engine
 
-Nothing here knows what the engine will say. Each test first lets it write freely, then puts a stop where the free
-text shows one is due, and expects the same text up to exactly there.
+The tests do not know the model's output in advance. Each test first generates freely, then sets a stop somewhere in
+that text, and expects the same text up to exactly there.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ QUESTIONS = ("What is 17 + 25?", "What is 4821 * 37?", "How many divisors does 3
 
 
 class EngineContract:
-    """A fixture ``engine`` gives the engine, open: in float32, with a context of 300 to 4,000 tokens."""
+    """Needs a fixture ``engine`` with an open engine, in float32, with a context of 300 to 4,000 tokens."""
 
     names: list[str] = []  # noqa: RUF012 - shared on purpose: pytest makes an instance for each test
 
     @pytest_asyncio.fixture(autouse=True)
     async def release(self, engine: Engine) -> AsyncIterator[None]:
-        """Open traces may hold places in the engine's batch: each test gives back those that it named."""
+        """Release the traces of a test, which may occupy places in the engine's batch."""
         yield
         while self.names:
             await engine.release(self.names.pop())
@@ -59,7 +59,7 @@ class EngineContract:
         num_logprobs: int | None = None,
         state: State | None = None,
     ) -> TurnRequest:
-        """A request under a name that is given back after the test."""
+        """A request whose trace is released after the test."""
         matcher = Matcher(engine.tokenizer, markers)
         self.names.append(trace_id or f"fresh {len(self.names)}")
         return TurnRequest(
@@ -77,7 +77,7 @@ class EngineContract:
         return list(render_prompt(engine.tokenizer, QUESTIONS[question]).token_ids)
 
     async def free(self, engine: Engine, token_ids: Sequence[int], max_tokens: int = 80) -> tuple[int, ...]:
-        """What the engine says where nothing stops it."""
+        """What the engine generates without stop conditions."""
         turn = await engine.generate(self.request(engine, token_ids, max_tokens))
         assert (turn.stop, len(turn.token_ids)) == (StopKind.LENGTH, max_tokens)
         return turn.token_ids
@@ -88,28 +88,28 @@ class EngineContract:
         async with aclosing(engine.stream(request)) as items:
             async for item in items:
                 if isinstance(item, Turn):
-                    asked = request.num_logprobs is not None
-                    assert all((run.logprobs is not None) is asked for run in runs)
+                    wanted = request.num_logprobs is not None
+                    assert all((run.logprobs is not None) is wanted for run in runs)
                     token_ids = tuple(token_id for run in runs for token_id in run.token_ids)
                     logprobs = tuple(one for run in runs for one in run.logprobs or ())
-                    return Tokens(token_ids, logprobs if asked else None), item
+                    return Tokens(token_ids, logprobs if wanted else None), item
                 runs.append(item)
         raise AssertionError("a stream without a turn")
 
     async def test_greedy_is_deterministic(self, engine: Engine) -> None:
-        """Greedy is deterministic."""
+        """Greedy decoding is deterministic."""
         ids = self.prompt(engine)
         assert await self.free(engine, ids) == await self.free(engine, ids)
 
     async def test_a_stream_is_its_turn(self, engine: Engine) -> None:
-        """A stream is its turn."""
+        """The runs of a stream are the tokens of its turn."""
         ids = self.prompt(engine)
         streamed, turn = await self.streamed(engine, self.request(engine, ids, 40))
         assert streamed.token_ids == turn.token_ids == (await self.free(engine, ids, 40))
         assert streamed.logprobs is turn.logprobs is None
 
     async def test_a_stop_id_ends_the_turn_and_stays(self, engine: Engine) -> None:
-        """A stop id ends the turn and stays."""
+        """A stop id ends the turn and is kept."""
         ids = self.prompt(engine)
         free = await self.free(engine, ids)
         wanted = free[len(free) // 2]
@@ -130,7 +130,7 @@ class EngineContract:
         assert turn.token_ids == free[: free.index(wanted)]
 
     async def test_a_connective_ends_the_turn_behind_its_word(self, engine: Engine) -> None:
-        """A connective ends the turn behind its word."""
+        """A connective ends the turn after its word."""
         ids = self.prompt(engine)
         free = await self.free(engine, ids)
         pieces = [engine.tokenizer.bytes_of([token_id]) for token_id in free]
@@ -145,7 +145,7 @@ class EngineContract:
         assert turn.token_ids == free[:keep]
 
     async def test_an_end_of_thinking_that_is_replaced_goes_with_its_tokens(self, engine: Engine) -> None:
-        """An end of thinking that is replaced goes with its tokens."""
+        """An end of thinking that is replaced is dropped with all its tokens."""
         ids = self.prompt(engine)
         free = await self.free(engine, ids)
         text = engine.tokenizer.bytes_of(free)
@@ -162,7 +162,7 @@ class EngineContract:
         assert turn.token_ids == streamed.token_ids == free[:keep]
 
     async def test_an_end_of_thinking_that_nobody_waits_for_does_not_stop(self, engine: Engine) -> None:
-        """An end of thinking that nobody waits for does not stop."""
+        """An end of thinking that is no stop condition does not end the turn."""
         ids = self.prompt(engine)
         free = await self.free(engine, ids)
         marker = engine.tokenizer.decode(free)[10:16]
@@ -170,7 +170,7 @@ class EngineContract:
         assert turn.token_ids == free
 
     async def test_a_stop_string_ends_the_answer_and_no_thinking(self, engine: Engine) -> None:
-        """A stop string ends the answer, with the token that completes it, and no thinking."""
+        """A stop string ends the turn with the token that completes it, in the answer but not in the thinking."""
         ids = self.prompt(engine)
         free = await self.free(engine, ids)
         text = engine.tokenizer.bytes_of(free)
@@ -186,7 +186,7 @@ class EngineContract:
         assert (await engine.generate(thinking)).token_ids == free
 
     async def test_a_budget_for_thinking_ends_the_turn(self, engine: Engine) -> None:
-        """A budget for thinking ends the turn, and no answer."""
+        """A thinking budget ends the turn while thinking, but not while answering."""
         ids = self.prompt(engine)
         free = await self.free(engine, ids)
         conditions = StopConditions(frozenset(), code=False, thinking_tokens=31)
@@ -210,7 +210,7 @@ class EngineContract:
         assert turn.stop is (StopKind.LENGTH if due is None else StopKind.REPETITION)
 
     async def test_a_turn_goes_on_where_the_last_one_ended(self, engine: Engine) -> None:
-        """A turn goes on where the last one ended."""
+        """A turn continues where the last one ended."""
         ids = self.prompt(engine)
         free = await self.free(engine, ids, 60)
         first = await engine.generate(self.request(engine, ids, 25, trace_id="two turns"))
@@ -218,7 +218,7 @@ class EngineContract:
         assert first.token_ids + second.token_ids == free
 
     async def test_an_insertion_is_read_like_everything_else(self, engine: Engine) -> None:
-        """An insertion is read like everything else."""
+        """Inserted tokens are read like all others."""
         ids = self.prompt(engine)
         inserted = engine.tokenizer.encode(" Wait, let me think about that in another way.\n")
         first = await engine.generate(self.request(engine, ids, 20, trace_id="inserted"))
@@ -227,7 +227,7 @@ class EngineContract:
         assert second.token_ids == await self.free(engine, so_far, 40)
 
     async def test_tokens_that_were_dropped_leave_no_trace(self, engine: Engine) -> None:
-        """Tokens that were dropped leave no trace."""
+        """Dropped tokens have no effect on later ones."""
         ids = self.prompt(engine)
         first = await engine.generate(self.request(engine, ids, 30, trace_id="dropped"))
         so_far = [*ids, *first.token_ids[:11]]
@@ -235,14 +235,14 @@ class EngineContract:
         assert second.token_ids == await self.free(engine, so_far, 40)
 
     async def test_traces_side_by_side_do_not_disturb_each_other(self, engine: Engine) -> None:
-        """Traces side by side do not disturb each other."""
+        """Concurrent traces do not affect each other."""
         prompts = [self.prompt(engine, n % len(QUESTIONS)) for n in range(12)]
         alone = [await self.free(engine, ids, 40) for ids in prompts[: len(QUESTIONS)]]
         together = await asyncio.gather(*(self.free(engine, ids, 40) for ids in prompts))
         assert together == [alone[n % len(QUESTIONS)] for n in range(12)]
 
     async def test_a_seed_decides_a_sampled_turn(self, engine: Engine) -> None:
-        """A seed decides a sampled turn."""
+        """A sampled turn is determined by its seed."""
         ids = self.prompt(engine)
         warm = Sampling(temperature=1.5)
 
@@ -254,14 +254,14 @@ class EngineContract:
         assert one != other
 
     async def test_a_nucleus_of_nothing_is_greedy(self, engine: Engine) -> None:
-        """A nucleus of nothing is greedy."""
+        """A nucleus of a single token is greedy."""
         ids = self.prompt(engine)
         for narrow in (Sampling(temperature=1, top_p=1e-6), Sampling(temperature=1, top_k=1)):
             turn = await engine.generate(self.request(engine, ids, 30, sampling=narrow, seed=5))
             assert turn.token_ids == await self.free(engine, ids, 30)
 
     async def test_what_cannot_be_run_is_refused(self, engine: Engine) -> None:
-        """What cannot be run is refused."""
+        """Requests that cannot be run are rejected."""
         ids = self.prompt(engine)
         for bad in (
             self.request(engine, [], 5),
@@ -272,13 +272,13 @@ class EngineContract:
                 await engine.generate(bad)
 
     async def test_a_context_can_be_filled_to_the_last_token(self, engine: Engine) -> None:
-        """A context can be filled to the last token."""
+        """A context can be filled up to its last token."""
         ids = self.prompt(engine)
         ids += ids[-1:] * (engine.context_length - len(ids) - 3)
         assert len(await self.free(engine, ids, 3)) == 3
 
     async def test_a_turn_given_up_leaves_the_engine_usable(self, engine: Engine) -> None:
-        """A turn given up leaves the engine usable."""
+        """A cancelled stream leaves the engine usable."""
         ids = self.prompt(engine)
         free = await self.free(engine, ids, 40)
         async with aclosing(engine.stream(self.request(engine, ids, 200, trace_id="given up"))) as items:
@@ -290,7 +290,7 @@ class EngineContract:
         assert turn.token_ids == free
 
     async def test_a_task_that_is_cancelled_gives_its_turn_up(self, engine: Engine) -> None:
-        """A task that is cancelled gives its turn up."""
+        """A cancelled task cancels its turn."""
         ids = self.prompt(engine)
         task = asyncio.create_task(engine.generate(self.request(engine, ids, 200, trace_id="cancelled")))
         await asyncio.sleep(0)
@@ -302,7 +302,7 @@ class EngineContract:
 
     @pytest.mark.parametrize("number", [0, 1, 5])
     async def test_log_probabilities_are_aligned_with_the_tokens(self, engine: Engine, number: int) -> None:
-        """Log-probabilities are aligned with the tokens, in runs and in turns, the likeliest with them."""
+        """Log-probabilities, also of the likeliest tokens, are aligned with the tokens in runs and in turns."""
         ids = self.prompt(engine)
         for sampling in (Sampling(), Sampling(temperature=1.5, top_k=30)):
             request = self.request(engine, ids, 40, sampling=sampling, seed=3, num_logprobs=number)
@@ -324,7 +324,7 @@ class EngineContract:
                     assert token_id == top[0][0] or logprob == values[0]
 
     async def test_log_probabilities_are_those_before_temperature_and_filters(self, engine: Engine) -> None:
-        """Log-probabilities are those of the model's own distribution, whatever is sampled from."""
+        """Log-probabilities are those of the model's own distribution, whatever the sampling settings are."""
         ids = self.prompt(engine)
         plain = await engine.generate(self.request(engine, ids, 1, num_logprobs=5))
         for sampling in (Sampling(temperature=1.9), Sampling(temperature=0.6, top_p=0.5, top_k=2)):
@@ -337,7 +337,7 @@ class EngineContract:
             assert [value for _, value in turn.logprobs[0].top] == pytest.approx(expected, abs=1e-3)
 
     async def test_the_trim_cuts_log_probabilities_with_their_tokens(self, engine: Engine) -> None:
-        """The trim cuts log-probabilities with their tokens; those that are kept are the same."""
+        """The trim cuts log-probabilities like their tokens; the remaining ones are unchanged."""
         ids = self.prompt(engine)
         free = await engine.generate(self.request(engine, ids, 80, num_logprobs=2))
         assert free.logprobs is not None
@@ -356,13 +356,15 @@ class EngineContract:
                     assert one.logprob == pytest.approx(other.logprob, abs=1e-3)
 
     async def test_log_probabilities_of_traces_side_by_side(self, engine: Engine) -> None:
-        """Each trace gets its own log-probabilities, and only those that it asked for."""
+        """Each trace gets its own log-probabilities, as many as its request asks for."""
         prompts = [self.prompt(engine, n % len(QUESTIONS)) for n in range(8)]
         numbers = [None, 0, 3, 20]
 
         async def one(n: int) -> Turn:
             name = f"side {n}"
-            await engine.generate(self.request(engine, prompts[n], 3 * n + 1, trace_id=name))  # so as not to go in step
+            await engine.generate(
+                self.request(engine, prompts[n], 3 * n + 1, trace_id=name)
+            )  # so that the traces are at different positions
             return await engine.generate(
                 self.request(engine, prompts[n], 20, trace_id=name, num_logprobs=numbers[n // 2])
             )
@@ -383,7 +385,7 @@ class EngineContract:
                 assert found.logprob == pytest.approx(wanted.logprob, abs=1e-3)
 
     async def test_more_log_probabilities_than_anybody_gives_are_refused(self, engine: Engine) -> None:
-        """More log-probabilities than anybody gives are refused."""
+        """Invalid numbers of log-probabilities are rejected."""
         for number in (-1, MAX_LOGPROBS + 1):
             with pytest.raises(ConfigError):
                 await engine.generate(self.request(engine, self.prompt(engine), 5, num_logprobs=number))

@@ -1,4 +1,4 @@
-"""One turn read from an engine that streams ids: what may be told, and where the turn ends."""
+"""Reads one turn from an engine that streams ids, up to the end that the stop checker finds."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from start_agent.tokens.stopping import Stop, StopKind
 
 
 class TurnReader:
-    """Pushes ids into the request's stop checker, which alone decides the stop and the trim.
+    """Passes ids to the request's stop checker, which alone decides the stop and the trim.
 
-    Engines that run ahead of the stop checker (another process, a server) hand in ids in runs; those behind the end of
-    the turn are passed over: they were never in the trace. Log-probabilities are cut where the ids are.
+    Engines that run ahead of the stop checker (another process, a server) give ids in runs; ids after the end of the
+    turn are ignored. Log-probabilities are cut like the ids.
     """
 
     def __init__(self, request: TurnRequest) -> None:
@@ -34,17 +34,17 @@ class TurnReader:
         """Read the next ids, up to the end of the turn; returns ``over``.
 
         Args:
-            token_ids: new ones.
-            logprobs: theirs, where the request asks for some; else not looked at.
+            token_ids: the new ids.
+            logprobs: their log-probabilities; ignored if the request asks for none.
 
         Raises:
-            EngineError: there is not one log-probability for each id.
+            EngineError: the numbers of ids and log-probabilities differ.
         """
         if self._logprobs is not None:
-            given = logprobs or ()
-            if len(given) != len(token_ids):
-                raise EngineError(f"{len(given)} log-probabilities came with {len(token_ids)} tokens")
-            self._logprobs += given
+            logprobs = logprobs or ()
+            if len(logprobs) != len(token_ids):
+                raise EngineError(f"the engine gave {len(logprobs)} log-probabilities for {len(token_ids)} tokens")
+            self._logprobs += logprobs
         for token_id in token_ids:
             if self._stop is not None:
                 break
@@ -54,8 +54,8 @@ class TurnReader:
                 self._stop = Stop(StopKind.LENGTH, self._max_tokens)
         return self.over
 
-    def news(self) -> Tokens | None:
-        """What has been settled since the last call; None where nothing has."""
+    def new_tokens(self) -> Tokens | None:
+        """The tokens that have become final since the last call; None if there are none."""
         committed = self._stop.num_kept if self._stop else self.checker.committed
         begin = self._reported
         if committed <= begin:
@@ -66,14 +66,14 @@ class TurnReader:
     def turn(
         self, *, prompt: int, cached_tokens: int, queue_seconds: float, preempted: int = 0, recomputed_tokens: int = 0
     ) -> Turn:
-        """The turn, once it is over.
+        """The result, once the turn is over.
 
         Args:
-            prompt: tokens that were handed in.
-            cached_tokens: how many of them had their KV already.
-            queue_seconds: seconds.
-            preempted: how often the engine dropped its KV under way.
-            recomputed_tokens: those computed again for that.
+            prompt: the number of tokens in the request.
+            cached_tokens: how many of them had their KV in the cache.
+            queue_seconds: the time before admission, in seconds.
+            preempted: how often the engine dropped the turn's KV.
+            recomputed_tokens: tokens computed again after preemptions.
         """
         assert self._stop is not None, "the turn is not over"
         generated = len(self.written)

@@ -15,7 +15,7 @@ import pytest_asyncio
 
 from start_agent.engines.base import Turn
 from start_agent.engines.http import API_KEY, HTTPEngine, HTTPOptions, client
-from start_agent.engines.http.client import Failure, FailureKind, Patience
+from start_agent.engines.http.client import Failure, FailureKind, Retries
 from start_agent.engines.testing import EngineContract
 from start_agent.errors import ConfigError, EngineError, ModelError
 from start_agent.logprobs import LOWEST
@@ -113,7 +113,7 @@ def _columns(tokens: list[object], values: list[object], tops: list[object]) -> 
     ],
 )
 async def test_log_probabilities_of_no_known_form_are_one_line(fake: FakeServer, logprobs: object) -> None:
-    with pytest.raises(EngineError, match="no completion"):
+    with pytest.raises(EngineError, match="not a completion"):
         await turn(fake, Answer(raw=_choice([5, 6], logprobs)), num_logprobs=1)
 
 
@@ -127,7 +127,7 @@ async def test_log_probabilities_that_are_no_numbers_stay_within_their_bounds(fa
 
 @pytest.mark.parametrize("raw", [b"data: {no json\n\n", b"data: [1, 2]\n\n", b"<html>hello</html>\n"])
 async def test_what_is_no_completion_is_one_line(fake: FakeServer, raw: bytes) -> None:
-    with pytest.raises(EngineError, match=r"does not answer|no completion"):
+    with pytest.raises(EngineError, match=r"did not return|not a completion"):
         await turn(fake, Answer(raw=raw))
     assert len(fake.bodies) == 1
 
@@ -207,7 +207,7 @@ async def test_a_restarting_server_is_waited_for_and_nothing_is_lost(caplog: pyt
 async def test_waiting_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
     waiting = client.Client(f"http://127.0.0.1:{free_port()}", QUICK)
     with caplog.at_level(logging.WARNING):
-        for patience in (Patience(waiting), Patience(waiting)):
+        for patience in (Retries(waiting), Retries(waiting)):
             await patience.wait(Failure(FailureKind.AWAY, "connection refused"))
     await waiting.close()
     said = [record.message for record in caplog.records]

@@ -151,7 +151,7 @@ async def test_an_engine_can_be_opened_again_and_gives_its_memory_back() -> None
         first = await engine.generate(_ask(engine, [5, 6, 7], 20, trace_id="same"))
         model = weakref.ref(engine._batch.passes.model)
         keys = weakref.ref(engine._batch.cache.layers[0].keys)
-        with pytest.raises(EngineError, match="open already"):
+        with pytest.raises(EngineError, match="already open"):
             await engine.__aenter__()
     gc.collect()
     assert model() is None

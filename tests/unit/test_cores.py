@@ -10,7 +10,7 @@ import threading
 import psutil
 import pytest
 
-from start_agent.engines.affinity import default_threads, kept_off, own_cores
+from start_agent.engines.affinity import default_threads, own_cores, reserved
 from start_agent.errors import ConfigError
 
 
@@ -39,7 +39,7 @@ def test_whoever_sets_the_variable_shares_out_the_cores(monkeypatch: pytest.Monk
     assert default_threads() == 7
     assert own_cores(2) == frozenset()
     monkeypatch.setenv("OMP_NUM_THREADS", "4,2")
-    with pytest.raises(ConfigError, match=r"OMP_NUM_THREADS=4,2: a number of threads"):
+    with pytest.raises(ConfigError, match=r"OMP_NUM_THREADS=4,2: set it to a number of threads"):
         default_threads()
 
 
@@ -61,7 +61,7 @@ def test_this_process_and_its_children_keep_off_until_the_end(monkeypatch: pytes
     resting = threading.Thread(target=end.wait)
     resting.start()
     try:
-        with kept_off(taken):
+        with reserved(taken):
             late = subprocess.run(
                 [sys.executable, "-c", "import os; print(os.sched_getaffinity(0))"], capture_output=True, text=True
             )
@@ -70,7 +70,7 @@ def test_this_process_and_its_children_keep_off_until_the_end(monkeypatch: pytes
             threads = psutil.Process().threads()
             assert len(threads) > 1
             assert all(os.sched_getaffinity(thread.id) == before - taken for thread in threads)
-            with kept_off(own_cores(1)):  # as a second engine would
+            with reserved(own_cores(1)):  # as a second engine would
                 assert where() == [before - taken] * 2
             assert where() == [before - taken] * 2
         assert where() == [before] * 2

@@ -1,4 +1,4 @@
-"""A model behind a running server that takes and gives token ids: vLLM, SGLang or llama.cpp."""
+"""The engine for a running server that takes and returns token ids: vLLM, SGLang or llama.cpp."""
 
 from start_agent.engines.http.client import API_KEY
 from start_agent.engines.http.engine import HTTPEngine

@@ -1,8 +1,8 @@
-"""Requests to a server that may be away for a while: JSON in, JSON or a stream of events out.
+"""An HTTP client for JSON and event streams that retries while a server is temporarily unavailable.
 
-Two kinds of failure pass: a server that is **away** (it cannot be reached, it breaks off, it answers that it is still
-loading or overloaded), for which ``--server-wait`` seconds are waited, and an **error** within it (HTTP 500), which is
-tried again ``--http-retries`` times. Pauses double; a server that says how long (``Retry-After``) is obeyed.
+Two kinds of failure are temporary: a server that is **away** (it cannot be reached, breaks off, or answers that it is
+loading or overloaded) is retried for ``--server-wait`` seconds, and an internal **error** (HTTP 500) is retried
+``--http-retries`` times. The pause doubles with each retry, and is at least the server's ``Retry-After``.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 API_KEY = "START_AGENT_API_KEY"
-"""The environment variable that holds the server's key; it is sent to the server and nowhere else."""
+"""The environment variable with the server's key, which is sent only to the server."""
 
-_LONGEST_PAUSE = 10.0  # so that a server that is back is found soon
-_LOADING = frozenset((502, 503, 504))  # of a proxy before a server that starts, or of the server itself
+_LONGEST_PAUSE = 10.0  # seconds, so that a server that is available again is noticed soon
+_LOADING = frozenset((502, 503, 504))  # from a proxy in front of a server that is starting, or from the server itself
 
 
 class RefusedError(EngineError):
-    """The server answered that it will not do this: a 4xx."""
+    """The server rejected a request with a status 4xx."""
 
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
@@ -47,15 +47,15 @@ class RefusedError(EngineError):
 
 
 class FailureKind(StrEnum):
-    """Which of the failures that pass it is."""
+    """The kind of a temporary failure."""
 
     AWAY = "away"
     BUSY = "busy"
     ERROR = "error"
 
 
-class Failure(Exception):  # noqa: N818 - none that leaves the engine: it becomes an EngineError when patience ends
-    """What another try may get over. ``pause`` is how long the server asks to be left alone, in seconds."""
+class Failure(Exception):  # noqa: N818 - never leaves the engine: it becomes an EngineError when retries end
+    """A temporary failure. ``pause`` is the time that the server asks to wait before the next request, in seconds."""
 
     def __init__(self, kind: FailureKind, reason: str, pause: float = 0.0) -> None:
         super().__init__(reason)
@@ -67,13 +67,13 @@ class Client:
 
     Raises, on construction:
         MissingExtraError: httpx or httpx-sse is not installed.
-        ConfigError: the address is none, the key cannot be one, or the certificates cannot be read.
+        ConfigError: the URL or the key is invalid, or the certificates cannot be read.
     """
 
     def __init__(self, base_url: str, options: HTTPOptions) -> None:
         try:
             import httpx
-            import httpx_sse  # noqa: F401 - needed later, missed now
+            import httpx_sse  # noqa: F401 - needed later, but reported now if it is missing
         except ImportError as error:
             raise MissingExtraError(error.name or "httpx", "http") from error
         self.options, self.url = options, address(base_url)
@@ -90,21 +90,21 @@ class Client:
         self._away_since: float | None = None
 
     async def close(self) -> None:
-        """Close the connections; streams under way fail."""
+        """Close the connections; open streams fail."""
         await self._http.aclose()
 
     async def get(self, path: str, **query: str) -> Any:
-        """The JSON at a path. Raises ``Failure``, and ``EngineError`` for what will not pass."""
+        """GET the JSON at a path. Raises ``Failure``, and ``EngineError`` for permanent failures."""
         return await self._json("GET", path, params=query)
 
     async def post(self, path: str, body: dict[str, Any]) -> Any:
-        """The JSON that answers a body; raises as ``get`` does."""
+        """POST a JSON body; returns the JSON response. Raises as ``get`` does."""
         return await self._json("POST", path, json=body)
 
     async def events(self, path: str, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
-        """The JSON objects of a stream of server-sent events, up to ``[DONE]`` where there is one.
+        """The JSON objects of a stream of server-sent events, up to an optional ``[DONE]``.
 
-        Closing the iterator closes the connection, which makes the server cancel the request. Raises as ``get``.
+        Closing the iterator closes the connection, which makes the server cancel the request. Raises as ``get`` does.
         """
         import httpx
         from httpx_sse import SSEError, aconnect_sse
@@ -119,21 +119,21 @@ class Client:
                         if item.data:
                             yield self._event(item.data)
         except SSEError as error:
-            raise EngineError(f"{self.url}{path} does not answer with a stream of events") from error
+            raise EngineError(f"{self.url}{path} did not return a stream of events") from error
         except httpx.TransportError as error:
             raise self._failure(error) from error
 
-    async def patiently(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Do it until it is done, or patience ends."""
-        patience = Patience(self)
+    async def with_retries(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Run a function, and repeat it after temporary failures as long as the options allow."""
+        retries = Retries(self)
         while True:
             try:
                 return await work()
             except Failure as failure:
-                await patience.wait(failure)
+                await retries.wait(failure)
 
     def away(self, failure: Failure) -> None:
-        """Note that the server is away; said once until it answers again."""
+        """Record that the server is away; logged once until it answers again."""
         if self._away_since is None:
             self._away_since = time.monotonic()
             logger.warning(
@@ -154,25 +154,25 @@ class Client:
         try:
             return response.json()
         except ValueError as error:
-            raise EngineError(f"{self.url}{path} does not answer with JSON") from error
+            raise EngineError(f"{self.url}{path} did not return JSON") from error
 
     def _event(self, data: str) -> dict[str, Any]:
         try:
             event = json.loads(data)
             error = event.get("error")
         except (ValueError, AttributeError) as problem:
-            raise EngineError(f"{self.url} answers with something that is no completion") from problem
+            raise EngineError(f"{self.url} returned an event that is not a completion") from problem
         if error:
             message, code = (error.get("message"), error.get("code")) if isinstance(error, dict) else (error, 500)
             text = " ".join(str(message or error).split())[:300]
             if isinstance(code, int) and code < 500 and code != 429:
-                raise RefusedError(f"the server refused a turn: {text}", code)
+                raise RefusedError(f"the server rejected a turn: {text}", code)
             raise Failure(FailureKind.ERROR, f"the server at {self.url} failed: {text}")
         found: dict[str, Any] = event
         return found
 
     async def _check(self, response: httpx.Response) -> None:
-        """Raise what a status means."""
+        """Raise the error for the status of a response."""
         status = response.status_code
         if status < 300:
             if self._away_since is not None:
@@ -180,34 +180,34 @@ class Client:
                 logger.warning("the server at %s answers again, after %.0f s", self.url, seconds)
             return
         await response.aread()
-        said = f"the server at {self.url} answered {status}: {_message(response)}"
+        message = f"the server at {self.url} answered {status}: {_message(response)}"
         if status in _LOADING:
-            raise Failure(FailureKind.AWAY, said, _pause(response))
+            raise Failure(FailureKind.AWAY, message, _pause(response))
         if status == 429:
-            raise Failure(FailureKind.BUSY, said, _pause(response))
+            raise Failure(FailureKind.BUSY, message, _pause(response))
         if status >= 500:
-            raise Failure(FailureKind.ERROR, said, _pause(response))
+            raise Failure(FailureKind.ERROR, message, _pause(response))
         if status in (401, 407):
-            raise ConfigError(f"the server at {self.url} wants another key: set {API_KEY} in the environment")
+            raise ConfigError(f"the server at {self.url} rejects the key; set {API_KEY} in the environment")
         if status == 403:
-            said += f" (a key goes into {API_KEY})"
-        raise RefusedError(said, status)
+            message += f" (set a key in {API_KEY})"
+        raise RefusedError(message, status)
 
     def _failure(self, error: httpx.TransportError) -> Exception:
-        """A connection that fails or breaks."""
+        """The exception for a connection that fails or breaks."""
         if self._http.is_closed:
             return EngineError("the engine failed: it was closed")
         if _caused_by(error, ssl.SSLCertVerificationError):
             return ConfigError(
-                f"the certificate of {self.url} is not trusted ({first_line(error)}): "
-                "name the file of its authority with --ca-file"
+                f"the certificate of {self.url} is not trusted ({first_line(error)}); "
+                "use --ca-file with the certificate of its authority"
             )
-        named = first_line(error) if str(error).strip() else type(error).__name__
-        return Failure(FailureKind.AWAY, named)
+        reason = first_line(error) if str(error).strip() else type(error).__name__
+        return Failure(FailureKind.AWAY, reason)
 
 
-class Patience:
-    """How long one piece of work may go on failing."""
+class Retries:
+    """The failures of one operation since its last progress."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -215,11 +215,11 @@ class Patience:
         self._tries = self._errors = 0
 
     def progress(self) -> None:
-        """It got on: what failed before does not count any more."""
+        """Reset after progress: earlier failures no longer count."""
         self._since, self._tries, self._errors = None, 0, 0
 
     async def wait(self, failure: Failure) -> None:
-        """Pause before the next try. Raises ``EngineError`` where there is to be none."""
+        """Pause before the next attempt. Raises ``EngineError`` if there is none left."""
         options, now = self._client.options, time.monotonic()
         self._since = now if self._since is None else self._since
         left = self._since + options.server_wait - now
@@ -230,51 +230,51 @@ class Patience:
             left = options.server_wait
         elif left <= 0:
             raise EngineError(
-                f"{failure}; the server at {self._client.url} was waited for {options.server_wait:g} s (--server-wait)"
+                f"{failure}; waited {options.server_wait:g} s for the server at {self._client.url} (--server-wait)"
             ) from failure
         if failure.kind is FailureKind.AWAY:
             self._client.away(failure)
-        # A part is left to chance, so that many turns do not come back at once.
+        # With jitter, so that many turns do not retry at the same time.
         pause = min(_LONGEST_PAUSE, options.retry_pause * 2**self._tries * random.uniform(0.5, 1.0))
         self._tries += 1
         await asyncio.sleep(min(max(pause, failure.pause), left))
 
 
 def address(base_url: str) -> str:
-    """The address without its ``/v1``.
+    """The URL without ``/v1``.
 
     Raises:
-        ConfigError: it is none, or holds what does not belong there. A password in it is not shown.
+        ConfigError: it is not a URL, or has a user, a query or a fragment. A password in it is not shown.
     """
     import httpx
 
     if "@" in base_url or "?" in base_url or "#" in base_url:
-        raise ConfigError(f"--base-url: nothing but an address belongs there; a key goes into {API_KEY}")
+        raise ConfigError(f"--base-url: give only the address of the server; set a key in {API_KEY}")
     try:
         url = httpx.URL(base_url)
     except httpx.InvalidURL as error:
         raise ConfigError(f"--base-url: {first_line(error)}") from error
     if url.scheme not in ("http", "https") or not url.host:
-        raise ConfigError(f"--base-url: {base_url!r} is no address such as http://localhost:8000/v1")
+        raise ConfigError(f"--base-url: {base_url!r} is not a URL like http://localhost:8000/v1")
     return base_url.rstrip("/").removesuffix("/v1")
 
 
 def api_key() -> str | None:
-    """The server's key, from the environment. Raises ``ConfigError``, without showing it, where it cannot be one."""
+    """The server's key from the environment. Raises ``ConfigError``, without showing it, if it is not valid."""
     key = os.environ.get(API_KEY)
     if key and not (key.isascii() and key.isprintable() and key == key.strip()):
         raise ConfigError(
-            f"the key in {API_KEY} begins or ends with a blank, or holds a line break or a character "
-            "that is not ASCII: set it to the key alone"
+            f"the key in {API_KEY} has white space around it, a line break or a character that is not ASCII; "
+            "set it to the key alone"
         )
     return key or None
 
 
 def certificates(options: HTTPOptions) -> ssl.SSLContext:
-    """Who is trusted: the usual authorities or those of SSL_CERT_FILE or SSL_CERT_DIR, and the user's file.
+    """The trusted certificates: the defaults or those of SSL_CERT_FILE or SSL_CERT_DIR, and the user's file.
 
     Raises:
-        ConfigError: a file that is not there, or holds no certificates.
+        ConfigError: a file does not exist, or has no certificates.
     """
     import httpx
 
@@ -298,7 +298,7 @@ def _caused_by(error: BaseException | None, kind: type[BaseException]) -> bool:
 
 
 def _message(response: httpx.Response) -> str:
-    """What the server says of its refusal, in one line."""
+    """The server's error message, in one line."""
     try:
         body = response.json()
         text = str(body.get("error", body).get("message", body))
@@ -308,12 +308,12 @@ def _message(response: httpx.Response) -> str:
 
 
 def _pause(response: httpx.Response) -> float:
-    """``Retry-After`` in seconds: a number, or a date (RFC 9110, 10.2.3); 0 where there is none."""
-    said = response.headers.get("retry-after", "")
-    if re.fullmatch(r"\d+(\.\d*)?", said):
-        return float(said)
+    """``Retry-After`` in seconds, given as a number or a date (RFC 9110, 10.2.3); 0 if there is none."""
+    value = response.headers.get("retry-after", "")
+    if re.fullmatch(r"\d+(\.\d*)?", value):
+        return float(value)
     try:
-        until = parsedate_to_datetime(said)
+        until = parsedate_to_datetime(value)
     except ValueError:
         return 0.0
     return max(0.0, (until.replace(tzinfo=until.tzinfo or UTC) - datetime.now(UTC)).total_seconds())

@@ -1,16 +1,15 @@
-"""A model behind a running server: ids go in, ids come back as they are sampled, no text is decoded on the way.
+"""The engine for a running server: sends token ids and reads sampled ids, without decoding text.
 
-The request's stop checker reads the ids and decides the stop; the connection is then closed, which makes the server
-cancel the request. What kind of server it is, is found out at the start (``finding.py``); how each is asked, in
-``dialects.py``.
+The request's stop checker reads the ids and decides the stop; then the connection is closed, which makes the server
+cancel the request. The kind of server is detected at the start (``finding.py``); ``dialects.py`` has the requests and
+responses of each kind.
 
-**Nothing that was read is lost.** Where an answer breaks off (the server restarts), ends too soon (llama.cpp stops at
-any end of sequence) or left ids out, the server is asked to go on behind the last id that is known. A turn may so
-consist of several answers; those after the first draw from seeds of their own. How long a server is waited for,
-``client.py`` says.
+**Ids that were read are never lost.** If an answer breaks off (the server restarts), ends too early (llama.cpp stops at
+any end of sequence) or omits ids, another request continues after the last known id. So a turn may consist of several
+answers; those after the first have derived seeds. ``client.py`` decides how long to wait for a server.
 
-**What is cached** vLLM tells only at the end of an answer, so that there a turn that the stop checker ended counts
-its whole prompt as fed; SGLang and llama.cpp tell it at the beginning.
+**Cached tokens:** vLLM reports them only at the end of an answer, so a turn that the stop checker ended counts its
+whole prompt as computed; SGLang and llama.cpp report them at the beginning.
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ from typing import Any, Self
 
 from start_agent.engines.admission import Admission
 from start_agent.engines.base import Engine, Tokens, Turn, TurnRequest
-from start_agent.engines.http.client import Client, Failure, FailureKind, Patience
-from start_agent.engines.http.dialects import Ask, Dialect, LostIdsError, Piece, read
+from start_agent.engines.http.client import Client, Failure, FailureKind, Retries
+from start_agent.engines.http.dialects import CompletionRequest, Dialect, LostIdsError, Piece, read
 from start_agent.engines.http.finding import Server, find
 from start_agent.engines.http.options import HTTPOptions
 from start_agent.engines.turns import TurnReader
@@ -39,17 +38,17 @@ from start_agent.tokens.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
 
-_CANDIDATES = (1_000, 10_000_000)  # of the likeliest, among which a sampled token is first looked for, then: all
+_CANDIDATES = (1_000, 10_000_000)  # numbers of likeliest tokens to search for a sampled one: first some, then all
 
 
 class HTTPEngine(Engine):
-    """See the module. The server is asked what it serves on entering ``async with``.
+    """An engine for a running server, which is detected on entering ``async with``.
 
     Args:
-        base_url: of the server, with or without its ``/v1``.
-        model: a name of the hub, or a local folder: whose tokenizer is used, and what the server calls the model
-            unless ``options.served_model`` says otherwise.
-        options: which server is asked, and how; a mapping as well.
+        base_url: the URL of the server, with or without ``/v1``.
+        model: a name on the Hub, or a local folder, of the tokenizer; also the model's name on the server unless
+            ``options.served_model`` is set.
+        options: the connection options, also as a mapping.
     """
 
     name = "http"
@@ -60,18 +59,18 @@ class HTTPEngine(Engine):
         self._client: Client | None = None
         self._server: Server | None = None
         self._admission = Admission(self.options.max_num_seqs)
-        self._slots: list[int] = []  # of llama.cpp, that no open trace has
+        self._slots: list[int] = []  # free slots of llama.cpp
         self._slot_of: dict[str, int] = {}
 
     async def __aenter__(self) -> Self:
-        """Load the tokenizer and find out what the server is.
+        """Load the tokenizer and detect the server.
 
         Raises:
             MissingExtraError: httpx is not installed.
-            ConfigError: the address is none, the server refuses the key, it does not say how long a context is, or
-                it takes and gives no token ids.
+            ConfigError: the URL is invalid, or the server rejects the key, does not report its context length, or does
+                not take and return token ids.
             ModelError: there is no such tokenizer, or the server does not serve the model.
-            EngineError: the server cannot be reached, or is none of this kind.
+            EngineError: the server cannot be reached, or is not a supported server.
         """
         client = Client(self.base_url, self.options)
         try:
@@ -93,14 +92,14 @@ class HTTPEngine(Engine):
 
     @property
     def kind(self) -> str:
-        """What kind of server it is: vllm, vllm-generate, sglang or llama.cpp. Raises EngineError before it is open."""
+        """The kind of server: vllm, vllm-generate, sglang or llama.cpp. Raises EngineError if it is not open."""
         return self._running()[1].kind
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Close the connections; turns under way end with ``EngineError``."""
-        self._admission.refuse(EngineError("the engine failed: it was closed"))
+        """Close the connections; running turns raise ``EngineError``."""
+        self._admission.fail_waiting(EngineError("the engine failed: it was closed"))
         client, self._client = self._client, None
         if client is not None:
             await client.close()
@@ -114,8 +113,8 @@ class HTTPEngine(Engine):
         queued = time.perf_counter() - begun
         if not continued and self._slots:
             self._slot_of[request.trace_id] = self._slots.pop()
-        reader, reused, patience, answers = TurnReader(request), 0, Patience(client), 0
-        ask = Ask(
+        reader, reused, retries, answers = TurnReader(request), 0, Retries(client), 0
+        completion = CompletionRequest(
             request.token_ids,
             request.max_tokens,
             request.sampling,
@@ -125,23 +124,25 @@ class HTTPEngine(Engine):
             later=self.options.server_priority and not continued,
             num_logprobs=request.num_logprobs,
         )
-        dialect.check(ask)
+        dialect.check(completion)
         while not reader.over:
             known = len(reader.written)
             try:
-                async with aclosing(_answer(client, dialect, _further(ask, reader, answers), reader)) as pieces:
+                async with aclosing(
+                    _answer(client, dialect, _continuation(completion, reader, answers), reader)
+                ) as pieces:
                     async for piece in pieces:
                         if answers == 0:
                             reused = piece.cached or reused
                         if len(reader.written) > known:
-                            patience.progress()
-                        if fresh := reader.news():
-                            yield fresh
+                            retries.progress()
+                        if tokens := reader.new_tokens():
+                            yield tokens
             except Failure as failure:
-                await patience.wait(failure)
+                await retries.wait(failure)
             else:
                 if not reader.over and len(reader.written) == known:
-                    raise EngineError(f"the server ended a turn early, after {known} tokens")
+                    raise EngineError(f"the server ended a turn too early, after {known} tokens")
             answers += len(reader.written) > known
         yield reader.turn(prompt=len(request.token_ids), cached_tokens=reused, queue_seconds=queued)
 
@@ -157,31 +158,33 @@ class HTTPEngine(Engine):
         return self._client, self._server.dialect
 
 
-def _further(ask: Ask, reader: TurnReader, answers: int) -> Ask:
-    """What is still to be asked, after so many answers that brought something."""
+def _continuation(completion: CompletionRequest, reader: TurnReader, answers: int) -> CompletionRequest:
+    """The request for the rest of a turn, after this number of answers with new ids."""
     if not answers:
-        return ask
+        return completion
     return replace(
-        ask,
-        token_ids=[*ask.token_ids, *reader.written],
-        max_tokens=ask.max_tokens - len(reader.written),
-        seed=None if ask.seed is None else derive_seed(ask.seed, f"answer {answers}"),
+        completion,
+        token_ids=[*completion.token_ids, *reader.written],
+        max_tokens=completion.max_tokens - len(reader.written),
+        seed=None if completion.seed is None else derive_seed(completion.seed, f"answer {answers}"),
     )
 
 
-async def _answer(client: Client, dialect: Dialect, ask: Ask, reader: TurnReader) -> AsyncGenerator[Piece, None]:
-    """One answer: fills the reader, and yields after each piece of it."""
+async def _answer(
+    client: Client, dialect: Dialect, completion: CompletionRequest, reader: TurnReader
+) -> AsyncGenerator[Piece, None]:
+    """Read one answer into the reader; yields each piece after it was read."""
     seen, finished = 0, False
-    async with aclosing(client.events(dialect.path, dialect.body(ask))) as events:
+    async with aclosing(client.events(dialect.path, dialect.body(completion))) as events:
         async for event in events:
             try:
-                piece = read(dialect, event, seen, ask.num_logprobs)
+                piece = read(dialect, event, seen, completion.num_logprobs)
             except LostIdsError as lost:
-                yield await _whole(client, dialect, replace(ask, max_tokens=lost.count), reader, seen)
+                yield await _unstreamed(client, dialect, replace(completion, max_tokens=lost.count), reader, seen)
                 return
             seen, finished = seen + len(piece.token_ids), finished or piece.finished
-            if ask.num_logprobs is not None and piece.token_ids and piece.logprobs is None:
-                raise ConfigError(f"the server at {client.url} gives no log-probabilities: leave --logprobs out")
+            if completion.num_logprobs is not None and piece.token_ids and piece.logprobs is None:
+                raise ConfigError(f"the server at {client.url} gives no log-probabilities; remove --logprobs")
             over = reader.read(piece.token_ids, piece.logprobs)
             yield piece
             if over and not piece.finished:
@@ -190,28 +193,30 @@ async def _answer(client: Client, dialect: Dialect, ask: Ask, reader: TurnReader
         raise Failure(FailureKind.ERROR, f"the server at {client.url} broke off its answer")
 
 
-async def _whole(client: Client, dialect: Dialect, ask: Ask, reader: TurnReader, seen: int) -> Piece:
-    """The same answer again in one piece: the same ids and seed give the same, and nothing is left out."""
-    body = dialect.body(replace(ask, num_logprobs=None), stream=False)
+async def _unstreamed(
+    client: Client, dialect: Dialect, completion: CompletionRequest, reader: TurnReader, seen: int
+) -> Piece:
+    """Repeat a request without streaming: the same ids and seed give the same answer, with no ids omitted."""
+    body = dialect.body(replace(completion, num_logprobs=None), stream=False)
     ids = read(dialect, await client.post(dialect.path, body), 0).token_ids
     if seen and ids[:seen] != reader.written[-seen:]:
-        return Piece([])  # rounded differently beside other traces: go on behind what is known
+        return Piece([])  # other rounding in another batch: continue after the known ids
     logprobs = None
-    if ask.num_logprobs is not None:
+    if completion.num_logprobs is not None:
         logprobs = [
-            await _logprob(client, dialect, replace(ask, token_ids=[*ask.token_ids, *ids[:at]]), ids[at])
+            await _logprob(client, dialect, replace(completion, token_ids=[*completion.token_ids, *ids[:at]]), ids[at])
             for at in range(seen, len(ids))
         ]
     reader.read(ids[seen:], logprobs)
     return Piece(ids[seen:])
 
 
-async def _logprob(client: Client, dialect: Dialect, ask: Ask, token_id: int) -> TokenLogprob:
-    """Of an id that a stream left out, behind the ids of the question."""
+async def _logprob(client: Client, dialect: Dialect, completion: CompletionRequest, token_id: int) -> TokenLogprob:
+    """The log-probability of an id that a stream omitted, after the ids of the request."""
     for number in _CANDIDATES:
-        answer = await client.post(dialect.path, dialect.distribution(ask, number))
+        answer = await client.post(dialect.path, dialect.distribution(completion, number))
         top = (read(dialect, answer, 0, number).logprobs or [TokenLogprob(0.0)])[0].top
         found = next((value for candidate, value in top if candidate == token_id), None)
         if found is not None:
-            return TokenLogprob(found, top[: ask.num_logprobs])
-    raise EngineError(f"the server at {client.url} gives no log-probability of token {token_id}")
+            return TokenLogprob(found, top[: completion.num_logprobs])
+    raise EngineError(f"the server at {client.url} gives no log-probability for token {token_id}")

@@ -1,4 +1,4 @@
-"""Any causal LM through transformers: the engine, continuous batching over its cache, and sampling."""
+"""The engine for causal LMs with transformers: continuous batching, a KV cache of slots, and sampling."""
 
 from start_agent.engines.transformers.engine import TransformersEngine, TransformersOptions
 

@@ -1,7 +1,7 @@
-"""What a model's configuration says of how it attends, read before its weights are.
+"""Reads the kinds of attention from a model's configuration, before its weights are loaded.
 
-Layers of full attention and of one sliding window can be run, mixed or not. What keeps another state than keys and
-values (Mamba, linear attention), or looks at them in another way (chunks, indexes), is refused.
+Supported are layers of full attention and of one sliding window, also mixed. Models with another state than keys and
+values (Mamba, linear attention), or other attention patterns (chunks, indexes), are rejected.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from start_agent.errors import ConfigError, ModelError, first_line
 FULL, SLIDING = "full_attention", "sliding_attention"
 Kind = Literal["full_attention", "sliding_attention"]
 
-# Where configurations name the longest context; most say max_position_embeddings, some through an alias.
+# Names of the longest context in configurations; most have max_position_embeddings, some as an alias.
 _LIMITS = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len", "seq_length", "n_ctx")
 
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """How a model attends.
+    """The attention of a model.
 
     Attributes:
-        kinds: of each layer that keeps keys and values.
-        window: tokens that a sliding layer looks at, itself included; None where there is no such layer.
-        limit: tokens of its longest context; None where the configuration names none.
-        extended: tokens of the longest context that its positions can be stretched to (YaRN); at least ``limit``.
-        long_from: a context longer than this needs the long factors of LongRoPE; None of all else.
-        eager: whether it needs attention in plain torch, since it does what SDPA does not (soft caps).
+        kinds: the kind of each layer with keys and values.
+        window: the tokens that a sliding layer attends to, including the current one; None without such layers.
+        limit: the longest context, in tokens; None if the configuration has none.
+        extended: the longest context with stretched positions (YaRN), in tokens; at least ``limit``.
+        long_from: a longer context needs the long factors of LongRoPE; None for other models.
+        eager: whether it needs attention in plain torch, because of features that SDPA lacks (soft caps).
     """
 
     kinds: tuple[Kind, ...]
@@ -44,10 +44,10 @@ class Architecture:
     eager: bool
 
     def context_length(self, wanted: int | None) -> int:
-        """Tokens in a trace, where ``wanted`` is the user's choice. Raises ConfigError."""
+        """The most tokens in a trace; ``wanted`` is the user's choice. Raises ConfigError."""
         if wanted is None:
             if self.limit is None:
-                raise ConfigError("the model's configuration names no longest context: give --context-length")
+                raise ConfigError("the model's configuration has no longest context; use --context-length")
             return self.limit
         if self.extended is not None and wanted > self.extended:
             stretched = "" if self.extended == self.limit else " with its rope scaling"
@@ -62,24 +62,24 @@ def examine(name: str, config: Any) -> Architecture:
     """Read a configuration of transformers.
 
     Raises:
-        ModelError: it is no causal language model's, or one that the engine cannot run.
+        ModelError: it is not of a causal language model, or the engine cannot run the model.
     """
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        raise ModelError(f"{name!r} ({config.model_type}) is no causal language model")
+        raise ModelError(f"{name!r} ({config.model_type}) is not a causal language model")
     try:
         text = config.get_text_config(decoder=True)
         types, arguments = get_layer_types_and_kwargs(text)
         windows = {values["sliding_window"] for values in arguments if "sliding_window" in values}
         stretched, long_from = _stretched(text)
-    except Exception as error:  # a configuration holds anything, and transformers checks little of it
+    except Exception as error:  # a configuration may contain anything, and transformers checks little of it
         reason = f"{type(error).__name__}: {first_line(error)}"
         raise ModelError(f"the configuration of {name!r} ({config.model_type}) cannot be read: {reason}") from error
     other = sorted(set(types) - {FULL, SLIDING})
     if other or getattr(MODEL_FOR_CAUSAL_LM_MAPPING[type(config)], "_is_stateful", False):
         what = f"layers of the kinds {', '.join(other)}" if other else "a recurrent state"
         raise ModelError(
-            f"{name!r} ({config.model_type}) has {what}: the transformers engine runs full and sliding attention "
-            "only; try --engine vllm, or --engine http with a server that runs it"
+            f"{name!r} ({config.model_type}) has {what}, but the transformers engine supports only full and sliding "
+            "attention; try --engine vllm, or --engine http with a server that supports it"
         )
     if len(windows) > 1:
         raise ModelError(f"{name!r} ({config.model_type}) has sliding windows of several lengths: {sorted(windows)}")
@@ -95,7 +95,7 @@ def examine(name: str, config: Any) -> Architecture:
 
 
 def _stretched(text: Any) -> tuple[int, int | None]:
-    """How far positions reach where YaRN stretches them, else 0; and from where on LongRoPE has its long factors."""
+    """The longest context with YaRN (0 without it), and the length from which LongRoPE needs its long factors."""
     found, long_from = 0, None
     for rope in _ropes(text):
         original = rope.get("original_max_position_embeddings")
@@ -107,16 +107,16 @@ def _stretched(text: Any) -> tuple[int, int | None]:
 
 
 def _ropes(text: Any) -> list[dict[str, Any]]:
-    """The parameters of rotary positions: one for all layers, or one for each kind of layer."""
+    """The parameters of rotary positions: one set for all layers, or one for each kind of layer."""
     parameters = getattr(text, "rope_parameters", None) or {}
     return [parameters] if "rope_type" in parameters else [part for part in parameters.values() if part]
 
 
 def keep_long_factors(model: torch.nn.Module) -> None:
-    """LongRoPE with its long factors at every length.
+    """Make LongRoPE use its long factors at every length.
 
-    transformers takes the short ones while the longest row of a pass is short: what is cached would be of the one
-    kind and what follows of the other, and a row would change with those beside it.
+    transformers uses the short factors while the longest row of a pass is short. Cached tokens would then have other
+    factors than later ones, and a row's result would depend on the rows in its batch.
     """
     for module in model.modules():
         if getattr(module, "rope_type", None) == "longrope":

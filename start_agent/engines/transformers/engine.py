@@ -1,8 +1,8 @@
-"""Any causal LM of the hub, of a local folder or of a GGUF file, on CPU, CUDA or mps, through transformers.
+"""The engine that runs causal LMs from the Hub, a local folder or a GGUF file with transformers, on CPU, CUDA or mps.
 
-The model runs in a thread of its own, in one batch for all open turns (``batch.py``); turns join and leave at any
-step. Each trace keeps its KV cache until it is released: what is inserted into it is fed, nothing else again. What is
-cached of a released trace stays until its room is needed, for traces that begin as it does.
+The model runs in its own thread, in one batch for all open turns (``batch.py``); turns join and leave at any step. Each
+trace keeps its KV cache until it is released, so only new tokens are fed in a later turn. The cache of a released trace
+stays until its room is needed, for traces with the same prefix.
 """
 
 from __future__ import annotations
@@ -46,19 +46,19 @@ _PARAMETERS_PER_THREAD = 10_000_000
 
 
 class TransformersOptions(BaseModel):
-    """How a model is loaded and run."""
+    """The options for loading and running a model."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where the model runs")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="device of the model")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="of the weights; auto is float32 on a CPU, elsewhere the checkpoint's own"
+        "auto", description="data type of the weights; auto is float32 on a CPU, otherwise the checkpoint's"
     )
     revision: str | None = Field(None, description=REVISION)
-    context_length: int | None = Field(None, ge=2, description="tokens in a trace; the model's own limit where unset")
+    context_length: int | None = Field(None, ge=2, description="tokens in a trace; the model's limit if unset")
     threads: Runtime[int | None] = Field(None, ge=1, description=THREADS)
     max_num_seqs: Annotated[Runtime[int], Renamed("max_batch")] = Field(
-        64, ge=1, description="traces that are open at once; others wait"
+        64, ge=1, description="most open traces; others wait"
     )
     kv_cache_gib: Runtime[float | None] = Field(None, gt=0, description=KV_CACHE)
     prefix_caching: Runtime[bool] = Field(True, description=PREFIX_CACHING)
@@ -70,21 +70,21 @@ Item = Tokens | Turn | BaseException
 
 @dataclass(slots=True, eq=False)
 class _Ticket:
-    """A turn as the event loop's side knows it: where its news go."""
+    """A turn on the event loop's side, with the queue for its items."""
 
     request: TurnRequest
     live: bool
     loop: asyncio.AbstractEventLoop
-    news: asyncio.Queue[Item]
+    items: asyncio.Queue[Item]
     job: Job | None = None
     cancelled: bool = False
 
 
 class TransformersEngine(Engine):
-    """See the module. The model is loaded on entering ``async with``.
+    """An engine that runs a model with transformers. The model is loaded on entering ``async with``.
 
     Args:
-        model: a name of the hub, a local folder, or a GGUF file.
+        model: a name on the Hub, a local folder, or a GGUF file.
         options: how it is loaded and run.
     """
 
@@ -96,7 +96,7 @@ class TransformersEngine(Engine):
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
         self._closing = False
-        # The thread's own:
+        # Used only by the thread:
         self._batch: Batch
         self._rows: dict[str, Row] = {}
         self._tickets: dict[int, _Ticket] = {}
@@ -109,7 +109,7 @@ class TransformersEngine(Engine):
     async def __aenter__(self) -> Self:
         """Load the model and start its thread. Raises ``ModelError``, ``ConfigError``, ``MissingExtraError``."""
         if self._thread is not None:
-            raise EngineError("the engine is open already")
+            raise EngineError("the engine is already open")
         await asyncio.to_thread(self._load)
         self._inbox = queue.SimpleQueue()
         self._closing, self._failure = False, None
@@ -120,7 +120,7 @@ class TransformersEngine(Engine):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Stop the thread after the step it is at, and give the memory back; turns under way end with ``EngineError``.
+        """Stop the thread after its current step, and release the memory; running turns raise ``EngineError``.
 
         The engine may be opened again.
         """
@@ -129,27 +129,27 @@ class TransformersEngine(Engine):
             self._inbox.put(self._close)
             await asyncio.to_thread(thread.join)
             while not self._inbox.empty():
-                self._inbox.get()()  # what came too late is answered: the engine is closed
+                self._inbox.get()()  # late commands fail because the engine is closed
             await asyncio.to_thread(self._unload)
 
     def _unload(self) -> None:
-        from start_agent.engines.transformers.memory import give_back
+        from start_agent.engines.transformers.memory import release_memory
 
         device = self._batch.passes.device
         del self._batch
-        gc.collect()  # models and caches refer to themselves, and a device's memory does not wait
-        give_back(device)
+        gc.collect()  # models and caches have reference cycles, and device memory should be freed now
+        release_memory(device)
 
     async def stream(self, request: TurnRequest) -> AsyncGenerator[Tokens | Turn, None]:
         """See ``Engine.stream``."""
-        async with aclosing(self._news(request, live=True)) as news:
-            async for item in news:
+        async with aclosing(self._items(request, live=True)) as items:
+            async for item in items:
                 yield item
 
     async def generate(self, request: TurnRequest) -> Turn:
-        """See ``Engine.generate``; the event loop is woken once."""
-        async with aclosing(self._news(request, live=False)) as news:
-            async for item in news:
+        """See ``Engine.generate``; wakes the event loop only once."""
+        async with aclosing(self._items(request, live=False)) as items:
+            async for item in items:
                 if isinstance(item, Turn):
                     return item
         raise AssertionError("a turn ended without its Turn")
@@ -158,7 +158,7 @@ class TransformersEngine(Engine):
         """See ``Engine.release``."""
         self._inbox.put(lambda: self._release(trace_id))
 
-    async def _news(self, request: TurnRequest, *, live: bool) -> AsyncGenerator[Tokens | Turn, None]:
+    async def _items(self, request: TurnRequest, *, live: bool) -> AsyncGenerator[Tokens | Turn, None]:
         self.check(request)
         if self._thread is None or self._failure is not None:
             raise EngineError(f"the engine is not running: {self._failure or 'use it inside `async with`'}")
@@ -167,7 +167,7 @@ class TransformersEngine(Engine):
         item: Item | None = None
         try:
             while not isinstance(item, Turn):
-                item = await ticket.news.get()
+                item = await ticket.items.get()
                 if isinstance(item, BaseException):
                     raise EngineError(f"the engine failed: {first_line(item)}") from item
                 yield item
@@ -175,7 +175,7 @@ class TransformersEngine(Engine):
             if not isinstance(item, Turn):
                 self._inbox.put(lambda: self._cancel(ticket))
 
-    # What follows runs in the engine's thread.
+    # The methods below run in the engine's thread.
 
     def _load(self) -> None:
         try:
@@ -200,7 +200,7 @@ class TransformersEngine(Engine):
     def _run(self) -> None:
         import torch
 
-        # More threads than a small model can feed wait for each other: slower, and far slower on a busy machine.
+        # Too many threads for a small model wait for each other, which is slower, and much slower on a busy machine.
         parameters = sum(parameter.numel() for parameter in self._batch.passes.model.parameters())
         fitting = max(1, min(torch.get_num_threads(), parameters // _PARAMETERS_PER_THREAD))
         torch.set_num_threads(self.options.threads or fitting)
@@ -210,12 +210,12 @@ class TransformersEngine(Engine):
                     self._handle_inbox()
                     self._report(self._batch.step())
                 except BaseException as error:
-                    # Whatever it was (a kernel that failed, a model's own error), the batch's state cannot be trusted.
+                    # Whatever the error (a failed kernel, a bug of a model), the batch's state may be inconsistent.
                     logger.exception("the engine's thread failed")
                     self._fail(error)
 
     def _handle_inbox(self) -> None:
-        """Do what was asked for; wait for something where no turn is under way."""
+        """Execute all commands; wait for one if no turn is running."""
         while not self._closing:
             idle = self._failure is not None or not self._batch.busy
             try:
@@ -234,7 +234,7 @@ class TransformersEngine(Engine):
         if row is None:
             row = self._rows[ticket.request.trace_id] = self._batch.open()
         if row.job is not None:
-            self._send(ticket, InputError(f"the trace {ticket.request.trace_id!r} has a turn under way"))
+            self._send(ticket, InputError(f"the trace {ticket.request.trace_id!r} already has a running turn"))
             return
         ticket.job = self._batch.begin(row, ticket.request)
         self._tickets[id(ticket.job)] = ticket
@@ -251,16 +251,16 @@ class TransformersEngine(Engine):
         if row is not None:
             ticket = self._tickets.pop(id(row.job), None)
             if ticket is not None:
-                self._send(ticket, EngineError(f"the trace {trace_id!r} was released while its turn ran"))
+                self._send(ticket, EngineError(f"the trace {trace_id!r} was released during its turn"))
             self._batch.close(row)
 
     def _report(self, progress: list[Progress]) -> None:
-        """Carry what a step brought to the event loops, in one call for each loop."""
-        news: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Queue[Item], Item]]] = {}
+        """Send the results of a step to the event loops, with one call per loop."""
+        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Queue[Item], Item]]] = {}
         for job, end in progress:
             ticket = self._tickets.get(id(job))
             if ticket is None:
-                continue  # given up in the meantime
+                continue  # cancelled in the meantime
             items: list[Item] = []
             if ticket.live and not isinstance(end, EngineError):
                 committed = len(end.token_ids) if end else job.checker.committed
@@ -271,20 +271,20 @@ class TransformersEngine(Engine):
             if end is not None:
                 items.append(end)
                 del self._tickets[id(job)]
-            news.setdefault(ticket.loop, []).extend((ticket.news, item) for item in items)
-        for loop, items_of_loop in news.items():
+            by_loop.setdefault(ticket.loop, []).extend((ticket.items, item) for item in items)
+        for loop, items_of_loop in by_loop.items():
             if items_of_loop:
                 _call(loop, items_of_loop)
 
     def _send(self, ticket: _Ticket, item: Item) -> None:
-        _call(ticket.loop, [(ticket.news, item)])
+        _call(ticket.loop, [(ticket.items, item)])
 
     def _close(self) -> None:
         self._closing = True
         self._fail(EngineError("it was closed"))
 
     def _fail(self, error: BaseException) -> None:
-        self._failure = error.with_traceback(None)  # whose frames hold the model and its tensors
+        self._failure = error.with_traceback(None)  # its frames refer to the model and its tensors
         for ticket in self._tickets.values():
             self._send(ticket, error)
         self._tickets.clear()
@@ -293,8 +293,8 @@ class TransformersEngine(Engine):
 
 def _call(loop: asyncio.AbstractEventLoop, items: list[tuple[asyncio.Queue[Item], Item]]) -> None:
     def deliver() -> None:
-        for news, item in items:
-            news.put_nowait(item)
+        for queue_of_turn, item in items:
+            queue_of_turn.put_nowait(item)
 
     if not loop.is_closed():
         loop.call_soon_threadsafe(deliver)

@@ -1,4 +1,4 @@
-"""A causal LM of transformers, loaded for the engine: looked at before its weights are read, tried out after."""
+"""Loads a causal LM for the transformers engine, with checks before and a trial run after reading the weights."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import transformers
 
 from start_agent.engines.transformers.architecture import Architecture, examine, keep_long_factors
 from start_agent.engines.transformers.batch import Batch
-from start_agent.engines.transformers.memory import GIB, cache_bytes, give_back, out_of_memory
+from start_agent.engines.transformers.memory import GIB, cache_bytes, out_of_memory, release_memory
 from start_agent.errors import ConfigError, ModelError, first_line
 from start_agent.fields import pairs_fault
 from start_agent.gguf import pretrained
@@ -41,18 +41,18 @@ _ARGUMENTS = frozenset(
         ),
     }
 )
-"""Those of ``PreTrainedModel.from_pretrained`` (transformers 5.19) that a user may set."""
+"""The arguments of ``PreTrainedModel.from_pretrained`` (transformers 5.19) that a user may set."""
 
 _OWN_OPTIONS = {
-    "dtype": "it has an option of its own, --dtype",
-    "torch_dtype": "it has an option of its own, --dtype",
-    "revision": "it has an option of its own, --revision",
-    "attn_implementation": "the engine decides it: sdpa, or eager where the model needs that",
-    "gguf_file": "name the file with --model",
-    "token": "set HF_TOKEN in the environment, which no run records",
+    "dtype": "use the option --dtype",
+    "torch_dtype": "use the option --dtype",
+    "revision": "use the option --revision",
+    "attn_implementation": "the engine chooses it: sdpa, or eager if the model needs it",
+    "gguf_file": "use --model with the file",
+    "token": "set HF_TOKEN in the environment, which is never stored in a run",
 }
 
-_LEAST_TOKENS = 64  # in the KV cache: less is no prompt
+_LEAST_TOKENS = 64  # in the KV cache: fewer are not enough for a prompt
 
 
 def load(
@@ -67,38 +67,38 @@ def load(
     prefix_caching: bool = True,
     arguments: Mapping[str, Any] | None = None,
 ) -> Batch:
-    """Load a model and make a batch for it, whose cache has a budget.
+    """Load a model and create a batch for it, with a budget for its cache.
 
     Args:
-        name: a name of the hub, a local folder, or a GGUF file.
-        revision: a branch, tag or commit of the hub.
+        name: a name on the Hub, a local folder, or a GGUF file.
+        revision: a branch, tag or commit on the Hub.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        dtype: of the weights; ``auto`` is float32 on a CPU, elsewhere the checkpoint's own.
-        context_length: the most tokens in a trace; None for the model's own limit.
-        places: traces that are open at once.
-        kv_cache_gib: size of the KV cache; None for a part of the memory that is free.
-        prefix_caching: of ``Batch``.
-        arguments: further ones of ``from_pretrained``, or values of the model's configuration.
+        dtype: the data type of the weights; ``auto`` is float32 on a CPU, otherwise the checkpoint's.
+        context_length: the most tokens in a trace; None for the model's limit.
+        places: the most open traces.
+        kv_cache_gib: the size of the KV cache in GiB; None for a part of the free memory.
+        prefix_caching: see ``Batch``.
+        arguments: further arguments of ``from_pretrained``, or values of the model's configuration.
 
     Raises:
-        ModelError: the model cannot be loaded, or is of a kind that cannot be run.
-        ConfigError: an argument that is not known, the device is not there, the context longer than the model allows,
-            or the cache too small.
+        ModelError: the model cannot be loaded, or is of an unsupported kind.
+        ConfigError: an argument is unknown, the device does not exist, the context is longer than the model allows, or
+            the cache is too small.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    _need(device)
+    _check_device(device)
     if (dtype, device) == ("auto", "cpu"):
         dtype = "float32"
     place, file = pretrained(locate(name), revision)
     given = arguments or {}
     file |= given
-    _refuse(given, given.keys())  # those that are not the user's, which might fail in any way
+    _check_arguments(given, given.keys())  # first only the reserved ones, which might cause any error below
     try:
         config = transformers.AutoConfig.from_pretrained(place, **file)
-    except Exception as error:  # of the file, the hub's client, or a configuration that holds anything
+    except Exception as error:  # of the file, the Hub's client, or an invalid configuration
         raise ModelError(f"cannot load the configuration of {name!r}: {first_line(error)}") from error
-    _refuse(given, _ARGUMENTS | config.to_dict().keys())
+    _check_arguments(given, _ARGUMENTS | config.to_dict().keys())
     architecture = examine(name, config)
     limit = architecture.context_length(context_length)
     model = _weights(name, (place, file), config, architecture, device, dtype)
@@ -110,25 +110,25 @@ def load(
             batch.passes.try_out()
     except ModelError:
         raise
-    except Exception as error:  # models are programs of other people: whatever they raise is theirs
+    except Exception as error:  # models are third-party code and may raise anything
         if out_of_memory(error):
-            raise ModelError(f"no memory is left beside the weights of {name!r}: {first_line(error)}") from error
+            raise ModelError(f"the weights of {name!r} leave too little memory: {first_line(error)}") from error
         reason = f"{type(error).__name__}: {first_line(error)}"
         raise ModelError(f"the transformers engine cannot run {name!r} ({config.model_type}): {reason}") from error
-    _bound(batch, kv_cache_gib)
+    _limit_cache(batch, kv_cache_gib)
     return batch
 
 
-def _refuse(arguments: Mapping[str, Any], known: Collection[str]) -> None:
-    """Raise ConfigError for an argument that is not known, or that is not the user's to set."""
+def _check_arguments(arguments: Mapping[str, Any], known: Collection[str]) -> None:
+    """Raise ConfigError for an argument that is unknown, or that a user may not set."""
     if fault := pairs_fault("engine_arg", arguments, known, _OWN_OPTIONS, "from_pretrained"):
         raise ConfigError(fault)
 
 
-def _need(device: str) -> None:
+def _check_device(device: str) -> None:
     missing = {"cuda": not torch.cuda.is_available(), "mps": not torch.backends.mps.is_available()}
     if missing.get(device):
-        raise ConfigError(f"--device {device}: torch sees none on this machine; see  start-agent env")
+        raise ConfigError(f"--device {device}: torch finds none on this machine; see  start-agent env")
 
 
 def _weights(
@@ -137,16 +137,16 @@ def _weights(
     place, arguments = source[0], dict(source[1])
     file = arguments.get("gguf_file")
     if file and dtype == "auto":
-        dtype = "bfloat16"  # a GGUF file names no type of its own
+        dtype = "bfloat16"  # a GGUF file has no single data type
     if architecture.eager:
         arguments["attn_implementation"] = "eager"
     quantized = getattr(config, "quantization_config", None) or arguments.get("quantization_config")
     if quantized and not file:
-        arguments.setdefault("device_map", device)  # quantized weights cannot be moved later
+        arguments.setdefault("device_map", device)  # quantized weights cannot be moved to a device later
     try:
         model = transformers.AutoModelForCausalLM.from_pretrained(place, dtype=dtype, **arguments)
         model = model if "device_map" in arguments else model.to(device)
-    except Exception as error:  # damaged files: safetensors has an error of its own, readers raise whatever they meet
+    except Exception as error:  # for damaged files, safetensors and other readers raise various errors
         raise ModelError(f"cannot load the model {name!r}: {first_line(error)}") from error
     if file:
         gib = sum(tensor.numel() * tensor.element_size() for tensor in model.parameters()) / GIB
@@ -155,17 +155,19 @@ def _weights(
     return model.eval()
 
 
-def _bound(batch: Batch, kv_cache_gib: float | None) -> None:
-    """Give the cache its budget; where that holds less than a context, traces are as long as it allows."""
+def _limit_cache(batch: Batch, kv_cache_gib: float | None) -> None:
+    """Set the cache's budget; if it is smaller than a context, traces are limited to it."""
     cache, device = batch.cache, batch.passes.device
-    give_back(device)
+    release_memory(device)
     size = cache_bytes(device) if kv_cache_gib is None else int(kv_cache_gib * GIB)
     tokens = size // cache.token_bytes()
     if tokens < _LEAST_TOKENS:
-        raise ConfigError(f"a KV cache of {size / GIB:.3g} GiB holds {tokens} tokens of this model: --kv-cache-gib")
+        raise ConfigError(
+            f"a KV cache of {size / GIB:.3g} GiB has room for only {tokens} tokens of this model; raise --kv-cache-gib"
+        )
     if tokens < cache.context_length:
         logger.warning(
-            "the KV cache has memory for %d tokens: traces end there, not at %d (--kv-cache-gib)",
+            "the KV cache has memory for %d tokens, so traces are limited to that instead of %d (--kv-cache-gib)",
             tokens,
             cache.context_length,
         )

@@ -1,4 +1,4 @@
-"""How much memory a KV cache may take, and what running out of it looks like."""
+"""Computes the memory for a KV cache, and recognizes errors of running out of memory."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import torch
 GIB = 1 << 30
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
-# What is free is shared with activations (GPU) and with the kernels of the sandbox and everybody else (CPU).
+# Free memory is shared with activations (GPU), and with the sandbox's kernels and other processes (CPU).
 _SHARE_OF_GPU, _SHARE_OF_CPU = 0.85, 0.5
 
 
 def cache_bytes(device: torch.device) -> int:
-    """Bytes that a KV cache may take on a device, of what is free now that the model is loaded."""
+    """The bytes for a KV cache on a device, from the memory that is free after loading the model."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0] * _SHARE_OF_GPU)
     if device.type == "mps":
@@ -26,7 +26,7 @@ def cache_bytes(device: torch.device) -> int:
 
 
 def free_memory() -> int:
-    """Bytes of main memory that this process may still take: the machine's, or its cgroup's where that is less."""
+    """The bytes of main memory available to this process: the machine's, or its cgroup's if that is less."""
     free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     with contextlib.suppress(OSError, ValueError, StopIteration):
         lines = _MEMINFO.read_text(encoding="ascii").splitlines()
@@ -38,15 +38,15 @@ def free_memory() -> int:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory was refused; on CPUs and on mps torch has no type for it."""
+    """Whether an error means that memory ran out; for CPUs and mps torch has no error type for it."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     text = str(error)
     return isinstance(error, RuntimeError) and ("DefaultCPUAllocator" in text or "MPS backend out of memory" in text)
 
 
-def give_back(device: torch.device) -> None:
-    """Return what torch's allocator keeps of freed memory to the device."""
+def release_memory(device: torch.device) -> None:
+    """Return freed memory that torch's allocator keeps to the device."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
     elif device.type == "mps":

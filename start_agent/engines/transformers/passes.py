@@ -1,4 +1,4 @@
-"""Forward passes of a model over a slot cache: several tokens for a few rows, or one token for all."""
+"""Runs forward passes of a model over a slot cache: several tokens for a few rows, or one token for all."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Passes:
 
     Args:
         model: a causal LM of transformers, in evaluation mode.
-        architecture: how it attends.
+        architecture: its attention.
         context_length: the most tokens in a slot.
     """
 
@@ -26,13 +26,13 @@ class Passes:
         self.model, self.device = model, model.device
         eager = model.config.get_text_config(decoder=True)._attn_implementation == "eager"
         self.cache = SlotCache(architecture, context_length, additive=model.dtype if eager else None)
-        self._keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
+        self._selects_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
 
     def try_out(self) -> None:
-        """Run rows of unlike lengths through the model and give the memory back, so that sizes are known.
+        """Run the model on rows of different lengths to learn the cache's sizes, then release the memory.
 
         Raises:
-            ModelError: a layer keeps nothing in the cache, so that the model must keep its state elsewhere.
+            ModelError: a layer stores nothing in the cache, so the model has its state elsewhere.
         """
         self.cache.reserve(2, 5)
         self.prefill([0, 1], [0, 0], [[0], [0, 0]])
@@ -43,10 +43,10 @@ class Passes:
         self.cache.drop()
         if empty:
             kind = self.model.config.model_type
-            raise ModelError(f"{empty} of the layers of a {kind} keep no keys and values: this engine cannot run it")
+            raise ModelError(f"{empty} layers of a {kind} model store no keys and values: this engine cannot run it")
 
     def prefill(self, slots: list[int], starts: Sequence[int], chunks: Sequence[Sequence[int]]) -> torch.Tensor:
-        """Feed row i its chunk from position ``starts[i]`` on; the logits after each chunk, (rows, vocabulary)."""
+        """Feed each row i its chunk from position ``starts[i]`` on; returns the logits after it (rows, vocabulary)."""
         counts = [len(chunk) for chunk in chunks]
         self.cache.aim(slots, starts, counts, self.device)
         padded = [[*chunk, *[0] * (max(counts) - len(chunk))] for chunk in chunks]
@@ -55,13 +55,13 @@ class Passes:
         return logits[range(len(counts)), [ends.index(count - 1) for count in counts]]
 
     def decode(self, starts: Sequence[int], tokens: Sequence[int]) -> torch.Tensor:
-        """Feed one token to each of the first slots; the logits after it, (rows, vocabulary)."""
+        """Feed one token to each of the first slots; returns the logits after it (rows, vocabulary)."""
         self.cache.aim(slice(0, len(tokens)), starts, [1] * len(tokens), self.device)
         logits = self._forward(torch.tensor([[token] for token in tokens], device=self.device), 1)
         return logits[:, 0]
 
     def _forward(self, ids: torch.Tensor, keep: torch.Tensor | int) -> torch.Tensor:
-        """The model's logits (rows, kept positions, vocabulary) for ids (rows, width), aimed before."""
+        """The logits (rows, kept positions, vocabulary) for ids (rows, width), after ``SlotCache.aim``."""
         positions = self.cache.positions[:, None] + torch.arange(ids.shape[1], device=self.device)
         output = self.model(
             input_ids=ids,
@@ -69,7 +69,7 @@ class Passes:
             position_ids=positions,
             past_key_values=self.cache,
             use_cache=True,
-            **({"logits_to_keep": keep} if self._keeps else {}),
+            **({"logits_to_keep": keep} if self._selects_logits else {}),
         )
         logits: torch.Tensor = output.logits
-        return logits if self._keeps else logits[:, -1:] if isinstance(keep, int) else logits[:, keep]
+        return logits if self._selects_logits else logits[:, -1:] if isinstance(keep, int) else logits[:, keep]

@@ -1,4 +1,4 @@
-"""What a batch holds: rows of open and of ended traces, and the turns that run on them."""
+"""The rows of a batch, for open and ended traces, and their running turns."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from start_agent.logprobs import TokenLogprob
 from start_agent.tokens.stopping import Stop, StopChecker
 
 LEAST_SHARED = 16
-"""Tokens that two rows must have in common at their beginnings, for one to be spared what the other has computed."""
+"""The shortest prefix that one row reuses from another, in tokens."""
 
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """A running turn; ``since`` is when it began to wait, on ``perf_counter``, ``queue_seconds`` how long it waited.
+    """A running turn; ``since`` is when it began to wait (``perf_counter``), ``queue_seconds`` how long it has waited.
 
-    ``logprobs`` are as many as ``written`` where the request asks for some, else none.
+    ``logprobs`` has one entry for each of ``written`` if the request asks for log-probabilities, otherwise none.
     """
 
     request: TurnRequest
@@ -40,11 +40,11 @@ class Job:
     recomputed_tokens: int = 0
 
     def logprobs_of(self, begin: int, end: int) -> tuple[TokenLogprob, ...] | None:
-        """Those of a run of what is written; None where the request asks for none."""
+        """The log-probabilities of a range of ``written``; None if the request asks for none."""
         return None if self.request.num_logprobs is None else tuple(self.logprobs[begin:end])
 
     def turn(self, stop: Stop) -> Turn:
-        """How it ended."""
+        """The result of the turn."""
         usage = Usage(
             self.cached_tokens,
             self.computed_tokens,
@@ -59,10 +59,10 @@ class Job:
 
 @dataclass(slots=True, eq=False)
 class Row:
-    """A trace: the ids whose keys and values lie in its slot, those that are to be fed, and its turn.
+    """A trace: the ids whose keys and values are in its slot, the pending ids, and its turn.
 
-    ``number`` counts the rows as they were opened. A row without a slot has nothing cached. A row whose trace has ended
-    (``released``, which counts them as they ended or were of use again) keeps its slot until its room is needed.
+    ``number`` is the order in which rows were opened. A row without a slot has nothing cached. A row whose trace has
+    ended keeps its slot until the room is needed; ``released`` is the order in which such rows ended or were last used.
     """
 
     number: int
@@ -77,7 +77,7 @@ class Row:
         return len(self.cached) + len(self.pending)
 
     def fed(self, token_ids: Sequence[int]) -> None:
-        """The first of what is pending has been computed."""
+        """Move the first pending ids to the cached ones, after they were computed."""
         self.cached += token_ids
         self.pending = self.pending[len(token_ids) :]
         if self.job is not None:
@@ -85,20 +85,20 @@ class Row:
 
 
 Progress = tuple[Job, Turn | EngineError | None]
-"""A turn that got a token, and how it ended where it did."""
+"""A turn that got a token, and its result if it has ended."""
 
 
 class Shared(NamedTuple):
-    """A row, and how many of its first tokens are those of another one."""
+    """A row, and the length of the prefix that another one shares with it."""
 
     row: Row
     length: int
 
 
 def longest_shared(rows: Iterable[Row], token_ids: Sequence[int]) -> Shared | None:
-    """Of what rows have computed, the longest beginning of these ids; None where none has a useful one.
+    """The longest prefix of these ids that a row has computed; None if no row has a long enough one.
 
-    The last id does not count: it must be fed for what follows it.
+    The last id does not count, because it must be fed to predict the next one.
     """
     ids, best = list(token_ids[:-1]), None
     head = ids[:LEAST_SHARED]
@@ -111,7 +111,7 @@ def longest_shared(rows: Iterable[Row], token_ids: Sequence[int]) -> Shared | No
 
 
 def soon_shared(rows: Iterable[Row], token_ids: Sequence[int]) -> int:
-    """How many of the first of these ids one of the rows will have computed once its prompt is fed."""
+    """The length of the longest prefix of these ids that a row will have computed after its prompt is fed."""
     ids = list(token_ids[:-1])
     return max(
         (common_prefix([*row.cached, *row.pending], ids) for row in rows if len(row.pending) > 1),
@@ -120,7 +120,7 @@ def soon_shared(rows: Iterable[Row], token_ids: Sequence[int]) -> int:
 
 
 def common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many of their first ids are the same; found by halves, since slices compare fast."""
+    """The length of the common prefix, by binary search, because comparing slices is fast."""
     one, other = list(one), list(other)
     low, high = 0, min(len(one), len(other))
     while low < high:
@@ -133,11 +133,11 @@ def common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
 
 
 def note_logprobs(logits: torch.Tensor, jobs: Sequence[Job], tokens: Sequence[int]) -> None:
-    """Add the log-probabilities of what was just sampled to the turns that ask for them."""
-    asking = [index for index, job in enumerate(jobs) if job.request.num_logprobs is not None]
-    if not asking:
+    """Add the log-probabilities of the sampled tokens to the turns that ask for them."""
+    wanted = [index for index, job in enumerate(jobs) if job.request.num_logprobs is not None]
+    if not wanted:
         return
-    numbers = [jobs[index].request.num_logprobs or 0 for index in asking]
-    found = logprobs_of(logits[asking], [tokens[index] for index in asking], numbers)
-    for index, one in zip(asking, found, strict=True):
+    numbers = [jobs[index].request.num_logprobs or 0 for index in wanted]
+    found = logprobs_of(logits[wanted], [tokens[index] for index in wanted], numbers)
+    for index, one in zip(wanted, found, strict=True):
         jobs[index].logprobs.append(one)

@@ -1,4 +1,4 @@
-"""Logits → tokens and their log-probabilities, for a batch whose rows have settings and seeds of their own."""
+"""Samples tokens from logits, and computes log-probabilities, with settings and seeds per row of a batch."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from start_agent.logprobs import TokenLogprob, token_logprob
 
 
 def sample(logits: torch.Tensor, settings: Sequence[Sampling], randoms: Sequence[random.Random]) -> list[int]:
-    """One token per row.
+    """Sample one token per row.
 
-    A row that samples draws one uniform number from its own generator, so what a row gets does not depend on
-    the rows beside it.
+    Each row with a temperature draws one uniform number from its own generator, so its token does not depend on the
+    other rows.
 
     Args:
         logits: (rows, vocabulary).
@@ -25,7 +25,7 @@ def sample(logits: torch.Tensor, settings: Sequence[Sampling], randoms: Sequence
     tokens: list[int] = logits.argmax(dim=-1).tolist()
     drawn = [row for row, setting in enumerate(settings) if setting.temperature > 0]
     if drawn:
-        # Sums over a large vocabulary need float64, which mps does not have: the CPU draws for it.
+        # Sums over a large vocabulary need float64, which mps lacks, so the CPU draws for it.
         chosen = logits[drawn].float() if logits.device.type != "mps" else logits[drawn].cpu().float()
         uniform = torch.tensor([randoms[row].random() for row in drawn], dtype=torch.float64, device=chosen.device)
         picked = _draw(chosen, [settings[row] for row in drawn], uniform)
@@ -35,15 +35,15 @@ def sample(logits: torch.Tensor, settings: Sequence[Sampling], randoms: Sequence
 
 
 def logprobs_of(logits: torch.Tensor, tokens: Sequence[int], numbers: Sequence[int]) -> list[TokenLogprob]:
-    """The log-probabilities of one token per row, and of each row's likeliest.
+    """The log-probabilities of one token per row, and of each row's likeliest tokens.
 
     Args:
-        logits: (rows, vocabulary), as the model gave them.
-        tokens: one per row, sampled from it.
-        numbers: how many of the likeliest each row wants.
+        logits: (rows, vocabulary), as the model returned them.
+        tokens: the sampled token of each row.
+        numbers: for each row, how many of the likeliest tokens to include.
     """
     if logits.device.type == "mps":
-        logits = logits.cpu()  # its topk has not more than 16 in all versions
+        logits = logits.cpu()  # in some versions its topk is limited to 16
     logprobs = logits.log_softmax(dim=-1, dtype=torch.float32)
     chosen = logprobs[range(len(tokens)), list(tokens)].tolist()
     values, ids = logprobs.topk(min(max(numbers), logprobs.shape[-1]), dim=-1)
@@ -69,12 +69,12 @@ def _draw(logits: torch.Tensor, settings: Sequence[Sampling], uniform: torch.Ten
         within_k = rank < column([setting.top_k or probabilities.shape[-1] for setting in settings])
         probabilities = probabilities * (likely_enough & within_k)
         probabilities = probabilities / probabilities.sum(dim=-1, keepdim=True)
-        # A token belongs to the nucleus while those before it do not fill it; the likeliest always does.
+        # A token is in the nucleus if those before it do not reach top_p; the likeliest always is.
         before = probabilities.cumsum(dim=-1) - probabilities
         probabilities = probabilities * (before < column([setting.top_p for setting in settings]))
     cumulative = probabilities.double().cumsum(dim=-1)
     index = torch.searchsorted(cumulative, (uniform[:, None] * cumulative[:, -1:]), right=True)
-    # Rounding may carry the number past the last token that has any probability.
+    # Rounding may move the number past the last token with a positive probability.
     last = (probabilities > 0).long().cumsum(dim=-1).argmax(dim=-1, keepdim=True)
     index = torch.minimum(index, last)
     return (index if order is None else order.gather(-1, index)).squeeze(-1)

@@ -1,4 +1,4 @@
-"""Any model that vLLM runs, through its ``AsyncLLM``: the engine, and what stops turns inside vLLM's scheduler."""
+"""The engine that runs models with vLLM's ``AsyncLLM``, and stops turns inside vLLM's scheduler."""
 
 from start_agent.engines.vllm.engine import VLLMEngine, VLLMOptions
 

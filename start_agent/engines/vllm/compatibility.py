@@ -1,8 +1,8 @@
-"""Which of our additions to vLLM the installed version takes: found out by looking, not by its number.
+"""Checks which of our vLLM extensions work with the installed version, by inspecting it and not by its version number.
 
-Both rest on methods that vLLM does not promise to keep. Where the scheduler does not fit, the turns are watched in our
-process: the same results, and a little slower, since the model writes on until we have read the end of a turn. Where
-the executor does not, vLLM takes its own.
+Both extensions depend on internal methods of vLLM. If the scheduler is not compatible, stops are detected in our
+process: the results are the same, but a little slower, because the model continues until we have read the end of a
+turn. If the executor is not compatible, vLLM uses its own.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-_RETURNED = tuple[list[int], bool]  # the tokens to tell of, and whether the request has ended
+_RETURNED = tuple[list[int], bool]  # the tokens to report, and whether the request has ended
 
 
 def own_executor() -> Any:
-    """``process.OneProcess``, or None where it does not fit."""
+    """``process.OneProcess``, or None if it is not compatible."""
     try:
         from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
@@ -25,32 +25,32 @@ def own_executor() -> Any:
 
 
 def watching(scheduler: type) -> tuple[Any, str]:
-    """The scheduler that watches the turns, to take instead of vLLM's ``scheduler``; or None, and why not."""
+    """The scheduler that detects stops, to use instead of vLLM's ``scheduler``; or None and the reason."""
     try:
         from vllm import SamplingParams
 
         from start_agent.engines.vllm.scheduler import WATCHING
-    except (ImportError, AttributeError) as error:  # a module, or a name that we take from one, is not there
+    except (ImportError, AttributeError) as error:  # a module, or a name in it, does not exist
         return None, str(error)
     if scheduler not in WATCHING:
-        return None, f"it is scheduled by {scheduler.__name__}"
+        return None, f"its scheduler is {scheduler.__name__}"
     if "extra_args" not in inspect.signature(SamplingParams).parameters:
-        return None, "its requests take no further arguments"
+        return None, "its requests have no extra_args"
     if (reason := unfit(scheduler)) is not None:
         return None, reason
     return WATCHING[scheduler], ""
 
 
 def unfit(scheduler: type) -> str | None:
-    """Why ``CheckingScheduler`` cannot stand in for a scheduler; None where it can.
+    """Why ``CheckingScheduler`` cannot replace a scheduler; None if it can.
 
-    vLLM must hand each request and its new tokens to ``_update_request_with_output``, and take back those to tell of
-    and whether it has ended; whatever else it hands in goes on to its own method as it is.
+    vLLM must call ``_update_request_with_output`` with each request and its new tokens, and get the tokens to report
+    and whether the request has ended. Further arguments are passed on unchanged to vLLM's own method.
     """
     method = getattr(scheduler, "_update_request_with_output", None)
     if method is None:
         return f"its {scheduler.__name__} has no _update_request_with_output"
     signature = inspect.signature(method)
     if [*signature.parameters][1:3] != ["request", "new_token_ids"] or signature.return_annotation != _RETURNED:
-        return f"its {scheduler.__name__}._update_request_with_output is another: {signature}"
+        return f"its {scheduler.__name__}._update_request_with_output has another signature: {signature}"
     return None

@@ -1,6 +1,6 @@
-"""vLLM's core process with the model in it: it keeps to its cores, and ends with the process that started it.
+"""Runs the model in vLLM's core process, on reserved cores, and ends with the process that started it.
 
-Imported once ``compatibility.py`` has found that it fits.
+Import it only if ``compatibility.py`` has found it compatible.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class OneProcess(UniProcExecutor):  # type: ignore[misc] # vLLM has no types
-    """Runs the model in the core process itself, which Linux kills when the process that started it is gone.
+    """Runs the model in the core process itself, which Linux kills when its parent has ended.
 
-    vLLM's core waits for requests without end where its parent was killed outright: nobody is left to tell it.
+    Otherwise vLLM's core would wait for requests forever after its parent was killed with SIGKILL.
     """
 
     def _init_executor(self) -> None:
         if sys.platform == "linux":
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if cores := os.environ.get(OWN_CORES_VARIABLE):
-            with suppress(PermissionError):  # then it shares them
-                os.sched_setaffinity(0, map(int, cores.split(",")))  # this thread and those that it will start
+            with suppress(PermissionError):  # then it runs on all cores
+                os.sched_setaffinity(0, map(int, cores.split(",")))  # for this thread and threads that it will start
         super()._init_executor()

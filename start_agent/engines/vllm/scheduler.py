@@ -1,12 +1,12 @@
-"""vLLM's schedulers with the stop checkers of the turns in them; they run in vLLM's core process.
+"""Extends vLLM's schedulers with the turns' stop checkers; they run in vLLM's core process.
 
-They override methods that vLLM may change from version to version: ``compatibility.py`` imports this module, and looks
-whether they fit.
+They override methods that may change between versions of vLLM: ``compatibility.py`` imports this module and checks
+whether they are compatible.
 
-A stop checker that reads the tokens in our process is a message behind: the model has gone on by a token or more at
-each of its stops, and each token costs a message, an object and a turn of the event loop. Here it reads them
-where they arise, in vLLM's scheduler. The request ends with the very token that ends the turn; where nobody listens, it
-says nothing before.
+A stop checker in our process is one message behind: at each stop the model has already generated further tokens, and
+each token costs a message, an object and an iteration of the event loop. In vLLM's scheduler it reads tokens as they
+are generated. The request ends with exactly the token that ends the turn, and without streaming nothing is reported
+before.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from start_agent.tokens.markers import Markers, Matcher, State
 from start_agent.tokens.stopping import StopChecker, StopConditions
 from start_agent.tokens.tokenizer import Tokenizer
 
-_WATCH = "start_agent.tokens.stopping"  # the key among a request's extra arguments
+_CHECKER_KEY = "start_agent.tokens.stopping"  # in a request's extra arguments
 _STOPPED = RequestStatus.FINISHED_STOPPED
 
-# vLLM warns of every scheduler but its own: that it may not fit (``compatibility.py`` has looked), and that it does
-# without asynchronous scheduling (ours does not).
+# vLLM warns about every custom scheduler: that it may not be compatible (``compatibility.py`` has checked that), and
+# that asynchronous scheduling is not supported (ours supports it).
 logging.getLogger("vllm.config.scheduler").addFilter(lambda record: "custom scheduler" not in record.getMessage())
 
 
 class _Parts(msgspec.Struct, array_like=True):
-    """What a stop checker is made of, on its way between the processes."""
+    """The parts of a stop checker, for sending it to another process."""
 
     markers: Markers
     state: State
@@ -44,14 +44,13 @@ class _Parts(msgspec.Struct, array_like=True):
 
 
 def extra_arguments(checker: StopChecker) -> dict[str, Any]:
-    """Those of a request whose tokens such a checker shall read; it has not read any yet."""
+    """The extra arguments of a request whose tokens this checker should read; it must not have read any yet."""
     parts = _Parts(checker.matcher.markers, checker.state, checker.conditions, checker.recent)
-    return {_WATCH: msgspec.msgpack.encode(parts)}
+    return {_CHECKER_KEY: msgspec.msgpack.encode(parts)}
 
 
 def preemptions(stop_reason: object) -> tuple[int, int]:
-    """What a request's ``stop_reason`` says of it once it has ended: how often vLLM dropped its KV while it ran, and
-    how many tokens were computed again for that."""
+    """Read the ``stop_reason`` of a finished request: its number of preemptions, and the tokens computed again."""
     match stop_reason.split() if isinstance(stop_reason, str) else ():
         case (str(dropped), str(again)):
             return int(dropped), int(again)
@@ -59,10 +58,10 @@ def preemptions(stop_reason: object) -> tuple[int, int]:
 
 
 @dataclass(slots=True)
-class _Reading:
-    """A request's checker, and what it has read and not told of; without one vLLM goes its own way.
+class _RequestState:
+    """A request's checker, and the tokens that were read but not reported; without a checker vLLM behaves as usual.
 
-    ``lost`` are the tokens whose KV the latest preemption dropped, until the request goes on.
+    ``lost`` is the number of tokens whose KV the latest preemption dropped, until the request resumes.
     """
 
     checker: StopChecker | None
@@ -73,10 +72,11 @@ class _Reading:
 
 
 class CheckingScheduler(Scheduler):  # type: ignore[misc] # vLLM has no types
-    """Ends each request where its stop checker says. vLLM calls it with the new tokens of each request at every step.
+    """Ends each request where its stop checker finds a stop. vLLM calls it with each request's new tokens at every
+    step.
 
-    It also counts what preemptions cost. Nothing of ours travels back but a request's ``stop_reason``, which no other
-    rule sets where stop ids and stop strings are left to the stop checker.
+    It also counts the cost of preemptions, and returns it in the request's ``stop_reason``, which vLLM does not set
+    because stop ids and stop strings are left to the stop checker.
     """
 
     def __init__(self, vllm_config: Any, *arguments: Any, **named: Any) -> None:
@@ -85,52 +85,52 @@ class CheckingScheduler(Scheduler):  # type: ignore[misc] # vLLM has no types
             vllm_config.model_config.model, revision=vllm_config.model_config.revision
         )
         self._matchers: dict[Markers, Matcher] = {}
-        self._readings: WeakKeyDictionary[Any, _Reading] = WeakKeyDictionary()
+        self._states: WeakKeyDictionary[Any, _RequestState] = WeakKeyDictionary()
 
     def schedule(self, *arguments: Any, **named: Any) -> Any:
-        """The next step; those that go on after a preemption compute again what is not found in the cache."""
+        """Schedule the next step, and count the tokens that requests compute again after preemptions."""
         step = super().schedule(*arguments, **named)
         known = step.scheduled_cached_reqs
-        if getattr(known, "resumed_req_ids", ()):  # where a version says it otherwise, it is not counted
+        if getattr(known, "resumed_req_ids", ()):  # versions without this field are not counted
             for request_id, found in zip(known.req_ids, known.num_computed_tokens, strict=True):
-                reading = self._reading(self.requests[request_id])
-                reading.recomputed_tokens += max(reading.lost - found, 0)
-                reading.lost = 0
+                state = self._state_of(self.requests[request_id])
+                state.recomputed_tokens += max(state.lost - found, 0)
+                state.lost = 0
         return step
 
     def _preempt_request(self, request: Any, *arguments: Any, **named: Any) -> None:
-        reading = self._reading(request)
-        reading.lost, reading.dropped = request.num_computed_tokens, reading.dropped + 1
+        state = self._state_of(request)
+        state.lost, state.dropped = request.num_computed_tokens, state.dropped + 1
         super()._preempt_request(request, *arguments, **named)
 
     def _update_request_with_output(
         self, request: Any, new_token_ids: list[int], *arguments: Any, **named: Any
     ) -> tuple[list[int], bool]:
-        """The tokens to tell of, and whether the request has ended, after those that the model has just written."""
+        """The tokens to report, and whether the request has ended, after the model's new tokens."""
         ids, stopped = super()._update_request_with_output(request, new_token_ids, *arguments, **named)
-        reading = self._reading(request)
-        if reading.checker is None:
+        state = self._state_of(request)
+        if state.checker is None:
             return ids, stopped
         for read, token_id in enumerate(ids, 1):
-            if reading.checker.push(token_id):
+            if state.checker.push(token_id):
                 ids, stopped = ids[:read], True
                 request.status = _STOPPED
                 break
-        if stopped and reading.dropped:
-            request.stop_reason = f"{reading.dropped} {reading.recomputed_tokens}"
+        if stopped and state.dropped:
+            request.stop_reason = f"{state.dropped} {state.recomputed_tokens}"
         if request.sampling_params.output_kind is not RequestOutputKind.FINAL_ONLY:
             return ids, stopped
-        reading.pending += ids
-        return (reading.pending, True) if stopped else ([], False)
+        state.pending += ids
+        return (state.pending, True) if stopped else ([], False)
 
-    def _reading(self, request: Any) -> _Reading:
-        reading = self._readings.get(request)
-        if reading is None:
-            packed = (request.sampling_params.extra_args or {}).get(_WATCH)
-            reading = self._readings[request] = _Reading(packed and self._watch(packed))
-        return reading
+    def _state_of(self, request: Any) -> _RequestState:
+        state = self._states.get(request)
+        if state is None:
+            packed = (request.sampling_params.extra_args or {}).get(_CHECKER_KEY)
+            state = self._states[request] = _RequestState(packed and self._decoded(packed))
+        return state
 
-    def _watch(self, packed: bytes) -> StopChecker:
+    def _decoded(self, packed: bytes) -> StopChecker:
         parts = msgspec.msgpack.decode(packed, type=_Parts)
         if parts.markers not in self._matchers:
             self._matchers[parts.markers] = Matcher(self._tokenizer, parts.markers)
@@ -138,8 +138,8 @@ class CheckingScheduler(Scheduler):  # type: ignore[misc] # vLLM has no types
 
 
 class CheckingAsyncScheduler(CheckingScheduler, AsyncScheduler):  # type: ignore[misc] # as above
-    """The same where vLLM prepares a step while the model is at the one before."""
+    """The same for vLLM's asynchronous scheduling, which prepares a step while the previous one runs."""
 
 
 WATCHING: dict[type, type] = {Scheduler: CheckingScheduler, AsyncScheduler: CheckingAsyncScheduler}
-"""By the scheduler that vLLM would take."""
+"""vLLM's scheduler → ours."""

@@ -90,7 +90,7 @@ async def test_those_that_wait_can_be_refused() -> None:
     await admission.enter("a", 1)
     waiting = asyncio.create_task(admission.enter("b", 1))
     await settle()
-    admission.refuse(EngineError("gone"))
+    admission.fail_waiting(EngineError("gone"))
     with pytest.raises(EngineError, match="gone"):
         await waiting
 

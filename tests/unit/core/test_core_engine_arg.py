@@ -39,13 +39,13 @@ class Arguments:
 def test_vllm_gets_no_argument_that_it_does_not_know_or_that_is_not_ours_to_change(name: str, said: str) -> None:
     engine = VLLMEngine("m", {"engine_arg": {name: "x"}})
     with pytest.raises(ConfigError, match=rf"^--engine-arg {name}") as refused:
-        engine._refuse_foreign(Arguments, engine._arguments(on_cpu=True))
+        engine._check_engine_args(Arguments, engine._arguments(on_cpu=True))
     assert said in str(refused.value)
 
 
 def test_vllm_gets_what_it_knows() -> None:
     engine = VLLMEngine("m", {"engine_arg": {"quantization": "fp8"}})
-    engine._refuse_foreign(Arguments, engine._arguments(on_cpu=True))
+    engine._check_engine_args(Arguments, engine._arguments(on_cpu=True))
     assert deciding(engine.options)["engine_arg"] == {"quantization": "fp8"}
 
 

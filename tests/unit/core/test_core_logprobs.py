@@ -93,9 +93,9 @@ def test_the_runs_and_the_turn_have_those_of_their_tokens(
         piece, given_ids = given_ids[:cut], given_ids[cut:]
         if reader.read(piece, _made_up(piece)):
             break
-        if news := reader.news():
+        if news := reader.new_tokens():
             runs.append(news)
-    if news := reader.news():
+    if news := reader.new_tokens():
         runs.append(news)
     if not reader.over:
         return

@@ -96,7 +96,7 @@ class Dialect(abc.ABC):
         """Check a request. Raises ``ConfigError`` for what this server does not support."""
 
     def distribution(self, request: CompletionRequest, number: int) -> dict[str, Any]:
-        """The request body for the log-probabilities of the likeliest next tokens, for servers whose streams omit ids."""
+        """The request body for log-probabilities of the likeliest next tokens, for servers whose streams omit ids."""
         raise NotImplementedError(f"{self.kind} omits no ids")
 
     @abc.abstractmethod
@@ -280,7 +280,7 @@ class LlamaCpp(Dialect):
         }
 
     def distribution(self, request: CompletionRequest, number: int) -> dict[str, Any]:
-        """See ``Dialect.distribution``. A bias makes it sample a plain token; log-probabilities are without the bias."""
+        """See ``Dialect.distribution``. A bias forces a plain token; the log-probabilities do not include the bias."""
         one = replace(request, max_tokens=1, sampling=Sampling(), num_logprobs=number)
         return self.body(one, stream=False) | {"logit_bias": [[self.plain_id, 1e9]]}
 

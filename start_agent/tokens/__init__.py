@@ -1,1 +1,1 @@
-"""Text and token ids: the tokenizer, chat templates, think markers, fences, stop conditions, answers. Uses models."""
+"""Text and token ids: the tokenizer, chat templates, think markers, code fences, stop conditions and answers."""

@@ -1,4 +1,4 @@
-"""The final answer in a model's text."""
+"""Finds the final answer in a model's text."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ __all__ = ["Box", "boxed", "boxes", "final_text", "last_boxed", "last_code_block
 _ENDED = (TraceOutcome.ANSWERED, TraceOutcome.NO_ANSWER)
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
-# TeX's argument without braces, as in MATH ("$\boxed 2$"): read up to a blank or the end of the mathematics.
+# TeX's argument without braces, as in MATH ("$\boxed 2$"): up to a space or the end of the math.
 _BARE = re.compile(r"\\boxed(?:[ \t]+(?![ \t{])|(?=[\d\\-]))((?:[^\s${}\\]|\\[^\s(){}\[\]]|\{[^{}\n]*\})+)")
 _NOTHING = re.compile(r"(?:[\s.…~?_]|\\(?:[,;:! ]|[lcd]?dots\b|q?quad\b))*")
 
 
 class Box(NamedTuple):
-    r"""A box: from ``begin`` (its backslash) to ``end`` (behind its last brace or character)."""
+    r"""A box: from ``begin`` (its backslash) to ``end`` (after its last brace or character)."""
 
     begin: int
     end: int
@@ -31,14 +31,14 @@ class Box(NamedTuple):
 
 
 def boxes(text: str) -> list[Box]:
-    r"""All boxes with a content, in the order in which they begin.
+    r"""All boxes with content, in the order in which they begin.
 
-    A box is ``\boxed{…}`` or ``\fbox{…}`` that is closed, or ``\boxed 7``: one word that has a digit or a command in
-    it, or is a single character. Braces nest; an escaped brace (``\{``) is a character like any other. A box with
-    nothing in it (``\boxed{}``, ``\boxed{...}``) is words about boxes, and none.
+    A box is a closed ``\boxed{…}`` or ``\fbox{…}``, or ``\boxed 7`` with one word that contains a digit or a command,
+    or is a single character. Braces may be nested; an escaped brace (``\{``) is an ordinary character. An empty box
+    (``\boxed{}``, ``\boxed{...}``) only talks about boxes and does not count.
     """
     begins = {box.end(): box.start() for box in _BOX.finditer(text)}
-    # One pass over all braces: a search from each box would be quadratic where none of them is closed.
+    # One pass over all braces: a search from each box would be quadratic if none of them is closed.
     open_braces: list[int] = []
     found: list[Box] = []
     for brace in _BRACE.finditer(text):
@@ -56,24 +56,23 @@ def boxes(text: str) -> list[Box]:
 
 
 def boxed(text: str) -> list[str]:
-    r"""The contents of all boxes that hold no other box, in order: of a list that is asked for, each item may have
-    its own."""
+    r"""The contents of all boxes without a nested box, in order; each item of a list may have its own box."""
     found = boxes(text)
     last = [box.content for box in found[-1:]]
     return [box.content for box, later in pairwise(found) if later.begin >= box.end] + last
 
 
 def last_boxed(text: str) -> str | None:
-    r"""The content of the last box (see ``boxes``); None where there is none."""
+    r"""The content of the last box (see ``boxes``); None if there is none."""
     found = boxes(text)
     return found[-1].content if found else None
 
 
 def final_text(trace: Trace, decode: Callable[[Iterable[int]], str]) -> str | None:
-    """What the model wrote after its thinking; all that it wrote where it ended without closing its thinking.
+    """The model's text after its thinking, or all of its text if it ended without closing its thinking.
 
-    None where it was stopped while it was still thinking. The same text as ``Trace.answer`` is from. The end of
-    sequence is none of it: a fence that it follows closes its block. It ends before a stop string.
+    None if it was stopped while thinking. ``Trace.answer`` comes from the same text. It does not include the end of
+    sequence, so that a fence before it closes its block, and it ends before a stop string.
     """
     spans = list(trace.of_kind(SpanKind.MODEL))
     ended = bool(spans) and spans[-1].cause == StopKind.EOS
@@ -83,14 +82,14 @@ def final_text(trace: Trace, decode: Callable[[Iterable[int]], str]) -> str | No
     if trace.answer_begins is not None:
         token, byte = trace.answer_begins
         ids = trace.token_ids[token:]
-        text = decode(ids[:-1] if ended else ids).encode()[byte:]  # nothing is inserted after thinking
+        text = decode(ids[:-1] if ended else ids).encode()[byte:]  # there are no insertions after thinking
         stopped = bool(spans) and spans[-1].cause == StopKind.STOP
         return (before_stop(text, trace.meta["settings"]["stop"]) if stopped else text).decode()
     return decode(written[:-1] if ended else written) if trace.outcome in _ENDED else None
 
 
 def _final_text_of_old(trace: Trace, text: str) -> str | None:
-    """By the first spelling of the end of thinking, as traces of the first schema were read."""
+    """The text after the first end of thinking, for traces of schema 1."""
     if not trace.meta.get("thinking", True):
         return text
     _, marker, after = text.partition(trace.meta.get("think_end", "</think>"))

@@ -1,7 +1,7 @@
-"""Conversations → what a chat template is given: roles, the thoughts of earlier turns, and marks around all of it.
+"""Prepares conversations for a chat template: roles, thoughts of earlier turns, and guards against injected markers.
 
-What people or models wrote must neither open a turn nor end the thinking: while a template is rendered, other
-characters stand in for those with which a control token or a think marker begins.
+Texts of people or models must neither open a turn nor end the thinking. So while a template is rendered, the first
+characters of control tokens and think markers in these texts are replaced by other characters.
 """
 
 from __future__ import annotations
@@ -16,36 +16,36 @@ from start_agent.errors import PromptError, QuestionError
 from start_agent.tokens.tokenizer import Message
 
 ROLES = ("system", "developer", "user", "assistant")
-"""Who may speak in a conversation."""
+"""The roles of messages in a conversation."""
 
-_INSTRUCTING = ("system", "developer")
+_SYSTEM_ROLES = ("system", "developer")
 
 THOUGHTS = "reasoning_content"
-"""The key of an assistant's message under which its thoughts are."""
+"""The key of the thoughts in an assistant message."""
 
 OTHER_THOUGHTS = ("thinking", "reasoning")
-"""Other names of it, which some templates look for (gpt-oss: ``thinking``)."""
+"""Other keys that some templates use for them (gpt-oss: ``thinking``)."""
 
 _PRIVATE = 0x100000  # plane 16, of private use
 _PRIVATE_SIZE = 0xFFFE
 
 
 def checked(messages: Sequence[Message]) -> list[Message]:
-    """A conversation that a prompt can be made of: without empty system messages.
+    """Check a conversation; returns it without empty system messages.
 
     Raises:
         QuestionError: there is no message, or the last one is empty.
-        PromptError: an unknown role, key or type, or a last message that is the assistant's.
+        PromptError: a role, key or type is unknown, or the last message is the assistant's.
     """
     if not messages:
         raise QuestionError("the conversation has no messages")
     found = [_checked(message) for message in messages]
     last = found[-1]
     if last["role"] == "assistant":
-        raise PromptError("the last message of a conversation must not be the assistant's: that is what is asked for")
+        raise PromptError("the last message of a conversation must not be the assistant's")
     if not last["content"].strip():
         raise QuestionError("the question is empty" if len(found) == 1 else "the last message is empty")
-    return [message for message in found if message["content"].strip() or message["role"] not in _INSTRUCTING]
+    return [message for message in found if message["content"].strip() or message["role"] not in _SYSTEM_ROLES]
 
 
 def _checked(message: Message) -> Message:
@@ -53,24 +53,24 @@ def _checked(message: Message) -> Message:
         raise PromptError("a message needs a role and a content")
     role = message["role"]
     if role not in ROLES:
-        raise PromptError(f"a message has the role {role!r:.40}: expected one of {', '.join(ROLES)}")
+        raise PromptError(f"a message has the role {role!r:.40}; expected one of {', '.join(ROLES)}")
     known = {"role", "content", THOUGHTS} if role == "assistant" else {"role", "content"}
     unknown = sorted(map(str, message.keys() - known))
     if unknown:
-        raise PromptError(f"a message of the role {role} has the key {unknown[0]!r:.40}, which is not understood")
+        raise PromptError(f"a message of the role {role} has the unknown key {unknown[0]!r:.40}")
     if not all(isinstance(value, str) for value in message.values()):
         raise PromptError("the content of a message must be text")
     return dict(message)
 
 
 def arranged(messages: Sequence[Message], *, system: str, instruction: str, developer: bool) -> list[Message]:
-    """A conversation as the template is given it.
+    """Arrange a conversation for the template.
 
     Args:
-        messages: checked.
-        system: put first where the conversation has no message of the system.
-        instruction: follows the last message of the user, in a paragraph of its own; none where empty.
-        developer: whether the template has that role; otherwise its messages are the system's.
+        messages: checked messages.
+        system: a system message to add at the beginning if the conversation has none.
+        instruction: a paragraph to append to the last user message; empty for none.
+        developer: whether the template has the developer role; otherwise its messages become system messages.
     """
     found = [dict(message) for message in messages]
     for message in found:
@@ -78,9 +78,9 @@ def arranged(messages: Sequence[Message], *, system: str, instruction: str, deve
             message["role"] = "system"
     if system and not any(message["role"] == "system" for message in found):
         found.insert(0, {"role": "system", "content": system})
-    # Templates know one message of the system, at the beginning.
+    # Templates support one system message, at the beginning.
     first = found[0]["role"]
-    leading = [*takewhile(lambda message: message["role"] == first, found)] if first in _INSTRUCTING else []
+    leading = [*takewhile(lambda message: message["role"] == first, found)] if first in _SYSTEM_ROLES else []
     if len(leading) > 1:
         joined = "\n\n".join(message["content"] for message in leading)
         found[: len(leading)] = [{"role": first, "content": joined}]
@@ -92,12 +92,12 @@ def arranged(messages: Sequence[Message], *, system: str, instruction: str, deve
 
 @dataclass(frozen=True, slots=True)
 class Guarded:
-    """Messages in which nothing that people or models wrote spells a marker.
+    """Messages whose texts cannot spell a marker.
 
     Attributes:
-        messages: with other characters in place of the guarded ones.
-        written: the guarded characters, by those that stand in for them.
-        mark: a character that is in none of the messages.
+        messages: the messages with guarded characters replaced.
+        written: replacement character → original character.
+        mark: a character that occurs in none of the messages.
     """
 
     messages: list[Message]
@@ -106,14 +106,14 @@ class Guarded:
 
     @classmethod
     def of(cls, messages: Sequence[Message], guarded: Collection[str]) -> Guarded:
-        """Guard messages. Raises ``PromptError`` where they use up all characters that could stand in."""
+        """Guard messages. Raises ``PromptError`` if they use all possible replacement characters."""
         used = {character for message in messages for value in message.values() for character in value}
         free = _unused(used)
         try:
             mark = next(free)
             written = {next(free): character for character in sorted(set(guarded) & used)}
         except StopIteration:
-            raise PromptError("the messages use all characters of Unicode's private plane 16") from None
+            raise PromptError("the messages use all characters of Unicode's private-use plane 16") from None
         table = str.maketrans({character: other for other, character in written.items()})
         texts = [
             {key: value if key == "role" else value.translate(table) for key, value in message.items()}
@@ -122,7 +122,7 @@ class Guarded:
         return cls(texts, written, mark)
 
     def marked(self) -> list[Message]:
-        """The messages with a mark before and behind each of their texts."""
+        """The messages with a mark before and after each text."""
         return [
             {
                 key: value if key == "role" else self._mark(at, key, "<") + value + self._mark(at, key, ">")
@@ -132,25 +132,25 @@ class Guarded:
         ]
 
     def shown(self, rendered: str) -> Counter[tuple[int, str]]:
-        """How often a rendering of ``marked`` shows each text, by the message's place and the key of the text.
+        """How often a rendering of ``marked`` shows each text, by the message's index and the text's key.
 
         Raises:
-            PromptError: a text is shown in part.
+            PromptError: a text is shown only in part.
         """
         mark = re.escape(self.mark)
         sides = {"<": Counter[tuple[int, str]](), ">": Counter[tuple[int, str]]()}
         for at, key, side in re.findall(rf"{mark}(\d+)(\w+)([<>]){mark}", rendered):
             sides[side][int(at), key] += 1
         if sides["<"] != sides[">"]:
-            raise PromptError("the model's chat template shows a message in part")
+            raise PromptError("the model's chat template shows only a part of a message")
         return sides["<"]
 
     def tail(self, rendered: str) -> str:
-        """What follows the last text in a rendering of ``marked``."""
+        """The text after the last message in a rendering of ``marked``."""
         return rendered[rendered.rfind(self.mark) + 1 :]
 
     def template_text(self, rendered: str) -> str:
-        """What is the template's own in a rendering of ``marked``."""
+        """The template's own text in a rendering of ``marked``."""
         mark = re.escape(self.mark)
         return re.sub(rf"{mark}(\d+\w+)<{mark}.*?{mark}\1>{mark}", "", rendered, flags=re.DOTALL)
 

@@ -1,23 +1,23 @@
-"""Markers on the token stream: connectives, code fences, the end of thinking.
+"""Finds markers in a stream of tokens: connectives, code fences and the end of thinking.
 
-A marker is a run of bytes; tokens cut it anywhere, and one token may hold several. ``Matcher.step`` moves an
-immutable ``State`` over one token, so that a state can be kept, forked and gone back to. What ends a turn of
-generation, and which of its tokens are kept, is decided in ``stopping.py``.
+A marker is a sequence of bytes; tokens may split it anywhere, and one token may contain several. ``Matcher.step`` moves
+an immutable ``State`` over one token, so states can be stored, forked and restored. ``stopping.py`` decides what ends a
+turn of generation, and which of its tokens are kept.
 
 The rules:
 
-* A connective is found where its word ends. The byte after it must be seen first (``Wait`` is not ``Waiting``),
-  and the token that brings that byte is discarded unless it also holds the end of the word. Word characters are
-  ASCII letters, digits and the underscore; letter case is as listed. In a line that may still open a block, no
-  connective is found.
-* A block of code opens at the end of its fence's line (see ``fences``). Of a language that is run it closes at once
-  with its closing fence, whatever follows it on the line; of another language with the line. Inside a block that is
-  not run, a fence with a language that is run opens its own block: the one before it was never closed.
-* Where code stands between tags (``Markers.code_open``), it opens and closes with them, wherever they stand, but in
-  no code a second time; fenced blocks are then none that are run, and inside the tags none at all.
-* The end of thinking closes any block, and nothing after it is a marker. Where it ends with an added token, inside a
-  block it is that token and no text that spells it (``print('</think>')``). Where it is plain text to the vocabulary,
-  inside a block it must begin its line, behind blanks at most, or follow a fence.
+* A connective is found at the end of its word, after the next byte is known (``Wait`` is not ``Waiting``). The token
+  with that byte is discarded unless it also contains the end of the word. Word characters are ASCII letters, digits and
+  the underscore; case matters. In a line that may still open a block, no connective is found.
+* A code block opens at the end of its fence's line (see ``fences``). If its language is executed, it closes immediately
+  with its closing fence, whatever follows on the line; otherwise with the end of that line. Inside a block that is not
+  executed, a fence with an executed language opens its own block: the earlier one was never closed.
+* If code is between tags (``Markers.code_open``), they open and close it anywhere, but are not nested; then fenced
+  blocks are not executed, and inside the tags they are not recognized.
+* The end of thinking closes any block, and no markers are found after it. If it ends with an added token, inside a
+block
+  only that token counts and not text that spells it (``print('</think>')``). If it is plain text for the vocabulary,
+  inside a block it must be at the beginning of its line, after white space at most, or follow a fence.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ CONNECTIVES = ("Wait", "Alternatively")
 """The connectives after which START inserts hints (arXiv 2503.04625)."""
 
 LANGUAGES = ("python", "py", "python3")
-"""Language tags, in any letter case, of blocks that are run."""
+"""The languages of executed blocks, in any letter case."""
 
 
 class MarkerKind(StrEnum):
-    """What was found."""
+    """The kind of a marker."""
 
     CONNECTIVE = "connective"
     CODE_OPEN = "code_open"
@@ -51,9 +51,10 @@ class MarkerKind(StrEnum):
 
 
 class Match(NamedTuple):
-    """A marker. ``begin`` and ``end`` count bytes since the first state; ``word`` is the connective or language.
+    """A found marker. ``begin`` and ``end`` count bytes since the first state; ``word`` is the connective or language.
 
-    An opening fence runs from its backticks to the end of its line; a closing one from the line break before it.
+    An opening fence extends from its backticks to the end of its line; a closing one begins with the line break before
+    it.
     """
 
     kind: MarkerKind
@@ -63,24 +64,24 @@ class Match(NamedTuple):
 
 
 class Block(StrEnum):
-    """Where in the text a state stands."""
+    """The kind of text at a position."""
 
     PROSE = "prose"
     CODE = "code"
-    OTHER = "other"  # a block that is not run
+    OTHER = "other"  # a block that is not executed
 
 
 class State(NamedTuple):
-    """All that the matcher remembers of ``position`` bytes; a few hundred bytes, whatever was read.
+    """The state of the matcher after ``position`` bytes; at most a few hundred bytes large.
 
     Attributes:
-        block: where the text stands; ``fence`` is what opened the block, None where a tag did.
-        answering: the thinking has ended: nothing is a marker any more.
-        line: the end of the current line, from where a fence may begin; all of it where ``begins`` says so.
-        tail: the last bytes, for markers that go on; what begins in its first ``spent`` bytes is decided already, and
-            where it has more, the next byte may begin a marker.
-        position: how many bytes were read.
-        unopened: it has not begun yet; until then the text is read as an answer is.
+        block: the kind of text; ``fence`` is the fence that opened the block, None for a tag.
+        answering: whether the thinking has ended, after which there are no markers.
+        line: the end of the current line, for fences; the complete line if ``begins``.
+        tail: the last bytes, for incomplete markers; what begins in its first ``spent`` bytes is already decided, and
+            if it is longer, a marker may begin after them.
+        position: the number of bytes read.
+        unopened: whether the thinking has not begun yet; until then the text is read like an answer.
     """
 
     block: Block = Block.PROSE
@@ -96,15 +97,15 @@ class State(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Markers:
-    """What counts as a marker for a model.
+    """The markers of a model.
 
     Attributes:
-        connectives: words after which a hint may come.
-        think_ends: the spellings of the end of thinking. One may be several tokens long, as the step from one channel
-            to another is; a hint replaces all of it.
-        languages: tags of the code blocks that are run, in lower case.
-        think_start: what opens the thinking, for a text whose state says that it is ``unopened``.
-        code_open, code_close: tags around code that is run; empty where there are none.
+        connectives: words after which a hint may be inserted.
+        think_ends: the texts that end the thinking. One may be several tokens long, like a change of channels; a hint
+            replaces all of it.
+        languages: the languages of executed blocks, in lower case.
+        think_start: the text that opens the thinking, for a state that is ``unopened``.
+        code_open, code_close: the tags around executed code; empty without tags.
     """
 
     connectives: tuple[str, ...] = CONNECTIVES
@@ -124,7 +125,7 @@ class Matcher:
         self.start = self.markers.think_start.encode()
         self._languages = frozenset(language.lower() for language in self.markers.languages)
         ends = [end.encode() for end in self.markers.think_ends if end]
-        # What completes earlier is found first; of those that end together, the one that begins first.
+        # The end that is completed first is found; of those completed together, the one that begins first.
         self._ends = frozenset(end for end in ends if not any(other in end[:-1] for other in ends))
         begun = {end[:size] for end in self._ends for size in range(1, len(end))}
         self.think_end_begun = tuple(sorted(begun, key=len, reverse=True))
@@ -137,12 +138,12 @@ class Matcher:
         self._open, self._close = self.markers.code_open.encode(), self.markers.code_close.encode()
         tags = [tag for tag in (self._open, self._close) if tag]
         self.code_open_begun, self.code_close_begun = _beginnings(self._open), _beginnings(self._close)
-        # Each alternative begins with a literal byte, which the regex engine can look for quickly.
+        # Each alternative begins with a literal byte, which the regex engine finds quickly.
         end_patterns = [re.escape(end) for end in sorted(self._ends, key=len, reverse=True)]
         opens, closes = ([re.escape(tag)] * bool(tag) for tag in (self._open, self._close))
         self._prose = _any_of([*end_patterns, *opens, *map(_bounded, words)])
         self._inside, self._outside = _any_of([*end_patterns, *closes]), _any_of([*end_patterns, *opens])
-        # A marker in a line is decided at most this many bytes after it began: a connective by the byte that follows.
+        # A marker in a line is decided at most this many bytes after its beginning: a connective by the next byte.
         self._reach = max([0, *map(len, (*self._ends, *tags)), *(len(word) + 1 for word in words)])
         self._longest = LONGEST_LINE + self._reach
         firsts = b"".join(sorted({marker[:1] for marker in (*self._ends, *tags, *words)}))
@@ -151,17 +152,17 @@ class Matcher:
 
     @cached_property
     def _plain(self) -> bytes:
-        """By id: whether the token has neither a line break nor a byte with which a marker or a fence begins."""
+        """For each id, whether the token has neither a line break nor the first byte of a marker or a fence."""
         return bytes(self._special.search(piece) is None for piece in self.pieces)
 
     def step(self, state: State, token_id: int) -> tuple[State, tuple[Match, ...]]:
-        """Read one token: the state after it, and the markers that it completed, in order."""
-        if token_id >= len(self.pieces):  # padding of the embedding: it has no bytes
+        """Read one token; returns the state after it, and the markers that it completed, in order."""
+        if token_id >= len(self.pieces):  # padding of the embedding has no bytes
             return state, ()
         text = self.pieces[token_id]
         block, answering, fence, line, begins, tail, spent, position, _ = state
         if self._plain[token_id] and spent == len(tail) and not answering:
-            # Most tokens: they begin no marker, complete none and end no line. ``read`` would find the same.
+            # A fast path for most tokens, which neither begin nor complete a marker or a line; equivalent to ``read``.
             line += text
             if len(line) > self._longest:
                 line, begins = line[-self._longest :], False
@@ -170,13 +171,13 @@ class Matcher:
         return self.read(state, text, closing=token_id in self._closing_ids)
 
     def bytes_of(self, token_id: int) -> bytes:
-        """The bytes of a token; an id beyond the vocabulary is padding of the embedding, and has none."""
+        """The bytes of a token; empty for an id beyond the vocabulary (padding of the embedding)."""
         return self.pieces[token_id] if token_id < len(self.pieces) else b""
 
     def read(self, state: State, text: bytes, *, closing: bool = False) -> tuple[State, tuple[Match, ...]]:
-        """Read a run of bytes, as ``step`` does a token's. However a text is cut, it is read alike.
+        """Read bytes, as ``step`` does for a token. The result does not depend on how a text is split.
 
-        ``closing``: the bytes are those of an added token with which the end of thinking ends.
+        ``closing``: whether the bytes are an added token that completes an end of thinking.
         """
         position = state.position + len(text)
         if state.answering:
@@ -229,20 +230,20 @@ class Matcher:
                 inside = block is not Block.PROSE
                 block, fence, opened = self._line_ended(block, fence, line, begins)
                 if inside and block is Block.PROSE:
-                    spent = max(spent, at - 1)  # no connective is found in the block, but its last byte may begin one
+                    spent = max(spent, at - 1)  # the block contains no connective, but its last byte may precede one
                 if opened is not None:
                     begin = origin + at - len(line) + opened.begin
                     matches.append(Match(MarkerKind.CODE_OPEN, begin, origin + at, opened.language))
                 line, begins = b"", True
-        cut = max(0, len(data) - self._reach - 1)  # a byte more: what a connective's first letter stands behind
-        # What is decided must not be asked again once that context is out of sight.
+        cut = max(0, len(data) - self._reach - 1)  # one byte more, for the character before a connective
+        # Decided parts must not be searched again without that context.
         spent = max(spent, len(data) - self._reach)
         first = self._first.search(data, spent)
         spent = (len(data) if first is None else first.start()) - cut
         return State(block, False, fence, line, begins, data[cut:], spent, position), tuple(matches)
 
     def _until_start(self, state: State, text: bytes, closing: bool) -> tuple[State, tuple[Match, ...]]:
-        """Pass over an answer until the thinking opens, and read on from there."""
+        """Skip an answer until the thinking opens, and continue from there."""
         data, position = state.tail + text, state.position + len(text)
         begin = data.find(self.start)
         if begin < 0:
@@ -254,7 +255,7 @@ class Matcher:
         return after, (Match(MarkerKind.THINK_START, opened - len(self.start), opened, ""), *found)
 
     def _ends_block(self, end: bytes, before: bytes, begins: bool, token: bool) -> bool:
-        """Whether an end of thinking counts inside a block; ``before`` is its line, ``token``: a token added."""
+        """Whether an end of thinking counts inside a block; ``before`` is its line, ``token`` whether it is a token."""
         if end in self._added_ends:
             return token
         before = before.rstrip(b" \t")
@@ -263,26 +264,26 @@ class Matcher:
     def _line_ended(
         self, block: Block, fence: Fence | None, line: bytes, begins: bool
     ) -> tuple[Block, Fence | None, Opening | None]:
-        """Where the text stands after a line, and what opened there, if it is run."""
+        """The kind of text and the fence after a line, and the opening of an executed block, if any."""
         if block is Block.CODE:
             return block, fence, None
         opened = opening(line, begins=begins)
         if opened is not None and (fence is None or opened.fence.run.startswith(fence.run)):
             if is_one_of(opened.language, self._languages):
                 return Block.CODE, opened.fence, opened
-            if fence is None and not opened.behind_prose:
+            if fence is None and not opened.after_prose:
                 return Block.OTHER, opened.fence, None
         if fence is not None and begins and (closed := fence.closed_by(line)):
             rest = line[closed:].lstrip(fence.run[:1])
-            if rest[:1].isspace():  # words may follow a closing fence, a language would
+            if rest[:1].isspace():  # text may follow a closing fence, but not directly, like a language
                 return Block.PROSE, None, None
         return block, fence, None
 
     def inserted(self, state: State, text: bytes, kind: SpanKind) -> tuple[State, tuple[Match, ...]]:
-        """Pass over text that was put in, not generated: no marker spans the seam.
+        """Read inserted text; no marker crosses its boundaries.
 
         A hint may close a block and end inside another; its fences are among the matches. A notice may open a thinking
-        that is ``unopened``, or end one. After all else (a tool's output) prose goes on, whatever fences it spells.
+        that is ``unopened``, or end one. After other text (a tool's output) prose continues, whatever fences it has.
         """
         position = state.position + len(text)
         if kind is SpanKind.NOTICE and not state.answering:
@@ -293,7 +294,7 @@ class Matcher:
         before = State(state.block, False, state.fence, position=state.position)
         after, found = self.read(before, text) if kind is SpanKind.HINT else (State(), ())
         kept = tuple(match for match in found if match.kind in (MarkerKind.CODE_OPEN, MarkerKind.CODE_CLOSE))
-        begins = text.endswith(b"\n") if text else state.begins and not state.line  # a fence may, on either side
+        begins = text.endswith(b"\n") if text else state.begins and not state.line  # whether a fence may follow
         tail = text[-1:] or state.tail[-1:]
         if kind is SpanKind.NOTICE and state.unopened and self.start in text:
             end_of_start = state.position + text.index(self.start) + len(self.start)
@@ -308,34 +309,34 @@ def _any_of(patterns: Sequence[bytes]) -> re.Pattern[bytes]:
 
 
 def _beginnings(marker: bytes) -> tuple[bytes, ...]:
-    """What a marker that is not complete may look like, the longest first."""
+    """The incomplete beginnings of a marker, longest first."""
     return tuple(marker[:size] for size in range(len(marker) - 1, 0, -1))
 
 
 def _reachable(words: list[bytes]) -> list[bytes]:
-    """The connectives without those that hold another: in a stream "Wait" is found before "Wait, but" could be."""
+    """The connectives that do not contain another: in a stream "Wait" is found before "Wait, but"."""
     return [word for word in words if not any(re.search(_bounded(other), word) for other in words if other != word)]
 
 
 def _bounded(word: bytes) -> bytes:
-    """A pattern for a connective: where its edge is a word character, its neighbour is none.
+    """A pattern for a connective with word boundaries.
 
-    A backtick before it is refused too: it is a name in code.
+    A backtick before it is excluded, too: then it is a name in code.
     """
     pattern = re.escape(word)
     if re.match(rb"[A-Za-z0-9_]", word):
-        pattern += rb"(?<![A-Za-z0-9_`]%s)" % pattern  # looks back over the word: see ``Matcher.__init__``
+        pattern += rb"(?<![A-Za-z0-9_`]%s)" % pattern  # a lookbehind over the word: see ``Matcher.__init__``
     if re.search(rb"[A-Za-z0-9_]\Z", word):
         pattern += rb"(?=[^A-Za-z0-9_])"
     return pattern
 
 
 def answer_begins(known: int | None, matches: Iterable[Match]) -> int | None:
-    """Where the answer begins in a text: behind the first end of thinking since thinking began last.
+    """Where the answer begins in a text: after the first end of thinking since the last beginning of thinking.
 
     Args:
         known: where it began before these matches; None while thinking.
-        matches: what was found after that, in order.
+        matches: the later matches, in order.
     """
     for match in matches:
         if match.kind is MarkerKind.THINK_START:

@@ -1,4 +1,4 @@
-"""N-grams of token ids as numbers: fast to count and to compare."""
+"""Hashes of n-grams of token ids, for fast counting and comparing."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _MIX = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)  # SplitMix64 (Steele, Lea and F
 
 
 def ngram_hashes(token_ids: Sequence[int], size: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
-    """A 64-bit hash of each n-gram of ``size`` tokens, in order; none where there are fewer tokens.
+    """A 64-bit hash of each n-gram of ``size`` tokens, in order; empty if there are fewer tokens.
 
-    Equal n-grams have equal hashes; that different ones have is a matter of 1 in 2**64.
+    Equal n-grams have equal hashes; different ones collide with probability 1 in 2**64.
     """
     import numpy as np
 
@@ -28,7 +28,7 @@ def ngram_hashes(token_ids: Sequence[int], size: int) -> np.ndarray[Any, np.dtyp
 
 
 def _mixed(numbers: np.ndarray[Any, np.dtype[np.uint64]]) -> np.ndarray[Any, np.dtype[np.uint64]]:
-    """SplitMix64's finalizer: numbers that are near each other come out far apart."""
+    """SplitMix64's finalizer, which maps similar numbers to very different ones."""
     import numpy as np
 
     for shift, factor in zip((30, 27), _MIX, strict=True):

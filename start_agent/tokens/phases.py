@@ -1,4 +1,4 @@
-"""What a model is doing, seen from the outside."""
+"""The phase of a model: thinking, writing code, waiting for a tool, or answering."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from start_agent.tokens.markers import Block, State
 
 
 class Phase(StrEnum):
-    """What the model is doing."""
+    """The phase of a model."""
 
     THINKING = "thinking"
     CODE = "code"
@@ -18,10 +18,10 @@ class Phase(StrEnum):
 
 
 def phase_of(state: State) -> Phase:
-    """The phase of a model that is writing: that of a token is the one in which it begins.
+    """The phase of a model while it generates; a token belongs to the phase in which it begins.
 
-    The line of an opening fence is THINKING still, that of the closing one is CODE. A token may hold the end of one
-    and the beginning of the next; ``decoding.segments`` cuts between them.
+    The line of an opening fence is THINKING, that of the closing fence is CODE. A token may contain the end of one
+    phase and the beginning of the next; ``decoding.segments`` splits between them.
     """
     if state.answering:
         return Phase.ANSWERING

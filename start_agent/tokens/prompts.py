@@ -1,4 +1,4 @@
-"""Questions and conversations → prompt ids, and whether the prompt has already opened (or closed) the thinking."""
+"""Renders questions and conversations to prompt ids, and detects whether the prompt opens or closes the thinking."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Prompt:
     """A rendered question or conversation.
 
     Attributes:
-        token_ids: what the engine is given first.
-        thinking: False where the prompt itself has closed the thinking; the model then answers at once.
+        token_ids: the ids of the prompt.
+        thinking: False if the prompt has closed the thinking, so that the model answers immediately.
         think_ends: the markers that end the thinking. A model that never writes one thinks until its end of sequence.
-        think_start: where not empty, the model thinks only after it has written this marker.
-        think_opens: what the model writes first to open its thinking; empty where the prompt has opened it, or where
-            the model does not think between markers.
+        think_start: if not empty, the model thinks only after it has written this marker.
+        think_opens: the text with which the model opens its thinking; empty if the prompt has opened it, or if the
+            model does not use markers.
         thoughts_shown: how many of the earlier messages' thoughts the template shows; it drops the others.
     """
 
@@ -42,7 +42,7 @@ class Prompt:
 
     @property
     def state(self) -> State:
-        """Where the text stands behind the prompt."""
+        """The state of the text after the prompt."""
         unopened = self.thinking and bool(self.think_start)
         return State(answering=unopened or not self.thinking, unopened=unopened)
 
@@ -52,11 +52,11 @@ class _Rendered:
     """A rendered prompt.
 
     Attributes:
-        text: with the characters that stand in for others.
-        own: what of it is the template's own.
-        tail: what follows the last message.
-        written: the characters that people wrote, by those that stand in for them.
-        thoughts_shown: of the prompt.
+        text: the text with replacement characters.
+        own: the template's own part of it.
+        tail: the text after the last message.
+        written: replacement character → original character.
+        thoughts_shown: see ``Prompt``.
     """
 
     text: str
@@ -67,19 +67,19 @@ class _Rendered:
 
     @property
     def shown(self) -> str:
-        """The text with the characters that people wrote."""
+        """The text with the original characters."""
         return self.text.translate({ord(other): character for other, character in self.written.items()})
 
 
 class ChatFormat:
-    """How a model's prompts are made: its template with the user's options, and its think markers.
+    """Makes the prompts of a model, from its template with the user's options and its think markers.
 
     Args:
-        tokenizer: the model's.
-        options: the user's.
+        tokenizer: the model's tokenizer.
+        options: the user's options.
 
     Raises:
-        ConfigError: a file that cannot be read, or an option that does not go with this model.
+        ConfigError: a file cannot be read, or an option does not fit this model.
     """
 
     def __init__(self, tokenizer: Tokenizer, options: ChatOptions | None = None) -> None:
@@ -87,46 +87,44 @@ class ChatFormat:
         self.renderer = with_options(tokenizer.render_chat, self.options)
         own = () if self.options.think_markers is None else read_families(self.options.think_markers)
         self._families = (*own, *builtin_families())
-        # What people write spells nothing that begins with one of these.
+        # Messages must not spell anything that begins with one of these characters.
         markers = (marker for family in self._families for marker in (family.start, *family.ends))
         self._controls = frozenset(tokenizer.controls.values())
         self._guarded = {marker[0] for marker in (*self._controls, *markers)}
 
     def prompt(
         self,
-        asked: str | Sequence[Message],
+        question: str | Sequence[Message],
         *,
         system: str = "",
         instruction: str = "",
         most_tokens: int | None = None,
     ) -> Prompt:
-        """Render a question, or a whole conversation.
+        """Render a question, or a conversation.
 
-        The ids are those of transformers' ``apply_chat_template(tokenize=True)``; but a special token or a think marker
-        that is spelled out in a message, whoever wrote it, stays text.
+        The ids are those of transformers' ``apply_chat_template(tokenize=True)``, except that special tokens and think
+        markers spelled out in messages stay text.
 
         Args:
-            asked: a question, whose surrounding white space is dropped; or messages with ``role`` and ``content``. The
-                roles are system, developer (system, where the template has no such role), user and assistant. An
-                assistant's message may have its thoughts under ``reasoning_content``; the template keeps or drops them,
-                ``Prompt.thoughts_shown`` says how many it kept. Several messages of the system at the beginning are
-                given to the template as one.
-            system: a message of the system, where a conversation has none; none where empty.
-            instruction: a sentence that follows the last message of the user, in a paragraph of its own; none where
-                empty.
-            most_tokens: what is certainly longer is refused before all of it is read.
+            question: a question, whose surrounding white space is dropped; or messages with ``role`` and ``content``.
+                The roles are system, developer (system, if the template has no such role), user and assistant. An
+                assistant message may have its thoughts under ``reasoning_content``; the template keeps or drops them,
+                ``Prompt.thoughts_shown`` is the number it kept. Several system messages at the beginning are joined.
+            system: a system message to add if the conversation has none; empty for none.
+            instruction: a paragraph to append to the last user message; empty for none.
+            most_tokens: the limit; a prompt that is certainly longer is rejected before all of it is encoded.
 
         Raises:
-            QuestionError: no message, an empty last one, or too many tokens.
-            PromptError: see ``render_prompt``; or a message with another role, or with keys that are not understood.
+            QuestionError: there is no message, the last one is empty, or there are too many tokens.
+            PromptError: see ``render_prompt``; or a message has an unknown role or key.
         """
-        messages = [{"role": "user", "content": asked.strip()}] if isinstance(asked, str) else asked
+        messages = [{"role": "user", "content": question.strip()}] if isinstance(question, str) else question
         messages = conversations.checked(messages)
         rendered = self._render(
             conversations.arranged(messages, system=system, instruction=instruction, developer=self._has_developer)
         )
         if most_tokens is not None and self.tokenizer.exceeds(rendered.shown, most_tokens):
-            raise QuestionError(f"the prompt has more than {most_tokens} tokens: shorten the question")
+            raise QuestionError(f"the prompt has more than {most_tokens} tokens; shorten the question")
         family = self.family(rendered)
         opened = rendered.tail.rfind(family.start)
         closed = max(rendered.tail.rfind(end) for end in family.ends)
@@ -141,13 +139,13 @@ class ChatFormat:
         )
 
     def raw(self, token_ids: Sequence[int]) -> Prompt:
-        """A prompt of ids that no template has made; at least one.
+        """A prompt of at least one id that was not made by the template.
 
-        Behind its last end of sequence, the markers in it say whether the model thinks. Where there are none, it does
-        so from where it opens its thinking, and answers until then.
+        The markers after its last end of sequence decide whether the model is thinking. Without markers, it is
+        answering until it opens its thinking.
 
         Raises:
-            PromptError: the template has channels that are not understood.
+            PromptError: the template has unknown channels.
         """
         ends = self.tokenizer.eos_ids
         last = next((at for at in range(len(token_ids), 0, -1) if token_ids[at - 1] in ends), 0)
@@ -163,7 +161,7 @@ class ChatFormat:
         )
 
     def family(self, rendered: _Rendered | None = None) -> Family:
-        """The model's family of think markers. Raises ``PromptError`` for channels that are not understood."""
+        """The model's family of think markers. Raises ``PromptError`` for unknown channels."""
         rendered = rendered or self._render([{"role": "user", "content": _PROBE}])
         return self._find_family(rendered.tail, rendered.own)
 
@@ -180,23 +178,21 @@ class ChatFormat:
         )
 
     def notices(self, system: str = "") -> list[str]:
-        """What the user should know before the first question, in a line each."""
+        """Notices for the user before the first question, one line each."""
         if self.prompt(_PROBE, system=system).thinking:
             return []
         name = self._switched_off or self.switch(True, system)
-        how = (
-            f"switch it on with --chat-template-kwargs '{{\"{name}\": true}}'" if name else "no variable switches it on"
-        )
-        return [f"the model's chat template has the thinking off, so that nothing is hinted or run: {how}"]
+        how = f"turn it on with --chat-template-kwargs '{{\"{name}\": true}}'" if name else "it has no variable for it"
+        return [f"the model's chat template turns thinking off, so no hints are inserted and no code is run; {how}"]
 
     def digest(self, system: str = "") -> str:
-        """The sha256, in hex, of a probe's prompt: another template or vocabulary shows there."""
+        """The sha256, in hex, of the prompt of a test question; it changes with the template or the vocabulary."""
         ids = self.prompt(_PROBE, system=system).token_ids
         return hashlib.sha256(" ".join(map(str, ids)).encode()).hexdigest()
 
     @property
     def prints_day(self) -> bool:
-        """Whether the prompts depend on the day."""
+        """Whether the prompts depend on the current date."""
         return isinstance(self.renderer, ChatTemplate) and self.renderer.prints_day
 
     @property
@@ -208,7 +204,7 @@ class ChatFormat:
         return re.search(r"""(['"])developer\1""", self._source) is not None
 
     def _opening(self, family: Family, rendered: _Rendered) -> str:
-        """What the model writes to open its thinking, with the line break that the template has behind it."""
+        """The text with which the model opens its thinking, with the line break after it as in the template."""
         named = family.named_in(rendered.own + self._source) or family.spelled_with(self._controls)
         if not named and not self.options.think_start:
             return ""
@@ -216,9 +212,10 @@ class ChatFormat:
 
     def _render(self, messages: list[Message]) -> _Rendered:
         if self.renderer is None:
-            raise PromptError("this model has no chat template: use a chat or reasoning model, or give --chat-template")
+            raise PromptError("this model has no chat template; use a chat or reasoning model, or --chat-template")
         guarded = Guarded.of([self._with_all_keys(message) for message in messages], self._guarded)
-        # Once more with marks around each text: is each message there, and what follows the last?
+        # Render also with marks around each text, to check that all messages are shown, and find the text after the
+        # last.
         marked = self._call(guarded.marked())
         shown = guarded.shown(marked)
         if any(shown[at, "content"] != 1 for at in range(len(messages))):
@@ -235,7 +232,7 @@ class ChatFormat:
         )
 
     def _with_all_keys(self, message: Message) -> Message:
-        """A message with its thoughts under each of the names that the template looks for."""
+        """A message with its thoughts under all keys that the template uses."""
         if THOUGHTS not in message or not isinstance(self.renderer, ChatTemplate):
             return message
         return message | {key: message[THOUGHTS] for key in OTHER_THOUGHTS if self.renderer.uses(key)}
@@ -244,19 +241,19 @@ class ChatFormat:
         assert self.renderer is not None
         try:
             return str(self.renderer(messages))
-        except Exception as error:  # templates are programs of other people: whatever they raise is theirs
+        except Exception as error:  # templates are third-party code and may raise anything
             raise PromptError(f"the model's chat template fails on this question: {first_line(error)}") from error
 
     @cached_property
     def _switched_off(self) -> str | None:
-        """The variable by which the template has the thinking off: as it is, it renders what it renders for False."""
+        """The variable that turns the thinking off: the prompt is the same as with False, but not as with True."""
         for name, now, on, off in self._switches():
             if now == off != on:
                 return name
         return None
 
     def _switches(self) -> list[tuple[str, str, str, str]]:
-        """The variables for thinking that the template has, with what it renders now, with True, and with False."""
+        """The template's variables for thinking, each with the result without it, with True, and with False."""
         renderer = self.renderer
         if not isinstance(renderer, ChatTemplate):
             return []
@@ -269,17 +266,17 @@ class ChatFormat:
                         str(one(messages))
                         for one in (renderer, *(renderer.given(**{name: on}) for on in (True, False)))
                     ]
-                except Exception:  # a variable of another kind, or a template that fails: its own prompt will say so
+                except Exception:  # another kind of variable, or a failing template, which its own prompt reports
                     continue
                 found.append((name, texts[0], texts[1], texts[2]))
         return found
 
     def switch(self, on: bool, system: str = "") -> str | None:
-        """The variable of the template that switches the thinking on, or off; None where none does.
+        """The template's variable that turns the thinking on or off; None if there is none.
 
         Args:
-            on: what the variable is to be set to.
-            system: a message of the system.
+            on: the new value of the variable.
+            system: a system message.
         """
         for name, now, *others in self._switches():
             if now != others[not on]:
@@ -293,18 +290,18 @@ class ChatFormat:
 def render_prompt(
     tokenizer: Tokenizer, question: str, *, system: str = "", instruction: str = "", options: ChatOptions | None = None
 ) -> Prompt:
-    """Render a question through the model's chat template; see ``ChatFormat.prompt``.
+    """Render a question with the model's chat template; see ``ChatFormat.prompt``.
 
     Args:
-        tokenizer: the model's.
-        question: what the user asks; surrounding white space is dropped.
-        system: a system message; none where empty.
-        instruction: a sentence that follows the question, in a paragraph of its own; none where empty.
-        options: of the template and the think markers.
+        tokenizer: the model's tokenizer.
+        question: the user's question; surrounding white space is dropped.
+        system: a system message; empty for none.
+        instruction: a paragraph after the question; empty for none.
+        options: options for the template and the think markers.
 
     Raises:
-        QuestionError: an empty question.
-        PromptError: no chat template, one that fails or drops the question, or one whose channels are not understood.
+        QuestionError: the question is empty.
+        PromptError: there is no chat template, or it fails, drops the question or has unknown channels.
         ConfigError: see ``ChatFormat``.
     """
     return ChatFormat(tokenizer, options).prompt(question, system=system, instruction=instruction)

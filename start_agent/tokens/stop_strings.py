@@ -1,4 +1,4 @@
-"""Stop strings: texts that end an answer, found in bytes that come in pieces."""
+"""Finds stop strings, which end an answer, in a stream of bytes."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 
 class StopStrings:
-    """Finds the first of some strings in a text that is read piece by piece.
+    """Finds the first stop string in a text that is read in pieces.
 
     Args:
-        strings: none of them empty. Without any, nothing is found.
+        strings: the stop strings, none of them empty.
     """
 
     def __init__(self, strings: Sequence[str]) -> None:
@@ -24,11 +24,11 @@ class StopStrings:
         return bool(self._strings)
 
     def read(self, text: bytes) -> int | None:
-        """Read on.
+        """Read the next piece.
 
         Returns:
-            How many bytes before the end of the text so far the first string begins, of those that this piece
-            completes; None where it completes none.
+            If this piece completes a stop string, how many bytes before the end of the text so far the first one
+            begins; otherwise None.
         """
         window = self._tail + text
         begins = [at for string in self._strings if (at := window.find(string)) >= 0]
@@ -37,7 +37,7 @@ class StopStrings:
 
     @property
     def begun(self) -> int:
-        """How many of the last bytes may be the beginning of one."""
+        """How many of the last bytes may be the beginning of a stop string."""
         tail = self._tail
         for found in self._first.finditer(tail):  # the longest first
             if any(string.startswith(tail[found.start() :]) for string in self._strings):
@@ -45,11 +45,11 @@ class StopStrings:
         return 0
 
     def clear(self) -> None:
-        """Begin with another text."""
+        """Start with a new text."""
         self._tail = b""
 
 
 def before_stop(text: bytes, strings: Sequence[str]) -> bytes:
-    """A text up to the first stop string in it; all of it where there is none."""
+    """A text up to the first stop string in it; all of it if there is none."""
     begins = [at for string in strings if (at := text.find(string.encode(errors="replace"))) >= 0]
     return text[: min(begins)] if begins else text

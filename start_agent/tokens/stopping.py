@@ -1,12 +1,12 @@
-"""Where a turn of generation ends, and which of its tokens are kept: the trim rule.
+"""Stop conditions: where a turn of generation ends, and which of its tokens are kept (the trim rule).
 
-Engines push what they sample into a ``StopChecker`` and stop when told; the controller says what to stop at
-(``StopConditions``), pushes what it got, and reads the same markers.
+Engines push sampled tokens into a ``StopChecker`` and stop when it says so; the controller sets the ``StopConditions``,
+pushes the tokens that it got, and finds the same markers.
 
-**Trim**: the token that completes a marker is kept whole; what came after it was never in the trace. A connective is
-certain only once the byte after it was seen: the token that brings that byte is dropped, unless it also holds the end
-of the word. A marker that is replaced (the end of thinking, the end of sequence before a hint) goes with every token
-that holds a part of it; so does the beginning of an end of thinking, where the budget for thinking is used up.
+**Trim rule**: the token that completes a marker is kept; later tokens are never part of the trace. A connective is
+certain only after its next byte is known: the token with that byte is dropped, unless it also contains the end of the
+word. A marker that is replaced (the end of thinking, or the end of sequence before a hint) is dropped with every token
+that contains a part of it; likewise the beginning of an end of thinking when the thinking budget is used up.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from start_agent.tokens.markers import Block, MarkerKind, Match, Matcher, State
 from start_agent.tokens.ngrams import ngram_hashes
 from start_agent.tokens.stop_strings import StopStrings
 
-_NGRAM = 16  # tokens: seldom said twice in a row where nothing repeats
+_NGRAM = 16  # tokens; such n-grams seldom occur twice in a short text without repetition
 
 
 class StopKind(StrEnum):
@@ -39,11 +39,10 @@ class StopKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Repetition:
-    """Endless repetition: the last tokens are one run of at most ``max_period`` tokens, over and over.
+    """The rule for endless repetition: the last tokens are a sequence of at most ``max_period`` tokens, repeated.
 
-    A ``StopChecker`` shows it thoughts alone, no code and no tables.
-
-    It stops a turn once the run was said ``min_repeats`` times and covers ``min_tokens`` tokens.
+    It stops a turn after ``min_repeats`` repetitions that cover ``min_tokens`` tokens. A ``StopChecker`` applies it
+    only to thoughts, not to code or tables.
     """
 
     max_period: int = 128
@@ -52,7 +51,7 @@ class Repetition:
     check_every: int = 16
 
     def found(self, token_ids: Sequence[int]) -> bool:
-        """Whether the sequence ends so."""
+        """Whether the sequence ends with a repetition."""
         size = len(token_ids)
         for period in range(1, self.max_period + 1):
             span = max(self.min_tokens, period * self.min_repeats)
@@ -66,7 +65,7 @@ class Repetition:
         return False
 
     def anywhere(self, token_ids: Sequence[int]) -> bool:
-        """Whether the sequence says so anywhere, not only at its end: whether ``found`` holds of a beginning of it."""
+        """Whether there is a repetition anywhere in the sequence: whether ``found`` is true for any prefix of it."""
         import numpy as np
 
         if not self._any_near(token_ids):
@@ -74,7 +73,7 @@ class Repetition:
         ids = np.asarray(token_ids, dtype=np.int64)
         for period in range(1, min(self.max_period, len(ids) - 1) + 1):
             span = max(self.min_tokens, period * self.min_repeats)
-            # The sequence repeats with this period wherever so many tokens in a row equal those a period before.
+            # The sequence repeats with this period if enough consecutive tokens equal those one period before.
             unequal = np.flatnonzero(ids[period:] != ids[:-period])
             edges = np.concatenate(([-1], unequal, [len(ids) - period]))
             if np.diff(edges).max() - 1 >= span - period:
@@ -82,12 +81,11 @@ class Repetition:
         return False
 
     def _any_near(self, token_ids: Sequence[int]) -> bool:
-        """Whether any n-gram comes again within ``max_period`` tokens, as one does in every repetition: rare, and
-        fast to see."""
+        """Whether any n-gram occurs again within ``max_period`` tokens, as in every repetition; a fast check."""
         import numpy as np
 
         equal = (max(self.min_tokens, period * self.min_repeats) - period for period in range(1, self.max_period + 1))
-        size = min(_NGRAM, *equal)  # a repetition has at least one n-gram that a period later is there again
+        size = min(_NGRAM, *equal)  # in a repetition at least one n-gram occurs again one period later
         hashes = ngram_hashes(token_ids, max(size, 1))
         order = np.argsort(hashes, kind="stable")
         near = np.diff(order) <= self.max_period
@@ -95,7 +93,7 @@ class Repetition:
 
     @property
     def window(self) -> int:
-        """How many tokens back it looks, at the most."""
+        """The most tokens that the rule looks at."""
         return max(self.min_tokens, self.max_period * self.min_repeats)
 
 
@@ -105,14 +103,14 @@ class StopConditions:
 
     Attributes:
         eos_ids: ids that end the sequence.
-        code: stop where a code block that is run closes.
-        connective: stop at a connective, after passing over this many; None never stops at one.
-        connective_after: tokens of the turn in which connectives do not count at all.
-        replace: stop at the end of thinking, and drop its tokens, or those of an end of sequence before it.
+        code: stop when an executed code block closes.
+        connective: stop at a connective, after skipping this many; None for never.
+        connective_after: the number of tokens at the beginning of the turn in which connectives do not count.
+        replace: stop at the end of thinking, and drop its tokens or those of an end of sequence before it.
         repetition: stop at endless repetition.
-        thinking_tokens: tokens that may be written while thinking; None for any number.
-        stop: stop behind one of these strings in the answer, which begins where the thinking has ended. Text before a
-            thinking that is ``unopened`` is an answer, but for what may become the marker that opens it.
+        thinking_tokens: the most tokens while thinking; None for no limit.
+        stop: stop after one of these strings in the answer, which begins after the end of thinking. Text before a
+            thinking that is ``unopened`` is an answer, except for a possible beginning of the marker that opens it.
     """
 
     eos_ids: frozenset[int]
@@ -126,39 +124,39 @@ class StopConditions:
 
 
 NEVER = StopConditions(frozenset(), code=False)
-"""Nothing but its length ends the turn; the matcher reads every token all the same."""
+"""Only its length ends the turn; markers are still found."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Why a turn ended, and how many of its tokens are kept."""
+    """The end of a turn: the reason, and how many of its tokens are kept."""
 
     kind: StopKind
     num_kept: int
 
 
 def _is_thought(state: State) -> bool:
-    """Whether what was just read is prose: blocks of code and lines of tables repeat themselves for good reasons."""
+    """Whether the last text is prose, because repetition in code blocks and tables is normal."""
     return state.block is Block.PROSE and not state.line.lstrip(b" \t").startswith(b"|")
 
 
 @final
 class StopChecker:
-    """Reads the tokens of one turn and says where it ends.
+    """Reads the tokens of one turn and finds its end.
 
     Args:
-        matcher: the vocabulary's matcher.
-        state: where the text stands before the turn.
+        matcher: the matcher for the vocabulary.
+        state: the state of the text before the turn.
         conditions: what ends the turn.
-        recent: the tokens of the model's thoughts before, for finding repetition across turns (see ``thoughts``).
+        recent: the model's last tokens of thoughts, for detecting repetition across turns (see ``thoughts``).
 
-    Nothing else decides: an engine may take these four, and let a checker of its own read where the tokens arise.
+    The result depends on nothing else, so an engine may create another checker from these four in another process.
 
     Attributes:
         matches: the markers in the tokens that are kept.
-        connectives_left: how many are to be passed over still.
-        thinking_tokens: tokens that began while the model was thinking.
-        stop_begins: where the stop string begins that ended the turn, in bytes as ``State.position`` counts them.
+        connectives_left: the number of connectives still to skip.
+        thinking_tokens: the number of tokens that began while the model was thinking.
+        stop_begins: where the stop string that ended the turn begins, in bytes like ``State.position``.
     """
 
     def __init__(self, matcher: Matcher, state: State, conditions: StopConditions, recent: Sequence[int] = ()) -> None:
@@ -176,13 +174,12 @@ class StopChecker:
 
     @property
     def state(self) -> State:
-        """Where the text stands after the tokens pushed so far (after a stop: after those that are kept)."""
+        """The state of the text after the tokens pushed so far (after a stop: after the tokens that are kept)."""
         return self._states[-1]
 
     @property
     def committed(self) -> int:
-        """How many of the tokens pushed so far are certain to be kept, and hold no part of a stop string that may be
-        under way: those that can be shown."""
+        """How many of the tokens so far can be shown: they are certainly kept, and are not part of a stop string."""
         undecided = self.undecided
         return self._tokens_before(self.state.position - undecided) if undecided else len(self._states) - 1
 
@@ -199,11 +196,11 @@ class StopChecker:
 
     @property
     def thoughts(self) -> list[int]:
-        """The last tokens that the rule against repetition looks at, those of the turn included."""
+        """The last tokens for the rule against repetition, including those of the turn."""
         return self._written
 
     def push(self, token_id: int) -> Stop | None:
-        """Read the next token; a ``Stop`` says that the turn is over and how much of it is kept."""
+        """Read the next token; returns a ``Stop`` if the turn is over."""
         count = len(self._states)
         before = self._states[-1]
         if token_id in self.conditions.eos_ids:
@@ -216,7 +213,7 @@ class StopChecker:
         stop, thinking = None, not before.answering
         self.thinking_tokens += thinking
         for match in matches:
-            stop = self._judge(match, before, count) if thinking else None
+            stop = self._stop_at(match, before, count) if thinking else None
             if stop is not None:
                 break
             thinking = match.kind is MarkerKind.THINK_START or (thinking and match.kind is not MarkerKind.THINK_END)
@@ -224,12 +221,12 @@ class StopChecker:
             stop = self._limit(before, after, token_id, matches)
         if stop is not None:
             del self._states[stop.num_kept + 1 :]
-        if matches:  # a token that is kept is kept whole: with the markers behind the one that stopped the turn
+        if matches:  # a kept token may also contain markers after the one that stopped the turn
             self.matches += (match for match in matches if match.end <= self.state.position)
         return stop or (self._repeats(token_id, count) if _is_thought(after) else None)
 
     def _limit(self, before: State, after: State, token_id: int, matches: Sequence[Match]) -> Stop | None:
-        """What ends a thinking that is too long, or an answer at a stop string."""
+        """The stop for a thinking that is too long, or for a stop string in the answer."""
         if after.answering:
             return self._stop_string(before, after, token_id, matches) if self._stop_strings else None
         if self._stop_strings:
@@ -255,17 +252,17 @@ class StopChecker:
         return Stop(StopKind.STOP, len(self._states) - 1)
 
     def _may_still_open(self, state: State) -> bool:
-        """Whether all the text so far is the beginning of the marker that opens the thinking."""
+        """Whether the complete text so far is the beginning of the marker that opens the thinking."""
         return state.unopened and state.position == len(state.tail) and self.matcher.start.startswith(state.tail)
 
     def _think_end_begun(self, state: State) -> int:
         """How many of the last bytes may be the beginning of an end of thinking."""
         begun = self.matcher.think_end_begun
-        if not state.tail.endswith(begun):  # nearly always: a fast check
+        if not state.tail.endswith(begun):  # a fast check, true for nearly all tokens
             return 0
         return next(len(part) for part in begun if state.tail.endswith(part))
 
-    def _judge(self, match: Match, before: State, count: int) -> Stop | None:
+    def _stop_at(self, match: Match, before: State, count: int) -> Stop | None:
         if match.kind is MarkerKind.CODE_CLOSE and self.conditions.code:
             return Stop(StopKind.CODE_CLOSE, count)
         if match.kind is MarkerKind.THINK_END and self.conditions.replace:

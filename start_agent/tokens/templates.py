@@ -1,4 +1,4 @@
-"""Chat templates: the model's own or a file's, the variables they are given, and the day that they print."""
+"""Chat templates, from the model or a file, with their variables and the date that they print."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from start_agent.errors import ConfigError, PromptError
 from start_agent.tokens.tokenizer import Message
 
-_DAY = "strftime_now"  # the function by which templates print the day
+_DAY = "strftime_now"  # the function with which templates print the date
 _RESERVED = frozenset({"messages", "conversation", "chat_template", "tokenize", "add_generation_prompt", _DAY})
 
 
@@ -32,20 +32,21 @@ def _json_object(value: object) -> object:
 
 
 class ChatOptions(BaseModel):
-    """How a question becomes a prompt."""
+    """The options for making prompts."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    chat_template: Path | None = Field(None, description="Jinja file to use in place of the model's own template")
+    chat_template: Path | None = Field(None, description="Jinja file to use instead of the model's template")
     chat_template_kwargs: Annotated[dict[str, Any], BeforeValidator(_json_object)] = Field(
-        {}, description="variables of the template, a JSON object: '{\"enable_thinking\": true}'"
+        {}, description="variables for the template, as a JSON object: '{\"enable_thinking\": true}'"
     )
     chat_template_date: date | None = Field(
-        None, description="day that the template prints, as 2026-01-31; unset, today, in a run that of its first start"
+        None,
+        description="date that the template prints, like 2026-01-31; if unset, today (in a run, of its first start)",
     )
-    think_start: str | None = Field(None, min_length=1, description="what opens the thinking; unset, found by family")
-    think_end: str | None = Field(None, min_length=1, description="what ends the thinking; unset, found by family")
-    think_markers: Path | None = Field(None, description="YAML file of further families of think markers")
+    think_start: str | None = Field(None, min_length=1, description="text that opens the thinking; detected if unset")
+    think_end: str | None = Field(None, min_length=1, description="text that ends the thinking; detected if unset")
+    think_markers: Path | None = Field(None, description="YAML file with further families of think markers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +55,9 @@ class ChatTemplate:
 
     Attributes:
         source: the template.
-        render: ``transformers``' ``apply_chat_template`` of the model's tokenizer, which knows its special tokens.
-        variables: what the template is given besides the messages.
-        day: what it prints where it prints the day; today where None.
+        render: ``apply_chat_template`` of the model's tokenizer in transformers, which knows its special tokens.
+        variables: further variables for the template.
+        day: the date that it prints; None for today.
     """
 
     source: str
@@ -81,28 +82,27 @@ class ChatTemplate:
         return replace(self, variables={**self.variables, **variables})
 
     def uses(self, name: str) -> bool:
-        """Whether the template's source has this name."""
+        """Whether the template's source contains this name."""
         return re.search(rf"\b{re.escape(name)}\b", self.source) is not None
 
     @property
     def prints_day(self) -> bool:
-        """Whether what it renders depends on the day."""
+        """Whether the rendered text depends on the date."""
         return self.uses(_DAY)
 
 
 def with_options(renderer: Callable[[list[Message]], str] | None, options: ChatOptions) -> Any:
-    """The renderer with the user's template, variables and day.
+    """The renderer with the user's template, variables and date.
 
     Raises:
-        ConfigError: a file that cannot be read, a variable that is not the user's to set, or options for a tokenizer
-            whose prompts are not made by a Jinja template.
+        ConfigError: a file cannot be read, a variable is reserved, or the tokenizer has no Jinja template.
     """
     taken = sorted(_RESERVED & set(options.chat_template_kwargs))
     if taken:
-        raise ConfigError(f"--chat-template-kwargs: {taken[0]!r} is set by start-agent itself: leave it out")
+        raise ConfigError(f"--chat-template-kwargs: {taken[0]!r} is set by start-agent; remove it")
     if not isinstance(renderer, ChatTemplate):
         if options.chat_template or options.chat_template_kwargs:
-            raise ConfigError("--chat-template and its variables need a tokenizer with a Jinja template")
+            raise ConfigError("--chat-template and --chat-template-kwargs need a tokenizer with a Jinja template")
         return renderer
     source = renderer.source if options.chat_template is None else read_template(options.chat_template)
     if not source:

@@ -1,4 +1,4 @@
-"""Think markers: what opens and ends the thinking, by family of models. The families are data: ``thinking.yaml``."""
+"""Think markers, which open and end the thinking, by family of models (``thinking.yaml``)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from start_agent.errors import ConfigError, PromptError
 from start_agent.fields import load_yaml
 
 SWITCHES = ("enable_thinking", "thinking", "thinking_mode", "reasoning")
-"""The variables by which templates switch the thinking on and off."""
+"""The variables with which templates turn the thinking on and off."""
 
 _TOKEN = re.compile(r"<[^<>\s]+>")
 _CHANNEL = re.compile(r"<[|/]*channel[|]*>|\bvalid channels\b", re.IGNORECASE)
@@ -34,16 +34,16 @@ class Family(BaseModel):
     signs: tuple[str, ...] = ()
 
     def named_in(self, text: str) -> bool:
-        """Whether the text names the family."""
+        """Whether the text contains a marker or sign of the family."""
         return any(sign in text for sign in (self.start, *self.ends, *self.signs))
 
     def spelled_with(self, tokens: Set[str]) -> bool:
-        """Whether a vocabulary has the family's markers: ``start`` as a token, or for a channel all tokens in it."""
+        """Whether a vocabulary has the family's markers: ``start`` as a token, or for a channel all its tokens."""
         return self.start in tokens or (self.channel and tokens >= {*_TOKEN.findall(self.start)})
 
 
 def read_families(path: Path) -> tuple[Family, ...]:
-    """The families of a user's file. Raises ``ConfigError``."""
+    """Read the families from a user's file. Raises ``ConfigError``."""
     try:
         return _families(load_yaml(path.expanduser()), path)
     except OSError as error:
@@ -52,7 +52,7 @@ def read_families(path: Path) -> tuple[Family, ...]:
 
 @cache
 def builtin_families() -> tuple[Family, ...]:
-    """Those of ``thinking.yaml``."""
+    """The families in ``thinking.yaml``."""
     file = resources.files(__package__) / "thinking.yaml"
     return _families(yaml.safe_load(file.read_text(encoding="utf-8")), file)
 
@@ -69,19 +69,19 @@ def find_family(
 ) -> Family:
     """The family of a template.
 
-    What the end of the prompt names counts first, then the rest of the prompt (its system message may), then the
-    template, then which markers are tokens. Where none of them names a family, it is that of think tags.
+    A family is searched first in the end of the prompt, then in the rest of the prompt (for example a system message),
+    then in the template, then among the control tokens. If none is found, it is that of think tags.
 
     Args:
-        tail: of the prompt, after the last message.
-        rendered: the prompt, without what people wrote.
-        source: the template; empty where it is not known.
-        tokens: the spellings of the vocabulary's control tokens.
-        families: in order of rank.
-        start, end: the user's own markers, in place of a family's.
+        tail: the end of the prompt, after the last message.
+        rendered: the template's own text in the prompt.
+        source: the template; empty if unknown.
+        tokens: the texts of the vocabulary's control tokens.
+        families: the known families, in order of priority.
+        start, end: the user's markers, instead of a family's.
 
     Raises:
-        PromptError: the template has channels, and none of the families has those.
+        PromptError: the template has channels, and no family has them.
     """
     named = (family for text in (tail, rendered, source) for family in families if family.named_in(text))
     found = next(named, None)
@@ -90,8 +90,8 @@ def find_family(
         found = next((family for family in families if family.spelled_with(tokens)), None)
     if channels and not (found and found.channel) and not (start and end):
         raise PromptError(
-            "the model's chat template has channels that are not understood: name what opens and what ends its "
-            "thinking with --think-start and --think-end, or its family in a file for --think-markers"
+            "the model's chat template has unknown channels; use --think-start and --think-end for the texts that open "
+            "and end its thinking, or --think-markers with a file of its family"
         )
     if found is None:
         found = families[-1]

@@ -1,11 +1,11 @@
-"""Token ids ↔ bytes, and the ways in which text becomes ids.
+"""The tokenizer: token ids ↔ bytes, and safe encoding of text and prompts.
 
-``encode`` reads text as plain text, so that a special token that is spelled out in a hint or a tool's output stays
-plain text. ``encode_prompt`` reads a rendered chat template in one piece, as transformers does: the template's special
-tokens are meant, those spelled out in a question stay text.
+``encode`` reads text as plain text, so special tokens spelled out in a hint or a tool's output stay plain text.
+``encode_prompt`` reads a rendered chat template in one piece, like transformers: the template's special tokens become
+tokens, those spelled out in a question stay text.
 
-**Control tokens** are the added tokens, whether marked special or not (Qwen3's ``<think>`` is not), but for runs of
-blanks and line breaks (Gemma's): those are text like any other.
+**Control tokens** are the added tokens, whether marked special or not (Qwen3's ``<think>`` is not), except runs of
+spaces or line breaks (Gemma's), which are ordinary text.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ import tokenizers
 from start_agent.errors import MissingExtraError, ModelError, TokenizerError, first_line
 
 _PIECE = 1 << 15  # characters
-_SEAM = 64  # tokens that a cut may add: of a special token that is cut in two
+_SEAM = 64  # tokens that a cut may add, for example through a special token that is cut in two
 
 Message = dict[str, str]
 ChatRenderer = Callable[[list[Message]], str]
 
 
 class Tokenizer:
-    """A vocabulary: each id has bytes, and the bytes of a sequence are the bytes of its ids, concatenated.
+    """A tokenizer in which each id has bytes, and the bytes of a sequence are those of its ids, concatenated.
 
     Args:
         backend: a fast tokenizer (byte-level BPE, or SentencePiece-style with byte fallback).
         eos_ids: the ids that end a generation.
-        render_chat: messages → the text of a prompt that ends where the assistant begins; None where the model
-            has no chat template.
-        generation: the model's ``generation_config.json``, as far as it is known.
-        commit: of the hub, from which it was loaded; None where it was not.
+        render_chat: messages → the text of a prompt that ends where the assistant begins; None if the model has no chat
+            template.
+        generation: the model's ``generation_config.json``, if known.
+        commit: the commit on the Hub from which it was loaded; None if it was not.
     """
 
     def __init__(
@@ -60,11 +60,11 @@ class Tokenizer:
 
     @classmethod
     def from_pretrained(cls, model: str, *, revision: str | None = None) -> Tokenizer:
-        """Load the tokenizer of an embedded model, of a local folder or of a model of the hub.
+        """Load the tokenizer of an embedded model, a local folder or a model on the Hub.
 
         Args:
             model: its name or folder.
-            revision: a branch, tag or commit of the hub; its main branch where None.
+            revision: a branch, tag or commit on the Hub; None for the main branch.
 
         Raises:
             MissingExtraError: transformers is not installed.
@@ -82,7 +82,7 @@ class Tokenizer:
         place, arguments = pretrained(location, revision)
         try:
             loaded = AutoTokenizer.from_pretrained(place, **arguments)
-        except Exception as error:  # damaged files: tokenizers raises Exception itself, readers whatever they meet
+        except Exception as error:  # for damaged files, tokenizers raises plain Exception, other readers anything
             raise ModelError(f"cannot load the tokenizer of {model!r}: {first_line(error)}") from error
         if not getattr(loaded, "is_fast", False):
             raise ModelError(f"the tokenizer of {model!r} has no fast form (tokenizer.json)")
@@ -99,17 +99,17 @@ class Tokenizer:
 
     @property
     def added(self) -> Mapping[int, str]:
-        """The added tokens, special or not, and what they spell."""
+        """The added tokens, special or not: id → text."""
         return self._added
 
     @property
     def controls(self) -> Mapping[int, str]:
-        """The control tokens and what they spell: text never holds their ids."""
+        """The control tokens: id → text. Encoded text never contains their ids."""
         return self._controls
 
     @cached_property
     def pieces(self) -> Sequence[bytes]:
-        """The bytes of each id, indexed by id; an added token's bytes are its literal text, a gap's are empty.
+        """The bytes of each id, indexed by id; the text of an added token, empty for unused ids.
 
         Raises:
             TokenizerError: the vocabulary is neither byte-level nor SentencePiece-style.
@@ -128,49 +128,49 @@ class Tokenizer:
         return b"".join(pieces[token_id] for token_id in token_ids if token_id < len(pieces))
 
     def decode(self, token_ids: Iterable[int]) -> str:
-        """The text of the ids: special tokens spelled out, bytes that are no UTF-8 replaced."""
+        """The text of the ids, with special tokens spelled out and invalid UTF-8 replaced."""
         return self.bytes_of(token_ids).decode("utf-8", errors="replace")
 
     def encode(self, text: str) -> list[int]:
-        """Plain text → ids. No id of a control token ever comes out, whatever the text spells.
+        """Plain text → ids, never with the id of a control token, whatever the text contains.
 
-        A lone surrogate, which is no Unicode text, is read as a question mark.
+        A lone surrogate, which is not valid Unicode text, is encoded as a question mark.
 
         Raises:
-            TokenizerError: a character that the vocabulary has no piece for.
+            TokenizerError: the vocabulary has no piece for a character.
         """
         text = text.encode(errors="replace").decode()
         encoding = self._plain.encode(text, add_special_tokens=False)
         ids: list[int] = encoding.ids
         for token_id, (begin, end) in zip(ids, encoding.offsets, strict=True):
             if token_id in self._controls:
-                raise TokenizerError(f"the model's vocabulary has nothing for the character {text[begin:end]!r}")
+                raise TokenizerError(f"the model's vocabulary has no token for the character {text[begin:end]!r}")
         return ids
 
     def encode_template(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
-        """Text in which special tokens are meant → ids. Never for what others wrote within it.
+        """Text in which special tokens are recognized → ids. Never use it for text of people or models.
 
-        ``add_special_tokens`` also puts those around it that the model's texts have, as transformers does.
+        ``add_special_tokens`` also adds the special tokens around a text, like transformers.
         """
-        ids: list[int] = self._whole.encode(text, add_special_tokens=add_special_tokens).ids
+        ids: list[int] = self._unlimited.encode(text, add_special_tokens=add_special_tokens).ids
         return ids
 
     def exceeds(self, text: str, tokens: int) -> bool:
-        """Whether a text certainly has more tokens than so many; it is read no further than that takes.
+        """Whether a text certainly has more than ``tokens`` tokens; encodes no more of it than necessary.
 
-        In pieces: where a text is cut, a few tokens more may come to be.
+        It is encoded in pieces, and each cut may add a few tokens.
         """
         count, cuts = 0, range(0, len(text), _PIECE)
         for number, begin in enumerate(cuts, start=1):
-            count += len(self._whole.encode(text[begin : begin + _PIECE], add_special_tokens=False))
+            count += len(self._unlimited.encode(text[begin : begin + _PIECE], add_special_tokens=False))
             if count > tokens + number * _SEAM:
                 return True
         return False
 
     def encode_markers(self, text: str) -> list[int]:
-        """Text in which control tokens are meant → ids, as they stand within a text. Never for anybody's input.
+        """Text in which control tokens are recognized → ids, as within a longer text. Never use it for untrusted text.
 
-        What is no control token is read as ``encode`` reads it.
+        Everything else is encoded like in ``encode``.
         """
         ids_of = {content: token_id for token_id, content in self._controls.items()}
         longest_first = sorted(map(re.escape, ids_of), key=len, reverse=True)
@@ -178,30 +178,30 @@ class Tokenizer:
         return [token_id for part in parts for token_id in ([ids_of[part]] if part in ids_of else self.encode(part))]
 
     def encode_prompt(self, text: str, written: Mapping[str, str]) -> list[int]:
-        """A rendered prompt → ids, as transformers encodes it; but what people wrote spells no control token.
+        """A rendered prompt → ids, like in transformers, except that text in messages never becomes control tokens.
 
         Args:
-            text: the prompt, in which other characters stand in for the first ones of all control tokens wherever
-                people wrote them: what spells a control token here is the template's.
-            written: those characters, by the ones that stand in for them.
+            text: the prompt, in which the first characters of control tokens are replaced in all messages, so that only
+                the template spells control tokens.
+            written: replacement character → original character.
 
-        A character that the vocabulary has no piece for becomes its unknown token, as it does in transformers.
+        A character without a piece in the vocabulary becomes the unknown token, like in transformers.
         """
         text = text.encode(errors="replace").decode()
         table = str.maketrans(dict(written))
         shown = text.translate(table)
-        encoding = self._whole.encode(shown, add_special_tokens=False)
+        encoding = self._unlimited.encode(shown, add_special_tokens=False)
         ids: list[int] = encoding.ids
         if not written or self._controls.keys().isdisjoint(ids):
             return ids
-        meant = self._controls_of(self._whole.encode(text, add_special_tokens=False), text)
-        if self._controls_of(encoding, shown) == meant:
+        expected = self._controls_of(self._unlimited.encode(text, add_special_tokens=False), text)
+        if self._controls_of(encoding, shown) == expected:
             return ids
-        # People spelled a control token. Those of the template are known by names now that nobody can spell.
+        # A message spells a control token. Encode again with random names for the control tokens of the template.
         parts, at = list[str](), 0
-        for token_id, begin, end in meant:
+        for token_id, begin, end in expected:
             content = self._controls[token_id]
-            place = text.find(content, begin, end)  # beside what it strips, which stays
+            place = text.find(content, begin, end)  # without the white space that the token strips
             parts += [text[at:place].translate(table), self._name(token_id)]
             at = place + len(content)
         parts.append(text[at:].translate(table))
@@ -210,7 +210,7 @@ class Tokenizer:
         return [self._named.get(token_id, token_id) for token_id in ids]
 
     def _controls_of(self, encoding: tokenizers.Encoding, text: str) -> list[tuple[int, int, int]]:
-        """The control tokens that a text spells: id, and where it begins and ends, with what it strips."""
+        """The control tokens in an encoding: id, begin and end, including white space that the token strips."""
         return [
             (token_id, begin, end)
             for token_id, (begin, end) in zip(encoding.ids, encoding.offsets, strict=True)
@@ -226,19 +226,20 @@ class Tokenizer:
 
     @cached_property
     def _named(self) -> dict[int, int]:
-        """The ids of the control tokens, by those under which the guarded backend has them."""
+        """Id in the guarded backend → id of the control token."""
         renamed = self._guarded.get_vocab(with_added_tokens=True)
         return {renamed[self._name(token_id)]: token_id for token_id in self._controls}
 
     @cached_property
-    def _whole(self) -> tokenizers.Tokenizer:
+    def _unlimited(self) -> tokenizers.Tokenizer:
+        """The backend without truncation and padding."""
         if not (self._description["truncation"] or self._description["padding"]):
             return self.backend
         return tokenizers.Tokenizer.from_str(json.dumps(self._description | {"truncation": None, "padding": None}))
 
     @cached_property
     def _guarded(self) -> tokenizers.Tokenizer:
-        """The backend with its control tokens under names that no text spells."""
+        """The backend with random names for its control tokens, which no text can contain."""
         names = {content: self._name(token_id) for token_id, content in self._controls.items()}
         return tokenizers.Tokenizer.from_str(json.dumps(_renamed(self._description, names)))
 
@@ -250,12 +251,12 @@ class Tokenizer:
 
 
 def _is_blank(content: str) -> bool:
-    """Whether an added token is a run of blanks, as SentencePiece may spell them, or of line breaks."""
+    """Whether an added token is a run of spaces (also in SentencePiece's form) or line breaks."""
     return content.replace("\u2581", " ").isspace()
 
 
 def _renamed(description: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    """A tokenizer's description with other names for some tokens, also where the model has them as ordinary pieces."""
+    """A tokenizer's description with other names for some tokens, even if they are ordinary pieces of the model."""
     model = dict(description["model"])
     vocab = model["vocab"]
     if isinstance(vocab, dict):
@@ -273,7 +274,7 @@ def _renamed(description: dict[str, Any], names: Mapping[str, str]) -> dict[str,
 
 
 def _without_prefix(part: Any) -> Any:
-    """A tokenizer's description without the space that some put before any text: ours goes on in the middle."""
+    """A tokenizer's description that adds no space before a text, because ours continues another text."""
     if isinstance(part, list):
         return [_without_prefix(item) for item in part]
     if not isinstance(part, dict):
@@ -293,7 +294,7 @@ def _without_prefix(part: Any) -> Any:
 
 
 def _piece_reader(description: dict[str, Any]) -> Callable[[str], bytes]:
-    """How a vocabulary spells bytes, read from its decoder."""
+    """A function from pieces to bytes, chosen by the tokenizer's decoder."""
     decoder = description.get("decoder") or {}
     parts = decoder.get("decoders", [decoder])
     types = {part.get("type") for part in parts}
@@ -316,7 +317,7 @@ def _piece_reader(description: dict[str, Any]) -> Callable[[str], bytes]:
 
         return sentencepiece
     raise TokenizerError(
-        f"a tokenizer with the decoder {sorted(map(str, types))} is not supported: "
+        f"a tokenizer with the decoder {sorted(map(str, types))} is not supported; "
         "use a byte-level or SentencePiece-style vocabulary"
     )
 

@@ -133,7 +133,7 @@ def test_a_character_without_a_piece_is_refused_in_one_line() -> None:
     backend.add_special_tokens(["<unk>"])
     tokenizer = Tokenizer(backend)
     assert tokenizer.decode(tokenizer.encode("a aa")) == "a aa"
-    with pytest.raises(TokenizerError, match="nothing for the character '漢'"):
+    with pytest.raises(TokenizerError, match="no token for the character '漢'"):
         tokenizer.encode("a 漢")
 
 

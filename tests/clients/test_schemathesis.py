@@ -36,7 +36,7 @@ def scripted(tmp_path_factory: pytest.TempPathFactory, log: Path) -> Iterator[st
     assert "Traceback" not in log.read_text()
 
 
-def schemathesis(url: str, *more: str) -> None:
+def schemathesis(folder: Path, url: str, *more: str) -> None:
     """Try all operations; what they are answered is that which the document says."""
     bounds = ("--request-timeout", "30", "--generation-database", "none", "--seed", "1", "--no-shrink")
     done = subprocess.run(
@@ -44,20 +44,22 @@ def schemathesis(url: str, *more: str) -> None:
         capture_output=True,
         text=True,
         check=False,
+        cwd=folder,  # where it keeps what it has found
     )
     assert done.returncode == 0, done.stdout[-6000:]
 
 
-def test_with_a_key(scripted: str) -> None:
+def test_with_a_key(scripted: str, tmp_path: Path) -> None:
+    header = ("--header", f"Authorization: Bearer {KEY}")
+    schemathesis(tmp_path, scripted, *header, "--exclude-checks", LEFT_OUT, "--max-examples", "25")
+
+
+def test_without_a_key(scripted: str, tmp_path: Path) -> None:
     schemathesis(
-        *(scripted, "--header", f"Authorization: Bearer {KEY}", "--exclude-checks", LEFT_OUT, "--max-examples", "25")
+        tmp_path, scripted, "--exclude-checks", LEFT_OUT, "--max-examples", "5", "--phases", "coverage,fuzzing"
     )
 
 
-def test_without_a_key(scripted: str) -> None:
-    schemathesis(scripted, "--exclude-checks", LEFT_OUT, "--max-examples", "5", "--phases", "coverage,fuzzing")
-
-
-def test_on_a_model(url: str) -> None:
+def test_on_a_model(url: str, tmp_path: Path) -> None:
     header = ("--header", f"Authorization: Bearer {KEY}", "--exclude-checks", LEFT_OUT, "--max-examples", "10")
-    schemathesis(url.removesuffix("/v1"), *header, "--phases", "fuzzing,stateful")
+    schemathesis(tmp_path, url.removesuffix("/v1"), *header, "--phases", "fuzzing,stateful")

@@ -91,10 +91,10 @@ class ScriptedEngine(Engine):
             stop = checker.push(token_id)
             if stop is not None or len(written) == request.max_tokens:
                 break
-            if checker.committed > settled:
-                run = written[settled : checker.committed]
+            if (committed := checker.committed) > settled:
+                run = written[settled:committed]
                 yield Tokens(tuple(run), self._logprobs(request, run))
-                settled = checker.committed
+                settled = committed
         kept = written[: stop.num_kept] if stop else written
         if run := kept[settled:]:
             yield Tokens(tuple(run), self._logprobs(request, run))

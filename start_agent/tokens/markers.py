@@ -146,8 +146,9 @@ class Matcher:
         # A marker in a line is decided at most this many bytes after its beginning: a connective by the next byte.
         self._reach = max([0, *map(len, (*self._ends, *tags)), *(len(word) + 1 for word in words)])
         self._longest = LONGEST_LINE + self._reach
-        firsts = b"".join(sorted({marker[:1] for marker in (*self._ends, *tags, *words)}))
-        self._first = re.compile(b"[" + re.escape(firsts) + b"]" if firsts else rb"(?!)")
+        all_markers = sorted({*self._ends, *tags, *words})
+        self._incomplete = _any_of([_beginning(marker) + rb"\Z" for marker in all_markers])
+        firsts = b"".join({marker[:1]: None for marker in all_markers})
         self._special = re.compile(b"[\n`~" + re.escape(firsts) + b"]")
 
     @cached_property
@@ -160,7 +161,9 @@ class Matcher:
         if token_id >= len(self.pieces):  # padding of the embedding has no bytes
             return state, ()
         text = self.pieces[token_id]
-        block, answering, fence, line, begins, tail, spent, position, _ = state
+        block, answering, fence, line, begins, tail, spent, position, unopened = state
+        if answering and not unopened:
+            return State(block, True, fence, line, begins, tail, spent, position + len(text)), ()
         if self._plain[token_id] and spent == len(tail) and not answering:
             # A fast path for most tokens, which neither begin nor complete a marker or a line; equivalent to ``read``.
             line += text
@@ -238,8 +241,8 @@ class Matcher:
         cut = max(0, len(data) - self._reach - 1)  # one byte more, for the character before a connective
         # Decided parts must not be searched again without that context.
         spent = max(spent, len(data) - self._reach)
-        first = self._first.search(data, spent)
-        spent = (len(data) if first is None else first.start()) - cut
+        incomplete = self._incomplete.search(data, spent)
+        spent = (len(data) if incomplete is None else incomplete.start()) - cut
         return State(block, False, fence, line, begins, data[cut:], spent, position), tuple(matches)
 
     def _until_start(self, state: State, text: bytes, closing: bool) -> tuple[State, tuple[Match, ...]]:
@@ -306,6 +309,11 @@ class Matcher:
 
 def _any_of(patterns: Sequence[bytes]) -> re.Pattern[bytes]:
     return re.compile(b"|".join(patterns) or rb"(?!)")
+
+
+def _beginning(marker: bytes) -> bytes:
+    """A pattern for a marker and all its beginnings, the longest first."""
+    return b"(?:".join(re.escape(marker[at : at + 1]) for at in range(len(marker))) + b")?" * (len(marker) - 1)
 
 
 def _beginnings(marker: bytes) -> tuple[bytes, ...]:

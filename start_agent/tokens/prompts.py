@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from start_agent.errors import PromptError, QuestionError, first_line
 from start_agent.tokens import conversations
@@ -91,6 +91,7 @@ class ChatFormat:
         markers = (marker for family in self._families for marker in (family.start, *family.ends))
         self._controls = frozenset(tokenizer.controls.values())
         self._guarded = {marker[0] for marker in (*self._controls, *markers)}
+        self._find_family = lru_cache(maxsize=64)(self._searched_family)  # the template's own texts: few are different
 
     def prompt(
         self,
@@ -165,7 +166,7 @@ class ChatFormat:
         rendered = rendered or self._render([{"role": "user", "content": _PROBE}])
         return self._find_family(rendered.tail, rendered.own)
 
-    def _find_family(self, tail: str, rendered: str) -> Family:
+    def _searched_family(self, tail: str, rendered: str) -> Family:
         options = self.options
         return find_family(
             tail,

@@ -165,8 +165,9 @@ class StopChecker:
         self.connectives_left = conditions.connective
         self.thinking_tokens = 0
         self.stop_begins: int | None = None
-        self._stop_strings = StopStrings(conditions.stop)
+        self._stop_strings = StopStrings(conditions.stop) if conditions.stop else None
         self._limited = conditions.thinking_tokens is not None or bool(conditions.stop)
+        self._drops_think_end = conditions.replace or conditions.thinking_tokens is not None
         self._states = [state]
         window = conditions.repetition.window if conditions.repetition else 0
         self.recent = tuple(recent[max(0, len(recent) - window) :])
@@ -181,15 +182,14 @@ class StopChecker:
     def committed(self) -> int:
         """How many of the tokens so far can be shown: they are certainly kept, and are not part of a stop string."""
         undecided = self.undecided
-        return self._tokens_before(self.state.position - undecided) if undecided else len(self._states) - 1
+        return self._tokens_before(self._states[-1].position - undecided) if undecided else len(self._states) - 1
 
     @property
     def undecided(self) -> int:
         """How many of the last bytes may become part of a marker that is dropped, or of a stop string."""
-        state, conditions = self.state, self.conditions
-        if self._thinking(state):
-            drops = conditions.replace or conditions.thinking_tokens is not None
-            return self._think_end_begun(state) if drops else 0
+        state = self._states[-1]
+        if not state.answering:
+            return self._think_end_begun(state) if self._drops_think_end else 0
         if not self._stop_strings:
             return 0
         return state.position if self._may_still_open(state) else self._stop_strings.begun
@@ -204,31 +204,38 @@ class StopChecker:
         count = len(self._states)
         before = self._states[-1]
         if token_id in self.conditions.eos_ids:
-            dropped = self.conditions.replace and self._thinking(before)
+            dropped = self.conditions.replace and not before.answering
             if not dropped:
                 self._states.append(before)
             return Stop(StopKind.EOS, count - dropped)
         after, matches = self.matcher.step(before, token_id)
         self._states.append(after)
-        stop, thinking = None, not before.answering
-        self.thinking_tokens += thinking
-        for match in matches:
-            stop = self._stop_at(match, before, count) if thinking else None
-            if stop is not None:
-                break
-            thinking = match.kind is MarkerKind.THINK_START or (thinking and match.kind is not MarkerKind.THINK_END)
+        if not before.answering:
+            self.thinking_tokens += 1
+        stop = self._stop_at_markers(before, matches, count) if matches else None
         if stop is None and self._limited:
             stop = self._limit(before, after, token_id, matches)
         if stop is not None:
             del self._states[stop.num_kept + 1 :]
         if matches:  # a kept token may also contain markers after the one that stopped the turn
             self.matches += (match for match in matches if match.end <= self.state.position)
-        return stop or (self._repeats(token_id, count) if _is_thought(after) else None)
+        if stop is None and self.conditions.repetition is not None and _is_thought(after):
+            return self._repeats(self.conditions.repetition, token_id, count)
+        return stop
+
+    def _stop_at_markers(self, before: State, matches: Sequence[Match], count: int) -> Stop | None:
+        thinking = not before.answering
+        for match in matches:
+            if thinking and (stop := self._stop_at(match, before, count)) is not None:
+                return stop
+            thinking = match.kind is MarkerKind.THINK_START or (thinking and match.kind is not MarkerKind.THINK_END)
+        return None
 
     def _limit(self, before: State, after: State, token_id: int, matches: Sequence[Match]) -> Stop | None:
         """The stop for a thinking that is too long, or for a stop string in the answer."""
         if after.answering:
-            return self._stop_string(before, after, token_id, matches) if self._stop_strings else None
+            strings = self._stop_strings
+            return self._stop_string(strings, before, after, token_id, matches) if strings else None
         if self._stop_strings:
             self._stop_strings.clear()
         limit = self.conditions.thinking_tokens
@@ -236,16 +243,18 @@ class StopChecker:
             return None
         return Stop(StopKind.THINKING_BUDGET, self._tokens_before(after.position - self._think_end_begun(after)))
 
-    def _stop_string(self, before: State, after: State, token_id: int, matches: Sequence[Match]) -> Stop | None:
+    def _stop_string(
+        self, strings: StopStrings, before: State, after: State, token_id: int, matches: Sequence[Match]
+    ) -> Stop | None:
         if self._may_still_open(after):
             return None
         text = self.matcher.bytes_of(token_id)
         if self._may_still_open(before):
             text = before.tail + text
         if ended := [match.end for match in matches if match.kind is MarkerKind.THINK_END]:
-            self._stop_strings.clear()
+            strings.clear()
             text = text[len(text) - (after.position - ended[-1]) :]
-        found = self._stop_strings.read(text)
+        found = strings.read(text)
         if found is None:
             return None
         self.stop_begins = after.position - found
@@ -275,17 +284,12 @@ class StopChecker:
                     return Stop(StopKind.CONNECTIVE, num_kept)
         return None
 
-    def _repeats(self, token_id: int, count: int) -> Stop | None:
-        rule = self.conditions.repetition
-        if rule is not None:
-            self._written.append(token_id)
-            if len(self._written) % rule.check_every == 0 and rule.found(self._written[-rule.window :]):
-                return Stop(StopKind.REPETITION, count)
+    def _repeats(self, rule: Repetition, token_id: int, count: int) -> Stop | None:
+        self._written.append(token_id)
+        if len(self._written) % rule.check_every == 0 and rule.found(self._written[-rule.window :]):
+            return Stop(StopKind.REPETITION, count)
         return None
 
     def _tokens_before(self, position: int) -> int:
         """How many tokens of the turn end at or before a byte position."""
         return max(0, bisect_right(self._states, position, key=lambda state: state.position) - 1)
-
-    def _thinking(self, state: State) -> bool:
-        return not state.answering

@@ -124,8 +124,11 @@ class Tokenizer:
 
     def bytes_of(self, token_ids: Iterable[int]) -> bytes:
         """The concatenated bytes. Ids beyond the vocabulary (padding of the embedding) have none."""
-        pieces = self.pieces
-        return b"".join(pieces[token_id] for token_id in token_ids if token_id < len(pieces))
+        pieces, token_ids = self.pieces, tuple(token_ids)
+        try:
+            return b"".join([pieces[token_id] for token_id in token_ids])
+        except IndexError:
+            return b"".join(pieces[token_id] for token_id in token_ids if token_id < len(pieces))
 
     def decode(self, token_ids: Iterable[int]) -> str:
         """The text of the ids, with special tokens spelled out and invalid UTF-8 replaced."""
@@ -142,6 +145,8 @@ class Tokenizer:
         text = text.encode(errors="replace").decode()
         encoding = self._plain.encode(text, add_special_tokens=False)
         ids: list[int] = encoding.ids
+        if self._controls.keys().isdisjoint(ids):
+            return ids
         for token_id, (begin, end) in zip(ids, encoding.offsets, strict=True):
             if token_id in self._controls:
                 raise TokenizerError(f"the model's vocabulary has no token for the character {text[begin:end]!r}")

@@ -1,1 +1,1 @@
-"""The pure state machine that decides what happens next, and the async driver around it."""
+"""Decoding: the controller, a pure state machine that decides the next action, and the solver, its async driver."""

@@ -1,4 +1,4 @@
-"""What the controller decides: spans that join a trace, the causes of those that it inserts, and what to do next."""
+"""The controller's decisions: spans to append, the causes of inserted spans, and the next action."""
 
 from __future__ import annotations
 
@@ -9,21 +9,24 @@ from start_agent.tokens.stopping import StopConditions
 from start_agent.trace import Span, TraceOutcome
 
 CALLS_USED_UP = "tool_calls_used_up"
-"""The cause of the notice that no more code runs."""
+"""Cause of the notice that says that no more code is run."""
 
 THINKING_BUDGET = "thinking_budget"
-"""The cause of the notice that ends the thinking: ``thinking_token_budget`` is used up."""
+"""Cause of the notice that ends the thinking once ``thinking_token_budget`` is used up."""
 
 FIRST_HINT = "first_hint"
-"""The cause of a first hint that is no hint of the library."""
+"""Cause of a first hint that is not from the library."""
 
 THINKING_OPENED = "thinking_opened"
-"""The cause of a notice that opens the thinking, as the model would have done: for a hint that comes first."""
+"""Cause of the notice that opens the thinking before a first hint, as the model itself would have done."""
 
 
 @dataclass(frozen=True, slots=True)
 class Generate:
-    """Have the engine write at most ``max_tokens``, from where the text stands until an armed marker."""
+    """Generate at most ``max_tokens`` tokens, up to a stop condition.
+
+    ``state`` and ``recent`` are where the stop checker starts: the parser's state and the latest thinking tokens.
+    """
 
     max_tokens: int
     conditions: StopConditions
@@ -41,7 +44,7 @@ class RunCode:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The trace is complete. ``answer_begins`` is the trace's."""
+    """The trace is complete. The fields are those of the trace."""
 
     outcome: TraceOutcome
     answer: str | None
@@ -53,7 +56,7 @@ Action = Generate | RunCode | Finish
 
 @dataclass(frozen=True, slots=True)
 class FirstHint:
-    """A text that is inserted where the thinking begins; ``cause`` is its span's: of a hint of the library, its id."""
+    """A text inserted at the beginning of the thinking; ``cause`` is the hint's id where it is from the library."""
 
     text: str
     cause: str = FIRST_HINT
@@ -61,7 +64,7 @@ class FirstHint:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Spans that join the trace now, and what to do then."""
+    """Spans to append to the trace now, and the next action."""
 
     spans: tuple[Span, ...]
     action: Action

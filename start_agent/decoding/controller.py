@@ -1,7 +1,7 @@
-"""The controller: what happened → what to do next.
+"""The controller: observation → next action.
 
-A pure state machine. It does no I/O, reads no clock and knows no engine; its randomness is a generator seeded by
-the caller. Given the same observations it takes the same actions, so a stored trace can be replayed through it.
+A pure state machine: no I/O, no clock, no engine. Its only randomness is a generator seeded by the caller. The same
+observations lead to the same actions, so a stored trace can be replayed through it.
 
 ::
 
@@ -9,7 +9,7 @@ the caller. Given the same observations it takes the same actions, so a stored t
                                        ├─ end of thinking ─► + hint       ─► Generate      (hints left)
                                        ├─ code closed    ─► RunCode ─► tool_returned ─► + tool output ─► Generate
                                        ├─ code closed    ─► + notice      ─► Generate      (no calls left)
-                                       ├─ thought enough ─► + notice      ─► Generate      (the answer)
+                                       ├─ thinking budget ─► + notice     ─► Generate      (the answer)
                                        └─ end, limit, repetition          ─► Finish
 """
 
@@ -45,23 +45,23 @@ from start_agent.tokens.tokenizer import Tokenizer
 from start_agent.trace import Span, SpanKind, TraceOutcome
 
 EMPTY_OUTPUT = "(no output: print a value to see it)"
-"""What the model reads where its code printed nothing."""
+"""The tool output of code that printed nothing."""
 
 
 class Controller:
-    """Decides one trace.
+    """Controls one trace.
 
     Args:
         prompt: the rendered question.
-        tokenizer: the model's.
-        matcher: of the same vocabulary, with the markers of ``settings``, ``dialect`` and ``prompt``.
+        tokenizer: the model's tokenizer.
+        matcher: for the same vocabulary, with the markers of ``settings``, ``dialect`` and ``prompt``.
         hints: the library that hints are chosen from.
-        settings: what is allowed.
-        seed: decides where hints go and which; turns of sampling derive their seeds from it.
-        seeded: whether the turns have seeds at all; False leaves sampling to the engine's own randomness.
-        context_length: the engine's, in tokens.
-        first_hint: comes before the model's first token.
-        dialect: that which ``settings`` name.
+        settings: hints, tools and limits.
+        seed: decides which hints are inserted where; the sampling seeds of turns are derived from it.
+        seeded: whether turns are sampled with seeds; False leaves sampling to the engine's own randomness.
+        context_length: the engine's context length, in tokens.
+        first_hint: inserted before the model's first token.
+        dialect: the dialect that ``settings`` name.
 
     Raises:
         QuestionError, PromptError: see ``check_start``.
@@ -88,29 +88,29 @@ class Controller:
         self._prompt, self._context_left = prompt, context_length - len(prompt.token_ids)
         self._first_hint = first_hint
         self._state = prompt.state
-        self._text = bytearray()  # all after the prompt
-        self._code_begins = self._code_ends = 0  # in _text: the code of the latest block
-        self._answer_begins = 0 if self._state.answering else None  # in _text ...
-        self._answer_place = (len(prompt.token_ids), 0) if self._state.answering else None  # ... and in the trace
+        self._text = bytearray()  # everything after the prompt
+        self._code_begins = self._code_ends = 0  # offsets in _text: the code of the latest block
+        self._answer_begins = 0 if self._state.answering else None  # offset in _text ...
+        self._answer_position = (len(prompt.token_ids), 0) if self._state.answering else None  # ... and in the trace
         self._length = len(prompt.token_ids)  # of the trace, in tokens
-        self._written: list[int] = []  # by the model
-        self._thinking_tokens = 0  # of them, those written while thinking
-        self._thoughts: list[int] = []  # the end of it, without code and tables
+        self._written: list[int] = []  # token ids by the model
+        self._thinking_tokens = 0  # how many of them were written while thinking
+        self._thoughts: list[int] = []  # the latest thinking tokens, without code and tables: for repetition
         self._model_text = bytearray()
-        self._since_inserted: int | None = None  # tokens by the model; None before the first insertion
-        self._turns = self._hints_used = self._rounds_used = self._calls = 0
-        self._pass_over = self._draw_connective()
-        self._stop_begins: int | None = None  # in _text: the stop string that ended the latest turn
-        self._armed: StopConditions | None = None
+        self._since_inserted: int | None = None  # model tokens since the latest insertion; None before the first
+        self._turns = self._hints_used = self._end_hints_used = self._calls = 0
+        self._connectives_left = self._draw_connective()
+        self._stop_begins: int | None = None  # offset in _text of the stop string that ended the latest turn
+        self._conditions: StopConditions | None = None
         self._phase: Phase | None = None
 
     @property
     def phase(self) -> Phase:
-        """What the model is doing."""
+        """What the model is doing now."""
         return self._phase or phase_of(self._state)
 
     def start(self) -> Step:
-        """The first step: the prompt joins the trace, and with it the first hint."""
+        """The first step: append the prompt and the first hint, if there is one."""
         spans = [Span(SpanKind.PROMPT, self._prompt.token_ids)]
         if self._first_hint is not None:
             if self._prompt.think_opens:
@@ -118,27 +118,27 @@ class Controller:
                 spans.append(self._inserted(SpanKind.NOTICE, opening, THINKING_OPENED))
             hint = self._first_hint
             spans.append(self._inserted(SpanKind.HINT, self._tokenizer.encode(hint.text), hint.cause))
-        return self._go_on(*spans)
+        return self._continue(*spans)
 
     def turn_ended(
         self, token_ids: tuple[int, ...], stop: StopKind, logprobs: tuple[TokenLogprob, ...] | None = None
     ) -> Step:
-        """The engine wrote ``token_ids``, trimmed by the trim rule, and stopped for this reason.
+        """The engine generated ``token_ids``, trimmed by the trim rule, and stopped for this reason.
 
-        ``logprobs`` decide nothing; they join the trace with their tokens.
+        ``logprobs`` do not affect decisions; they are stored in the span.
         """
         self._read(token_ids)
         span = Span(SpanKind.MODEL, token_ids, stop.value, logprobs)
         match stop:
             case StopKind.CONNECTIVE:
                 self._hints_used += 1
-                self._pass_over = self._draw_connective()
+                self._connectives_left = self._draw_connective()
                 return self._hint(span, Placement.CONNECTIVE)
             case StopKind.THINK_END:
-                self._rounds_used += 1
+                self._end_hints_used += 1
                 return self._hint(span, Placement.END_OF_THINK)
-            case StopKind.EOS if not (token_ids and token_ids[-1] in self._tokenizer.eos_ids):  # dropped
-                self._rounds_used += 1
+            case StopKind.EOS if not (token_ids and token_ids[-1] in self._tokenizer.eos_ids):  # EOS was dropped
+                self._end_hints_used += 1
                 return self._hint(span, Placement.END_OF_THINK)
             case StopKind.THINKING_BUDGET:
                 return Step((span, self._end_of_thinking()), self._generate())
@@ -159,29 +159,29 @@ class Controller:
                 return Step((span,), self._finish(self._limit_reached(), self._answer()))
 
     def tool_returned(self, text: str, outcome: str) -> Step:
-        """The cell ran: ``text`` is what the model reads, ``outcome`` the sandbox's word for how it went."""
+        """The cell has run: ``text`` is what the model reads, ``outcome`` the sandbox's outcome of the cell."""
         self._phase = None
         return self._insert(SpanKind.TOOL_OUTPUT, self._as_output(text or EMPTY_OUTPUT), outcome)
 
     @property
     def _code(self) -> str:
-        """The code of the block that has just closed: all up to what closes it, not indented."""
+        """The code of the block that has just closed, dedented."""
         return self._dialect.code_in(bytes(self._text[self._code_begins : self._code_ends]))
 
     def _read(self, token_ids: tuple[int, ...]) -> None:
-        """Follow the markers in what the model wrote."""
-        assert self._armed is not None, "a turn ended that was never begun"
-        checker = StopChecker(self._matcher, self._state, self._armed, self._thoughts)
+        """Parse the markers in the model's tokens and update the state."""
+        assert self._conditions is not None, "a turn ended that was never started"
+        checker = StopChecker(self._matcher, self._state, self._conditions, self._thoughts)
         for token_id in token_ids:
             checker.push(token_id)
         self._follow(checker.matches)
-        if self._answer_begins is not None and self._answer_place is None:
-            token, byte = _place(token_ids, self._answer_begins - len(self._text), self._tokenizer)
-            self._answer_place = self._length + token, byte
+        if self._answer_begins is not None and self._answer_position is None:
+            token, byte = _position(token_ids, self._answer_begins - len(self._text), self._tokenizer)
+            self._answer_position = self._length + token, byte
         self._length += len(token_ids)
         self._stop_begins = checker.stop_begins
         self._thinking_tokens += checker.thinking_tokens
-        self._state, self._pass_over = checker.state, checker.connectives_left
+        self._state, self._connectives_left = checker.state, checker.connectives_left
         self._written += token_ids
         self._thoughts = checker.thoughts
         text = self._tokenizer.bytes_of(token_ids)
@@ -199,11 +199,11 @@ class Controller:
                 self._code_ends = max(match.begin, self._code_begins)
         begins = answer_begins(self._answer_begins, matches)
         if begins != self._answer_begins:
-            self._answer_begins, self._answer_place = begins, None
+            self._answer_begins, self._answer_position = begins, None
 
     def _hint(self, span: Span, placement: Placement) -> Step:
         if self._thinking_left == 0:
-            return self._go_on(span)
+            return self._continue(span)
         settings = self.settings
         template = settings.template if settings.domain is Domain.CODE else None
         hint = self._hints.choose(self._random, settings.domain, placement, template=template)
@@ -212,7 +212,7 @@ class Controller:
         return self._insert(SpanKind.HINT, closing + join(tail, in_dialect(hint, self._dialect)), hint.id, span)
 
     def _closing_fence(self) -> str:
-        """What closes a block that the model has left open; empty where it has left none."""
+        """The closing fence of a block that the model has left open; empty if there is none."""
         if self._state.block is Block.PROSE:
             return ""
         closes = self._dialect.code_close if self._state.fence is None else self._state.fence.run.decode()
@@ -220,12 +220,12 @@ class Controller:
 
     @property
     def _thinking_left(self) -> int | None:
-        """Tokens that the model may still write while it thinks; None for any number."""
+        """Remaining thinking budget in tokens; None if unlimited."""
         budget = self.settings.thinking_token_budget
         return None if budget is None else max(budget - self._thinking_tokens, 0)
 
     def _end_of_thinking(self) -> Span:
-        """The notice that ends the thinking. A thinking that the model has not even opened is opened before."""
+        """The notice that ends the thinking; it also opens it if the model has not done so yet."""
         opens = self._prompt.think_opens
         markers = "" if opens.strip().encode() in self._text else opens
         ending = self._tokenizer.encode_markers(markers + self._prompt.think_ends[0])
@@ -233,24 +233,24 @@ class Controller:
         return self._inserted(SpanKind.NOTICE, [*closing, *ending], THINKING_BUDGET)
 
     def _insert(self, kind: SpanKind, text: str, cause: str, *before: Span) -> Step:
-        """Add text that the model did not write, encoded on its own, and let the model go on."""
-        return self._go_on(*before, self._inserted(kind, self._tokenizer.encode(text), cause))
+        """Insert text that the model did not write, encoded on its own, and continue generating."""
+        return self._continue(*before, self._inserted(kind, self._tokenizer.encode(text), cause))
 
     def _inserted(self, kind: SpanKind, token_ids: Sequence[int], cause: str) -> Span:
-        """The span of tokens that the model did not write; they are read as all others are."""
+        """A span of tokens that the model did not write; their markers are parsed like the model's."""
         encoded = self._tokenizer.bytes_of(token_ids)
         self._state, matches = self._matcher.inserted(self._state, encoded, kind)
         self._follow(matches)
         self._text += encoded
         self._length += len(token_ids)
-        if self._answer_begins is not None and self._answer_place is None:  # a notice ended the thinking
-            self._answer_place = self._length, 0
+        if self._answer_begins is not None and self._answer_position is None:  # a notice ended the thinking
+            self._answer_position = self._length, 0
         self._context_left -= len(token_ids)
         self._since_inserted = 0
         return Span(kind, tuple(token_ids), cause)
 
-    def _go_on(self, *spans: Span) -> Step:
-        """Let the model go on behind these spans: with its answer, where it has no tokens left to think."""
+    def _continue(self, *spans: Span) -> Step:
+        """Append these spans and continue generating; ends the thinking first if its budget is used up."""
         if self._thinking_left == 0 and not self._state.answering:
             spans = (*spans, self._end_of_thinking())
         return Step(spans, self._generate())
@@ -266,12 +266,12 @@ class Controller:
             return self._finish(self._limit_reached(), self._answer())
         may_hint = settings.hints and settings.tools and self._calls < settings.max_tool_calls
         cooldown = 0 if self._since_inserted is None else settings.hint_cooldown - self._since_inserted
-        self._armed = StopConditions(
+        self._conditions = StopConditions(
             eos_ids=self._tokenizer.eos_ids,
             code=settings.tools,
-            connective=self._pass_over if may_hint and self._hints_used < settings.max_hints else None,
+            connective=self._connectives_left if may_hint and self._hints_used < settings.max_hints else None,
             connective_after=max(cooldown, 0),
-            replace=may_hint and self._rounds_used < settings.end_of_think_hints,
+            replace=may_hint and self._end_hints_used < settings.end_of_think_hints,
             repetition=settings.repetition,
             thinking_tokens=self._thinking_left,
             stop=settings.stop,
@@ -279,9 +279,9 @@ class Controller:
         self._turns += 1
         return Generate(
             max_tokens=min(left, settings.max_turn_tokens),
-            conditions=self._armed,
+            conditions=self._conditions,
             state=self._state,
-            recent=tuple(self._thoughts[-self._armed.repetition.window :]) if self._armed.repetition else (),
+            recent=tuple(self._thoughts[-self._conditions.repetition.window :]) if self._conditions.repetition else (),
             seed=derive_seed(self._seed, f"turn {self._turns}") if self._seeded else None,
         )
 
@@ -294,18 +294,20 @@ class Controller:
 
     def _finish(self, outcome: TraceOutcome, answer: str | None) -> Finish:
         self._phase = Phase.DONE
-        return Finish(outcome, answer, self._answer_place)
+        return Finish(outcome, answer, self._answer_position)
 
     def _end_of_text(self, token_ids: Sequence[int], stop: StopKind) -> int:
-        """How many bytes of the text its end has: the end of sequence, or all from the stop string on."""
+        """Bytes at the end of the text that are not part of the answer: the EOS token, or the stop string and what
+        follows it."""
         if stop is StopKind.STOP and self._stop_begins is not None:
             return len(self._text) - self._stop_begins
         return len(self._tokenizer.bytes_of(token_ids[-1:]))
 
     def _answer(self, *, end: int = 0) -> str | None:
-        """The last closed box after thinking, or the program; from all the text where a model ended while it thought.
+        """The last closed box after thinking, or the program.
 
-        ``end`` is how many bytes its end has, which is no part of it (``_end_of_text``); 0 where it has none.
+        Of a model that ended its text while thinking, all text is searched. ``end`` is the number of bytes to ignore at
+        the end of the text (``_end_of_text``).
         """
         if self._answer_begins is not None:
             text = self._text[self._answer_begins :]  # nothing is inserted after thinking
@@ -318,30 +320,30 @@ class Controller:
         return last_boxed(answer) if code is None else code  # a program may print boxes, and words about it hold some
 
     def _draw_connective(self) -> int | None:
-        """How many connectives to pass over before the next hint; None for all of them."""
+        """How many connectives to skip before the next hint; None to skip all."""
         chance = self.settings.hint_probability
         if chance == 0:
             return None
-        passed = 0
+        skipped = 0
         while self._random.random() >= chance:
-            passed += 1
-        return passed
+            skipped += 1
+        return skipped
 
 
 def check_start(prompt: Prompt, context_length: int, *, hinted: bool = False) -> None:
-    """Refuse a prompt behind which no trace can begin.
+    """Refuse a prompt that no trace can start from.
 
     Args:
         prompt: the rendered question.
-        context_length: the engine's, in tokens.
-        hinted: whether a first hint is to come.
+        context_length: the engine's context length, in tokens.
+        hinted: whether there is a first hint.
 
     Raises:
-        QuestionError: it leaves no room in the context for a single token.
-        PromptError: there is a first hint, and the prompt has closed the thinking.
+        QuestionError: the prompt fills the whole context.
+        PromptError: there is a first hint, but the prompt has already closed the thinking.
     """
     if hinted and not prompt.thinking:
-        raise PromptError("a first hint needs the thinking, which is off: switch it on, or leave the hint out")
+        raise PromptError("a first hint needs thinking, which is off: switch thinking on, or drop the hint")
     if len(prompt.token_ids) >= context_length:
         raise QuestionError(
             f"the prompt has {len(prompt.token_ids)} tokens and the model's context is {context_length}: "
@@ -349,8 +351,8 @@ def check_start(prompt: Prompt, context_length: int, *, hinted: bool = False) ->
         )
 
 
-def _place(token_ids: Sequence[int], byte: int, tokenizer: Tokenizer) -> tuple[int, int]:
-    """The token that holds a byte of what some ids spell, and how many of its bytes come before."""
+def _position(token_ids: Sequence[int], byte: int, tokenizer: Tokenizer) -> tuple[int, int]:
+    """The index of the token that holds this byte of the decoded ids, and the byte's offset in the token."""
     for at, token_id in enumerate(token_ids):
         size = len(tokenizer.bytes_of((token_id,)))
         if byte < size:

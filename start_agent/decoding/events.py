@@ -1,6 +1,6 @@
-"""What a listener hears while a trace grows: a closed union, told apart by ``type``.
+"""Events of a trace while it is generated: a closed union, discriminated by ``type``.
 
-The order of events is that of the trace. The runs of a model span's ``ModelText`` come before its ``SpanAdded``.
+Events come in the order of the trace. The ``ModelText`` events of a model span come before its ``SpanAdded``.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from start_agent.trace import Span, Trace
 
 @dataclass(frozen=True, slots=True)
 class ModelText:
-    """The model wrote ``token_ids``; ``text`` is what they complete of the text (bytes of a character wait).
+    """The model wrote ``token_ids``; ``text`` is the text that they complete (an incomplete character is held back).
 
-    A stop string, and what its last token has behind it, is in the ids and not in the text.
-    ``logprobs``, one for each token, where the settings ask for log-probabilities.
+    A stop string, and what follows it in its last token, is in the ids but not in the text.
+    ``logprobs`` has one entry per token if the settings ask for log-probabilities.
     """
 
     token_ids: tuple[int, ...]
@@ -32,7 +32,7 @@ class ModelText:
 
 @dataclass(frozen=True, slots=True)
 class SpanAdded:
-    """A span joined the trace, for good; ``text`` is its text."""
+    """A span was appended to the trace; ``text`` is its decoded text."""
 
     span: Span
     text: str
@@ -41,7 +41,7 @@ class SpanAdded:
 
 @dataclass(frozen=True, slots=True)
 class CellStarted:
-    """The model's code goes to the sandbox."""
+    """The model's code is sent to the sandbox."""
 
     code: str
     type: Literal["cell_started"] = "cell_started"
@@ -49,7 +49,7 @@ class CellStarted:
 
 @dataclass(frozen=True, slots=True)
 class CellFinished:
-    """The sandbox has answered; the tool output's span follows."""
+    """The sandbox has returned a result; the ``SpanAdded`` of the tool output follows."""
 
     result: Result
     type: Literal["cell_finished"] = "cell_finished"
@@ -57,18 +57,18 @@ class CellFinished:
 
 @dataclass(slots=True)
 class Cost:
-    """What a trace cost its engine: sums over its turns.
+    """Engine cost of a trace, summed over its turns.
 
     Attributes:
         turns: requests to the engine.
-        generated_tokens: tokens that it wrote, those that a trim dropped among them.
-        computed_tokens: tokens whose KV it computed.
-        recomputed_tokens: those of them whose KV had been computed before, and was not kept or not found. Of a server
-            that does not report what it had cached: all that went before.
-        cached_tokens: tokens whose KV was found, summed over turns.
-        prompt_cached_tokens: those of the first turn: what the engine had of the prompt before the trace began.
-        queue_seconds: seconds in which turns waited to be let in, as far as the engine knows.
-        preempted: how often the engine dropped KV under way to make room for others, as far as it knows.
+        generated_tokens: sampled tokens, including those dropped by the trim rule.
+        computed_tokens: tokens whose KV was computed (prefill and decode).
+        recomputed_tokens: those of them whose KV had been computed before but was evicted or not found. For a server
+            that does not report cached tokens, all earlier tokens count.
+        cached_tokens: tokens whose KV was found in the prefix cache.
+        prompt_cached_tokens: cached tokens of the first turn, that is of the prompt.
+        queue_seconds: seconds that turns spent in the engine's queue, if the engine reports them.
+        preempted: preemptions by the engine, if it reports them.
     """
 
     turns: int = 0
@@ -79,10 +79,10 @@ class Cost:
     prompt_cached_tokens: int = 0
     queue_seconds: float = 0.0
     preempted: int = 0
-    _known: int = 0  # tokens whose KV exists at the end of the latest turn: all but the last, which was only sampled
+    _known: int = 0  # tokens with KV at the end of the latest turn: all but the last, which was only sampled
 
     def add(self, given: int, turn: Turn) -> None:
-        """Count a turn that was given so many tokens."""
+        """Add a turn whose request had ``given`` tokens."""
         usage = turn.usage
         if not self.turns:
             self.prompt_cached_tokens = usage.cached_tokens
@@ -96,7 +96,7 @@ class Cost:
         self._known = given + len(turn.token_ids) - 1
 
     def include(self, other: Cost) -> None:
-        """Count what another trace cost."""
+        """Add the cost of another trace."""
         self.turns += other.turns
         self.generated_tokens += other.generated_tokens
         self.computed_tokens += other.computed_tokens
@@ -108,7 +108,7 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class TraceFinished:
-    """The trace is complete; ``cost`` is that of its turns."""
+    """The trace is complete; ``cost`` sums over its turns."""
 
     trace: Trace
     cost: Cost

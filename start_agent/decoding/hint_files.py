@@ -1,12 +1,12 @@
-"""Hint files by name: what ``--hint-files`` takes besides paths; and hints as a dialect has them.
+"""Hint files by name, which ``--hint-files`` takes besides paths; and hints translated to a dialect.
 
-A package adds a hint file by an entry point of the group ``start_agent.hints`` whose value is the file's path: a text,
-a ``Path``, or a resource of the package (``importlib.resources.files("my_package") / "hints.yaml"``)::
+A package adds a hint file by an entry point of the group ``start_agent.hints`` whose value is the file's path: a
+string, a ``Path``, or a package resource (``importlib.resources.files("my_package") / "hints.yaml"``)::
 
     [project.entry-points."start_agent.hints"]
     mine = "my_package:HINTS"
 
-then ``--hint-files mine``. Without an installed package, ``--hint-files my_package:HINTS`` names it as well.
+then ``--hint-files mine``. ``--hint-files my_package:HINTS`` works without an installed package.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ GROUP = "start_agent.hints"
 
 
 def hint_paths(given: Sequence[str | os.PathLike[str]]) -> list[Path]:
-    """The hint files that ``--hint-files`` names, as paths. Raises ConfigError."""
+    """The paths of the hint files that ``--hint-files`` names. Raises ConfigError."""
     return [_hint_path(os.fspath(one)) for one in given]
 
 
 def _hint_path(given: str) -> Path:
-    """A file that is there comes first; then the plug-ins; what is neither is a path that will not be found."""
+    """An existing file wins over a plug-in's name; anything else is taken as a path, which loading will not find."""
     path = Path(given)
     if path.exists():
         return path
@@ -49,7 +49,7 @@ def _hint_path(given: str) -> Path:
 
 
 def in_dialect(hint: Hint, dialect: Dialect) -> Hint:
-    """A hint of a library, whose hints open fenced blocks, as a dialect has it."""
+    """The hint with the library's opening fence replaced by the dialect's."""
     return replace(hint, text=hint.text.replace(OPENING_FENCE, dialect.opening))
 
 

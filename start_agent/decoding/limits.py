@@ -1,4 +1,4 @@
-"""What the model's code may use: the options of ``sandbox.Limits``."""
+"""Resource limits of the model's code: the options of ``sandbox.Limits``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _DEFAULT = Limits()
 
 
 class SandboxOptions(BaseModel):
-    """Bounds for the session of one trace. How long a cell may run is ``cell_timeout``."""
+    """Limits of one trace's session. The time limit of a cell is ``cell_timeout``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -22,29 +22,29 @@ class SandboxOptions(BaseModel):
     )
     sandbox_processes: int = Field(_DEFAULT.processes, ge=1, description="processes and threads of a session")
     sandbox_disk_mib: int = Field(
-        _DEFAULT.disk_bytes // _MIB, ge=1, description="each of a session's writable file systems, which are in memory"
+        _DEFAULT.disk_bytes // _MIB, ge=1, description="size of each writable file system of a session, held in memory"
     )
-    sandbox_inodes: int = Field(_DEFAULT.inodes, ge=1, description="files and folders in each of them")
+    sandbox_inodes: int = Field(_DEFAULT.inodes, ge=1, description="files and folders in each writable file system")
     sandbox_open_files: int = Field(_DEFAULT.open_files, ge=1, description="file descriptors of each process")
     sandbox_output_chars: int = Field(
         _DEFAULT.output_chars,
         ge=200,
-        description="characters of a cell's output that the model reads; cut in the middle",
+        description="characters of a cell's output that the model reads; longer output is cut in the middle",
     )
     sandbox_printed_chars: int = Field(
         _DEFAULT.printed_chars, ge=200, description="characters that a cell may print before it is stopped"
     )
-    sandbox_cells: int = Field(_DEFAULT.cells, ge=1, description="cells of a session")
+    sandbox_cells: int = Field(_DEFAULT.cells, ge=1, description="cells per session")
     sandbox_grace_seconds: float = Field(
-        _DEFAULT.grace_seconds, gt=0, description="seconds that a cell has to obey the interrupt after its time is up"
+        _DEFAULT.grace_seconds, gt=0, description="seconds between a cell's interrupt at its timeout and its kill"
     )
     sandbox_start_seconds: Runtime[float] = Field(
-        _DEFAULT.start_seconds, gt=0, description="seconds that a kernel has to start"
+        _DEFAULT.start_seconds, gt=0, description="timeout in seconds for starting a kernel"
     )
 
     @property
     def limits(self) -> Limits:
-        """As the sandbox takes them."""
+        """The options as ``sandbox.Limits``."""
         return Limits(
             grace_seconds=self.sandbox_grace_seconds,
             start_seconds=self.sandbox_start_seconds,

@@ -1,4 +1,4 @@
-"""A turn of an engine as events: the model's text as it comes, each event within one phase."""
+"""An engine's turn as events: the model's text as it is generated, each event within one phase."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from start_agent.tokens.stopping import StopChecker
 
 
 async def read_turn(engine: Engine, request: TurnRequest, *, live: bool) -> AsyncGenerator[ModelText | Turn, None]:
-    """Run a turn; where it is not live, it is reported at its end alone. Raises what ``Engine.stream`` raises."""
+    """Run a turn; unless ``live``, yield only the finished turn. Raises what ``Engine.stream`` raises."""
     if not live:
         yield await engine.generate(request)
         return
@@ -26,7 +26,7 @@ async def read_turn(engine: Engine, request: TurnRequest, *, live: bool) -> Asyn
             if isinstance(item, Turn):
                 yield item
                 return
-            # All tokens are read first: a stop string that the last one completes may begin in any of them.
+            # Check all tokens first: a stop string that the last one completes may begin in any of them.
             phases = [_phase_of_token(checker, token_id) for token_id in item.token_ids]
             begin = 0
             for phase, run in groupby(phases):
@@ -40,7 +40,7 @@ async def read_turn(engine: Engine, request: TurnRequest, *, live: bool) -> Asyn
 
 
 def _phase_of_token(checker: StopChecker, token_id: int) -> Phase:
-    """The phase in which the token begins; the stop checker moves on over it."""
+    """The phase in which the token begins; pushes the token into the checker."""
     phase = phase_of(checker.state)
     checker.push(token_id)
     return phase

@@ -1,4 +1,4 @@
-"""A stored trace, taken through a controller again: the proof that the trace is what the controller decided."""
+"""Replay a stored trace through a controller, to verify that it makes the same decisions."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from start_agent.trace import SpanKind, Trace
 
 
 def replay(trace: Trace, tokenizer: Tokenizer, hints: HintLibrary | None = None) -> None:
-    """Make the controller's decisions again from what the model wrote and the tools answered.
+    """Recompute the controller's decisions from the trace's model spans and tool outputs, and compare.
 
     Args:
-        trace: complete, with the ``meta`` that the solver stores.
-        tokenizer: the model's.
-        hints: the library that the trace was made with.
+        trace: a finished trace with the ``meta`` that the solver stores.
+        tokenizer: the model's tokenizer.
+        hints: the library that the trace was made with; the built-in one by default.
 
     Raises:
-        ReplayError: the controller decides differently; the message says where.
+        ReplayError: a decision differs; the message says where.
     """
     meta = trace.meta
     settings = stored(DecodingSettings, meta["settings"])
@@ -48,11 +48,11 @@ def replay(trace: Trace, tokenizer: Tokenizer, hints: HintLibrary | None = None)
     while not isinstance(step.action, Finish):
         at = _compare(trace, at, step)
         if at == len(trace.spans):
-            raise ReplayError(f"the trace ends after {at} spans where the controller goes on: {step.action}")
+            raise ReplayError(f"the trace ends after {at} spans, but the controller continues: {step.action}")
         span = trace.spans[at]
         expected = SpanKind.MODEL if isinstance(step.action, Generate) else SpanKind.TOOL_OUTPUT
         if span.kind is not expected:
-            raise ReplayError(f"span {at} is of kind {span.kind}, the controller waits for {expected}")
+            raise ReplayError(f"span {at} is of kind {span.kind}, but the controller expects {expected}")
         if expected is SpanKind.MODEL:
             step = controller.turn_ended(span.token_ids, StopKind(span.cause), span.logprobs)
         else:
@@ -65,7 +65,7 @@ def replay(trace: Trace, tokenizer: Tokenizer, hints: HintLibrary | None = None)
 
 
 def prompt_of(trace: Trace) -> Prompt:
-    """The prompt of a trace, as it is stored."""
+    """The prompt of a stored trace."""
     meta = trace.meta
     ends = tuple(meta.get("think_ends", [meta.get("think_end", "</think>")]))
     ids = tuple(token_id for span in trace.of_kind(SpanKind.PROMPT) for token_id in span.token_ids)
@@ -73,7 +73,7 @@ def prompt_of(trace: Trace) -> Prompt:
 
 
 def _compare(trace: Trace, at: int, step: Step) -> int:
-    """Hold a step's spans against the trace's from ``at`` on; where they end."""
+    """Compare a step's spans with the trace's from index ``at`` on. Returns the index after them."""
     for span in step.spans:
         if at == len(trace.spans) or trace.spans[at] != span:
             raise ReplayError(f"span {at} is not what the controller decides: {span.kind} {span.cause!r}")

@@ -1,8 +1,8 @@
-"""What a trace says, piece by piece while it grows: thoughts, code, outputs and the answer, without the markers.
+"""A streamed trace cut into segments: thoughts, code, outputs and the answer, without the markers.
 
-A listener that shows thoughts and code apart (a server, a page) needs to know where a fence or the end of thinking lies
-before it shows the characters around it. ``Segmenter`` reads the ids of the events of ``Solver.stream`` with the
-matcher that the controller uses, holds back what may still become part of a marker, and gives out the rest at once.
+A client that renders thoughts and code separately (the server, a page) must know where a fence or the end of thinking
+is before it shows the characters around it. ``Segmenter`` reads the token ids of the events of ``Solver.stream`` with
+the controller's matcher, holds back what may still become part of a marker, and returns the rest immediately.
 """
 
 from __future__ import annotations
@@ -21,37 +21,37 @@ from start_agent.trace import SpanKind
 
 
 class SegmentKind(StrEnum):
-    """What a piece of a trace is."""
+    """The kind of a segment."""
 
     THOUGHT = "thought"
     CODE_OPEN = "code_open"
-    """The fence of a block that is run, with its line."""
+    """The opening fence of a block that is run, with the rest of its line."""
     CODE = "code"
-    """Inside such a block, without the line break before the closing fence: as the model writes it.
+    """The inside of such a block as the model wrote it, without the line break before the closing fence.
 
-    What runs is ``Dialect.code_in`` of it: the indentation of the first line of code is taken from every line, so that
-    a block in a list runs. That is known at its end, and is ``CellStarted.code``.
+    What runs is ``Dialect.code_in`` of it, dedented by the indentation of its first line, so that a block in a list
+    runs. It is known once the block is closed, as ``CellStarted.code``.
     """
     CODE_CLOSE = "code_close"
     """Its closing fence. A block without one is not run: something else came first, or the trace ended."""
     OUTPUT = "output"
-    """What was inserted after the code: its output, with the fences around it, or a notice."""
+    """Inserted after the code: its output, with the fences around it, or a notice."""
     MARKER = "marker"
-    """The start or end of thinking or of the sequence, or a stop string: nothing that a reader is shown."""
+    """The start or end of thinking, the end of the sequence, or a stop string: not shown to readers."""
     ANSWER = "answer"
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A piece of a trace, in order: the texts of all segments are the text of the trace behind its prompt.
+    """A piece of a trace. The texts of all segments, concatenated, are the text of the trace after its prompt.
 
     Attributes:
-        kind: what it is.
-        author: MODEL, or the kind of the span that was inserted.
-        text: of it; a character is in the segment in which its last byte came.
-        token_ids: those whose last byte is in it. All ids of the trace behind the prompt are in one segment each.
-        logprobs: one for each id, where a listener that was given some has put them here.
-        cause: that of the span that was inserted, where the listener has put it here.
+        kind: the kind.
+        author: MODEL, or the kind of the inserted span.
+        text: the text; a character belongs to the segment that has its last byte.
+        token_ids: the ids whose last byte is in the segment. Each id after the prompt is in exactly one segment.
+        logprobs: one entry per id, if the caller has set them.
+        cause: the inserted span's cause, if the caller has set it.
     """
 
     kind: SegmentKind
@@ -69,12 +69,12 @@ class Segmenter:
     """Cuts one trace into segments.
 
     Args:
-        matcher: the solver's, for the trace's prompt.
-        state: where the text stands behind the prompt (``Prompt.state``).
+        matcher: the solver's matcher for the trace's prompt.
+        state: the parser's state after the prompt (``Prompt.state``).
         eos_ids: ids that end the sequence.
-        runs: whether code is run; where not, its blocks are part of the thoughts.
+        runs: whether code is run; if not, code blocks are part of the thoughts.
         stop: the settings' stop strings.
-        opens: what the model writes first to open its thinking (``Prompt.think_opens``); it is a marker.
+        opens: the marker with which the model opens its thinking (``Prompt.think_opens``).
     """
 
     def __init__(
@@ -88,22 +88,22 @@ class Segmenter:
         opens: str = "",
     ) -> None:
         self._matcher, self._eos_ids, self._runs = matcher, eos_ids, runs
-        self._opens = b"" if state.answering else opens.encode()  # until it is certain whether it is there
+        self._opens = b"" if state.answering else opens.encode()  # empty once it is found, or cannot come any more
         self._conditions = StopConditions(frozenset(), code=False, stop=stop)
-        self._checker = StopChecker(matcher, state, self._conditions)  # of the span that the model is writing
+        self._checker = StopChecker(matcher, state, self._conditions)  # for the span that the model is writing
         self._kind = SegmentKind.ANSWER if state.answering else SegmentKind.THOUGHT
         self._held = bytearray()
-        self._from = state.position  # of the first byte held
-        self._ends: list[tuple[int, int]] = []  # of the tokens held: where each ends, and its id
+        self._from = state.position  # position of the first held byte
+        self._ends: list[tuple[int, int]] = []  # (end position, id) of each held token
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     @property
     def kind(self) -> SegmentKind:
-        """What the text is at its present end."""
+        """The kind of the text at its current end."""
         return self._kind
 
     def written(self, token_ids: Iterable[int]) -> list[Segment]:
-        """The model wrote these ids; returns what can be shown now."""
+        """The model wrote these ids. Returns the segments that are certain."""
         segments: list[Segment] = []
         for token_id in token_ids:
             if token_id in self._eos_ids:
@@ -117,14 +117,14 @@ class Segmenter:
             self._ends.append((self._from + len(self._held), token_id))
             segments += self._opening()
             segments += self._cut(self._checker.matches[known:], SpanKind.MODEL)
-            if self._checker.stop_begins is not None:  # the end of the answer: what follows is for nobody
+            if self._checker.stop_begins is not None:  # the end of the answer: the rest is not shown
                 segments += self._take(self._checker.stop_begins - self._from, self._kind, SpanKind.MODEL)
                 self._kind = SegmentKind.MARKER
             segments += self._take(len(self._held) - self._undecided(), self._kind, SpanKind.MODEL)
         return _joined(segments)
 
     def inserted(self, kind: SpanKind, token_ids: Sequence[int]) -> list[Segment]:
-        """A span that the model did not write joins the trace."""
+        """A span that the model did not write was appended. Returns its segments, after what was held back."""
         segments = self.flush()
         self._opens = b""
         text = b"".join(map(self._matcher.bytes_of, token_ids))
@@ -134,7 +134,7 @@ class Segmenter:
             self._held += self._matcher.bytes_of(token_id)
             self._ends.append((self._from + len(self._held), token_id))
         if kind is not SpanKind.HINT:
-            # A notice may open or end the thinking; what is before that is no thought and no code.
+            # A notice may open or end the thinking; the text before that marker is neither thought nor code.
             size = matches[0].begin - self._from if matches else len(self._held)
             segments += self._take(size, SegmentKind.OUTPUT, kind)
         segments += self._cut(matches, kind)
@@ -142,11 +142,11 @@ class Segmenter:
         return _joined([*segments, *self._rest(kind)])
 
     def flush(self) -> list[Segment]:
-        """What was held back, once nothing more comes, or nothing that could complete a marker."""
+        """The segments held back. Call it at the end, or where no marker can be completed any more."""
         return [*self._take(len(self._held), self._kind, SpanKind.MODEL), *self._rest(SpanKind.MODEL)]
 
     def _opening(self) -> Iterator[Segment]:
-        """The marker that opens the thinking, once it is certain that it is there, whether its line ends or not."""
+        """The marker that opens the thinking, with or without its line break, once it is complete."""
         held, marker = bytes(self._held), self._opens.rstrip()
         if not marker or (len(held) < len(self._opens) and self._opens.startswith(held)):
             return
@@ -156,7 +156,7 @@ class Segmenter:
             yield from self._take(len(found), SegmentKind.MARKER, SpanKind.MODEL)
 
     def _cut(self, matches: Iterable[Match], author: SpanKind) -> Iterator[Segment]:
-        """The segments up to the last of these markers."""
+        """The segments up to and including the last of these markers."""
         for match in matches:
             match match.kind:
                 case MarkerKind.CODE_OPEN if self._runs:
@@ -174,7 +174,7 @@ class Segmenter:
             self._kind = after
 
     def _take(self, size: int, kind: SegmentKind, author: SpanKind, *, always: bool = False) -> Iterator[Segment]:
-        """The first bytes of what is held, as a segment; ``always``: also where that is nothing."""
+        """The first held bytes as a segment; with ``always`` even if it is empty."""
         size = max(0, size)
         data = bytes(self._held[:size])
         del self._held[:size]
@@ -187,14 +187,14 @@ class Segmenter:
             yield Segment(kind, author, text, ids)
 
     def _rest(self, author: SpanKind) -> Iterator[Segment]:
-        """Bytes of a character that was never completed."""
+        """The bytes of an incomplete character."""
         text = self._decoder.decode(b"", final=True)
         self._decoder.reset()
         if text:
             yield Segment(self._kind, author, text)
 
     def _undecided(self) -> int:
-        """How many of the last bytes may be part of a marker that is not complete."""
+        """How many of the last bytes may belong to an incomplete marker."""
         held, state = bytes(self._held), self._checker.state
         if self._kind is SegmentKind.MARKER:
             return 0
@@ -218,12 +218,12 @@ class Segmenter:
 
 
 def _begun(data: bytes, beginnings: Iterable[bytes]) -> int:
-    """The length of the longest of these with which the data ends; they come longest first."""
+    """The length of the longest of these that the data ends with; ``beginnings`` are sorted longest first."""
     return next((len(part) for part in beginnings if data.endswith(part)), 0)
 
 
 def _joined(segments: Sequence[Segment]) -> list[Segment]:
-    """The same with neighbours of one kind made one; those that open or close a block stay."""
+    """Merge neighbours of one kind and author, except fences."""
     found: list[Segment] = []
     apart = (SegmentKind.CODE_OPEN, SegmentKind.CODE_CLOSE)
     for one in segments:

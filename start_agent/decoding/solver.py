@@ -1,4 +1,4 @@
-"""The solver: one engine, one sandbox and one controller, together growing one trace."""
+"""The solver: generates traces with an engine and a sandbox, one controller per trace."""
 
 from __future__ import annotations
 
@@ -37,28 +37,28 @@ from start_agent.tokens.stopping import StopChecker
 from start_agent.tokens.templates import ChatOptions
 from start_agent.trace import Trace
 
-_MOST_MATCHERS = 32  # kept; requests may bring connectives and languages of their own
+_MAX_MATCHERS = 32  # cached; requests may have their own connectives and languages
 
 
 class Solver:
-    """Solves questions, each as one trace; any number of them at once.
+    """Solves questions, each as one trace; any number of them concurrently.
 
     Args:
-        engine: open (inside its ``async with``).
-        sandbox: open; None where ``settings.tools`` is off.
-        settings: what the controller may do; a mapping stands for the ``DecodingSettings`` of these values.
-        sampling: how tokens are drawn: all of it as ``Sampling``, or as a mapping or ``SamplingOptions`` what shall be
-            other than the model's ``generation_config.json`` says.
-        hints: the library; the built-in one where none is given.
-        instruction: follows each question in the prompt; unset, what the model is used to, which for most is a
-            sentence that asks for a boxed answer.
-        system: the system message; none where empty.
-        chat: of the chat template and the think markers; a mapping as well.
-        recorded_chat: what traces record in place of ``chat``, where its files have other paths than the user's.
+        engine: an open engine (inside its ``async with``).
+        sandbox: an open sandbox; None if ``settings.tools`` is off.
+        settings: ``DecodingSettings``, or a mapping of its fields.
+        sampling: ``Sampling`` sets every parameter; a mapping or ``SamplingOptions`` overrides the model's
+            ``generation_config.json``.
+        hints: the hint library; the built-in one by default.
+        instruction: follows each question in the prompt; by default the model's own, which for most models asks for a
+            boxed answer.
+        system: the system message; none if empty.
+        chat: options of the chat template and the think markers, or a mapping of them.
+        recorded_chat: recorded in traces instead of ``chat``, whose files may be temporary copies.
 
     Raises:
-        ConfigError: the engine is not open, there are tools without a sandbox or hints that the library lacks, an
-            option is unknown, or there is no such dialect.
+        ConfigError: the engine is not open, tools are on without a sandbox, the library lacks hints that the settings
+            need, an option is unknown, or there is no such dialect.
     """
 
     def __init__(
@@ -96,16 +96,16 @@ class Solver:
 
     @cached_property
     def format(self) -> ChatFormat:
-        """How prompts are made for the engine's model. Raises ``ConfigError``, see ``ChatFormat``."""
+        """Renders prompts for the engine's model. Raises ``ConfigError``, see ``ChatFormat``."""
         return ChatFormat(self.engine.tokenizer, self.chat)
 
     def notices(self) -> list[str]:
-        """What the user should know before the first question: where the sampling is from, a thinking that is off."""
+        """Lines to show the user before the first question: defaults from the model's files, thinking that is off."""
         generation, lines = self.engine.tokenizer.generation, list[str]()
         asked = model_sampling(generation)
         if not self._sampling_given and asked != Sampling():
             values = ", ".join(f"{name.replace('_', '-')} {value:g}" for name, value in self.sampling)
-            lines.append(f"sampling with {values}: what is not given is from the model's generation_config.json")
+            lines.append(f"sampling with {values}: defaults are from the model's generation_config.json")
         missing = not_applied(generation)
         if missing and self.sampling.temperature:
             values = ", ".join(f"{name} {value}" for name, value in missing.items())
@@ -121,13 +121,13 @@ class Solver:
         system: str | None = None,
         chat: ChatOptions | Mapping[str, Any] | None = None,
     ) -> Solver:
-        """A solver like this one, but for what is given; cheap enough to make one for each request.
+        """A copy of this solver with other options; cheap enough for every request.
 
-        Both share the engine, the sandbox, the hints, the matchers and, where ``chat`` is equal, the chat format.
+        Both share the engine, the sandbox, the hints, the matchers and, if ``chat`` is equal, the chat format.
 
         Args:
-            settings: in place of this solver's; so are the others.
-            sampling: as the class takes it: a mapping or ``SamplingOptions`` start from what the model asks for.
+            settings: replaces this solver's settings; the same holds for the other arguments.
+            sampling: see the class: a mapping or ``SamplingOptions`` overrides the model's ``generation_config.json``.
             instruction: see the class.
             system: see the class.
             chat: see the class.
@@ -154,7 +154,7 @@ class Solver:
         return other
 
     def _recorded(self, chat: ChatOptions) -> ChatOptions:
-        """What traces record of other options: for files that they share with this solver's, the user's own paths."""
+        """The chat options to record in traces: the user's own path for each file that is the same as this solver's."""
         same = ("chat_template", "think_markers")
         paths = {
             name: getattr(self._recorded_chat, name) for name in same if getattr(chat, name) == getattr(self.chat, name)
@@ -164,7 +164,7 @@ class Solver:
     async def solve(
         self, question: str | None = None, *, seed: int | None = 0, **options: Unpack[TraceOptions]
     ) -> Trace:
-        """Grow a trace to its end. Takes what ``stream`` takes, and raises what it raises."""
+        """Generate a trace to its end. Takes the arguments of ``stream``, and raises what it raises."""
         async with aclosing(self.stream(question, seed=seed, live=False, **options)) as events:
             async for event in events:
                 if isinstance(event, TraceFinished):
@@ -179,23 +179,23 @@ class Solver:
         live: bool = True,
         **options: Unpack[TraceOptions],
     ) -> AsyncGenerator[Event, None]:
-        """Grow a trace and report each event; the last one is ``TraceFinished``.
+        """Generate a trace and yield its events; the last one is ``TraceFinished``.
 
-        Closing the generator early cancels what is under way. No kernel and no cached state is left behind, but for
-        what the caller keeps (``session``, ``keep``).
+        Closing the generator early cancels the trace. It leaves no kernel and no cached state behind, except what the
+        caller keeps (``session``, ``keep``).
 
         Args:
-            question: what is asked; None where ``messages`` are given.
-            seed: decides the hints, the sampling and the random numbers of cells. None: sampling has no seed, and that
-                of the others is drawn anew; it is stored in the trace, which can be replayed like any other. A session
-                that is given keeps the random numbers that it was opened with.
-            live: report the model's text as it comes (``ModelText``), not only whole spans.
+            question: the question; None with ``messages``.
+            seed: decides the hints, the sampling and the random numbers of cells. None: sampling has no seed, and a
+                random seed is drawn for the rest; the trace stores it and can be replayed like any other. A given
+                session keeps the random state that it was opened with.
+            live: yield the model's text as it is generated (``ModelText``), not only whole spans.
             options: see ``TraceOptions``.
 
         Raises:
-            PromptError: the question or the conversation makes no prompt for this model, or there is no thinking for
-                ``first_hint`` to begin.
-            ValueError: both a question and messages are given, or neither and no prompt.
+            PromptError: the question or the conversation cannot be rendered for this model, or ``first_hint`` is given
+                while thinking is off.
+            ValueError: both a question and messages are given, or none of question, messages and prompt.
             EngineError, SandboxError: the infrastructure failed; there is no trace.
         """
         tokenizer, seeded = self.engine.tokenizer, seed is not None
@@ -262,7 +262,7 @@ class Solver:
         yield TraceFinished(trace, cost)
 
     async def _open_session(self, stack: AsyncExitStack, seed: int) -> Session:
-        """The trace's own kernel, taken when its first cell is there."""
+        """Open the trace's own kernel; called for its first cell."""
         assert self.sandbox is not None, "a controller without tools runs no code"
         return await stack.enter_async_context(self.sandbox.session(seed=derive_seed(seed, "cells")))
 
@@ -272,10 +272,10 @@ class Solver:
         return self.sandbox.isolation
 
     def _prompt(self, question: str | None, options: TraceOptions) -> tuple[Prompt, dict[str, Any]]:
-        """The prompt, and what the trace stores of what was asked."""
+        """The prompt, and what the trace's ``meta`` stores of the question."""
         messages, instruction, prompt = options.get("messages"), options.get("instruction"), options.get("prompt")
         if (question is None) == (messages is None) and (prompt is None or question is not None):
-            raise ValueError("give either a question or messages")
+            raise ValueError("give a question or messages, not both")
         if messages is None:
             question, raw = question or "", question is None
             instruction = "" if raw else self.instruction if instruction is None else instruction
@@ -287,15 +287,15 @@ class Solver:
         return prompt, asked | {"messages": [dict(message) for message in messages]}
 
     def matcher(self, prompt: Prompt) -> Matcher:
-        """What finds the markers behind a prompt."""
+        """The matcher of the markers that may follow this prompt."""
         return self._matcher(
             self.settings.markers(*prompt.think_ends, think_start=prompt.think_start, dialect=self.dialect)
         )
 
     def _matcher(self, markers: Markers) -> Matcher:
         matcher = self._matchers.pop(markers, None) or Matcher(self.engine.tokenizer, markers)
-        self._matchers[markers] = matcher  # the latest one last
-        if len(self._matchers) > _MOST_MATCHERS:
+        self._matchers[markers] = matcher  # most recently used last
+        if len(self._matchers) > _MAX_MATCHERS:
             del self._matchers[next(iter(self._matchers))]
         return matcher
 
@@ -317,7 +317,7 @@ class Solver:
         } | self._more_meta(prompt)
 
     def _more_meta(self, prompt: Prompt) -> dict[str, Any]:
-        """What most traces do not need."""
+        """Entries of ``meta`` that only some traces have."""
         chat = self._recorded_chat.model_dump(mode="json", exclude_defaults=True)
         if not self.format.prints_day:
             chat.pop("chat_template_date", None)

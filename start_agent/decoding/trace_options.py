@@ -1,4 +1,4 @@
-"""What may be said of a single trace, and the hints that settings and traces name."""
+"""Options of a single trace, and checks of the hints that settings and traces need."""
 
 from __future__ import annotations
 
@@ -17,20 +17,19 @@ from start_agent.tokens.tokenizer import Message
 
 
 class TraceOptions(TypedDict, total=False):
-    """What may be said of a single trace, besides its question and its seed; all of it is optional.
+    """Optional arguments of a single trace, besides its question and its seed.
 
     Attributes:
-        messages: a conversation, in place of a question; see ``ChatFormat.prompt``.
-        instruction: a sentence that follows the question, or the last message of the user. Unset, it is the solver's
-            for a question and none for a conversation; empty, there is none.
-        session: a session of the sandbox in which the cells run, with the variables that it has. It stays open: it is
-            the caller's. Unset, the trace gets a new one for itself when its first cell runs.
-        trace_id: names the trace to the engine; unset, a new name.
-        keep: leave what the engine has cached for the trace where it is, however the trace ends: the caller gives it
-            back with ``engine.release(trace_id)``.
-        first_hint: the id of a hint of the library, or any other text: inserted where the thinking begins.
-        prompt: what the question or the messages have been rendered to, or ids of the caller's own; unset, they are
-            rendered.
+        messages: a conversation instead of a question; see ``ChatFormat.prompt``.
+        instruction: a sentence that follows the question or the user's last message; empty for none. Default: the
+            solver's for a question, none for a conversation.
+        session: an open sandbox session to run the cells in, with its variables. The caller closes it. Default: the
+            trace opens its own with its first cell.
+        trace_id: the trace's id for the engine; default: a new id.
+        keep: keep what the engine has cached for the trace when it ends. The caller frees it with
+            ``engine.release(trace_id)``.
+        first_hint: the id of a hint of the library, or any other text, to insert at the beginning of the thinking.
+        prompt: the rendered prompt, or the caller's own ids; default: render the question or the messages.
     """
 
     messages: Sequence[Message] | None
@@ -43,7 +42,7 @@ class TraceOptions(TypedDict, total=False):
 
 
 def first_hint_of(given: str | None, library: HintLibrary, dialect: Dialect) -> FirstHint | None:
-    """A hint of the library, by its id and as the dialect has it, or a text of the caller's own."""
+    """A hint of the library by its id, translated to the dialect; or any other text as it is."""
     if not given:
         return None
     try:
@@ -54,7 +53,7 @@ def first_hint_of(given: str | None, library: HintLibrary, dialect: Dialect) -> 
 
 
 def check_hints(settings: DecodingSettings, library: HintLibrary) -> None:
-    """Refuse, before any trace, settings for which the library has no hint. Raises ``ConfigError``."""
+    """Raise ``ConfigError`` if the library has no hint that the settings need."""
     needed = [
         placement
         for placement, wanted in (

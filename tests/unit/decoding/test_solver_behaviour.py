@@ -275,7 +275,7 @@ async def test_the_channels_of_harmony() -> None:
     spans: list[Span] = []
 
     def turn(text: str) -> Step:
-        conditions, state = controller._armed, controller._state
+        conditions, state = controller._conditions, controller._state
         assert conditions is not None
         checker, ids = StopChecker(matcher, state, conditions), tokenizer.encode_template(text)
         stop = next(filter(None, map(checker.push, ids)))

@@ -1,11 +1,11 @@
-"""start-agent: long thoughts that call Python.
+"""start-agent: long chains of thought that call Python.
 
 A question goes in, a trace comes out::
 
     trace = start_agent.solve("What is 48613 * 7957?", model="pocket")
     print(trace, trace.answer)
 
-Importing this package imports neither torch nor an engine: its names are loaded when they are first used.
+Importing this package imports neither torch nor an engine: names are loaded on first use.
 """
 
 from __future__ import annotations
@@ -125,4 +125,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})  # completion sees what is not loaded yet
+    return sorted({*globals(), *__all__})  # completion includes names that are not loaded yet

@@ -1,4 +1,4 @@
-"""The Python face: one line each, with the defaults of the commands.
+"""The Python API: one call each for what the commands do, with the same defaults.
 
 ::
 
@@ -8,8 +8,8 @@
         for event in solver.stream("What is 48613 * 7957?"):
             ...
 
-Each takes the options of ``start-agent solve`` or ``start-agent batch``, named as the flags are. What is not ``async``
-runs on an event loop in a thread of its own, so that it works in scripts and in notebooks alike.
+Each takes the options of ``start-agent solve`` or ``start-agent batch``, named like the flags. Functions that are not
+``async`` run on an event loop in a separate thread, so that they also work in notebooks.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ from start_agent.trace import Trace
 
 T = TypeVar("T")
 
-_SEED = object()  # the one of the options
+_SEED = object()  # stands for the options' seed
 
 
 def solve(question: str, **options: Any) -> Trace:
     """Solve one question.
 
     Args:
-        question: what is asked.
-        options: of ``start-agent solve``: ``model``, ``engine``, ``seed``, ``temperature``, ``strategy``, ...
+        question: the question.
+        options: options of ``start-agent solve``: ``model``, ``engine``, ``seed``, ``temperature``, ``strategy``, ...
 
     Returns:
-        The trace that has the answer. Where a strategy makes several, ``SyncSolver.answer`` gives all of them.
+        The trace with the answer. If the strategy makes several traces, ``SyncSolver.answer`` returns all of them.
 
     Raises:
-        InputError: the question, an option or the model cannot be used.
+        InputError: the question, an option or the model is invalid.
         EngineError, sandbox.SandboxError: the infrastructure failed.
     """
     with open(**options) as solver:
@@ -59,7 +59,7 @@ def solve(question: str, **options: Any) -> Trace:
 
 
 async def solve_async(question: str, **options: Any) -> Trace:
-    """``solve``, to be awaited."""
+    """Async version of ``solve``."""
     async with open(**options) as solver:
         return await solver.solve(question)
 
@@ -71,16 +71,16 @@ def evaluate(
     listener: RunListener | None = None,
     **options: Any,
 ) -> Run:
-    """Solve and grade a set of problems; the same call again does only what is missing.
+    """Solve and grade a set of problems. Calling it again computes only what is missing.
 
     Args:
-        task: a known task, or one at ``module:object``; None where ``data`` and its columns are given.
-        output_dir: the run directory; unset, a new temporary one, which stays.
-        listener: follows the run.
-        options: of ``start-agent batch``: ``model``, ``data``, ``limit``, ``samples``, ``concurrency``, ...
+        task: a known task, or one at ``module:object``; None if ``data`` and its columns are given.
+        output_dir: the run directory; by default a new temporary one, which is not deleted.
+        listener: receives the run's progress.
+        options: options of ``start-agent batch``: ``model``, ``data``, ``limit``, ``samples``, ``concurrency``, ...
 
     Raises:
-        InputError: an option, the data or the model cannot be used, or the directory holds another run.
+        InputError: an option, the data or the model is invalid, or the directory holds a run of other options.
         BatchError: too many traces failed at every try, or the disk is full.
     """
     with _Loop() as loop:
@@ -94,7 +94,7 @@ async def evaluate_async(
     listener: RunListener | None = None,
     **options: Any,
 ) -> Run:
-    """``evaluate``, to be awaited."""
+    """Async version of ``evaluate``."""
     config = RunConfig.of(**({} if task is None else {"task": task}), **options)
     path = Path(tempfile.mkdtemp(prefix="start-agent-run-")) if output_dir is None else Path(output_dir)
     _, progress = await run_evaluation(config, path, listener)
@@ -102,19 +102,19 @@ async def evaluate_async(
 
 
 def open(**options: Any) -> Opened:
-    """An open solver, for ``with`` (a ``SyncSolver``) or ``async with`` (an ``AsyncSolver``).
+    """Open a solver, for ``with`` (a ``SyncSolver``) or ``async with`` (an ``AsyncSolver``).
 
     Args:
-        options: of ``start-agent solve``: ``model``, ``engine``, ``seed``, ``temperature``, ...
+        options: options of ``start-agent solve``: ``model``, ``engine``, ``seed``, ``temperature``, ...
 
     Raises:
-        ConfigError: an option is unknown or wrong; all else on entering.
+        ConfigError: an option is unknown or invalid. All other errors are raised on entering.
     """
     return Opened(AnswerConfig.of(**options))
 
 
 class Opened:
-    """A solver that is opened on entering; see ``open``."""
+    """Context manager that opens a solver; see ``open``."""
 
     def __init__(self, config: AnswerConfig) -> None:
         self.config = config
@@ -151,14 +151,14 @@ class Opened:
             self._loop.__exit__(kind, error, traceback)
 
 
-_SESSIONS = 8  # kernels of an opened solver at once: as many as one asks by hand
+_SESSIONS = 8  # maximum kernels of an opened solver: enough for interactive use
 
 
 class AsyncSolver:
-    """A solver with its options, for code that is ``async``.
+    """A solver with its options, for ``async`` code.
 
     Attributes:
-        solver: grows each trace: the engine, the sandbox and the settings of decoding.
+        solver: generates the traces: the engine, the sandbox and the decoding settings.
     """
 
     def __init__(self, solver: Solver, config: AnswerConfig) -> None:
@@ -166,20 +166,20 @@ class AsyncSolver:
         self._strategy, self._seed = make(config.strategy), config.solver.solve.seed
 
     async def solve(self, question: str, *, seed: Any = _SEED) -> Trace:
-        """The trace that has the answer; without ``seed``, with that of the options.
+        """Return the trace with the answer; ``seed`` defaults to that of the options.
 
-        Raises what ``Solver.solve`` raises, and ConfigError where the strategy cannot tell answers apart.
+        Raises what ``Solver.solve`` raises, and ConfigError if the strategy cannot compare answers.
         """
         return (await self.answer(question, seed=seed)).trace
 
     async def answer(self, question: str, *, seed: Any = _SEED) -> Solution:
-        """The answer with all traces that the strategy made, and their votes. Raises what ``solve`` raises."""
+        """Return the answer, all traces that the strategy made, and their votes. Raises what ``solve`` raises."""
         return await self._strategy.run(self.solver.solve, question_for(self.solver, question), self._seeded(seed))
 
     def stream(
         self, question: str | None = None, *, seed: Any = _SEED, live: bool = True, **options: Unpack[TraceOptions]
     ) -> AsyncGenerator[Event, None]:
-        """Grow one trace, whatever the strategy, and report each event; see ``Solver.stream``."""
+        """Generate one trace, whatever the strategy, and yield its events; see ``Solver.stream``."""
         return self.solver.stream(question, seed=self._seeded(seed), live=live, **options)
 
     def _seeded(self, seed: Any) -> Any:
@@ -190,7 +190,7 @@ class SyncSolver:
     """A solver for code that is not ``async``.
 
     Attributes:
-        solver: grows each trace; it lives on a loop of its own.
+        solver: generates the traces; it runs on an event loop in another thread.
     """
 
     def __init__(self, asynchronous: AsyncSolver, loop: _Loop) -> None:
@@ -207,7 +207,7 @@ class SyncSolver:
     def stream(
         self, question: str | None = None, *, seed: Any = _SEED, **options: Unpack[TraceOptions]
     ) -> Iterator[Event]:
-        """Grow one trace, whatever the strategy, and report each event; see ``Solver.stream``.
+        """Generate one trace, whatever the strategy, and yield its events; see ``Solver.stream``.
 
         Closing the iterator early cancels the trace.
         """
@@ -224,7 +224,7 @@ async def _next(events: AsyncGenerator[Event, None]) -> Event | None:
 
 
 class _Loop:
-    """An event loop in a thread of its own, from its beginning to its end."""
+    """An event loop in a background thread."""
 
     def __enter__(self) -> Self:
         ready: Future[asyncio.AbstractEventLoop] = Future()
@@ -234,7 +234,7 @@ class _Loop:
         return self
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Wait for work on the loop; Ctrl-C here cancels it there."""
+        """Run a coroutine on the loop and wait for it; Ctrl-C cancels it."""
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
@@ -259,6 +259,6 @@ def _run_loop(ready: Future[asyncio.AbstractEventLoop]) -> None:
 
 
 async def _settled(loop: asyncio.AbstractEventLoop) -> None:
-    """Wait for what was cancelled to end."""
+    """Wait until cancelled tasks have ended."""
     others = [task for task in asyncio.all_tasks(loop) if task is not asyncio.current_task() and task.cancelling()]
     await asyncio.gather(*others, return_exceptions=True)

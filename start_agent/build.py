@@ -1,12 +1,12 @@
-"""Options → engine, sandbox, solver, grader, executor: the one place that puts the parts together.
+"""Options → engine, sandbox, solver, grader, executor: the one place where components are wired together.
 
-Commands, Ray workers, recipes and users all come here, with the same options and the same defaults::
+Commands, Ray workers, recipes and users all use it, with the same options and the same defaults::
 
     config = SolverConfig.of(model="Qwen/QwQ-32B", engine="vllm", temperature=0.6)
     async with open_solver(config) as solver:
         trace = await solver.solve("What is 48613 * 7957?")
 
-A ``SolverConfig`` is data: it can be pickled, and with ``packed`` it takes along the files that it names.
+A ``SolverConfig`` is data: it can be pickled, and ``packed`` adds the content of the files that it names.
 """
 
 from __future__ import annotations
@@ -48,25 +48,25 @@ if TYPE_CHECKING:
 
 
 class SolveOptions(ChatOptions):
-    """Which model is asked, and how the question is put."""
+    """Which model to use, and how questions are rendered."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str = Field(
-        "pocket", description="a model of the hub, a local folder, or the embedded 'pocket' or 'pocket-start'"
+        "pocket", description="a name on the hub, a local folder, or the built-in 'pocket' or 'pocket-start'"
     )
     seed: int | None = Field(
-        0, ge=0, description="decides the hints and the sampling; 'none' samples without seeds, which vLLM does faster"
+        0, ge=0, description="seed of hints and sampling; 'none' samples without seeds, which is faster on vLLM"
     )
     system: str = Field("", description="system message")
     instruction: str | None = Field(
-        None, description="sentence after the question; unset, it asks for a boxed answer (of 'pocket': nothing)"
+        None, description="sentence after the question (default: asks for a boxed answer; none for 'pocket')"
     )
     hint_files: tuple[Path, ...] = Field(
-        (), description="hint file that extends or replaces the built-in library: a path, or the name of a plug-in's"
+        (), description="hint file that extends or replaces the built-in library: a path, or a plug-in's name"
     )
     unsafe_no_isolation: bool = Field(
-        False, description="DANGEROUS: run the model's code as your own user, with nothing in between"
+        False, description="DANGEROUS: run the model's code as your own user, without any isolation"
     )
 
 
@@ -77,7 +77,7 @@ GROUPS: dict[str, type[BaseModel]] = {
     "sampling": SamplingOptions,
     "sandbox": SandboxOptions,
 }
-"""The groups of options of all that solves, by title; the chosen engine's own come beside them."""
+"""The option groups of everything that solves, by title; without those of the chosen engine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +85,13 @@ class SolverConfig:
     """The options of a solver.
 
     Attributes:
-        engine: its name, as ``--engine`` takes it.
-        engine_options: of that engine.
-        solve: the model, and how questions are put to it.
-        decoding: what the controller may do.
-        sampling: how tokens are drawn; what is unset is the model's.
-        sandbox: what the model's code may use.
-        files: the content of the files that the options name, by path; empty where they are read in place.
+        engine: the engine's name, as ``--engine`` takes it.
+        engine_options: that engine's options.
+        solve: the model, and how questions are rendered.
+        decoding: hints, tools and limits.
+        sampling: sampling parameters; unset ones are taken from the model's ``generation_config.json``.
+        sandbox: resource limits of the model's code.
+        files: contents of the files that the options name, by path; empty if they are read in place.
     """
 
     engine: str = registry.DEFAULT
@@ -108,20 +108,20 @@ class SolverConfig:
 
     @classmethod
     def of(cls, **options: Any) -> Self:
-        """From options by name, named as the flags are. Raises ConfigError for an unknown one."""
+        """Build from options named like the flags. Raises ConfigError for an unknown one."""
         fields.refuse_unknown(options, cls.models(options), "options")
         return cls.from_layers(options)
 
     @classmethod
     def from_layers(cls, *layers: Mapping[str, Any]) -> Self:
-        """From layers of options, later ones over earlier ones; those of other models are ignored.
+        """Build from layered options; later layers override earlier ones, options of other models are ignored.
 
         Raises:
-            ConfigError: a wrong value, no such engine or dialect, or an option that only other engines have.
+            ConfigError: an invalid value, no such engine or dialect, or an option that only other engines have.
         """
         engine = registry.ENGINES.choose(fields.build(registry.EngineChoice, *layers).engine, *layers)
         decoding = fields.build(DecodingSettings, *layers)
-        DIALECTS.find(decoding.dialect)  # refused before a model is loaded in vain
+        DIALECTS.find(decoding.dialect)  # fail before the model is loaded
         return cls(
             engine.name,
             engine.options,
@@ -133,7 +133,7 @@ class SolverConfig:
 
     @classmethod
     def models(cls, *layers: Mapping[str, Any]) -> list[type[BaseModel]]:
-        """All models whose fields a configuration file or a call may name: those of each known engine among them."""
+        """All models whose fields a configuration file or a call may set, including those of every known engine."""
         engine = registry.ENGINES.find(fields.build(registry.EngineChoice, *layers).engine)
         return [*GROUPS.values(), *registry.ENGINES.option_models().values(), engine.options]
 
@@ -150,43 +150,43 @@ class SolverConfig:
 
     @property
     def revision(self) -> str | None:
-        """The model's revision, where its engine has such an option."""
+        """The model's revision, if its engine has such an option."""
         revision: str | None = getattr(self.engine_options, "revision", None)
         return revision
 
     @property
     def choice(self) -> ModelChoice:
-        """Where the model is. Raises ModelError."""
+        """The model's location and instruction. Raises ModelError."""
         return resolve(self.solve.model, self.revision)
 
     @property
     def instruction(self) -> str:
-        """What follows each question. Raises ModelError."""
+        """The sentence after each question. Raises ModelError."""
         return self.choice.instruction if self.solve.instruction is None else self.solve.instruction
 
     @property
     def chat(self) -> ChatOptions:
-        """How a question becomes a prompt."""
+        """The options of the chat template."""
         return ChatOptions(**{name: getattr(self.solve, name) for name in ChatOptions.model_fields})
 
     @property
     def gpus(self) -> int:
-        """How many GPUs its engine takes, on a machine that has some."""
+        """How many GPUs the engine uses, on a machine that has GPUs."""
         return registry.ENGINES.find(self.engine).gpus(self.engine_options)
 
     @property
     def named_files(self) -> list[Path]:
-        """The files that the options name, those of plug-ins among them. Raises ConfigError."""
+        """The files that the options name, including plug-ins' files. Raises ConfigError."""
         named = (*hint_paths(self.solve.hint_files), self.solve.chat_template, self.solve.think_markers)
         return [path for path in named if path is not None]
 
     def resolved_sampling(self) -> Sampling:
-        """The sampling that the options come to with their model. Raises ModelError."""
+        """The sampling parameters with the model's defaults filled in. Raises ModelError."""
         generation = read_configs(self.choice.location, self.revision).generation
         return self.sampling.resolved(generation)
 
     def packed(self) -> Self:
-        """With the content of the files that it names, for machines that do not have them. Raises ConfigError."""
+        """A copy with the contents of the files that it names, for other machines. Raises ConfigError."""
         solve = self.solve.model_copy(update={"hint_files": tuple(hint_paths(self.solve.hint_files))})
         try:
             content = {str(path): path.expanduser().read_bytes() for path in self.named_files}
@@ -197,10 +197,10 @@ class SolverConfig:
 
 @dataclass(frozen=True, slots=True)
 class AnswerConfig:
-    """The options by which a question is answered.
+    """The options of answering a question.
 
     Attributes:
-        solver: what makes a trace.
+        solver: options of the solver.
         strategy: how traces become an answer.
     """
 
@@ -209,19 +209,19 @@ class AnswerConfig:
 
     @classmethod
     def of(cls, **options: Any) -> Self:
-        """From options by name, named as the flags are. Raises ConfigError for an unknown one."""
+        """Build from options named like the flags. Raises ConfigError for an unknown one."""
         fields.refuse_unknown(options, cls.models(options), "options")
         return cls.from_layers(options)
 
     @classmethod
     def from_layers(cls, *layers: Mapping[str, Any]) -> Self:
-        """From layers of options, later ones over earlier ones. Raises ConfigError."""
+        """Build from layered options; later layers override earlier ones. Raises ConfigError."""
         chosen = strategies.STRATEGIES.choose(fields.build(strategies.StrategyChoice, *layers).strategy, *layers)
         return cls(SolverConfig.from_layers(*layers), chosen)
 
     @classmethod
     def models(cls, *layers: Mapping[str, Any]) -> list[type[BaseModel]]:
-        """All models whose fields a configuration file or a call may name: those of each known strategy among them."""
+        """All models whose fields a configuration file or a call may set, including those of every known strategy."""
         chosen = strategies.STRATEGIES.find(fields.build(strategies.StrategyChoice, *layers).strategy)
         own = strategies.STRATEGIES.option_models().values()
         return [*SolverConfig.models(*layers), strategies.StrategyChoice, *own, chosen.options]
@@ -231,21 +231,21 @@ class AnswerConfig:
 async def open_solver(
     config: SolverConfig, *, sessions: int = 1, on_notice: Callable[[str], None] | None = None
 ) -> AsyncGenerator[Solver, None]:
-    """A solver over an open engine and an open sandbox.
+    """Open an engine and a sandbox, and yield a solver that uses them.
 
     Args:
         config: the options.
-        sessions: sandbox sessions at once, at most.
-        on_notice: gets each line that the user should know before the first question (``Solver.notices``).
+        sessions: maximum concurrent sandbox sessions.
+        on_notice: receives each line to show the user before the first question (``Solver.notices``).
 
     Raises:
-        InputError, HintError: an option, a file or the model cannot be used.
+        InputError, HintError: an option, a file or the model is invalid.
         EngineError, SandboxError: the infrastructure failed.
     """
     async with AsyncExitStack() as stack:
         local = _unpacked(config, stack)
         hints = HintLibrary.load(*hint_paths(local.solve.hint_files))
-        if local.solve.chat_template is not None:  # read before a model is loaded in vain
+        if local.solve.chat_template is not None:  # fail before the model is loaded
             read_template(local.solve.chat_template)
         if local.solve.think_markers is not None:
             read_families(local.solve.think_markers)
@@ -275,7 +275,7 @@ async def open_solver(
 
 
 def _unpacked(config: SolverConfig, stack: AsyncExitStack) -> SolverConfig:
-    """The options with paths of this machine, for files that came along."""
+    """The options with the packed files written to this machine, and their new paths."""
     if not config.files:
         return config
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="start-agent-")))
@@ -293,7 +293,7 @@ def _unpacked(config: SolverConfig, stack: AsyncExitStack) -> SolverConfig:
 
 
 def question_for(solver: Solver, text: str) -> Question:
-    """A question of the user's own, for a strategy: answers count as the mathematics that they are, programs not."""
+    """A user's question, for a strategy: answers are compared as mathematics; programs are not compared."""
     if solver.settings.domain is Domain.CODE:
         return Question(text)
     return Question(text, partial(math_value, Problem(text, "")))
@@ -308,7 +308,7 @@ async def open_executor(
     strategy: Chosen = strategies.SINGLE,
     on_notice: Callable[[str], None] | None = None,
 ) -> AsyncGenerator[LocalExecutor, None]:
-    """What solves and grades problems, in this process. Raises what ``open_solver`` raises."""
+    """Open an executor that solves and grades problems in this process. Raises what ``open_solver`` raises."""
     from start_agent.batch.executor import LocalExecutor
 
     kernels = min(batch.kernels or max(most_kernels() // 2, 1), batch.concurrency)
@@ -338,12 +338,12 @@ async def open_workers(
     *,
     strategy: Chosen = strategies.SINGLE,
 ) -> RolloutExecutor:
-    """The workers of a Ray cluster, each with an executor of its own; traces in flight are shared out among them.
+    """Open an executor on the workers of a Ray cluster, which share the traces in flight.
 
     Args:
-        stack: closes them.
-        config, grader, batch, strategy: of ``open_executor``; the files that the options name travel with them.
-        cluster: with ``ray`` set.
+        stack: closes the workers.
+        config, grader, batch, strategy: see ``open_executor``; files that the options name are sent to the workers.
+        cluster: the Ray options, with ``ray`` set.
     """
     from start_agent.batch.cluster import connect, count_workers
     from start_agent.batch.ray import RayExecutor

@@ -3,43 +3,43 @@
 ::
 
     StartAgentError
-    ├── InputError              what the user gave cannot be used; the message says what to do
+    ├── InputError              invalid input; the message says what to do
     │   ├── ConfigError         an option or a configuration file
     │   ├── ModelError          a model name or folder
-    │   ├── TokenizerError      a vocabulary whose tokens have no known bytes
+    │   ├── TokenizerError      a vocabulary whose tokens cannot be mapped to bytes
     │   ├── PromptError         no chat template, or one that fails
     │   │   └── QuestionError   an empty question, or one that is longer than the context
     │   ├── TraceFormatError    a stored trace that cannot be read
-    │   ├── RunDirectoryError   a run directory of another configuration, in use, or not to be read
-    │   ├── DataError           a data set that cannot be read, or a column that it does not have
-    │   ├── FolderInUseError    a folder that another process writes; a RunDirectoryError and a DataError as well
-    │   ├── RowError            a trace that makes no training row: nothing in it is learned, or it is too long
+    │   ├── RunDirectoryError   a run directory that is in use, unreadable, or of another configuration
+    │   ├── DataError           a data set that cannot be read, or a missing column
+    │   ├── FolderInUseError    a folder that another process uses; also a RunDirectoryError and a DataError
+    │   ├── RowError            a trace that makes no training row: no token is trained on, or it is too long
     │   ├── MissingExtraError   a package that is not installed; names the command that installs it
-    │   └── NameTakenError      another project's package answers to the name of one of ours; an ImportError as well
+    │   └── NameTakenError      another package shadows one of ours; also an ImportError
     ├── EngineError             the engine failed: infrastructure, never the model's fault
-    │   └── WorkerError         a worker on another machine died, and with it what it was at
+    │   └── WorkerError         a worker on another machine died
     ├── GradingError            a grader's process could not be started: infrastructure, no verdict
-    ├── TrainingError           a training had to stop: its loss is no number any more
-    ├── BatchError              a run had to stop: too many faults, a full disk; what is finished is on disk
-    ├── StageError              a stage of a recipe failed; says which, and what it said last
+    ├── TrainingError           training diverged
+    ├── BatchError              a run stopped early: too many faults, or a full disk; finished records are on disk
+    ├── StageError              a stage of a recipe failed; names it and its last message
     └── ReplayError             a controller took another action than the stored trace records
 
-The packages ``hints`` and ``sandbox`` have trees of their own, ``HintError`` and ``SandboxError``. What a model
-does wrong (a failing cell, endless repetition, no answer) is no exception at all: it is recorded in the trace.
+The packages ``hints`` and ``sandbox`` have their own trees, ``HintError`` and ``SandboxError``. Faults of the model
+(a failing cell, endless repetition, no answer) are not exceptions: they are recorded in the trace.
 """
 
 from __future__ import annotations
 
 INPUT_ERROR = 2
-"""The exit code of a command that was given something that cannot be used: an InputError, or a wrong command line."""
+"""The exit code of a command with invalid input: an InputError, or a wrong command line."""
 
 
 class StartAgentError(Exception):
-    """The root: whoever catches this catches everything that start-agent itself raises."""
+    """The base class of all exceptions that start-agent raises."""
 
 
 class InputError(StartAgentError):
-    """What the user gave cannot be used. The message is one line that says what to do."""
+    """Invalid input. The message is one line that says what to do."""
 
 
 class ConfigError(InputError):
@@ -55,11 +55,11 @@ class TokenizerError(InputError):
 
 
 class PromptError(InputError):
-    """A question that makes no usable prompt for this model."""
+    """A question that cannot be rendered as a prompt for this model."""
 
 
 class QuestionError(PromptError):
-    """It is the question's own fault: it is empty, or longer than the model's context."""
+    """The question itself is invalid: empty, or longer than the model's context."""
 
 
 class TraceFormatError(InputError):
@@ -71,14 +71,14 @@ class RunDirectoryError(InputError):
 
 
 class DataError(InputError):
-    """A data set that cannot be found or read, or that lacks a column; the message lists the columns there are."""
+    """A data set that cannot be found or read, or that lacks a column; the message lists its columns."""
 
 
 class FolderInUseError(RunDirectoryError, DataError):
     """A run directory, data folder or folder of a recipe that another process is using.
 
     Attributes:
-        process: its id, as far as the lock tells; 0 where it does not.
+        process: that process's id; 0 if the lock does not tell.
     """
 
     def __init__(self, folder: object, process: int) -> None:
@@ -87,7 +87,7 @@ class FolderInUseError(RunDirectoryError, DataError):
 
 
 class RowError(InputError):
-    """A trace that makes no row of a training set. ``reason`` is ``nothing_trained`` or ``too_long``."""
+    """A trace that makes no training row. ``reason`` is ``nothing_trained`` or ``too_long``."""
 
     def __init__(self, message: str, reason: str) -> None:
         super().__init__(message)
@@ -104,31 +104,31 @@ class MissingExtraError(InputError):
 
 
 class NameTakenError(InputError, ImportError):
-    """Another project's package answers to the name of one of ours."""
+    """Another project's package shadows one of ours."""
 
 
 class EngineError(StartAgentError):
-    """The engine failed. Retried by those who can; never graded, never trained on."""
+    """The engine failed. Batch runs retry; such a trace is never graded or trained on."""
 
 
 class WorkerError(EngineError):
-    """A worker on another machine died. What it was at is handed to the others."""
+    """A worker on another machine died. Its work is rescheduled on the others."""
 
 
 class GradingError(StartAgentError):
-    """A grader could not do its work. There is no verdict: the answer is neither right nor wrong."""
+    """A grader failed. There is no verdict: the answer is neither right nor wrong."""
 
 
 class TrainingError(StartAgentError):
-    """A training had to stop, by what it does and not by what it was given: the loss is no number any more."""
+    """Training diverged: the loss or the gradient norm is NaN or infinite."""
 
 
 class BatchError(StartAgentError):
-    """A run had to stop before its end. Everything finished is on disk; the same command goes on from there."""
+    """A run stopped early. Finished records are on disk; the same command resumes it."""
 
 
 class StageError(StartAgentError):
-    """A stage of a recipe failed. What is done stays done; the same command goes on from there."""
+    """A stage of a recipe failed. Finished stages are kept; the same command resumes the recipe."""
 
 
 class ReplayError(StartAgentError):

@@ -1,6 +1,6 @@
-"""A set of problems → a run directory: what ``start-agent batch`` and ``start_agent.evaluate`` do.
+"""A set of problems → a run directory: the implementation of ``start-agent batch`` and ``start_agent.evaluate``.
 
-Doing it again with the same options does only what is missing.
+Running it again with the same options computes only what is missing.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ if TYPE_CHECKING:
 
 
 class RunOptions(BaseModel):
-    """Where a run is kept."""
+    """Where a run is stored."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    output_dir: Path = Field(description="the run directory: new, or that of the same run")
+    output_dir: Path = Field(description="the run directory: a new one, or that of the same run to resume it")
 
 
 RUN_GROUPS: dict[str, type[BaseModel]] = {
@@ -58,9 +58,9 @@ RUN_GROUPS: dict[str, type[BaseModel]] = {
     "strategy": StrategyChoice,
     "ray": RayOptions,
 }
-"""The groups of options of a run, besides those of its solver and of the chosen grader and strategy; by title."""
+"""The option groups of a run by title, without those of its solver and of the chosen grader and strategy."""
 
-_PROMPT = "prompt"  # the note in config.json of what the prompts are made with
+_PROMPT = "prompt"  # the entry of config.json that identifies the prompts
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +68,12 @@ class RunConfig:
     """The options of a run.
 
     Attributes:
-        solver: what solves.
+        solver: options of the solver.
         data: which problems.
-        grader: what judges the answers.
+        grader: how answers are graded.
         strategy: how traces become an answer.
         batch: samples per problem, concurrency, fault tolerance.
-        ray: whether it is spread over a Ray cluster.
+        ray: whether to run on a Ray cluster.
     """
 
     solver: SolverConfig
@@ -85,19 +85,19 @@ class RunConfig:
 
     @classmethod
     def of(cls, **options: Any) -> Self:
-        """From options by name, named as the flags are. Raises ConfigError for an unknown one."""
+        """Build from options named like the flags. Raises ConfigError for an unknown one."""
         fields.refuse_unknown(options, cls.models(options), "options")
         return cls.from_layers(options)
 
     @classmethod
     def from_layers(cls, *layers: Mapping[str, Any]) -> Self:
-        """From layers of options, later ones over earlier ones; those of other models are ignored.
+        """Build from layered options; later layers override earlier ones, options of other models are ignored.
 
-        Hints are those for programs where the task is one of code and no domain is given.
+        For a code task, ``domain`` defaults to code.
 
         Raises:
-            ConfigError: a wrong value, no such engine, task, grader or strategy, an option that only others have, a
-                grader of other problems, or a strategy that needs to tell answers apart where the grader cannot.
+            ConfigError: an invalid value, no such engine, task, grader or strategy, an option of another entry, a
+                grader for another kind of problem, or a strategy that compares answers with a grader that cannot.
         """
         data = fields.build(DataOptions, *layers)
         task = resolve_task(data)
@@ -115,20 +115,20 @@ class RunConfig:
 
     @classmethod
     def models(cls, *layers: Mapping[str, Any]) -> list[type[BaseModel]]:
-        """All models whose fields a configuration file or a call may name."""
+        """All models whose fields a configuration file or a call may set."""
         chosen = fields.build(GraderChoice, *layers).grader
         own = [] if chosen is None else [GRADERS.find(chosen).options]
         return [*AnswerConfig.models(*layers), *RUN_GROUPS.values(), *GRADERS.option_models().values(), *own]
 
     @property
     def total(self) -> int | None:
-        """Traces in all: exactly for problems that are made, at most for those that are read; None if unknown."""
+        """Total number of traces: exact for generated problems, an upper bound for loaded ones; None if unknown."""
         problems = self.data.limit or (POCKET_COUNT if resolve_task(self.data).make is not None else None)
         return problems and problems * self.batch.samples
 
     @property
     def groups(self) -> dict[str, BaseModel]:
-        """The options that the run directory stores, by the titles of their groups."""
+        """The options stored in the run directory, by group title."""
         chosen: dict[str, BaseModel] = {
             "grader": GraderChoice(grader=self.grader.name),
             f"{self.grader.name} grader": self.grader.options,
@@ -140,13 +140,13 @@ class RunConfig:
 
     @property
     def rules(self) -> ResumeRules:
-        """What may change when the run is resumed. A run of an older version had the grader of the problems' kind."""
+        """What may change on resume. Runs of older versions used the grader of the problems' kind."""
         rules = ResumeRules.of({title: type(group) for title, group in self.groups.items()})
         of_kind = {"grader": {"grader": resolve_task(self.data).kind.value}}
         return replace(rules, defaults={**rules.defaults, **of_kind})
 
     def on(self, day: date) -> Self:
-        """With the day that chat templates print, where none is given."""
+        """A copy with the date that chat templates print, if none is set."""
         solve = self.solver.solve
         if solve.chat_template_date is not None:
             return self
@@ -154,7 +154,7 @@ class RunConfig:
         return replace(self, solver=replace(self.solver, solve=dated))
 
     def stored(self) -> dict[str, Any]:
-        """What decides the records, JSON-able: all options but the ``Runtime`` ones, and digests of what they name.
+        """The run's identity as JSON: all options except ``Runtime`` ones, and digests of the files that they name.
 
         Raises:
             ModelError: the model cannot be found or read.
@@ -171,7 +171,7 @@ class RunConfig:
 
 
 def _grader(task: Task, strategy: Chosen, layers: Sequence[Mapping[str, Any]]) -> Chosen:
-    """The grader that the options name, else the task's, else that of its kind. Raises ConfigError."""
+    """The grader that the options name, else the task's, else the default for its kind. Raises ConfigError."""
     name = fields.build(GraderChoice, *layers).grader or task.grader or task.kind.value
     entry = find_grader(name, task.kind)
     if entry.value is None and STRATEGIES.find(strategy.name).compares:
@@ -183,41 +183,41 @@ def _grader(task: Task, strategy: Chosen, layers: Sequence[Mapping[str, Any]]) -
 
 @dataclass(frozen=True, slots=True)
 class BatchConfig:
-    """A run and where it is kept."""
+    """A run and where it is stored."""
 
     run: RunConfig
     output_dir: Path
 
     @classmethod
     def from_layers(cls, *layers: Mapping[str, Any]) -> Self:
-        """From layers of options, later ones over earlier ones. Raises ConfigError."""
+        """Build from layered options; later layers override earlier ones. Raises ConfigError."""
         path = fields.build(RunOptions, *layers).output_dir
         return cls(RunConfig.from_layers(*layers), path)
 
 
 RUNTIME_NAMES = fields.runtime_names(*GROUPS.values(), *RUN_GROUPS.values())
-"""The options that may change when a run is resumed, beside those of the engines."""
+"""The options that may change when a run is resumed, without those of the engines."""
 
 
 class RunListener:
-    """Follows a run. The base listens to nothing."""
+    """Receives a run's progress. The base class does nothing."""
 
     def on_start(self, total: int | None, sandbox: BaseSandbox | None) -> None:
-        """Traces are missing, and what makes them is open; ``total`` traces in all, as far as that is known."""
+        """The executor is open and traces are pending; ``total`` is the number of all traces, None if unknown."""
 
     def on_progress(self, progress: Progress) -> None:
-        """A record is stored, a fault counted, or a trace given up."""
+        """A record was stored, a fault counted, or a trace given up."""
 
     def on_notice(self, line: str) -> None:
-        """A line that the user should know."""
+        """A line to show the user."""
 
 
 async def run_evaluation(
     config: RunConfig, output_dir: Path, listener: RunListener | None = None
 ) -> tuple[Summary, Progress]:
-    """Solve and grade what the directory lacks, then summarize it (``summary.json``).
+    """Solve and grade what the run directory lacks, then write its summary (``summary.json``).
 
-    Cancelling it cancels all traces in flight; what is finished is on disk, and calling it again goes on from there.
+    Cancelling it cancels all traces in flight. Finished records are on disk, and calling it again resumes the run.
 
     Raises:
         RunDirectoryError: the directory is in use, damaged, or holds a run of other options.
@@ -225,7 +225,7 @@ async def run_evaluation(
         InputError, HintError, EngineError, SandboxError: as ``open_executor``.
     """
     listener = listener or RunListener()
-    # Prompts that print the day print that of the first start.
+    # Chat templates that print the date print that of the first start.
     noted = (read_note(output_dir, _PROMPT) or {}).get("day")
     dated = config.on(date.fromisoformat(noted) if noted else date.today())
     with RunDirectory.open(output_dir, config.stored(), versions=versions(), rules=config.rules) as directory:
@@ -234,13 +234,13 @@ async def run_evaluation(
                 f"dropped a truncated last record ({directory.truncated_bytes} bytes); it will be computed again"
             )
         progress = Progress()
-        # Before a model is loaded in vain: the first problem is read, and all of them where none is missing.
+        # Check before loading the model. This reads the first problem, or all of them if nothing is pending.
         if await asyncio.to_thread(has_pending, stream(config.data), directory, config.batch.samples):
             try:
                 progress = await _run_pending(dated, directory, listener)
             except asyncio.CancelledError:
                 count = len(directory.done)
-                listener.on_notice(f"{count} records are in {output_dir}: the same command goes on from there")
+                listener.on_notice(f"{count} records are in {output_dir}: run the same command to resume")
                 raise
         elif not directory.truncated_bytes:
             listener.on_notice(f"nothing is pending: {output_dir} has {len(directory.done)} records")
@@ -269,7 +269,7 @@ async def _run_pending(config: RunConfig, directory: RunDirectory, listener: Run
 
 
 def _prompt_note(config: SolverConfig) -> dict[str, Any]:
-    """What a run's prompts are made with: a probe's hash, the day that they print, and the model's commit."""
+    """Identifies a run's prompts: the hash of a rendered sample, the date that they print, and the model's commit."""
     from start_agent.tokens.prompts import ChatFormat
     from start_agent.tokens.tokenizer import Tokenizer
 

@@ -1,6 +1,6 @@
-"""Options: defined once as fields of pydantic models, they make the command line, the YAML file and the Python API.
+"""Options: fields of pydantic models, each defined once for the command line, YAML and the Python API.
 
-The command line overrides the YAML file, which overrides the defaults. A key that nobody knows is an error.
+The command line overrides the YAML file, which overrides the defaults. Unknown keys are errors.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ logger = logging.getLogger(__name__)
 _RUNTIME, _MAY_GROW = object(), object()
 
 Runtime = Annotated[T, _RUNTIME]
-"""The type of an option that says how a run is carried out, not what it finds: it may change from start to start."""
+"""The type of an option that affects how a run is carried out, not its results: it may change when resumed."""
 
 MayGrow = Annotated[T, _MAY_GROW]
-"""The type of an option that says how much is done: a later start may do more, and keeps what is there."""
+"""The type of an option for the amount of work: it may grow when resumed, and finished work is kept."""
 
 
 @dataclass(frozen=True, slots=True)
 class Renamed:
-    """In the annotation of an option: a name that it had, which still works, with a warning, for one release.
+    """Annotation of an option with its old name, which still works for one release, with a warning.
 
-    Folders keep the names of the version that wrote them: ``stored`` reads those, and ``ResumeRules`` compares them.
+    Stored folders keep the names of the version that wrote them: ``stored`` and ``ResumeRules`` accept old names.
     """
 
     old: str
 
 
 def _pairs(value: object) -> object:
-    """Words like ``key=value``, or JSON objects, as one mapping; a value that is no JSON is text."""
+    """Merge ``key=value`` words or JSON objects into one mapping; a value that is not JSON is taken as text."""
     if isinstance(value, Mapping):
         return value
     found: dict[str, Any] = {}
@@ -71,7 +71,7 @@ def _json(text: str, otherwise: T) -> Any | T:
 _PAIRS = BeforeValidator(_pairs)
 
 Pairs = Annotated[dict[str, Any], _PAIRS]
-"""The type of an option that hands settings on to a library: ``key=value`` as often as wanted, the value JSON or text;
+"""The type of an option whose settings are passed to a library: repeated ``key=value`` with JSON or text as the value;
 in YAML and Python a mapping."""
 
 
@@ -86,14 +86,14 @@ def is_pairs(field: FieldInfo) -> bool:
 
 
 def pairs_fault(option: str, given: Iterable[str], known: Collection[str], own: Mapping[str, str], what: str) -> str:
-    """What is wrong with the keys of a ``Pairs`` option; empty where all can be handed on.
+    """The error message for the keys of a ``Pairs`` option; empty if all are valid.
 
     Args:
-        option: its name.
+        option: the option's name.
         given: the keys.
-        known: those that the library takes.
-        own: keys that have an option of their own, or must stay as they are, with what to say instead.
-        what: the library's object that takes them.
+        known: keys that the library accepts.
+        own: keys that have their own option or must not be set, with the message for each.
+        what: the library's object that takes the keys.
     """
     flag = flag_of(option)
     for key in given:
@@ -107,22 +107,22 @@ def pairs_fault(option: str, given: Iterable[str], known: Collection[str], own: 
 
 
 def old_names_of(field: FieldInfo) -> list[str]:
-    """The names that an option had."""
+    """The old names of an option."""
     return [mark.old for mark in field.metadata if isinstance(mark, Renamed)]
 
 
 def old_names(*models: type[BaseModel]) -> dict[str, str]:
-    """The names that options of the models had, and have now."""
+    """Old name → current name, for the renamed options of the models."""
     return {old: name for model in models for name, field in model.model_fields.items() for old in old_names_of(field)}
 
 
 def option_names(*models: type[BaseModel]) -> set[str]:
-    """The names of the models' options, those that they had among them."""
+    """The names of the models' options, including old names."""
     return {name for model in models for name in model.model_fields} | set(old_names(*models))
 
 
 def with_new_names(model: type[BaseModel], values: Mapping[str, Any], *, warn: bool = True) -> dict[str, Any]:
-    """Values by name, with the present names for options of the model that had another.
+    """The values with old option names replaced by the current ones.
 
     Raises:
         ConfigError: an option is given under both names.
@@ -145,12 +145,12 @@ def _warn_renamed(old: str, new: str) -> None:
 
 
 def renaming(old: str, new: str) -> str:
-    """What to tell somebody who uses an old name."""
-    return f"the option {old} is now {new}; the old name goes with the next release"
+    """The warning for an old name."""
+    return f"the option {old} is now {new}; the old name will be removed in the next release"
 
 
 def stored(model: type[Model], values: Mapping[str, Any]) -> Model:
-    """Options as this version or an older one has stored them. Raises pydantic's ValidationError."""
+    """Load options stored by this or an older version. Raises pydantic's ValidationError."""
     return model.model_validate(with_new_names(model, values, warn=False))
 
 
@@ -165,7 +165,7 @@ def growing_names(*models: type[BaseModel]) -> frozenset[str]:
 
 
 def deciding(options: BaseModel) -> dict[str, Any]:
-    """What decides the results, JSON-able: all options that are not ``Runtime``."""
+    """The options that affect results, as JSON: all that are not ``Runtime``."""
     return options.model_dump(mode="json", exclude=set(runtime_names(type(options))))
 
 
@@ -176,10 +176,10 @@ def _marked(mark: object, models: Sequence[type[BaseModel]]) -> frozenset[str]:
 
 
 def read_yaml(path: Path | None) -> dict[str, Any]:
-    """The keys of a configuration file; none where there is no file.
+    """Read a configuration file; empty if ``path`` is None.
 
     Raises:
-        ConfigError: it cannot be read, is no mapping, or has a key twice, of which one would be lost.
+        ConfigError: the file cannot be read, is not a mapping, or has a duplicate key.
     """
     if path is None:
         return {}
@@ -195,39 +195,39 @@ def read_yaml(path: Path | None) -> dict[str, Any]:
     for key, value in content.items():
         name = str(key).replace("-", "_")
         if name in values:
-            raise ConfigError(f"{path}: the option {name!r} is there twice: remove one")
+            raise ConfigError(f"{path}: duplicate option {name!r}: remove one")
         values[name] = value
     return values
 
 
 def load_yaml(path: Path) -> Any:
-    """What a YAML file holds.
+    """Load a YAML file.
 
     Raises:
-        ConfigError: it is no YAML, or has a key twice; names the line.
+        ConfigError: it is not valid YAML or has a duplicate key; the message names the line.
         OSError: it cannot be read.
     """
     try:
         return yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is no valid YAML: it is not UTF-8 text") from error
+        raise ConfigError(f"{path} is not valid YAML: it is not UTF-8 text") from error
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is no valid YAML: {_yaml_fault(error)}") from error
+        raise ConfigError(f"{path} is not valid YAML: {_yaml_fault(error)}") from error
 
 
 def _yaml_fault(error: yaml.YAMLError) -> str:
-    """What PyYAML says in several lines, in one, with its line numbers."""
+    """PyYAML's multi-line message in one line, with its line numbers."""
     if not isinstance(error, yaml.MarkedYAMLError):
         return " ".join(str(error).split())
     parts = [(error.context, error.context_mark), (error.problem, error.problem_mark)]
     return ", ".join(f"{text} in line {mark.line + 1}" if mark else text for text, mark in parts if text)
 
 
-_MERGE = "tag:yaml.org,2002:merge"  # "<<", which may stand several times
+_MERGE = "tag:yaml.org,2002:merge"  # "<<", which may be repeated
 
 
 class _UniqueKeys(yaml.SafeLoader):
-    """YAML says that a key stands once in a mapping; PyYAML takes the last."""
+    """Refuses duplicate keys, of which PyYAML would silently take the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         """See ``SafeConstructor``."""
@@ -236,14 +236,14 @@ class _UniqueKeys(yaml.SafeLoader):
             if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE:
                 if key.value in seen:
                     raise yaml.constructor.ConstructorError(
-                        problem=f"the key {key.value!r} is there twice: remove one", problem_mark=key.start_mark
+                        problem=f"duplicate key {key.value!r}: remove one", problem_mark=key.start_mark
                     )
                 seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
 def refuse_unknown(keys: Mapping[str, Any], models: Sequence[type[BaseModel]], source: object) -> None:
-    """Raise ``ConfigError`` for a key that no model has; it names the options that are spelled alike."""
+    """Raise ``ConfigError`` for a key that no model has; the message suggests similar names."""
     known = {name for model in models for name in model.model_fields}
     unknown = sorted(set(keys) - option_names(*models))
     if unknown:
@@ -252,7 +252,7 @@ def refuse_unknown(keys: Mapping[str, Any], models: Sequence[type[BaseModel]], s
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A question that names the known words that are spelled nearly so; empty where there are none."""
+    """A suggestion of similarly spelled known words; empty if there are none."""
     close = difflib.get_close_matches(word, list(known), n=3)
     return f"did you mean {' or '.join(map(repr, close))}?" if close else ""
 
@@ -260,10 +260,10 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 def build(model: type[Model], *layers: Mapping[str, Any]) -> Model:
     """Build a model from layers of values: later layers override earlier ones, keys of other models are ignored.
 
-    A single value where a list is wanted is a list of one; ``none`` unsets an option that has a default.
+    A single value for a list option becomes a list of one; ``none`` unsets an option that has a default.
 
     Raises:
-        ConfigError: a value is of the wrong type or out of range; one line that names the option.
+        ConfigError: a value has the wrong type or is out of range; the message is one line that names the option.
     """
     values: dict[str, Any] = {}
     for layer in layers:
@@ -280,7 +280,7 @@ def build(model: type[Model], *layers: Mapping[str, Any]) -> Model:
     except ValidationError as error:
         first = error.errors()[0]
         message = first["msg"].removeprefix("Value error, ")
-        if not first["loc"]:  # of several options together: the message names them
+        if not first["loc"]:  # about several options: the message names them
             raise ConfigError(message) from error
         flag = flag_of(str(first["loc"][0]))
         if first["type"] == "missing":
@@ -292,7 +292,7 @@ def coerce(model: type[Model], given: Model | Mapping[str, Any] | None) -> Model
     """Options as users pass them in Python: a model, a mapping of its fields, or None for the defaults.
 
     Raises:
-        ConfigError: an unknown key, a wrong value, or neither a model nor a mapping.
+        ConfigError: an unknown key, an invalid value, or neither a model nor a mapping.
     """
     if given is None or isinstance(given, Mapping):
         refuse_unknown(given or {}, [model], model.__name__)
@@ -303,7 +303,7 @@ def coerce(model: type[Model], given: Model | Mapping[str, Any] | None) -> Model
 
 
 def changed(options: BaseModel, *, leave_out: Collection[str] = ()) -> dict[str, Any]:
-    """The options that are not at their defaults, by name, JSON-able."""
+    """The options that differ from their defaults, by name, as JSON."""
     values = options.model_dump(mode="json", exclude=set(leave_out))
     return {
         name: values[name]
@@ -313,7 +313,7 @@ def changed(options: BaseModel, *, leave_out: Collection[str] = ()) -> dict[str,
 
 
 def command_words(options: Mapping[str, Any]) -> list[str]:
-    """The flags by which a person would give these options on a command line."""
+    """The command-line words that set these options."""
     words: list[str] = []
     for name, value in options.items():
         flag = flag_of(name)
@@ -327,7 +327,7 @@ def command_words(options: Mapping[str, Any]) -> list[str]:
 
 
 def parsed_words(words: Sequence[str]) -> dict[str, Any]:
-    """The options of a command line that ``command_words`` made: the inverse, with all values as text."""
+    """The inverse of ``command_words``, with all values as text."""
     found: dict[str, Any] = {}
     for place, word in enumerate(words):
         if not word.startswith("--"):
@@ -346,13 +346,13 @@ def parsed_words(words: Sequence[str]) -> dict[str, Any]:
 
 
 def words_of(flag: str, value: object) -> list[str]:
-    """A flag with its value, in one word where the value would be taken for a flag."""
+    """A flag with its value; as one word if the value would look like a flag."""
     text = json.dumps(value) if isinstance(value, Mapping) else str(getattr(value, "value", value))
     return [f"{flag}={text}"] if text.startswith("-") else [flag, text]
 
 
 def plain_type(annotation: Any) -> Any:
-    """The type beside None in an optional annotation."""
+    """The type without None in an optional annotation."""
     if get_origin(annotation) in (Union, types.UnionType):
         return next(option for option in get_args(annotation) if option is not type(None))
     return annotation

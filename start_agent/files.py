@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, folders that one process holds, and digests of what they hold."""
+"""Atomic writes, locked folders, and digests of files and models."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin")
 MODEL_CONFIG = "config.json"
 ADAPTERS = "adapter_config.json"
 
-_SAMPLE = 1 << 20  # bytes of each end of a file of weights that a model's digest covers
+_SAMPLE = 1 << 20  # bytes at each end of a weights file that a model's digest covers
 
 
 def file_digest(path: Path) -> str:
@@ -29,8 +29,9 @@ def file_digest(path: Path) -> str:
 
 
 def model_digest(model: Path) -> str:
-    """sha256, in hex, over a model's configuration and both ends of each file of its weights: another training shows
-    there, and a large model need not be read whole. Of a GGUF file, over its both ends. Raises OSError.
+    """The sha256, in hex, of a model's configuration and of both ends of each weights file (of a GGUF file, its ends).
+
+    That detects another training without reading a large model whole. Raises OSError.
     """
     if model.is_file():
         total, paths = hashlib.sha256(), [model]
@@ -48,11 +49,11 @@ def model_digest(model: Path) -> str:
 
 
 def lock_folder(path: Path) -> int:
-    """Hold a folder until the descriptor returned is closed or the process ends: ``flock`` on the file ``lock`` in it.
+    """Lock a folder until the returned descriptor is closed or the process ends: ``flock`` on the file ``lock`` in it.
 
     Raises:
-        FolderInUseError: another process holds it.
-        OSError: the file cannot be made.
+        FolderInUseError: another process has locked it.
+        OSError: the file cannot be created.
     """
     descriptor = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
@@ -68,21 +69,21 @@ def lock_folder(path: Path) -> int:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """A file that replaces ``path`` when the block ends without an error: complete, also after a loss of power.
+    """Yield a file that replaces ``path`` if the block ends without an error: complete even after a loss of power.
 
-    It is written beside it, under the name with ``.new``, which a later write overwrites. Raises OSError.
+    It is written to ``path`` with the suffix ``.new``, which a later write overwrites. Raises OSError.
     """
-    beside = path.with_name(path.name + ".new")
-    with beside.open("wb") as file:
+    temporary = path.with_name(path.name + ".new")
+    with temporary.open("wb") as file:
         yield file
         file.flush()
         os.fsync(file.fileno())
-    beside.replace(path)
+    temporary.replace(path)
     sync(path.parent)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file atomically. Raises OSError, and ValueError for a number that JSON does not have."""
+    """Write a JSON file atomically. Raises OSError, and ValueError for NaN or infinity."""
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
     with atomic_write(path) as file:
         file.write(f"{text}\n".encode())
@@ -95,7 +96,7 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def sync(path: Path) -> None:
-    """Force a file, or the names in a folder, to the disk. Raises OSError."""
+    """``fsync`` a file, or the entries of a folder. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""GGUF files, the format of llama.cpp, as models: one file holds weights, tokenizer and chat template."""
+"""GGUF files (llama.cpp's format) as models: one file holds weights, tokenizer and chat template."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ SUFFIX = ".gguf"
 
 
 def is_gguf(model: str | Path) -> bool:
-    """Whether a model's name is that of a GGUF file."""
+    """Whether a model's name is a GGUF file."""
     return str(model).lower().endswith(SUFFIX)
 
 
 def pretrained(model: str, revision: str | None = None) -> tuple[str, dict[str, Any]]:
-    """How transformers' ``from_pretrained`` is asked for a model: its first argument, and the others.
+    """The first argument and the keyword arguments for transformers' ``from_pretrained``.
 
     Args:
-        model: a name of the hub, a folder, or a GGUF file.
-        revision: a branch, tag or commit of the hub.
+        model: a name on the hub, a folder, or a GGUF file.
+        revision: a branch, tag or commit on the hub.
 
     Raises:
-        MissingExtraError: a GGUF file, and the package that reads it is not installed.
+        MissingExtraError: the model is a GGUF file and the package that reads it is not installed.
     """
     if not is_gguf(model):
         return model, {"revision": revision}

@@ -6,24 +6,23 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 MAX_LOGPROBS = 20
-"""The most of the likeliest tokens that can be asked for, as of vLLM and of OpenAI's API by default."""
+"""Maximum number of top log-probabilities per token, as in OpenAI's API and by default in vLLM."""
 
 LOWEST = -9999.0
-"""In place of minus infinity, which JSON does not have: what vLLM's server writes."""
+"""Replaces minus infinity, which JSON does not have; vLLM's server uses the same value."""
 
-_DIGITS = 6  # of float32 no more are certain, and stored traces stay small
+_DIGITS = 6  # float32 has no more certain digits, and stored traces stay small
 
 
 class TokenLogprob(NamedTuple):
-    """The log-probability of a token that was sampled, and of the likeliest tokens in its place.
+    """The log-probability of a sampled token, and of the most likely tokens at its position.
 
-    Natural logarithms of the model's own distribution: before temperature, filters and whatever else decides what is
-    sampled (``raw_logprobs`` in vLLM).
+    Natural logarithms of the model's raw distribution, before temperature and filters (``raw_logprobs`` in vLLM).
 
     Attributes:
-        logprob: of the sampled token; from ``LOWEST`` to 0.
-        top: the likeliest tokens with their log-probabilities, the likeliest first; as many as were asked for. The
-            sampled token is among them only where it is one of the likeliest.
+        logprob: log-probability of the sampled token, from ``LOWEST`` to 0.
+        top: the most likely token ids with their log-probabilities, in descending order; as many as requested. It
+            contains the sampled token only if that is one of them.
     """
 
     logprob: float
@@ -31,17 +30,17 @@ class TokenLogprob(NamedTuple):
 
 
 def token_logprob(logprob: float, top: Iterable[tuple[int, float]] = ()) -> TokenLogprob:
-    """From what an engine computes: within the bounds, rounded, and ``LOWEST`` for what is no number."""
+    """Build from an engine's values: clipped to the bounds and rounded, with ``LOWEST`` for NaN."""
     return TokenLogprob(_bounded(logprob), tuple((token_id, _bounded(value)) for token_id, value in top))
 
 
 def likeliest(candidates: Mapping[int, float], number: int) -> list[tuple[int, float]]:
-    """The likeliest of some tokens, by their log-probabilities, the likeliest first."""
+    """The most likely of the candidates, in descending order of log-probability."""
     return sorted(candidates.items(), key=lambda item: -item[1])[:number]
 
 
 def logprobs_to_json(logprobs: Sequence[TokenLogprob]) -> dict[str, Any]:
-    """``logprobs``, a number for each token; and ``top_logprobs``, its pairs of id and number, where there are any."""
+    """``logprobs``, one number per token; and ``top_logprobs``, pairs of id and number per token, if there are any."""
     found: dict[str, Any] = {"logprobs": [one.logprob for one in logprobs]}
     if any(one.top for one in logprobs):
         found["top_logprobs"] = [[list(pair) for pair in one.top] for one in logprobs]
@@ -49,10 +48,10 @@ def logprobs_to_json(logprobs: Sequence[TokenLogprob]) -> dict[str, Any]:
 
 
 def logprobs_from_json(data: Mapping[str, Any]) -> tuple[TokenLogprob, ...] | None:
-    """What ``logprobs_to_json`` wrote; None where there are none.
+    """Read what ``logprobs_to_json`` wrote; None if there are no log-probabilities.
 
     Raises:
-        TypeError, ValueError: a field of another type, or of another length than the other.
+        TypeError, ValueError: a field has the wrong type, or the lengths differ.
     """
     if "logprobs" not in data:
         return None
@@ -65,7 +64,7 @@ def logprobs_from_json(data: Mapping[str, Any]) -> tuple[TokenLogprob, ...] | No
 
 
 def _bounded(logprob: float) -> float:
-    # In this order, so that a NaN loses each comparison; the sum turns -0.0 into 0.0.
+    # The order of arguments maps NaN to LOWEST; adding 0.0 turns -0.0 into 0.0.
     return round(min(0.0, max(LOWEST, logprob)), _DIGITS) + 0.0
 
 

@@ -1,4 +1,4 @@
-"""Markdown tables, for cards and reports."""
+"""Markdown tables for model cards and reports."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ _NAMES_AND_VALUES = ("", "")
 
 
 def table(rows: Mapping[str, object] | Iterable[Sequence[object]], header: Sequence[object] = _NAMES_AND_VALUES) -> str:
-    """A table in GitHub's Markdown, a line break at its end.
+    """A table in GitHub's Markdown, with a trailing line break.
 
     Args:
-        rows: the cells of each row, or names with their values. A whole number gets thousands separators; what would
-            end a cell, a ``|`` or a line break, is escaped.
-        header: one cell for each column.
+        rows: the cells of each row, or a mapping of names to values. Integers get thousands separators; ``|`` is
+            escaped and line breaks become blanks.
+        header: one cell per column.
 
     Raises:
         ValueError: a row has another number of cells than the header.
@@ -27,7 +27,7 @@ def table(rows: Mapping[str, object] | Iterable[Sequence[object]], header: Seque
 
 
 def _line(cells: Sequence[object]) -> str:
-    # An empty cell has one blank: Markdown wants no more, and files stay as they were.
+    # An empty cell has one blank, so that files written by earlier versions do not change.
     return "|" + "|".join(f" {text} " if (text := _text(cell)) else " " for cell in cells) + "|"
 
 

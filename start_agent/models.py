@@ -1,4 +1,4 @@
-"""Names of models: the ones that ship with the package, and everybody else's."""
+"""Model names: built-in models, local folders, GGUF files and names on the hub."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from start_agent.gguf import is_gguf
 
 _POCKET = Path(__file__).parent / "pocket"
 EMBEDDED = {"pocket": _POCKET / "weights", "pocket-start": _POCKET / "weights-start"}
-"""The models that ship with the package, by name, each with its folder: the base, and what Hint-RFT made of it."""
+"""The built-in models by name, with their folders: the base, and the result of Hint-RFT on it."""
 
 BOXED_INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
-"""The custom of the field's math evaluations (Qwen2.5-Math, R1)."""
+"""The usual instruction of math evaluations (Qwen2.5-Math, R1)."""
 
 PROMPTING = "start_agent.json"
-"""The file in a model's folder that says which instruction the model is used to: ``{"instruction": "..."}``."""
+"""The file in a model's folder with the instruction that it was trained with: ``{"instruction": "..."}``."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelChoice:
-    """Where a model is, and the instruction that follows each question in its prompts."""
+    """A model's location, and the instruction after each question in its prompts."""
 
     location: str
     instruction: str
@@ -33,12 +33,12 @@ class ModelChoice:
 
 @dataclass(frozen=True, slots=True)
 class ModelConfigs:
-    """What a model's JSON files say besides its tokenizer and its weights.
+    """A model's configuration files.
 
     Attributes:
-        eos_ids: ids that end a sequence, of ``generation_config.json`` and ``config.json`` together.
-        generation: ``generation_config.json``.
-        commit: of the hub, from which they come; None of a local folder.
+        eos_ids: ids that end a sequence, from ``generation_config.json`` and ``config.json``.
+        generation: the content of ``generation_config.json``.
+        commit: the commit on the hub; None for a local folder.
     """
 
     eos_ids: frozenset[int]
@@ -47,7 +47,7 @@ class ModelConfigs:
 
 
 def read_configs(location: str, revision: str | None = None) -> ModelConfigs:
-    """The JSON files of a model's folder, or of a model of the hub; a file that is not there says nothing."""
+    """Read the configuration files of a model's folder or of a model on the hub; missing files count as empty."""
     generation, _ = _read_json(location, "generation_config.json", revision)
     config, commit = _read_json(location, MODEL_CONFIG, revision)
     parts = [generation, config, config.get("text_config")]
@@ -57,10 +57,10 @@ def read_configs(location: str, revision: str | None = None) -> ModelConfigs:
 
 
 def _read_json(location: str, name: str, revision: str | None) -> tuple[dict[str, Any], str | None]:
-    """A JSON object of a model, and the commit of the hub that it comes from."""
+    """A JSON file of a model, and its commit on the hub."""
     path, commit = Path(location) / name, None
     if is_gguf(location):
-        return {}, None  # one file holds all
+        return {}, None  # a GGUF file has no JSON files beside it
     try:
         if not Path(location).is_dir():
             path, commit = _of_the_hub(location, name, revision)
@@ -74,7 +74,7 @@ def _read_json(location: str, name: str, revision: str | None) -> tuple[dict[str
 
 @lru_cache
 def _of_the_hub(name: str, file: str, revision: str | None) -> tuple[Path, str | None]:
-    """A file of a model of the hub, and its commit. Raises ``FileNotFoundError``."""
+    """A file of a model on the hub, and its commit. Raises ``FileNotFoundError``."""
     from transformers.utils.hub import cached_file, extract_commit_hash
 
     silent = ("gated_repo", "missing_entries", "connection_errors")
@@ -86,53 +86,53 @@ def _of_the_hub(name: str, file: str, revision: str | None) -> tuple[Path, str |
 
 
 def locate(name: str) -> str:
-    """Where an engine loads a model from: an embedded or local folder, a GGUF file, or the name on the hub as it is."""
+    """Where to load a model from: a built-in or local folder, a GGUF file, or the unchanged name on the hub."""
     path = EMBEDDED.get(name) or Path(name).expanduser()
     return str(path) if path.is_dir() or (is_gguf(path) and path.is_file()) else name
 
 
 def instruction_for(name: str) -> str:
-    """The instruction that follows each question to a model, unless the user says another. Raises ``ModelError``."""
+    """A model's default instruction after each question. Raises ``ModelError``."""
     folder = local_folder(name)
     return BOXED_INSTRUCTION if folder is None else _instruction(folder / PROMPTING)
 
 
 def resolve(name: str, revision: str | None = None) -> ModelChoice:
-    """An embedded reasoner (``pocket``, ``pocket-start``), a local folder, or a name of the hub.
+    """Resolve a built-in model (``pocket``, ``pocket-start``), a local folder, or a name on the hub.
 
-    A folder may say in ``start_agent.json`` which instruction its model is used to: ``{"instruction": "..."}``.
+    A folder may set its model's instruction in ``start_agent.json``: ``{"instruction": "..."}``.
 
     Raises:
-        ModelError: a path that does not exist or is no model's folder.
+        ModelError: a path that does not exist or is not a model's folder.
     """
     return ModelChoice(find(name, revision), instruction_for(name))
 
 
 def find(name: str, revision: str | None = None) -> str:
-    """Where an engine loads a model from, as ``locate`` says; a name that only the hub can know is looked up there.
+    """Where to load a model from, see ``locate``; a name that is not local is looked up on the hub.
 
     Raises:
-        ModelError: there is no such model here, and the hub does not know it or cannot be asked.
+        ModelError: there is no such local model, and the hub does not know it or cannot be reached.
     """
     location = locate(name)
     if name.strip() and Path(location).exists():
         if Path(location).is_file() and not is_gguf(location):
-            raise ModelError(f"{name!r} is a file, and no GGUF file: name the model's folder")
+            raise ModelError(f"{name!r} is a file, but not a GGUF file: name the model's folder")
         return location
     if name.startswith((".", "/", "~")) or is_gguf(name) or name.count("/") > 1 or not name.strip():
         kind = "file" if is_gguf(name) else "folder"
         raise ModelError(
-            f"there is no {kind} {name!r}: name a model of the hub, a local folder or GGUF file, or 'pocket'"
+            f"there is no {kind} {name!r}: name a model on the hub, a local folder or GGUF file, or 'pocket'"
         )
     _look_up(name, revision)
     return name
 
 
 def local_folder(name: str) -> Path | None:
-    """Where the model is on this machine; None of a name that only the hub or a server can know.
+    """The folder of a local model; None for any other name.
 
     Raises:
-        ModelError: a folder that is no model's, or one of adapters without their base.
+        ModelError: the folder is not a model's, or holds adapters without their base.
     """
     path = EMBEDDED.get(name) or Path(name).expanduser()
     if not name.strip() or not path.is_dir():
@@ -141,15 +141,15 @@ def local_folder(name: str) -> Path | None:
         raise ModelError(f"{name!r} is a folder without a {MODEL_CONFIG}: not a model")
     weights = [*path.glob("*.safetensors"), *path.glob("*.bin")]
     if (path / ADAPTERS).is_file() and all(file.name.startswith("adapter_") for file in weights):
-        raise ModelError(f"{name!r} holds adapters alone: merge them into their base first (PEFT's merge_and_unload)")
+        raise ModelError(f"{name!r} holds only adapters: merge them into their base first (PEFT's merge_and_unload)")
     return path
 
 
 def local_digests(*names: str) -> dict[str, str]:
-    """By name, the digest of each local model, folder or file: what is trained anew keeps its name, not its digest.
+    """The digest of each local model by name: a model that is trained again keeps its name but not its digest.
 
     Raises:
-        ModelError: a folder that is no model's, or cannot be read.
+        ModelError: a folder is not a model's or cannot be read.
     """
     found: dict[str, str] = {}
     for name in names:
@@ -163,7 +163,7 @@ def local_digests(*names: str) -> dict[str, str]:
 
 
 def _instruction(path: Path) -> str:
-    """What the file says; the usual one where there is none."""
+    """The instruction in the file; the usual one if there is no file."""
     try:
         instruction = json.loads(path.read_text(encoding="utf-8"))["instruction"]
     except FileNotFoundError:
@@ -171,13 +171,13 @@ def _instruction(path: Path) -> str:
     except (OSError, ValueError, KeyError, TypeError):
         instruction = None
     if not isinstance(instruction, str):
-        raise ModelError(f'{path} does not say {{"instruction": "..."}}: mend it, or remove it and use --instruction')
+        raise ModelError(f'{path} must hold {{"instruction": "..."}}: fix it, or remove it and use --instruction')
     return instruction
 
 
 @lru_cache
 def _look_up(name: str, revision: str | None) -> None:
-    """Refuse a name that the hub does not know, before loading tries and tries again."""
+    """Refuse a name that the hub does not know, before loading retries several times."""
     from huggingface_hub import HfApi, try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
@@ -186,8 +186,8 @@ def _look_up(name: str, revision: str | None) -> None:
             return
         HfApi().model_info(name, revision=revision, timeout=10)
     except HFValidationError as error:
-        raise ModelError(f"{name!r} is neither a folder nor a name of the hub") from error
-    except Exception as error:  # whatever the hub's client and the HTTP library under it raise
+        raise ModelError(f"{name!r} is neither a folder nor a name on the hub") from error
+    except Exception as error:  # the hub's client and its HTTP library raise many types
         raise ModelError(
             f"cannot find the model {name!r} on the hub ({first_line(error)}): "
             "check the name and the network, or name a local folder"

@@ -1,4 +1,4 @@
-"""The packages beside this one have common names, ``sandbox`` and ``hints``: are those that answer to them ours?"""
+"""Check that the packages imported as ``sandbox`` and ``hints``, which are common names, are ours."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path, PurePath
 
 from start_agent.errors import INPUT_ERROR, NameTakenError
 
-_BESIDE = ("hints", "sandbox")
+_PACKAGES = ("hints", "sandbox")
 
 
 def check() -> None:
-    """Look for both, without importing them.
+    """Find both packages, without importing them.
 
-    Raises NameTakenError where one comes from elsewhere than this package, or is not there. Where this process is the
-    command ``start-agent``, which imports this package before anything of its own can run, it ends with one line.
+    Raises NameTakenError if one is missing or comes from another place than this package. In the command
+    ``start-agent``, which imports this package before it can catch anything, the process exits with a one-line message.
     """
     try:
         _check()
@@ -28,10 +28,10 @@ def check() -> None:
 
 
 def _is_command(program: str, words: list[str]) -> bool:
-    """Whether a process is ``start-agent`` or ``python -m start_agent``.
+    """Whether this process is ``start-agent`` or ``python -m start_agent``.
 
     Args:
-        program: sys.argv[0], which is "-m" while Python imports the package in which the module is.
+        program: sys.argv[0], which is "-m" while Python imports the module's package.
         words: sys.orig_argv.
     """
     if program == "-m":
@@ -41,17 +41,17 @@ def _is_command(program: str, words: list[str]) -> bool:
 
 def _check() -> None:
     ours = Path(__file__).resolve().parents[1]
-    for name in _BESIDE:
-        found = _place(name)
+    for name in _PACKAGES:
+        found = _location(name)
         if found != ours / name:
             where = "nothing" if found is None else str(found)
             raise NameTakenError(
-                f"start_agent comes with a package {name!r} in {ours}, but to its name answers {where}: "
-                "rename that, leave its folder, or install start-agent into an environment of its own"
+                f"start_agent needs its own package {name!r} in {ours}, but Python finds {where}: "
+                "rename that, leave its folder, or install start-agent into a separate environment"
             )
 
 
-def _place(name: str) -> Path | None:
+def _location(name: str) -> Path | None:
     module = sys.modules.get(name)
     spec: ModuleSpec | None = find_spec(name) if module is None else module.__spec__
     if spec is None:

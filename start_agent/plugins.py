@@ -1,12 +1,12 @@
-"""What other packages add: objects behind entry points, or at ``module:object``.
+"""Plug-ins: objects of other packages, found by entry points or at ``module:object``.
 
-A ``Registry`` is the table behind an option that chooses by name (``--engine``, ``--grader``, ``--strategy``, ...):
-what ships with the package, and what installed packages add to it under a group of entry points::
+A ``Registry`` is the table behind an option that chooses by name (``--engine``, ``--grader``, ``--strategy``, ...). It
+has the built-in entries, and those that installed packages add by a group of entry points::
 
     [project.entry-points."start_agent.engines"]
     mine = "my_package.engine:ENTRY"
 
-Without an installed package, ``--engine my_package.engine:ENTRY`` names an entry as well.
+``--engine my_package.engine:ENTRY`` works without an installed package.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ T = TypeVar("T")
 
 
 class Named(Protocol):
-    """What has a name under which an option chooses it."""
+    """An entry with a name by which an option chooses it."""
 
     @property
     def name(self) -> str:
-        """As the command line has it."""
+        """The name on the command line."""
 
 
 class NamedWithOptions(Named, Protocol):
-    """What also has options of its own, which become flags beside the option that chooses it."""
+    """An entry that also has its own options, which become flags."""
 
     @property
     def options(self) -> type[BaseModel]:
-        """Their model. An option that several entries have means the same in all of them."""
+        """The model of the options. An option that several entries share must mean the same in all of them."""
 
 
 Entry = TypeVar("Entry", bound=Named)
@@ -46,18 +46,18 @@ OptionsEntry = TypeVar("OptionsEntry", bound=NamedWithOptions)
 
 
 class NoOptions(BaseModel):
-    """The options of an entry that has none."""
+    """The options model of an entry without options."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """An entry that was chosen, with its options: data, which can be pickled.
+    """A chosen entry and its options, as data that can be pickled.
 
     Attributes:
-        name: as it was given: a name, or ``module:object``.
-        options: of the entry's model.
+        name: the name as given: a name, or ``module:object``.
+        options: an instance of the entry's options model.
     """
 
     name: str
@@ -68,11 +68,11 @@ class Registry(Generic[Entry]):
     """The entries of one kind, by name.
 
     Args:
-        option: the option that chooses one, for messages: ``engine``.
-        group: of the entry points.
+        option: the option that chooses an entry, for messages, such as ``engine``.
+        group: the entry point group.
         kind: the type of an entry.
-        built_in: gives the entries that ship with the package; called when entries are first asked for.
-        listed: names them, for the message that there is no such entry.
+        built_in: returns the built-in entries; called on first use.
+        listed: formats the known names for the message that there is no such entry.
     """
 
     def __init__(
@@ -88,10 +88,10 @@ class Registry(Generic[Entry]):
         self._known: dict[str, Entry] | None = None
 
     def known(self) -> dict[str, Entry]:
-        """The entries that ship with the package, and those of installed packages; by name.
+        """The built-in entries and those of installed packages, by name.
 
         Raises:
-            ConfigError: a plug-in cannot be imported, is of another type, or has a name that is taken.
+            ConfigError: a plug-in cannot be imported, has the wrong type, or a name that is already taken.
         """
         if self._known is None:
             found = {entry.name: entry for entry in self._built_in()}
@@ -103,7 +103,7 @@ class Registry(Generic[Entry]):
         return self._known
 
     def find(self, name: str) -> Entry:
-        """The entry of this name, or at ``module:object``. Raises ConfigError."""
+        """The entry with this name, or at ``module:object``. Raises ConfigError."""
         if ":" in name:
             return find_plugin(name, self.kind)
         known = self.known()
@@ -114,14 +114,14 @@ class Registry(Generic[Entry]):
 
 
 class OptionsRegistry(Registry[OptionsEntry]):
-    """The entries of a kind that has options of its own."""
+    """A registry of entries that have options."""
 
     def option_models(self) -> dict[str, type[BaseModel]]:
         """The options of all known entries, by the entry's name. Raises ConfigError."""
         return {name: entry.options for name, entry in self.known().items()}
 
     def refuse_foreign(self, entry: OptionsEntry, *layers: Mapping[str, Any]) -> None:
-        """Raise ConfigError where an option is given that only other entries have."""
+        """Raise ConfigError if an option is given that only other entries have."""
         own, known = option_names(entry.options), self.known()
         for name in sorted({name for layer in layers for name in layer} - own):
             owners = [other.name for other in known.values() if name in option_names(other.options)]
@@ -130,10 +130,10 @@ class OptionsRegistry(Registry[OptionsEntry]):
                 raise ConfigError(f"{flag_of(name)} is an option of {chosen}, not of {entry.name}")
 
     def choose(self, name: str, *layers: Mapping[str, Any]) -> Chosen:
-        """An entry by name, with its options from layers as for ``fields.build``.
+        """Choose an entry by name, with its options built from layers as by ``fields.build``.
 
         Raises:
-            ConfigError: there is no such entry, an option has a wrong value, or is one that only other entries have.
+            ConfigError: there is no such entry, an option has an invalid value, or only other entries have it.
         """
         entry = self.find(name)
         self.refuse_foreign(entry, *layers)
@@ -141,10 +141,10 @@ class OptionsRegistry(Registry[OptionsEntry]):
 
 
 def plugins(group: str, kind: type[T]) -> list[tuple[str, T]]:
-    """The objects of a group of entry points, in the order of their names; each behind where it is from, in words.
+    """The objects of an entry point group, sorted by name; each as a pair of a description of its source and itself.
 
     Raises:
-        ConfigError: one cannot be imported, or is not of this kind; it names the package.
+        ConfigError: one cannot be imported or has the wrong type; the message names its package.
     """
     found = []
     for entry in sorted(entry_points(group=group), key=lambda entry: entry.name):
@@ -156,12 +156,12 @@ def plugins(group: str, kind: type[T]) -> list[tuple[str, T]]:
 
 
 def load_entry(entry: EntryPoint) -> tuple[str, Any]:
-    """Where an entry point is from, in words, and its object. Raises ConfigError where it cannot be imported."""
+    """A description of an entry point, and its object. Raises ConfigError if it cannot be imported."""
     package = entry.dist.name if entry.dist else "?"
     source = f"the entry point {entry.name!r} of {entry.group}, of the package {package!r}"
     try:
         return source, entry.load()
-    except Exception as error:  # code of other packages: whatever it raises is theirs
+    except Exception as error:  # third-party code may raise anything
         raise ConfigError(f"{source}, cannot be imported: {_described(error)}") from error
 
 
@@ -169,14 +169,14 @@ def find_plugin(place: str, kind: type[T]) -> T:
     """The object at ``module:object``.
 
     Raises:
-        ConfigError: there is no such module or object, or it is not of this kind.
+        ConfigError: there is no such module or object, or it has the wrong type.
     """
     module, _, name = place.partition(":")
     try:
         value = import_module(module)
         for part in name.split("."):
             value = getattr(value, part)
-    except Exception as error:  # code of other packages: whatever it raises is theirs
+    except Exception as error:  # third-party code may raise anything
         raise ConfigError(f"cannot import {place!r}: {_described(error)}") from error
     if not isinstance(value, kind):
         raise ConfigError(f"{place!r} is a {type(value).__name__}: expected {kind.__name__}")

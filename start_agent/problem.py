@@ -1,4 +1,4 @@
-"""A problem: a question with what is needed to grade an answer to it."""
+"""A problem: a question and what is needed to grade its answer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 
 class Kind(StrEnum):
-    """What an answer to a problem is, and so how it is asked for and graded."""
+    """The kind of a problem's answer; decides how it is asked for and graded."""
 
     MATH = "math"
     """A number or an expression, in a box."""
@@ -23,14 +23,14 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CodeTests:
-    """The tests of a code problem, as the data set spells them; ``grading.cases`` reads them when they are needed.
+    """The tests of a code problem in the data set's format; ``grading.cases`` parses them lazily.
 
     Attributes:
         public: JSON, a list of objects with ``input``, ``output`` and ``testtype``.
-        private: the same, or base64 of zlib of a pickled JSON string; that of LiveCodeBench can be of many megabytes.
-        function: the name of the function that is called; empty where the program reads standard input.
-        time_limit: seconds for each test. LiveCodeBench allows 6.
-        tolerance: how far a number may lie from the expected one, relative or absolute; 0 where none is stated.
+        private: the same, or base64 of zlib of a pickled JSON string; LiveCodeBench's can have many megabytes.
+        function: the name of the function to call; empty if the program reads standard input.
+        time_limit: seconds per test. LiveCodeBench allows 6.
+        tolerance: allowed relative or absolute difference of numbers; 0 for none.
     """
 
     public: str = "[]"
@@ -47,12 +47,12 @@ class Problem:
     Attributes:
         question: the bare question, without choices, starter code or instruction.
         answer: the gold answer; for multiple choice a letter; empty for code, where the tests decide.
-        kind: how it is asked for and graded.
-        choices: those of a multiple-choice question in the order in which they are shown, "A" first.
-        starter_code: what the program begins with; empty where there is none.
-        tests: those of a code problem.
-        meta: what else is known: ``level``, ``subject``, ``id``, the seed of shuffled choices. JSON-able.
-        key: the content hash; problems that ask the same have the same key. Computed.
+        kind: the kind of the answer.
+        choices: the choices of a multiple-choice question in the order shown, "A" first.
+        starter_code: the beginning of the program; empty if there is none.
+        tests: the tests of a code problem.
+        meta: other fields as JSON: ``level``, ``subject``, ``id``, the seed of shuffled choices.
+        key: the content hash, computed: problems that ask the same have the same key.
     """
 
     question: str
@@ -69,18 +69,18 @@ class Problem:
 
 
 def content_key(problem: Problem) -> str:
-    """The sha256, in hex, of all that decides what is asked: the question, and the choices or tests if there are any.
+    """The sha256, in hex, of everything that is asked: the question, and the choices or tests if there are any.
 
     For a bare question it is the sha256 of its UTF-8 text, as in ``start_agent.pocket``.
     """
     text = problem.question
     tests = problem.tests
     if problem.choices or problem.starter_code or tests:
-        # What a test costs in time is no part of what is asked.
+        # The time limit is not part of what is asked.
         asked = [text, problem.choices, problem.starter_code, tests and [tests.public, tests.private, tests.function]]
         text = json.dumps(asked, ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-"""The names of choices, in order."""
+"""The letters of choices, in order."""

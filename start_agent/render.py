@@ -1,7 +1,7 @@
-"""A trace as HTML, for notebooks and pages: who wrote what, told apart by colour.
+"""A trace as HTML, for notebooks and pages, with a colour for each author.
 
-One fragment with styles of its own: no script, no style sheet, nothing loaded from elsewhere. Everything that comes
-from a trace is escaped, so that a hostile text stays text.
+One self-contained fragment with inline styles: no script, no style sheet, nothing loaded. All text from the trace is
+escaped, so that hostile text stays text.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _DIRECTIONS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\
 
 
 def trace_html(trace: Trace, decode: Decode | None = None) -> str:
-    """The trace as a fragment of HTML.
+    """The trace as an HTML fragment.
 
     Args:
-        trace: finished or not.
-        decode: token ids → text; unset, the trace's own, or the texts that were stored with it.
+        trace: a finished or unfinished trace.
+        decode: token ids → text; by default the trace's own, or the texts stored with it.
 
     Raises:
         ValueError: the trace was read from JSON without texts, and there is no ``decode``.
@@ -52,7 +52,7 @@ def _texts(trace: Trace, decode: Decode | None) -> Iterable[str]:
     if decode is not None:
         return [decode(span.token_ids) for span in trace.spans]
     if trace.texts is None and trace.spans:
-        raise ValueError("the trace has ids alone: give decode, as in trace_html(trace, tokenizer.decode)")
+        raise ValueError("the trace has only token ids: pass decode, as in trace_html(trace, tokenizer.decode)")
     return trace.texts or ()
 
 
@@ -69,7 +69,7 @@ def _title(span: Span) -> str:
 
 
 def _facts(trace: Trace) -> str:
-    """How it ended, in a line."""
+    """Outcome, answer and counts in one line."""
     outcome = "not finished" if trace.outcome is None else trace.outcome.replace("_", " ")
     answer = "no answer" if trace.answer is None else f"answer <b>{_shown(trace.answer)}</b>"
     hints = sum(1 for _ in trace.of_kind(SpanKind.HINT))
@@ -77,7 +77,7 @@ def _facts(trace: Trace) -> str:
 
 
 def _shown(text: str) -> str:
-    """Escaped; control characters, and those that turn the direction of writing around, are spelled out."""
+    """Escape the text; control characters and bidirectional overrides are written as escape sequences."""
     return escape("".join(char if _harmless(char) else f"\\u{ord(char):04x}" for char in text))
 
 

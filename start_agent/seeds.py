@@ -1,4 +1,4 @@
-"""Seeds that follow from one seed: the same everywhere, independent of each other."""
+"""Seeds derived from one seed: reproducible on all platforms, independent of each other."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ import hashlib
 
 
 def derive_seed(seed: int, purpose: str) -> int:
-    """A seed for one purpose: the first 63 bits of SHA-256 of the parent seed and the purpose's name."""
+    """A seed for one purpose: the first 63 bits of the SHA-256 of the parent seed and the purpose's name."""
     digest = hashlib.sha256(f"{seed}:{purpose}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1

@@ -1,9 +1,8 @@
-"""The trace: the exact token ids that a model saw and wrote, each span marked with who wrote it.
+"""The trace: the exact token ids that a model read and wrote, each span marked with its author.
 
-A trace is a list of spans. Concatenated, the spans are, id for id, what the engine was given and what it gave.
-Masks, text and counts are computed from the spans when asked for; none is stored beside them. A new field of ``Trace``
-or ``Span`` goes into ``to_json`` and ``from_json``, one of ``Trace`` into ``__reduce__`` as well, and into the table of
-docs/reference/traces.md.
+A trace is a list of spans. Concatenated, they are exactly the ids that the engine was given and generated. Masks, text
+and counts are computed from the spans and never stored. A new field of ``Trace`` or ``Span`` must be added to
+``to_json`` and ``from_json``, one of ``Trace`` also to ``__reduce__``, and to the table of docs/reference/traces.md.
 """
 
 from __future__ import annotations
@@ -19,17 +18,17 @@ from start_agent.logprobs import TokenLogprob, logprobs_from_json, logprobs_to_j
 Field = TypeVar("Field")
 
 Decode = Callable[[Iterable[int]], str]
-"""Ids → their text, in one piece."""
+"""Token ids → their text, decoded together."""
 
 SCHEMA_VERSION = 2
-"""Version of the JSON form; readers refuse what they do not know. The first one has no ``answer_begins``."""
+"""Version of the JSON format; readers refuse later versions. Version 1 has no ``answer_begins``."""
 
 IGNORE_INDEX = -100
-"""The label that the cross-entropy of torch (and so every trainer built on it) leaves out of the loss."""
+"""The label that torch's cross-entropy, and so every trainer built on it, ignores."""
 
 
 class SpanKind(StrEnum):
-    """Who wrote a span."""
+    """The author of a span."""
 
     PROMPT = "prompt"
     MODEL = "model"
@@ -39,7 +38,7 @@ class SpanKind(StrEnum):
 
 
 class TraceOutcome(StrEnum):
-    """How a trace ended. All of these are data: what the infrastructure does wrong raises instead."""
+    """How a trace ended. All outcomes are data; infrastructure faults raise instead."""
 
     ANSWERED = "answered"
     NO_ANSWER = "no_answer"
@@ -48,19 +47,19 @@ class TraceOutcome(StrEnum):
     CONTEXT_LIMIT = "context_limit"
     REPETITION = "repetition"
     UNPROMPTABLE = "unpromptable"
-    """It could not begin: the question is empty, or longer than the model's context. Such a trace has no spans."""
+    """The trace could not start: the question is empty or longer than the model's context. It has no spans."""
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A run of tokens by one author.
+    """Consecutive tokens by one author.
 
-    ``cause`` says what no token can: for a model span why it ended (a ``StopKind``), for a hint its id, for a tool
-    output the outcome of the cell, for a notice its name. ``logprobs``, one for each token, are of a model span alone,
-    and only where the engine was asked for them: what the model did not sample has none.
+    ``cause`` is, for a model span, why it ended (a ``StopKind``); for a hint its id; for a tool output the cell's
+    outcome; for a notice its name. ``logprobs`` has one entry per token; only model spans have it, if the engine was
+    asked for log-probabilities.
 
     Raises:
-        ValueError: log-probabilities of another kind of span, or of another number than there are tokens.
+        ValueError: log-probabilities of a span of another kind, or of a number other than that of the tokens.
     """
 
     kind: SpanKind
@@ -77,17 +76,17 @@ class Span:
 
 @dataclass(slots=True)
 class Trace:
-    """Spans in the order in which they came to be, and how it ended.
+    """Spans in order, and how the trace ended.
 
-    ``outcome`` is None while the trace grows. ``answer`` is the content of the last closed box after thinking,
-    or, in the domain of code, the program.
-    ``answer_begins`` says where the thinking ended: a token, counted from the beginning of the trace, and the bytes of
-    this token that still belong to the end of thinking (0, but where one token holds both). None where it never ended:
-    a model that ended its text all the same has answered in its thoughts.
-    ``schema`` is the version that the trace was stored in; ``answer_begins`` is unknown in the first.
-    ``meta`` holds what is needed to make the trace again: model, engine, seed, settings, sandbox isolation.
-    ``decode`` turns ids into text, where whoever made the trace has left it here; ``texts`` are the stored texts of
-    the spans, of a trace that was read. Neither is part of what the trace is: they are not compared and not pickled.
+    ``outcome`` is None while the trace is being generated. ``answer`` is the content of the last closed box after
+    thinking or, in the domain of code, the program.
+    ``answer_begins`` is where the thinking ended: the index of a token in the trace, and the number of its bytes that
+    still belong to the end of thinking (0 unless one token holds both). It is None if the thinking never ended; a model
+    that ended its text anyway has answered in its thoughts.
+    ``schema`` is the version that the trace was stored in; version 1 has no ``answer_begins``.
+    ``meta`` holds what is needed to reproduce the trace: model, engine, seed, settings, sandbox isolation.
+    ``decode`` turns ids into text, if the producer of the trace has set it; ``texts`` are the stored texts of the spans
+    of a loaded trace. These two are not compared and not pickled.
     """
 
     spans: list[Span] = field(default_factory=list)
@@ -100,14 +99,18 @@ class Trace:
     texts: tuple[str, ...] | None = field(default=None, compare=False, repr=False)
 
     def append(self, span: Span) -> None:
-        """Add a span, once and for good. Empty spans are legal: a turn may end before its first kept token."""
+        """Append a span. It may be empty: a turn may end before its first kept token.
+
+        Raises:
+            ValueError: the trace has ended.
+        """
         if self.outcome is not None:
             raise ValueError(f"the trace has ended ({self.outcome}): nothing can be appended")
         self.spans.append(span)
 
     @property
     def token_ids(self) -> list[int]:
-        """All ids, prompt included: what the engine saw and wrote."""
+        """All token ids, including the prompt."""
         return [token_id for span in self.spans for token_id in span.token_ids]
 
     def kinds(self) -> list[SpanKind]:
@@ -115,13 +118,13 @@ class Trace:
         return [span.kind for span in self.spans for _ in span.token_ids]
 
     def labels(self, trained: Iterable[SpanKind] = (SpanKind.MODEL,)) -> list[int]:
-        """The ids where the loss looks (spans of the ``trained`` kinds), ``IGNORE_INDEX`` elsewhere."""
+        """Labels for the loss: the ids in spans of the ``trained`` kinds, ``IGNORE_INDEX`` elsewhere."""
         wanted = frozenset(trained)
         return [token_id if span.kind in wanted else IGNORE_INDEX for span in self.spans for token_id in span.token_ids]
 
     def logprobs(self) -> list[float | None]:
-        """The log-probability of each token, as long as ``token_ids``; None of those that have none: what the model did
-        not write, and all of a trace whose engine was not asked for them."""
+        """The log-probability of each token, as long as ``token_ids``; None for tokens that the model did not write,
+        and for all tokens if the engine was not asked for log-probabilities."""
         return [
             one
             for span in self.spans
@@ -131,13 +134,13 @@ class Trace:
         ]
 
     def without_logprobs(self) -> Trace:
-        """The same trace without log-probabilities; itself where it has none."""
+        """The same trace without log-probabilities; itself if it has none."""
         if all(span.logprobs is None for span in self.spans):
             return self
         return replace(self, spans=[replace(span, logprobs=None) for span in self.spans])
 
     def count(self, *kinds: SpanKind) -> int:
-        """Tokens in spans of the given kinds; of all kinds when none is named."""
+        """The number of tokens in spans of the given kinds (default: all)."""
         return sum(len(span.token_ids) for span in self.spans if not kinds or span.kind in kinds)
 
     def of_kind(self, *kinds: SpanKind) -> Iterator[Span]:
@@ -146,12 +149,12 @@ class Trace:
 
     @property
     def tool_calls(self) -> int:
-        """Cells that ran: spans of kind tool_output."""
+        """The number of cells that ran: spans of kind tool_output."""
         return sum(1 for _ in self.of_kind(SpanKind.TOOL_OUTPUT))
 
     @property
     def unhinted_tool_calls(self) -> int:
-        """Cells that ran and whose code was not begun by a hint: the model called Python by itself."""
+        """The number of cells whose code was not started by a hint: the model called Python by itself."""
         unhinted, hinted = 0, False
         for span in self.spans:
             if span.kind is SpanKind.HINT:
@@ -162,12 +165,12 @@ class Trace:
         return unhinted
 
     def text(self, *kinds: SpanKind, decode: Decode | None = None) -> str:
-        """The text of the spans of the given kinds (of all when none is named), decoded in one piece.
+        """The text of the spans of the given kinds (default: all), decoded together.
 
-        Without ``decode``, that of the trace is used, or the texts that were stored with it.
+        ``decode`` defaults to the trace's own, or to the texts stored with the trace.
 
         Raises:
-            ValueError: the trace has none of them: it was read from JSON without texts.
+            ValueError: the trace has neither: it was read from JSON without texts.
         """
         decode = decode or self.decode
         if decode is not None:
@@ -175,19 +178,19 @@ class Trace:
                 token_id for span in self.spans if not kinds or span.kind in kinds for token_id in span.token_ids
             )
         if self.texts is None and self.spans:
-            raise ValueError("the trace has ids alone: give decode, as in trace.text(decode=tokenizer.decode)")
+            raise ValueError("the trace has only token ids: pass decode, as in trace.text(decode=tokenizer.decode)")
         named = zip(self.spans, self.texts or (), strict=True)
         return "".join(text for span, text in named if not kinds or span.kind in kinds)
 
     def __str__(self) -> str:
-        """What came after the prompt; where the text is not known, how much of it there is."""
+        """The text after the prompt; if it is not known, a summary of the counts."""
         try:
             return self.text(*(kind for kind in SpanKind if kind is not SpanKind.PROMPT))
         except ValueError:
             return f"<trace of {self.count()} tokens in {len(self.spans)} spans, {self.outcome or 'unfinished'}>"
 
     def _repr_html_(self) -> str | None:
-        """In notebooks: who wrote what, by colour; None where the text is not known, so that ``repr`` is shown."""
+        """For notebooks: the text with a colour per author; None if it is not known, so that ``repr`` is shown."""
         from start_agent.render import trace_html
 
         try:
@@ -199,9 +202,9 @@ class Trace:
         return Trace, (self.spans, self.outcome, self.answer, self.meta, self.answer_begins, self.schema)
 
     def to_json(self, decode: Decode | None = None) -> dict[str, Any]:
-        """A JSON-ready object. With ``decode``, each span also carries its ``text``, for ``texts``.
+        """The trace as a JSON object. With ``decode``, each span also gets its ``text``, from which ``texts`` is read.
 
-        Log-probabilities are there only where the trace has some.
+        Log-probabilities are written only if the trace has them.
         """
         spans: list[dict[str, Any]] = []
         for span in self.spans:
@@ -228,7 +231,7 @@ class Trace:
         """Read what ``to_json`` wrote.
 
         Raises:
-            TraceFormatError: a schema of an unknown version, or a field that is missing or of another type.
+            TraceFormatError: an unknown schema version, or a field that is missing or of the wrong type.
         """
         schema = data.get("schema") if isinstance(data, Mapping) else type(data).__name__
         if type(schema) is not int or not 1 <= schema <= SCHEMA_VERSION:
@@ -251,7 +254,7 @@ class Trace:
             meta = dict(_checked(dict, data["meta"]))
             texts = tuple(_checked(str, row["text"]) for row in data["spans"] if "text" in row)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise TraceFormatError(f"a trace with a missing or wrong field: {error}") from error
+            raise TraceFormatError(f"a trace with a missing or invalid field: {error}") from error
         known = texts if len(texts) == len(spans) else None
         return cls(spans, outcome, answer, meta, place and (place[0], place[1]), schema, texts=known)
 

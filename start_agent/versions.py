@@ -1,4 +1,4 @@
-"""Which versions of Python and of the packages that matter made something: kept beside every result."""
+"""Versions of Python and of the relevant packages, stored with every result."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PACKAGES = (
 
 
 def versions() -> dict[str, str]:
-    """Those that are installed, by name."""
+    """The installed versions by package name."""
     found = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:

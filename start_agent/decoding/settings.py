@@ -26,7 +26,7 @@ class DecodingSettings(BaseModel):
     domain: Domain = Field(Domain.MATH, description="domain of the hints that are used")
     template: Template | None = Field(None, description="variant of a code hint's debug template (default: any)")
     hint_probability: float = Field(0.5, ge=0, le=1, description="probability of a hint at each connective")
-    hint_cooldown: int = Field(64, ge=0, description="minimum number of model tokens between hints")
+    hint_cooldown: int = Field(64, ge=0, description="minimum model tokens between an insertion and a hint")
     max_hints: int = Field(1, ge=0, description="maximum hints after connectives per trace")
     end_of_think_hints: Annotated[int, Renamed("rounds")] = Field(
         1, ge=0, description="maximum hints in place of the end of thinking per trace"

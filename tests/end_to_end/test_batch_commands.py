@@ -157,7 +157,7 @@ def test_an_interrupted_run_goes_on(tmp_path: Path, sign: signal.Signals, code: 
         assert run.stderr is not None
         said = run.stderr.read()
     assert run.returncode == code, said
-    assert "the same command goes on from there" in said
+    assert "run the same command to resume" in said
     kept = len(stable(tmp_path / "r"))
     assert 1 <= kept < 16
     done = start_agent(*command)

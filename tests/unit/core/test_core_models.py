@@ -29,7 +29,7 @@ def test_a_folder_may_say_how_its_model_is_asked(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"instruction": 1}', "\xff"])
 def test_a_folder_that_says_nonsense(content: str, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"start_agent\.json does not say"):
+    with pytest.raises(ModelError, match=r"start_agent\.json must hold"):
         resolve(model(tmp_path, content))
 
 

@@ -76,7 +76,7 @@ def test_in_another_program_it_is_an_import_error(command: list[str], tmp_path: 
 
 
 def test_one_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(names, "_BESIDE", ("hints", "not_there_at_all"))
+    monkeypatch.setattr(names, "_PACKAGES", ("hints", "not_there_at_all"))
     with pytest.raises(NameTakenError, match="not_there_at_all") as caught:
         names.check()
     assert isinstance(caught.value, InputError) and isinstance(caught.value, ImportError)

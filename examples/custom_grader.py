@@ -1,8 +1,8 @@
-"""Many problems, judged by a rule of your own: an answer within one percent of the right one counts.
+"""Many problems with a custom grader: an answer within one percent of the gold answer is correct.
 
     python examples/custom_grader.py [RUN]
 
-Started again, it does only what is missing.
+Run again, it computes only what is missing.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ PROBLEMS = 12
 
 
 async def nearly(problem: Problem, trace: Trace) -> Verdict:
-    """Right within the tolerance. Where there can be no verdict for now, raise a ``GradingError``: it is retried."""
+    """Correct within the tolerance. If there can be no verdict for now, raise ``GradingError``: it is retried."""
     if trace.answer is None:
         return Verdict(False, None, Reason.NO_ANSWER, problem.answer)
     try:
@@ -34,9 +34,9 @@ async def nearly(problem: Problem, trace: Trace) -> Verdict:
 
 
 async def main(run: Path) -> float:
-    """Solve and judge; returns the share that is right."""
+    """Solve and grade; returns the share of correct answers."""
     solver_config = SolverConfig.of(model="pocket", hints=False)
-    # What decides the records is stored: a run of another grader in the same folder is refused.
+    # The configuration is stored: a run with another grader in the same folder is refused.
     config = {"grader": f"within {TOLERANCE}", "model": solver_config.solve.model, "problems": "pocket"}
     with RunDirectory.open(run, config) as directory:
         async with open_solver(solver_config, sessions=4) as solver:

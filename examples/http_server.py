@@ -1,4 +1,4 @@
-"""Questions to a model that a server holds: vLLM, SGLang or llama.cpp. The sandbox and the hints are here.
+"""Questions to a model on a server: vLLM, SGLang or llama.cpp. The sandbox and the hints run in this process.
 
     vllm serve Qwen/Qwen3-8B --enable-prompt-tokens-details
     python examples/http_server.py http://localhost:8000 Qwen/Qwen3-8B "What is 48613 * 7957?" ...
@@ -6,7 +6,7 @@
     llama-server -m model.gguf --port 8080
     python examples/http_server.py http://localhost:8080 model.gguf "What is 48613 * 7957?"
 
-The model's name also names its tokenizer: a hub name, a folder, or the server's GGUF file. An API key is taken from the
+The model's name also selects its tokenizer: a hub name, a folder, or the server's GGUF file. An API key is read from the
 environment variable START_AGENT_API_KEY.
 """
 
@@ -18,7 +18,7 @@ from start_agent.trace import Trace
 
 
 async def main(base_url: str, model: str, *questions: str) -> list[Trace]:
-    """All questions at once; their traces, in order."""
+    """Solve all questions concurrently; returns their traces in order."""
     async with start_agent.open(engine="http", base_url=base_url, model=model) as solver:
         traces = await asyncio.gather(*(solver.solve(question) for question in questions))
     for question, trace in zip(questions, traces, strict=True):

@@ -1,4 +1,4 @@
-"""A hint file of your own against the built-in library, on the same problems.
+"""Compare your own hint file with the built-in library, on the same problems.
 
     python examples/own_hints.py [FOLDER]
 
@@ -17,13 +17,13 @@ PROBLEMS = 12
 
 
 def main(folder: Path) -> Comparison:
-    """Two runs, compared."""
-    library = HintLibrary.load(HINTS)  # refused here, with file and line, if it is not in order
+    """Run both and compare them."""
+    library = HintLibrary.load(HINTS)  # raises an error with file and line if it is invalid
     print(f"{HINTS.name}: {', '.join(hint.id for hint in library)}")
     built_in = start_agent.evaluate("pocket", limit=PROBLEMS, output_dir=folder / "built-in")
     mine = start_agent.evaluate("pocket", limit=PROBLEMS, hint_files=(HINTS,), output_dir=folder / "mine")
     used = {span.cause for trace in mine.traces() for span in trace.of_kind(start_agent.SpanKind.HINT)}
-    print(f"built-in: {built_in.accuracy:.1%} right, mine: {mine.accuracy:.1%} right, with {', '.join(sorted(used))}")
+    print(f"built-in: {built_in.accuracy:.1%} correct, mine: {mine.accuracy:.1%}, with {', '.join(sorted(used))}")
     return built_in.compare(mine)
 
 

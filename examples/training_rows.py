@@ -1,8 +1,8 @@
-"""A run → training rows: what a trainer is fed, and what its loss sees.
+"""A run → training rows: the input of a trainer, and which tokens are in the loss.
 
     python examples/training_rows.py [FOLDER]
 
-On the command line it is ``start-agent batch``, ``select`` and ``rows show``.
+On the command line these are ``start-agent batch``, ``select`` and ``rows show``.
 """
 
 import sys
@@ -18,14 +18,14 @@ PROBLEMS = 16
 
 
 def main(folder: Path) -> list[dict[str, object]]:
-    """Solve training problems with hints, keep right traces that called Python, and show the first row."""
+    """Solve training problems with hints, keep correct traces that called Python, and show the first row."""
     run = start_agent.evaluate("pocket", split="train", limit=PROBLEMS, hint_probability=1, output_dir=folder / "train")
     config = SelectConfig.of(
         kind="rft",
         runs=(run.path,),
         require_tool=True,  # keep traces that called Python
-        hint="drop",  # learn the code, not the hint's sentence; "mask" keeps the sentence, without a loss
-        held_out=("pocket",),  # nothing near a problem that models are evaluated on
+        hint="drop",  # train on the code, without the hint's sentence; "mask" keeps the sentence, with no loss
+        held_out=("pocket",),  # drop rows that are similar to evaluation problems
         output_dir=folder / "rows",
     )
     select(config)
@@ -34,8 +34,8 @@ def main(folder: Path) -> list[dict[str, object]]:
 
     tokenizer = Tokenizer.from_pretrained("pocket")
     row = rows[0]
-    learned = sum(label != IGNORE_INDEX for label in row["labels"])
-    print(f"the first has {len(row['input_ids'])} tokens, {learned} of them in the loss:")
+    trained = sum(label != IGNORE_INDEX for label in row["labels"])
+    print(f"the first has {len(row['input_ids'])} tokens, {trained} of them in the loss:")
     for token_id, label in zip(row["input_ids"], row["labels"], strict=True):
         text = tokenizer.decode([token_id])
         print(text if label != IGNORE_INDEX else f"\x1b[2m{text}\x1b[0m", end="")  # dim: not in the loss

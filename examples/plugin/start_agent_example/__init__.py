@@ -1,11 +1,11 @@
-"""What a package can add to start-agent: an engine, a task, a grader, a strategy, a dialect and a hint file.
+"""A package that adds an engine, a task, a grader, a strategy, a dialect and a hint file to start-agent.
 
-Each is an object that an entry point of ``pyproject.toml`` names. Once the package is installed, options take names::
+Each is an object behind an entry point in ``pyproject.toml``. Once the package is installed, options take the names::
 
     pip install ./examples/plugin
     start-agent batch --engine adder --task additions --strategy agree --hint-files example --output-dir runs/example
 
-Where it is not installed but can be imported, they take the places: ``--engine start_agent_example:ENGINE``.
+If it is importable but not installed, options take ``module:object``: ``--engine start_agent_example:ENGINE``.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ class AdderOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    slips: float = Field(0.0, ge=0, le=1, description="how often the model is wrong by one, where Python does not help")
+    slips: float = Field(0.0, ge=0, le=1, description="probability of an off-by-one error without Python")
 
 
 def make_engine(model: str, options: AdderOptions) -> ScriptedEngine:
-    """A model that adds two numbers: by hand, or with Python where a hint has opened a block of code.
+    """A model that adds two numbers: by itself, or with Python if a hint has opened a code block.
 
-    A real engine subclasses ``start_agent.engines.base.Engine``, and a test of its own inherits ``EngineContract``.
+    A real engine subclasses ``start_agent.engines.base.Engine``, and its test inherits ``EngineContract``.
     """
 
     def say(request: TurnRequest) -> str:
@@ -66,7 +66,7 @@ ENGINE = EngineEntry("adder", AdderOptions, make_engine, packages={})
 
 
 def additions(count: int, split: str | None) -> list[Problem]:
-    """So many problems, the same ones each time. A task of rows has ``read``, which makes a problem of a row."""
+    """Generate ``count`` problems, reproducibly. A task that loads rows has ``read`` instead."""
     numbers = random.Random(split or "test")
     pairs = [(numbers.randrange(100), numbers.randrange(100)) for _ in range(count)]
     return [Problem(f"What is {a} + {b}?", str(a + b), meta={"level": len(str(a + b))}) for a, b in pairs]
@@ -80,12 +80,12 @@ class NearlyOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    within: float = Field(0.0, ge=0, description="how far an answer may be off")
+    within: float = Field(0.0, ge=0, description="allowed absolute error of an answer")
 
 
 @asynccontextmanager
 async def open_grader(context: GradingContext, options: NearlyOptions) -> AsyncGenerator[Grade, None]:
-    """A grader that takes numbers near the gold answer; what it needs (a process, a client) would be opened here."""
+    """A grader that accepts numbers near the gold answer. It would open its resources (a process, a client) here."""
 
     async def grade(problem: Problem, trace: Trace) -> Verdict:
         if trace.answer is None:
@@ -107,18 +107,18 @@ class AgreeOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    tries: int = Field(4, ge=1, description="traces at most")
+    tries: int = Field(4, ge=1, description="maximum number of traces")
 
 
 class Agree(Strategy):
-    """Trace after trace, until two of them have the same answer."""
+    """Samples traces until two of them have the same answer."""
 
     def __init__(self, options: AgreeOptions) -> None:
         self.options = options
 
     async def run(self, solve: Solve, question: Question, seed: int | None) -> Solution:
         """See ``Strategy.run``."""
-        assert question.value is not None  # the entry says that it compares answers
+        assert question.value is not None  # the entry has compares=True
         traces: list[Trace] = []
         seen: dict[object, int] = {}
         for number in range(self.options.tries):

@@ -6,8 +6,8 @@
     llama-server -m model.gguf --port 8080
     python examples/http_server.py http://localhost:8080 model.gguf "What is 48613 * 7957?"
 
-The model's name also selects its tokenizer: a hub name, a folder, or the server's GGUF file. An API key is read from the
-environment variable START_AGENT_API_KEY.
+The model's name also selects its tokenizer: a hub name, a folder, or the server's GGUF file. An API key is read from
+the environment variable START_AGENT_API_KEY.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""The figures of docs/how-to/scale.md: recomputed, so that the page cannot say something else than the recipe."""
+"""The figures of docs/how-to/scale.md: recomputed, so that the page always matches the recipe."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_figures_named_in_the_page_s_text() -> None:
     plan, text = Plan(), PAGE.read_text(encoding="utf-8")
     scores = 2 * plan.length**2 * plan.model.heads
     assert f"each of the {plan.model.heads} heads, {scores / 1e9:.0f} GB" in text
-    assert f"which take {plan.traffic_bytes / 25e9:.0f} s of each step at 25 GB/s a GPU" in text
+    assert f"which takes {plan.traffic_bytes / 25e9:.0f} s per step at 25 GB/s per GPU" in text
     assert plan.gpu_bytes < 80e9
     two = Plan(micro_batch=2)
     assert two.gpu_bytes < 80e9 and two.accumulation == plan.accumulation // 2

@@ -19,6 +19,7 @@ from start_agent.decoding.replay import replay
 from start_agent.pocket import weights_path
 from start_agent.tokens.tokenizer import Tokenizer
 from start_agent.trace import SpanKind, Trace
+from tests.support import warm
 from tests.support.commands import start_agent
 from tests.support.waiting import wait_until
 
@@ -41,7 +42,8 @@ hints:
 
 
 def in_a_process(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*COMMAND, *arguments], input=stdin, capture_output=True, text=True, timeout=100, check=False)
+    command = [warm.python(), "-m", "start_agent", *arguments]
+    return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=100, check=False)
 
 
 def test_the_version() -> None:
@@ -272,6 +274,7 @@ def test_a_gguf_file_shows_no_bars_where_nobody_looks(tmp_path: Path) -> None:
     from tests.support.gguf_files import write_gguf
 
     write_gguf(weights_path(), tmp_path / "pocket.gguf")
-    done = in_a_process("solve", "--quiet", "--model", str(tmp_path / "pocket.gguf"), "--no-hints", "What is 3 + 4?")
+    command = [*COMMAND, "solve", "--quiet", "--no-hints", "--model", str(tmp_path / "pocket.gguf"), "What is 3 + 4?"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0
     assert done.stderr.count("\n") == 1 and "dequantized" in done.stderr and "%" not in done.stderr

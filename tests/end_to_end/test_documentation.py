@@ -15,7 +15,10 @@ PAGES = [page for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=pytest.mark.xdist_group(page.name), id=str(page.relative_to(ROOT))) for page in PAGES],
+)
 def test_a_page_does_what_it_says(page: Path, tmp_path: Path) -> None:
     with closing(Reader(tmp_path)) as reader:
         for block in blocks_of(page.read_text(encoding="utf-8")):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from nbclient import NotebookClient
 
 from start_agent.batch.store import read_records
 from start_agent.pocket import weights_path
+from tests.support import warm
 from tests.support.gguf_files import write_gguf
 from tests.support.ports import free_port
 from tests.support.servers import STARTS, llama_server
@@ -25,7 +25,7 @@ QUESTION, ANSWER = "What is 48613 * 7957?", "386813641"
 def run(name: str, *arguments: object, folder: Path) -> str:
     """What a script prints."""
     done = subprocess.run(
-        [sys.executable, str(EXAMPLES / name), *map(str, arguments)],
+        [warm.python(), str(EXAMPLES / name), *map(str, arguments)],
         cwd=folder,
         env=os.environ | {"PYTHONPATH": python_path()},
         capture_output=True,

@@ -1,4 +1,4 @@
-"""All of this again as an ordinary user, where the suite is run by root; not the killed runs, to which it is one."""
+"""All of this again as an ordinary user, where the suite is run by root; not the killed runs and the server."""
 
 from __future__ import annotations
 
@@ -11,7 +11,15 @@ import pytest
 
 from tests.support.unprivileged import ROOT
 
-_LEFT_OUT = ("test_batch_kill", "test_hint_rft_kill", "test_star_kill", "test_ray_workers")
+# To these it is one who runs them.
+_LEFT_OUT = (
+    "test_batch_kill",
+    "test_hint_rft_kill",
+    "test_star_kill",
+    "test_ray_workers",
+    "test_server_faults",
+    "test_server_hostile",
+)
 _SUITE = ("tests/faults", "tests/contract/test_sandbox_contract.py", "tests/unit/sandbox/test_unavailable.py")
 
 

@@ -13,10 +13,11 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.support import warm
 
 RUNNABLE = ("console", "sh", "python")
 
@@ -103,14 +104,9 @@ class Reader:
         tools = folder / ".tools"
         tools.mkdir(parents=True)
         self.folder = folder
-        for name, words in {
-            "start-agent": "-m start_agent",
-            "python": "",
-            "pytest": "-m pytest -p no:cacheprovider",
-        }.items():
-            tool = tools / name
-            tool.write_text(f'#!/bin/sh\nexec "{sys.executable}" {words} "$@"\n')
-            tool.chmod(0o755)
+        warm.tool(tools / "start-agent", "-m", "start_agent")
+        warm.tool(tools / "python")
+        warm.tool(tools / "pytest", "-m", "pytest", "-p", "no:cacheprovider")
         paths = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
         self.environment = os.environ | {
             "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
@@ -126,7 +122,7 @@ class Reader:
         if block.language == "python":
             program = self.folder / f"block_{block.line}.py"
             program.write_text(block.text, encoding="utf-8")
-            self._run(block, [sys.executable, str(program)], timeout)
+            self._run(block, ["python", str(program)], timeout)
             return
         for command in commands_of(block):
             output = self._run(block, ["bash", "-euo", "pipefail", "-c", command.text], timeout)
@@ -142,7 +138,7 @@ class Reader:
 
     def _run(self, block: Block, words: list[str], timeout: float) -> str:
         done = subprocess.run(
-            words,
+            ["env", *words],  # looked up in the folder's own PATH
             cwd=self.folder,
             env=self.environment,
             stdin=subprocess.DEVNULL,

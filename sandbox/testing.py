@@ -229,7 +229,7 @@ class PythonContract(PythonFilesContract):
             async with box.session() as session:
                 await session.execute("x = 5")
                 for code in ("print('go')\nwhile True: pass", f"{stubborn}while True: pass"):
-                    result = await session.execute(code, fork=True, timeout=0.3)
+                    result = await session.execute(code, fork=True, timeout=1)
                     assert (result.outcome, result.state_lost) == (Outcome.TIMEOUT, False)
                     assert result.stdout == "go\n"
                 much = f"print('x' * {box.limits.printed_chars + 1})"

@@ -44,6 +44,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: min((order.get(mark.name, len(order)) for mark in item.iter_markers()), default=9))
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """In a process of several: groups may be without effect, which only costs time, and is not seen."""
+    if getattr(session.config.option, "loadgroup", False) and any("@" not in item.nodeid for item in session.items):
+        raise pytest.UsageError("these versions of pytest and pytest-xdist do not group tests; see constraints.txt")
+
+
 # The second of the large vocabularies takes as long as all the others.
 _VOCABULARIES = [
     pytest.param(name, id=name, marks=pytest.mark.slow if name == vocabularies.REAL[1] else ())

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
-from start_agent.engines.base import Engine, Tokens, Turn, TurnRequest, Usage
+from start_agent.engines.base import Engine, Tokens, Turn, TurnRequest, Usage, final_turn
 from start_agent.logprobs import TokenLogprob, token_logprob
 from start_agent.tokens.stopping import StopKind
 from start_agent.tokens.tokenizer import Message, Tokenizer
@@ -80,8 +80,15 @@ class ScriptedEngine(Engine):
         """Empty, so that a prompt is exactly what the test gives."""
         return ""
 
-    async def stream(self, request: TurnRequest) -> AsyncGenerator[Tokens | Turn, None]:
+    def stream(self, request: TurnRequest) -> AsyncGenerator[Tokens | Turn, None]:
         """Generate the next entry; see ``Engine.stream``. Raises ``IndexError`` if the script has no more entries."""
+        return self._run(request, streaming=True)
+
+    async def generate(self, request: TurnRequest) -> Turn:
+        """See ``Engine.generate``; like the other engines, it reports the turn only at its end."""
+        return await final_turn(self._run(request, streaming=False))
+
+    async def _run(self, request: TurnRequest, *, streaming: bool) -> AsyncGenerator[Tokens | Turn, None]:
         self.check(request)
         await asyncio.sleep(0)  # like every engine, it lets other tasks run and can be cancelled
         self.requests.append(request)
@@ -91,12 +98,12 @@ class ScriptedEngine(Engine):
             stop = checker.push(token_id)
             if stop is not None or len(written) == request.max_tokens:
                 break
-            if (committed := checker.committed) > settled:
+            if streaming and (committed := checker.committed) > settled:
                 run = written[settled:committed]
                 yield Tokens(tuple(run), self._logprobs(request, run))
                 settled = committed
         kept = written[: stop.num_kept] if stop else written
-        if run := kept[settled:]:
+        if streaming and (run := kept[settled:]):
             yield Tokens(tuple(run), self._logprobs(request, run))
         usage = Usage(0, len(request.token_ids), len(written))
         turn = Turn(tuple(kept), stop.kind if stop else StopKind.LENGTH, usage, self._logprobs(request, kept))

@@ -149,12 +149,14 @@ class Matcher:
         all_markers = sorted({*self._ends, *tags, *words})
         self._incomplete = _any_of([_beginning(marker) + rb"\Z" for marker in all_markers])
         firsts = b"".join({marker[:1]: None for marker in all_markers})
-        self._special = re.compile(b"[\n`~" + re.escape(firsts) + b"]")
+        self._special, self._fences = re.compile(b"[\n" + re.escape(firsts) + b"]"), re.compile(b"[`~]")
 
     @cached_property
     def _plain(self) -> bytes:
-        """For each id, whether the token has neither a line break nor the first byte of a marker or a fence."""
-        return bytes(self._special.search(piece) is None for piece in self.pieces)
+        """For each id: 0 if the token has a line break or the first byte of a marker, 1 if of a fence, otherwise 2."""
+        return bytes(
+            0 if self._special.search(piece) else 1 if self._fences.search(piece) else 2 for piece in self.pieces
+        )
 
     def step(self, state: State, token_id: int) -> tuple[State, tuple[Match, ...]]:
         """Read one token; returns the state after it, and the markers that it completed, in order."""
@@ -164,7 +166,8 @@ class Matcher:
         block, answering, fence, line, begins, tail, spent, position, unopened = state
         if answering and not unopened:
             return State(block, True, fence, line, begins, tail, spent, position + len(text)), ()
-        if self._plain[token_id] and spent == len(tail) and not answering:
+        plain = self._plain[token_id]
+        if plain and spent == len(tail) and not answering and (plain > 1 or block is not Block.CODE):
             # A fast path for most tokens, which neither begin nor complete a marker or a line; equivalent to ``read``.
             line += text
             if len(line) > self._longest:

@@ -1,6 +1,6 @@
-"""The HTTP face: OpenAI's wire over the solver. It may use everything below ``cli``; only commands and users use it.
+"""The HTTP server: OpenAI's API over the solver. It may use everything below ``cli``; only commands and users use it.
 
-Importing the package imports no web framework: its names are loaded when they are first used.
+Importing the package imports no web framework: names are loaded on first use.
 """
 
 from __future__ import annotations

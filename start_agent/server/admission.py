@@ -1,4 +1,4 @@
-"""Who runs and who waits: so many rollouts at once, a bounded queue behind them, the clients in turn."""
+"""Admission of rollouts: a maximum number runs, a bounded queue waits, clients take turns."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from typing import Self
 
 from start_agent.server.errors import APIError
 
-_FIRST_GUESS = 5.0  # seconds that a rollout takes, before one has ended
-_WEIGHT = 0.1  # of the latest rollout in the average
-_LONGEST_RETRY = 60
+_FIRST_GUESS = 5.0  # duration of a rollout in seconds, before one has ended
+_WEIGHT = 0.1  # of the latest rollout in the moving average
+_MAX_RETRY = 60
 
 
 class Admission:
-    """Lets rollouts run, in the order of asking for each client, and one of each client in turn.
+    """Admits rollouts round-robin over the clients, and in order for each client.
 
     Args:
-        running: that run at once, at most.
-        waiting: that wait behind them, at most.
-        clock: seconds.
+        running: maximum number of running rollouts.
+        waiting: maximum number of waiting rollouts.
+        clock: the time in seconds.
     """
 
     def __init__(self, running: int, waiting: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._most_running, self._most_waiting, self._clock = running, waiting, clock
-        self._queues: dict[str, deque[Ticket]] = {}  # by client; the next one to be served comes first
+        self._queues: dict[str, deque[Ticket]] = {}  # by client; the next one to be served is first
         self._seconds = _FIRST_GUESS
         self.running = 0
         self.waiting = 0
 
     def reserve(self, client: str, count: int = 1) -> list[Ticket]:
-        """Places for so many rollouts: some may run now, the others wait. Each ticket has to be closed.
+        """Reserve places for ``count`` rollouts: some may run now, the others wait. Each ticket must be closed.
 
         Raises:
-            APIError: 429, there is no room for all of them; 400, there never is.
+            APIError: 429, the queue is too full for all of them; 400, they exceed its capacity.
         """
         if count > self._most_running + self._most_waiting:
             most = self._most_running + self._most_waiting
@@ -46,7 +46,7 @@ class Admission:
         if self.waiting + max(0, count - at_once) > self._most_waiting:
             raise APIError(
                 429,
-                "the server has more requests than it takes: try again later",
+                "the server's queue is full: try again later",
                 code="server_overloaded",
                 headers={"Retry-After": str(self.retry_after)},
             )
@@ -58,9 +58,9 @@ class Admission:
 
     @property
     def retry_after(self) -> int:
-        """Seconds in which there will probably be a place."""
+        """Estimated seconds until there is a free place."""
         ahead = self.waiting + 1
-        return max(1, min(_LONGEST_RETRY, math.ceil(self._seconds * ahead / self._most_running)))
+        return max(1, min(_MAX_RETRY, math.ceil(self._seconds * ahead / self._most_running)))
 
     def _admit(self) -> None:
         while self._queues and self.running < self._most_running:
@@ -74,7 +74,7 @@ class Admission:
             ticket.admit(self._clock())
 
     def leave(self, ticket: Ticket, begun: float | None) -> None:
-        """A ticket is closed; ``begun`` is when it was admitted."""
+        """Close a ticket; ``begun`` is when it was admitted, None if it was not."""
         if begun is None:
             queue = self._queues[ticket.client]
             queue.remove(ticket)
@@ -88,7 +88,7 @@ class Admission:
 
 
 class Ticket:
-    """A place of one rollout; ``async with`` waits until it may run, and closes it."""
+    """The place of one rollout; ``async with`` waits until it may run, and closes it."""
 
     def __init__(self, admission: Admission, client: str) -> None:
         self.client = client
@@ -103,12 +103,12 @@ class Ticket:
         return self._begun is not None
 
     def admit(self, now: float) -> None:
-        """It may run from now on."""
+        """Let it run from now on."""
         self._begun = now
         self._admitted.set()
 
     def close(self) -> None:
-        """Give the place up, or leave the queue. May be called again."""
+        """Release the place, or leave the queue. Idempotent."""
         if not self._closed:
             self._closed = True
             self._admission.leave(self, self._begun)

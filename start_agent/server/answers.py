@@ -1,4 +1,4 @@
-"""What the answers to requests for chat completions and completions look like; for the OpenAPI document."""
+"""Response schemas of chat completions and completions, for the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from start_agent.server.extension import Report
 
 
 class PromptTokensDetails(TypedDict):
-    """``cached_tokens``: of the prompt, those that the engine had computed before."""
+    """``cached_tokens``: prompt tokens found in the engine's cache."""
 
     cached_tokens: int
 
 
 class CompletionTokensDetails(TypedDict):
-    """``reasoning_tokens``: written up to the end of the thinking, code among them."""
+    """``reasoning_tokens``: written by the model up to the end of thinking, including code."""
 
     reasoning_tokens: int
 
 
 class Usage(TypedDict):
-    """Tokens. Those of the completion the model has written; what was inserted the extension counts."""
+    """Token counts. Completion tokens were written by the model; inserted tokens are counted in ``start_agent``."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -40,13 +40,13 @@ class TopLogprob(TypedDict):
 
 
 class TokenLogprobRow(TopLogprob):
-    """A token that was written, and the likeliest in its place."""
+    """A token that the model wrote, and the most likely tokens at its position."""
 
     top_logprobs: list[TopLogprob]
 
 
 class ChatLogprobs(TypedDict):
-    """Of the answer's tokens (``content``) and of the thoughts' (``reasoning``, ours); inserted tokens have none."""
+    """For the answer (``content``) and the thoughts (``reasoning``, our extension); inserted tokens have none."""
 
     content: list[TokenLogprobRow]
     reasoning: list[TokenLogprobRow]
@@ -54,7 +54,7 @@ class ChatLogprobs(TypedDict):
 
 
 class AnswerMessage(TypedDict):
-    """The model's message; the thoughts are under one of the names, or under both."""
+    """The model's message; the thoughts are under one or both of the names."""
 
     role: Literal["assistant"]
     content: str
@@ -64,7 +64,7 @@ class AnswerMessage(TypedDict):
 
 
 class ChatChoice(TypedDict):
-    """One of the answers. ``token_authors`` says of each of ``token_ids`` who wrote it."""
+    """One of the choices. ``token_authors`` has the author of each of ``token_ids``."""
 
     index: int
     message: AnswerMessage
@@ -76,7 +76,7 @@ class ChatChoice(TypedDict):
 
 
 class ChatCompletion(TypedDict):
-    """The answer to a request for a chat completion."""
+    """A chat completion."""
 
     id: str
     object: Literal["chat.completion"]
@@ -88,7 +88,7 @@ class ChatCompletion(TypedDict):
 
 
 class CompletionLogprobs(TypedDict):
-    """Of the tokens that the model wrote; what was inserted has none."""
+    """For the tokens that the model wrote; inserted tokens have none."""
 
     tokens: list[str]
     token_logprobs: list[float]
@@ -97,7 +97,7 @@ class CompletionLogprobs(TypedDict):
 
 
 class CompletionChoice(TypedDict):
-    """One of the answers: thoughts, code, outputs and answer in one text."""
+    """One of the choices: thoughts, code, outputs and answer as one text."""
 
     index: int
     text: str
@@ -110,7 +110,7 @@ class CompletionChoice(TypedDict):
 
 
 class Completion(TypedDict):
-    """The answer to a request for completions."""
+    """A completion."""
 
     id: str
     object: Literal["text_completion"]

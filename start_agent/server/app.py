@@ -1,4 +1,4 @@
-"""The ASGI application: routes, middleware, and what lives as long as it does."""
+"""The ASGI application: routes, middleware and lifespan."""
 
 from __future__ import annotations
 
@@ -43,22 +43,22 @@ _API_ROUTERS = (
     conversation_routes.router,
     container_routes.router,
 )
-"""The routes under ``/v1``, which need a key where there are keys."""
+"""The routes under ``/v1``, which need a key if the server has keys."""
 
 
 def create_app(
     solver: Solver, options: ServerOptions | None = None, *, instruction: str = "", keys: Keys | None = None
 ) -> FastAPI:
-    """An application that answers with the rollouts of a solver.
+    """Create an application that answers requests with a solver's rollouts.
 
     Args:
-        solver: open, and kept open by the caller for as long as the application serves.
-        options: of the server; those of its address are of no use here.
-        instruction: a sentence that follows the last message of each conversation.
-        keys: of the clients; unset, those that the options and the environment name.
+        solver: an open solver; the caller keeps it open while the application serves.
+        options: the server's options; host and port are not used.
+        instruction: a sentence after the last message of each conversation.
+        keys: the clients' keys; by default read from the options and the environment.
 
     Raises:
-        ConfigError: the keys cannot be read, or there are containers but no tools.
+        ConfigError: the keys cannot be read.
     """
     options = options or ServerOptions()
     keys = read_keys(options.api_key_file) if keys is None else keys
@@ -79,7 +79,7 @@ def create_app(
     app = FastAPI(
         title="start-agent",
         version=__version__,
-        description="Tool-integrated reasoning behind OpenAI's wire.",
+        description="Tool-integrated reasoning with OpenAI's API.",
         lifespan=_lifespan,
         docs_url=None,  # their pages load scripts from other hosts
         redoc_url=None,
@@ -109,13 +109,13 @@ def create_app(
 
 
 def served_name(model: str) -> str:
-    """What clients call a model: of a folder its name, not its path."""
+    """The model's name for clients: for a folder its name, not its path."""
     path = Path(model).expanduser()
     return path.resolve().name if path.exists() else model
 
 
 def _containers(sandbox: BaseSandbox | None, options: ServerOptions) -> Containers | None:
-    """Containers that leave room for the kernels of the requests that run: of a small sandbox at least half of it."""
+    """Containers, limited so that running requests have kernels: at least half of a small sandbox."""
     if sandbox is None:
         return None
     room = sandbox.size - options.max_requests
@@ -136,7 +136,7 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
 
 
 def _as_it_is(document: dict[str, Any], model: str) -> dict[str, Any]:
-    """The document with what FastAPI cannot know: what is invalid is a 400, and there is one model."""
+    """Correct the OpenAPI document: invalid requests are a 400, not 422, and there is one model."""
     for path in document["paths"].values():
         for operation in path.values():
             operation.get("responses", {}).pop("422", None)

@@ -1,7 +1,7 @@
-"""JSON as it is sent: in ASCII. What models and cells write is hostile, and clients print it.
+"""Responses as ASCII JSON. Text from models and cells may be hostile, and clients print it.
 
-An escape does nothing in a terminal, also that of a control character above ASCII, which JSON lets stand; and some
-clients take other characters of Unicode than line feeds for ends of lines.
+Escaping makes control characters above ASCII, which JSON allows unescaped, harmless in a terminal; and some clients
+treat other Unicode characters than line feeds as line ends.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def dumps(value: Any) -> str:
 
 
 class JSONResponse(responses.JSONResponse):
-    """An answer of JSON in ASCII."""
+    """A response of ASCII JSON."""
 
     def render(self, content: Any) -> bytes:
         """See ``Response``."""

@@ -1,4 +1,4 @@
-"""Who a client is: the holder of one of the server's keys."""
+"""API keys: each key of the server identifies a client."""
 
 from __future__ import annotations
 
@@ -14,16 +14,14 @@ from start_agent.server.errors import APIError
 VARIABLE = "START_AGENT_API_KEY"
 """The environment variable that holds a key."""
 
-_SHORTEST = 8
+_MIN_CHARS = 8
 
 
 class Keys:
-    """The keys of a server.
+    """The keys of a server. Only their hashes are kept.
 
     Args:
-        keys: in clear; none for a server that anybody may use.
-
-    Only hashes of the keys are kept.
+        keys: the keys in plain text; none for a server without authentication.
     """
 
     def __init__(self, keys: Iterable[str] = ()) -> None:
@@ -33,9 +31,9 @@ class Keys:
         return bool(self._digests)
 
     def client(self, authorization: str) -> str:
-        """The client of a request, by its ``Authorization`` header: a hash of its key, "" where there are no keys.
+        """The client of a request by its ``Authorization`` header: a hash of its key; "" if the server has no keys.
 
-        Takes the same time for every wrong key.
+        Compares in constant time.
 
         Raises:
             APIError: 401.
@@ -52,10 +50,10 @@ class Keys:
 
 
 def read_keys(path: Path | None, environment: Mapping[str, str] = os.environ) -> Keys:
-    """The keys of a file, one a line, and of the environment. Empty lines and those that begin with ``#`` are skipped.
+    """Read keys from a file, one per line, and from the environment. Empty lines and lines with ``#`` are skipped.
 
     Raises:
-        ConfigError: the file cannot be read or has no key, or a key is too short or has white space within.
+        ConfigError: the file cannot be read or has no key, or a key is too short or contains white space.
     """
     keys = [environment[VARIABLE].strip()] if environment.get(VARIABLE, "").strip() else []
     if path is not None:
@@ -67,11 +65,11 @@ def read_keys(path: Path | None, environment: Mapping[str, str] = os.environ) ->
             raise ConfigError(f"--api-key-file: {path} is not UTF-8 text") from error
         found = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
         if not found:
-            raise ConfigError(f"--api-key-file: {path} has no key: write one a line")
+            raise ConfigError(f"--api-key-file: {path} has no key: write one per line")
         keys += found
     for key in keys:
-        if len(key) < _SHORTEST or key.split() != [key] or not key.isascii():
-            raise ConfigError(f"an API key needs at least {_SHORTEST} ASCII characters without white space")
+        if len(key) < _MIN_CHARS or key.split() != [key] or not key.isascii():
+            raise ConfigError(f"an API key needs at least {_MIN_CHARS} ASCII characters without white space")
     return Keys(keys)
 
 

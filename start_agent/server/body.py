@@ -1,4 +1,4 @@
-"""Bodies of requests: read within bounds, parsed strictly."""
+"""Request bodies: bounded and parsed strictly."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from fastapi.routing import APIRoute
 
 from start_agent.server.errors import APIError
 
-_DEEPEST = 64
-_MOST_VALUES = 1_000_000  # by the commas in a body: some hundred MB of objects at most
+_MAX_DEPTH = 64
+_MAX_VALUES = 1_000_000  # estimated by the commas in a body: at most some hundred MB of objects
 _LARGEST = (1 << 63) - 1
 
 
@@ -21,11 +21,11 @@ def parse(data: bytes) -> Any:
     """JSON → objects.
 
     Raises:
-        APIError: 400 for what is no JSON, nested too deeply, or holds what no parameter can be: a number that is too
-            large, NaN, a lone surrogate.
+        APIError: 400, the body is not JSON, is nested too deeply, or has a value that no parameter accepts: a number
+            that is too large, NaN, a lone surrogate.
     """
-    if data.count(b",") > _MOST_VALUES:
-        raise APIError(400, f"the body has more than {_MOST_VALUES} values", code="body_too_complex")
+    if data.count(b",") > _MAX_VALUES:
+        raise APIError(400, f"the body has more than {_MAX_VALUES} values", code="body_too_complex")
     try:
         value = json.loads(data.decode("utf-8"), parse_constant=_refused)
     except UnicodeDecodeError as error:
@@ -34,23 +34,23 @@ def parse(data: bytes) -> Any:
         raise _too_deep() from error
     except ValueError as error:
         reason = f"{error.msg} at character {error.pos}" if isinstance(error, json.JSONDecodeError) else "a bad number"
-        raise APIError(400, f"the body is no valid JSON: {reason}", code="invalid_json") from error
+        raise APIError(400, f"the body is not valid JSON: {reason}", code="invalid_json") from error
     _check(value)
     return value
 
 
 def _refused(word: str) -> Any:
-    raise APIError(400, f"the body is no valid JSON: {word} is no number", code="invalid_json")
+    raise APIError(400, f"the body is not valid JSON: {word} is not a number", code="invalid_json")
 
 
 def _too_deep() -> APIError:
-    return APIError(400, f"the body is nested more than {_DEEPEST} deep", code="body_too_complex")
+    return APIError(400, f"the body is nested more than {_MAX_DEPTH} levels deep", code="body_too_complex")
 
 
 def _check(value: Any) -> None:
     level, depth = [value], 0
     while level:
-        if depth > _DEEPEST:
+        if depth > _MAX_DEPTH:
             raise _too_deep()
         below: list[Any] = []
         for one in level:
@@ -99,5 +99,5 @@ class _StrictRoute(APIRoute):
 
 
 def new_router() -> APIRouter:
-    """A router whose bodies are parsed by ``parse``, and whose routes refuse queries of which they know nothing."""
+    """A router that parses bodies with ``parse``, and whose routes refuse unknown query parameters."""
     return APIRouter(route_class=_StrictRoute)

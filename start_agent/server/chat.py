@@ -1,4 +1,4 @@
-"""``POST /v1/chat/completions``: thoughts, code and outputs under the names for reasoning, the answer as content."""
+"""``POST /v1/chat/completions``: thoughts, code and outputs in ``reasoning``, the answer in ``content``."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
 
 @router.post("/chat/completions", responses={**_ANSWERS, **ERRORS})
 async def create_chat_completion(request: Request, body: ChatRequest) -> Response:
-    """Answer a conversation."""
+    """Create a chat completion."""
     state = state_of(request)
     state.check_model(body.model)
     reply = _ChatReply(state, body, await _rollouts(state, body))
@@ -112,7 +112,7 @@ class _ChatReply(Reply):
         return {"prompt_token_ids": list(self._prompt)} if self._ids else {}
 
     def _shown(self, choice: Choice, piece: Piece) -> str:
-        """The text of a piece as it is streamed: an answer begins with what is no white space."""
+        """The text of a piece as it is streamed: without leading white space of the answer."""
         if piece.part is not Part.CONTENT or choice.index in self._answering:
             return "" if piece.part is Part.MARKER else piece.text
         text = piece.text.lstrip()

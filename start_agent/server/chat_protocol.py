@@ -1,7 +1,7 @@
-"""What a request for chat completions or completions may say.
+"""Request schemas of chat completions and completions.
 
-A field that is not here is refused by its name. So is a value that asks for what this server does not do: such fields
-are here with the values alone that ask for nothing.
+Unknown fields are refused by name. Fields for features that are not supported are declared with only the values that
+have no effect (``NEUTRAL``); other values are refused.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from start_agent.tokens.tokenizer import Message
 
 MAX_CHOICES = 128
 _MAX_MESSAGES, _MAX_PARTS, _MAX_PROMPTS = 4096, 1024, 1024
-_MAX_STOPS = 16  # as the settings of decoding have it
+_MAX_STOPS = 16  # as in DecodingSettings
 _Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
 _Stops = Annotated[
     Annotated[_Stop, Tag("text")] | Annotated[list[_Stop], Field(max_length=_MAX_STOPS), Tag("list")],
@@ -52,14 +52,14 @@ class ChatMessage(Wire):
     """A message of the conversation.
 
     Attributes:
-        reasoning, reasoning_content: the thoughts of an earlier answer, by either name.
+        reasoning, reasoning_content: the thoughts of an earlier answer, under either name.
     """
 
     role: Literal["system", "developer", "user", "assistant"]
     content: Content | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None
-    # Of messages as the server returns them.
+    # Fields of messages that the server returned.
     refusal: _Unset = None
     audio: _Unset = None
     annotations: _Empty = None
@@ -79,7 +79,7 @@ class ChatMessage(Wire):
 
     @property
     def message(self) -> Message:
-        """As the chat template is given it."""
+        """The message for the chat template."""
         content = self.content or ""
         text = content if isinstance(content, str) else "".join(part.text for part in content)
         thoughts = self.reasoning or self.reasoning_content
@@ -87,10 +87,10 @@ class ChatMessage(Wire):
 
 
 class StreamOptions(Wire):
-    """Of a stream.
+    """Options of a stream.
 
     Attributes:
-        include_usage: whether a last event says how many tokens there were.
+        include_usage: whether a last event has the token counts.
     """
 
     include_usage: bool | None = None
@@ -98,7 +98,7 @@ class StreamOptions(Wire):
 
 
 class _Request(Wire):
-    """What both kinds of requests have."""
+    """The fields that both kinds of requests have."""
 
     model: str
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
@@ -113,9 +113,9 @@ class _Request(Wire):
     stream_options: StreamOptions | None = None
     return_token_ids: bool | None = None
     start_agent: RequestExtension | None = None
-    # Said about the request, with nothing to be done.
+    # No effect.
     user: Word | None = None
-    # Values that ask for nothing.
+    # Only neutral values are accepted.
     frequency_penalty: _Zero = None
     presence_penalty: _Zero = None
     repetition_penalty: _One = None
@@ -129,14 +129,14 @@ class _Request(Wire):
         return given
 
     def settings(self, base: DecodingSettings, **more: Any) -> DecodingSettings:
-        """The server's settings with those of the request.
+        """The server's settings, overridden by those of the request.
 
         Args:
-            base: the server's.
-            more: what the kind of request says besides; None for what it does not.
+            base: the server's settings.
+            more: settings from other fields of the request; None for unset ones.
 
         Raises:
-            APIError: 400, see ``RequestExtension.settings``, or something is given twice.
+            APIError: 400, see ``RequestExtension.settings``, or a setting is given twice.
         """
         extension = self.start_agent or RequestExtension()
         if self.thinking_token_budget is not None and "thinking_token_budget" in extension.given():
@@ -146,18 +146,18 @@ class _Request(Wire):
 
     @property
     def hint(self) -> str | None:
-        """What comes first in the thinking, where that is asked for."""
+        """The hint at the start of the thinking, if requested."""
         return None if self.start_agent is None else self.start_agent.hint
 
     def sampling(self, base: Sampling) -> Sampling:
-        """How tokens are drawn: the server's way but for what the request says."""
+        """The server's sampling parameters, overridden by those of the request."""
         names = ("temperature", "top_p", "top_k", "min_p")
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         return base.model_copy(update=given)
 
     @property
     def include_usage(self) -> bool:
-        """Whether a stream ends with the numbers of tokens."""
+        """Whether a stream ends with the token counts."""
         return bool(self.stream_options and self.stream_options.include_usage)
 
 
@@ -177,12 +177,12 @@ class ChatRequest(_Request):
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
     reasoning_effort: Effort | None = None
     chat_template_kwargs: dict[str, Any] | None = None
-    # Said about the request, with nothing to be done.
+    # No effect.
     metadata: Metadata | None = None
     safety_identifier: Word | None = None
     prompt_cache_key: Word | None = None
     parallel_tool_calls: bool | None = None
-    # Values that ask for nothing.
+    # Only neutral values are accepted.
     store: Annotated[Literal[False] | None, NEUTRAL] = None
     tools: _Empty = None
     tool_choice: Annotated[Literal["none", "auto"] | None, NEUTRAL] = None
@@ -212,7 +212,7 @@ Tokens = Annotated[Many[Annotated[int, Field(ge=0)]], Field(min_length=1)]
 
 
 class CompletionRequest(_Request):
-    """A request for a completion: a prompt that no template is put around."""
+    """A request for a completion of a raw prompt."""
 
     prompt: Annotated[
         Annotated[str, Tag("text")] | Annotated[Tokens | _Several[str] | _Several[Tokens], Tag("list")],
@@ -222,7 +222,7 @@ class CompletionRequest(_Request):
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
     echo: bool | None = None
-    # Values that ask for nothing.
+    # Only neutral values are accepted.
     best_of: _One = None
     suffix: _Unset = None
 

@@ -1,4 +1,4 @@
-"""An answer of chat completions or completions while it grows: what has come since it was last taken."""
+"""One choice of chat completions or completions: collects its items, and returns what is new since the last call."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _STOPPED = (TraceOutcome.ANSWERED, TraceOutcome.NO_ANSWER)
 
 
 class Part(Enum):
-    """Where a piece of text belongs."""
+    """The field that a piece of text belongs to."""
 
     REASONING = "reasoning"
     """Thoughts, code and its outputs, as the model saw them."""
     CONTENT = "content"
     MARKER = "marker"
-    """What is shown to nobody: the end of thinking, the end of sequence."""
+    """Not shown: the end of thinking, the end of sequence."""
 
 
 @dataclass(slots=True)
@@ -41,19 +41,19 @@ class Piece:
 
     @property
     def text(self) -> str:
-        """What it says."""
+        """The text."""
         return "".join(self.texts)
 
 
 class Choice:
-    """One answer.
+    """One choice.
 
     Args:
-        index: among the answers.
-        tokenizer: of the model.
+        index: its index.
+        tokenizer: the model's tokenizer.
 
     Attributes:
-        finished: the end of its rollout, once that has come.
+        finished: the end of its rollout; None until then.
     """
 
     def __init__(self, index: int, tokenizer: Tokenizer) -> None:
@@ -64,7 +64,7 @@ class Choice:
         self._results: list[Result] = []
 
     def add(self, item: Item) -> None:
-        """The next item of the rollout."""
+        """Add the next item of the rollout."""
         match item:
             case Segment():
                 self._add(item)
@@ -74,18 +74,18 @@ class Choice:
                 self.finished = item
 
     def take(self) -> list[Piece]:
-        """What has come since the last time: neighbours of one kind and author are one piece."""
+        """Return and clear the new pieces; neighbours of one kind and author are merged."""
         pieces, self._pieces = self._pieces, []
         return pieces
 
     @property
     def finish_reason(self) -> Literal["stop", "length"]:
-        """Why it ended: ``length`` for every limit, which the report names."""
+        """OpenAI's reason: ``length`` for every limit; the report names which."""
         assert self.finished is not None
         return "stop" if self.finished.trace.outcome in _STOPPED else "length"
 
     def report(self) -> dict[str, Any]:
-        """The extension: who wrote what, and how it ended."""
+        """The field ``start_agent``: authors, counts and outcome."""
         assert self.finished is not None
         return report(self.finished, self._results)
 
@@ -101,11 +101,11 @@ class Choice:
 
 
 def usage(choices: Sequence[Choice], prompts: Sequence[int]) -> dict[str, Any]:
-    """The tokens of a request.
+    """The token counts of a request.
 
     Args:
-        choices: all of them, finished.
-        prompts: the indices of those of which each has another prompt; what is cached is counted of those.
+        choices: all choices, finished.
+        prompts: the index of the first choice of each prompt; prompt and cached tokens are counted once per prompt.
     """
     counts = [choice.finished.counts for choice in choices if choice.finished is not None]
     prompt = sum(counts[index].prompt for index in prompts)

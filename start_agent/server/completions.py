@@ -1,4 +1,4 @@
-"""``POST /v1/completions``: prompts that no template is put around, and what follows them, in one text."""
+"""``POST /v1/completions``: raw prompts without a chat template, and their continuation as one text."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
 
 @router.post("/completions", responses={**_ANSWERS, **ERRORS})
 async def create_completion(request: Request, body: CompletionRequest) -> Response:
-    """Go on with a text."""
+    """Continue a text."""
     state = state_of(request)
     state.check_model(body.model)
     if body.echo and body.logprobs is not None:
@@ -69,7 +69,7 @@ async def _rollouts(state: State, body: CompletionRequest) -> list[Rollout]:
 
 
 async def _prompts(solver: Solver, body: CompletionRequest) -> list[list[int]]:
-    """The ids of each prompt. Raises ``APIError``, 400, for one that is empty, and ids that are no tokens."""
+    """The ids of each prompt. Raises ``APIError``, 400, for an empty prompt or an invalid token id."""
     size = sum(len(prompt) for prompt in body.prompts if isinstance(prompt, str))
     encode = partial(_encoded, solver, body.prompts, special=body.add_special_tokens is not False)
     found = encode() if size < LONG else await asyncio.to_thread(encode)
@@ -86,7 +86,7 @@ def _encoded(solver: Solver, prompts: Sequence[str | list[int]], *, special: boo
     found: list[list[int]] = []
     for prompt in prompts:
         if tokenizer.exceeds(prompt, most) if isinstance(prompt, str) else len(prompt) > most:
-            raise QuestionError(f"a prompt has more than {most} tokens, and the model's context no more: shorten it")
+            raise QuestionError(f"a prompt is longer than the model's context of {most} tokens: shorten it")
         if isinstance(prompt, str):
             prompt = tokenizer.encode_template(prompt, add_special_tokens=special)
         found.append(prompt)
@@ -102,8 +102,8 @@ class _CompletionReply(Reply):
         self._tokenizer = state.solver.engine.tokenizer
         self._logprobs, self._ids = body.logprobs is not None, bool(body.return_token_ids)
         self._echo = bool(body.echo)
-        self._held = [""] * len(rollouts)  # of each choice: markers that may be the end of it
-        self._sizes = [0] * len(rollouts)  # of each choice: characters so far
+        self._held = [""] * len(rollouts)  # for each choice: markers that may be its end
+        self._sizes = [0] * len(rollouts)  # for each choice: characters so far
 
     def complete(self, choice: Choice, pieces: Sequence[Piece]) -> JSON:
         """See ``Reply``."""
@@ -137,7 +137,7 @@ class _CompletionReply(Reply):
             yield self._row(choice, self._last(choice)) | ended
 
     def _last(self, choice: Choice) -> str:
-        """What was held back, without what ended the text: a stop string, the end of sequence."""
+        """The text held back, without the stop string or end of sequence that ended the text."""
         assert choice.finished is not None
         last = choice.finished.trace.spans[-1]
         if last.cause == StopKind.STOP:
@@ -145,7 +145,7 @@ class _CompletionReply(Reply):
         return self._held[choice.index].removesuffix(_end(self._tokenizer, last.token_ids[-1:]))
 
     def _echoed(self, choices: Iterable[Choice]) -> Iterable[JSON]:
-        """The prompts, where they are to be repeated; what is said of prompts in a stream comes with them."""
+        """The prompts if they are echoed, with their token ids if requested."""
         for choice in choices:
             text = self._tokenizer.decode(self._rollouts[choice.index].prompt.token_ids) if self._echo else ""
             if text or self._ids:
@@ -160,7 +160,7 @@ class _CompletionReply(Reply):
 
 
 def _logprobs(piece: Piece, offset: int) -> JSON:
-    """The log-probabilities of a piece that begins at this character; what was inserted has none."""
+    """The log-probabilities of a piece that begins at this character; inserted tokens have none."""
     found: JSON = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
     for row in piece.logprobs:
         found["tokens"].append(row["token"])

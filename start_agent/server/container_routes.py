@@ -1,4 +1,4 @@
-"""``/v1/containers``: kernels that clients make, and the files in them."""
+"""``/v1/containers``: containers (kernels) and their files."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _STATUS: dict[type[FileError], tuple[int, str]] = {
     FilesLost: (409, "state_lost"),
     FilesUnsupported: (400, "unsupported"),
 }
-"""What is answered to an operation on a file that failed; else 400."""
+"""The status and code for a failed file operation (default: 400)."""
 
 _CONTENT: dict[int | str, dict[str, Any]] = {
     200: {"description": "the file", "content": {"application/octet-stream": {}}},
@@ -43,18 +43,18 @@ _CONTENT: dict[int | str, dict[str, Any]] = {
 
 
 class ContainerPaging(Paging):
-    """Which of the containers are wanted."""
+    """Query parameters of the list of containers."""
 
     name: str | None = None
 
 
 @router.post("/containers", responses=ERRORS)
 async def create_container(request: Request, body: CreateContainer) -> Response:
-    """A new container. Its kernel starts with its first cell or file."""
+    """Create a container. Its kernel starts with its first cell or file."""
     containers = _containers(request)
     ttl = None if body.expires_after is None else body.expires_after.minutes * 60.0
     if ttl is not None and ttl > containers.ttl:
-        raise unsupported("expires_after.minutes", f"is at most {containers.ttl / 60:g} here")
+        raise unsupported("expires_after.minutes", f"must be at most {containers.ttl / 60:g}")
     return JSONResponse(containers.create(client_of(request), body.name, ttl=ttl).json())
 
 
@@ -80,11 +80,11 @@ async def delete_container(request: Request, container_id: str) -> Response:
 
 @router.post("/containers/{container_id}/files", responses=ERRORS)
 async def upload_file(request: Request, container_id: str, file: Annotated[UploadFile, File()]) -> Response:
-    """Put a file into the working folder, in place of one that has its name."""
+    """Write a file into the working folder; replaces a file of the same name."""
     names = [name for name, _ in (await request.form()).multi_items()]
     names.remove("file")
     if names:
-        reason = "is given twice" if names[0] == "file" else "is no parameter"
+        reason = "is given twice" if names[0] == "file" else "is not a parameter"
         raise APIError(400, f"{names[0][:64]!r} {reason}", param=names[0][:64], code="unknown_parameter")
     container, name, data = _container(request, container_id), file.filename or "", await file.read()
     try:
@@ -97,7 +97,7 @@ async def upload_file(request: Request, container_id: str, file: Annotated[Uploa
 
 @router.get("/containers/{container_id}/files", responses=ERRORS)
 async def list_files(request: Request, container_id: str, paging: Annotated[Paging, Query()]) -> Response:
-    """The files of the working folder, those that code has made among them."""
+    """The files of the working folder, including those that code has written."""
     container = _container(request, container_id)
     return JSONResponse(paging.page([_json(container, info) for info in await _files(container)]))
 
@@ -111,14 +111,14 @@ async def get_file(request: Request, container_id: str, file_id: str) -> Respons
 
 @router.get("/containers/{container_id}/files/{file_id}/content", response_class=Response, responses=_CONTENT | ERRORS)
 async def get_content(request: Request, container_id: str, file_id: str) -> Response:
-    """What is in a file."""
+    """The content of a file."""
     container = _container(request, container_id)
     info = await _file(container, file_id)
     try:
         data = await container.session.read_file(info.name)
     except FileError as error:
         raise _refusal(error) from error
-    # Hostile bytes: no browser may show them as a page of this server.
+    # Content may be hostile: a browser must not show it as a page of this server.
     headers = {
         "Content-Disposition": f"attachment; filename*=UTF-8''{quote(info.name.rpartition('/')[2], safe='')}",
         "X-Content-Type-Options": "nosniff",
@@ -146,7 +146,7 @@ def _containers(request: Request) -> Containers:
 
 
 def _container(request: Request, container_id: str) -> Container:
-    """The client's container, which is used now."""
+    """The client's container; marks it as used."""
     containers = _containers(request)
     found = containers.get(client_of(request), container_id)
     containers.touch(found)
@@ -168,7 +168,7 @@ async def _file(container: Container, file_id: str) -> FileInfo:
 
 
 def _json(container: Container, info: FileInfo) -> JSON:
-    """OpenAI's object. When code made a file is not known: the container's own time stands for it."""
+    """OpenAI's object. The creation time of files written by code is unknown: the container's is used."""
     written = container.written.get(info.name)
     return {
         "id": _file_id(container, info.name),
@@ -182,7 +182,7 @@ def _json(container: Container, info: FileInfo) -> JSON:
 
 
 def _file_id(container: Container, name: str) -> str:
-    """Derived from the name, since the server has no list of the files that code makes."""
+    """An id derived from the name, since the server has no list of files written by code."""
     return f"cfile_{hashlib.sha256(f'{container.id}/{name}'.encode()).hexdigest()[:32]}"
 
 

@@ -1,4 +1,4 @@
-"""The session of a container: opened when it is first needed, with a report of variables that were lost."""
+"""The sandbox session of a container: opened on first use; reports when its variables were lost."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ STATE_LOST = "(a new Python process: the variables and files of earlier cells ar
 
 
 class ContainerSession(Session):
-    """The session of a container: opened when it is first used, kept until the container is closed.
+    """The session of a container: opened on first use, kept until the container is closed.
 
     Args:
-        sandbox: where it is opened.
-        seed: where the random numbers of its cells start; None for anywhere.
+        sandbox: the sandbox to open it in.
+        seed: seed of the cells' random numbers; None for a random one.
         lost: whether cells that the model has seen ran in a kernel that is gone.
     """
 
@@ -32,7 +32,7 @@ class ContainerSession(Session):
 
     @property
     def opened(self) -> bool:
-        """Whether it occupies a place of the sandbox."""
+        """Whether it occupies a kernel of the sandbox."""
         return self._session is not None
 
     async def execute(self, code: str, **options: Any) -> Result:
@@ -62,7 +62,7 @@ class ContainerSession(Session):
             return await session.read_file(name, timeout=timeout)
 
     async def list_files(self, *, timeout: float | None = None) -> tuple[FileInfo, ...]:
-        """All files; none where nothing was ever run or written. See ``Session.list_files``."""
+        """All files; none if the session was never used. See ``Session.list_files``."""
         if self._session is None:
             return ()
         with self._noting_loss():
@@ -76,7 +76,7 @@ class ContainerSession(Session):
 
     @contextmanager
     def _noting_loss(self) -> Iterator[None]:
-        """Cancelled, or a fault of the sandbox, or a kernel that died over a file: the variables are gone then."""
+        """Note a loss of the variables: by a cancellation, a sandbox fault, or a kernel lost in a file operation."""
         try:
             yield
         except BaseException as error:
@@ -94,13 +94,13 @@ class ContainerSession(Session):
             return self._session
 
     async def close(self) -> None:
-        """Give the place back; the kernel is killed."""
+        """Close the session; the kernel is killed."""
         async with self._opening:
             self._closed = True
             await self._stack.aclose()
 
 
 def _after_loss(result: Result) -> Result:
-    """The result with a line in front that reports the loss."""
+    """The result with a first line that reports the loss."""
     printed = None if result.printed is None else f"{STATE_LOST}\n{result.printed}"
     return replace(result, stdout=f"{STATE_LOST}\n{result.stdout}", printed=printed, state_lost=True)

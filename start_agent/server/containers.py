@@ -1,4 +1,4 @@
-"""Containers: kernels that outlive a response. Each belongs to one client and expires when it is not used.
+"""Containers: kernels that outlive a response. Each belongs to one client and expires when idle.
 
 A request for an expired container is refused; it never gets a fresh kernel without notice.
 """
@@ -16,15 +16,15 @@ from start_agent.server.container_session import ContainerSession
 from start_agent.server.errors import APIError
 from start_agent.server.response_items import JSON, new_id
 
-_MOST_GONE = 10_000  # ids of former containers that are remembered, to say what became of them
+_MOST_GONE = 10_000  # ids of former containers that are remembered, to report them as expired
 
 
 class ContainerNotFound(APIError):  # noqa: N818 - reads better where it is caught
-    """The client has no container of this id; ``expired`` says whether it had one."""
+    """The client has no container with this id; ``expired`` tells whether it had one."""
 
     def __init__(self, id: str, *, expired: bool) -> None:
         if expired:
-            reason = "has expired, was deleted or had to make room, with its variables and files: create another one"
+            reason = "has expired or was deleted, with its variables and files: create another one"
             super().__init__(404, f"the container {id[:64]!r} {reason}", code="container_expired")
         else:
             super().__init__(404, f"there is no container {id[:64]!r}", code="container_not_found")
@@ -32,7 +32,7 @@ class ContainerNotFound(APIError):  # noqa: N818 - reads better where it is caug
 
 
 class ContainerBusy(APIError):  # noqa: N818
-    """A response is using it."""
+    """A response is using the container."""
 
     def __init__(self, id: str) -> None:
         super().__init__(
@@ -41,28 +41,28 @@ class ContainerBusy(APIError):  # noqa: N818
 
 
 class ContainersFull(APIError):  # noqa: N818
-    """There are as many containers as there may be."""
+    """The maximum number of containers exists."""
 
     def __init__(self, limit: int) -> None:
-        super().__init__(429, f"there are {limit} containers, as many as there may be", code="too_many_containers")
+        super().__init__(429, f"there are already {limit} containers, the maximum", code="too_many_containers")
 
 
 @dataclass(slots=True, eq=False)
 class Container:
-    """A kernel with a name on the wire.
+    """A kernel that clients refer to by an id.
 
     Attributes:
-        id: of it, ``cntr_…``.
-        owner: the client whose it is.
-        name: for people.
-        created_at: when it was made, in seconds since 1970.
-        last_active_at: when it was last used.
-        ttl: seconds that it lives unused.
+        id: its id, ``cntr_…``.
+        owner: the client that owns it.
+        name: a name for humans.
+        created_at: creation time in seconds since 1970.
+        last_active_at: time of its last use.
+        ttl: seconds until it expires when idle.
         session: its kernel.
-        auto: whether it was made for a response, and is given up for others where there are too many.
+        auto: whether it was created for a response, and so may be closed to make room for others.
         busy: whether a response is using it.
-        kept: whether it lives on after that response, where one made it.
-        written: when each file was written that the client has put there, by name.
+        kept: whether it stays open after the response that created it.
+        written: file name → time of upload, for files that the client has uploaded.
     """
 
     id: str
@@ -78,7 +78,7 @@ class Container:
     written: dict[str, float] = field(default_factory=dict)
 
     def expired(self, now: float) -> bool:
-        """Whether its time is up."""
+        """Whether it has expired."""
         return not self.busy and now >= self.last_active_at + self.ttl
 
     def json(self) -> JSON:
@@ -96,41 +96,41 @@ class Container:
 
 
 class Containers:
-    """The containers of a server. Those whose time is up are closed whenever one is looked for, and by ``sweep``.
+    """The containers of a server. Expired ones are closed by ``sweep``, and on every lookup.
 
     Args:
-        sandbox: where their kernels run.
-        limit: how many there may be, besides those that were made for the responses that run now. Where a new one needs
-            room, the one that was made for a response and has been idle longest is given up.
-        ttl: seconds that one lives unused, where its creator has not said otherwise.
+        sandbox: the sandbox of their kernels.
+        limit: maximum number, without those created for responses that are running. To make room, the container of an
+            earlier response that has been idle longest is closed.
+        ttl: default time in seconds until an idle container expires.
         clock: the time in seconds since 1970.
     """
 
     def __init__(self, sandbox: BaseSandbox, *, limit: int, ttl: float, clock: Callable[[], float] = time.time) -> None:
         self.sandbox, self.limit, self.ttl, self._clock = sandbox, limit, ttl, clock
-        self._all: OrderedDict[str, Container] = OrderedDict()  # the one that was used last at the end
-        self._gone: OrderedDict[str, str] = OrderedDict()  # ids of former containers: their owners
+        self._all: OrderedDict[str, Container] = OrderedDict()  # most recently used last
+        self._gone: OrderedDict[str, str] = OrderedDict()  # id of a former container → owner
         self._closing: set[asyncio.Task[None]] = set()
 
     def create(self, owner: str, name: str, *, ttl: float | None = None) -> Container:
-        """A new container, until its client deletes it or its time is up. Raises ``ContainersFull``."""
+        """Create a container, which lives until it is deleted or expires. Raises ``ContainersFull``."""
         self.sweep()
         if not self._make_room(for_another=True):
             raise ContainersFull(self.limit)
         return self._add(owner, name, ContainerSession(self.sandbox), ttl=self.ttl if ttl is None else ttl)
 
     def create_for_response(self, owner: str, *, seed: int | None = None, lost: bool = False) -> Container:
-        """A new container, for a response to claim at once.
+        """Create a container for a response, which must claim it immediately.
 
         Args:
             owner: the client.
-            seed: where the random numbers of its cells start; None for anywhere.
+            seed: seed of the cells' random numbers; None for a random one.
             lost: whether the model has seen cells of a kernel that is gone.
         """
         return self._add(owner, "", ContainerSession(self.sandbox, seed=seed, lost=lost), ttl=self.ttl, auto=True)
 
     def get(self, owner: str, id: str) -> Container:
-        """The client's container of this id. Raises ``ContainerNotFound``."""
+        """The client's container with this id. Raises ``ContainerNotFound``."""
         self.sweep()
         found = self._all.get(id)
         if found is None or found.owner != owner:
@@ -143,20 +143,20 @@ class Containers:
         return sorted((one for one in self._all.values() if one.owner == owner), key=lambda one: one.created_at)
 
     async def delete(self, owner: str, id: str) -> None:
-        """Close one, and wait until its kernel is gone. Raises ``ContainerNotFound``, ``ContainerBusy``."""
+        """Close a container and wait for its kernel to end. Raises ``ContainerNotFound``, ``ContainerBusy``."""
         found = self.get(owner, id)
         if found.busy:
             raise ContainerBusy(id)
         await asyncio.shield(self._close(found))
 
     def claim(self, container: Container) -> None:
-        """A response uses it until ``release``. Raises ``ContainerBusy``."""
+        """Reserve it for a response until ``release``. Raises ``ContainerBusy``."""
         if container.busy:
             raise ContainerBusy(container.id)
         container.busy, container.kept = True, False
 
     def release(self, container: Container) -> None:
-        """The response has ended. One that was made for a response lives on where ``kept`` was set since the claim."""
+        """Release it after a response. If it was created for the response, it is closed unless ``kept`` was set."""
         container.busy = False
         self.touch(container)
         if container.auto and not container.kept and container.id in self._all:
@@ -164,31 +164,31 @@ class Containers:
         self._make_room()
 
     def touch(self, container: Container) -> None:
-        """It was used just now."""
+        """Mark it as just used."""
         container.last_active_at = self._clock()
         if container.id in self._all:
             self._all.move_to_end(container.id)
 
     def sweep(self) -> None:
-        """Close those whose time is up."""
+        """Close expired containers."""
         now = self._clock()
         for one in [one for one in self._all.values() if one.expired(now)]:
             self._close(one)
 
     async def sweep_always(self, every: float = 5.0) -> None:
-        """Sweep until cancelled, at intervals of so many seconds."""
+        """Sweep every ``every`` seconds until cancelled."""
         while True:
             await asyncio.sleep(every)
             self.sweep()
 
     async def close(self) -> None:
-        """Close all, whoever uses them, and wait until their kernels are gone."""
+        """Close all, even those in use, and wait for their kernels to end."""
         for one in list(self._all.values()):
             self._close(one)
         await self.settled()
 
     async def settled(self) -> None:
-        """Wait until the kernels of all that was closed are gone."""
+        """Wait for the kernels of closed containers to end."""
         if self._closing:
             await asyncio.wait(self._closing)
 
@@ -199,7 +199,7 @@ class Containers:
         return container
 
     def _make_room(self, *, for_another: bool = False) -> bool:
-        """Give up idle containers of responses until there are no more than there may be; whether that is so then."""
+        """Close idle containers of responses until the limit is met. Returns whether it is."""
         while True:
             standing = [one for one in self._all.values() if not (one.auto and one.busy)]
             if len(standing) + for_another <= self.limit:
@@ -210,7 +210,7 @@ class Containers:
             self._close(idle)
 
     def _close(self, container: Container) -> asyncio.Task[None]:
-        """It is no container any more; its kernel ends in a task of its own, whoever is cancelled meanwhile."""
+        """Remove a container. A separate task closes its kernel, so that a cancellation does not stop that."""
         del self._all[container.id]
         self._gone[container.id] = container.owner
         if len(self._gone) > _MOST_GONE:

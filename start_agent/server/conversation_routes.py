@@ -1,4 +1,4 @@
-"""``/v1/conversations``: what responses go on with and are added to."""
+"""``/v1/conversations``: conversations that responses continue and are added to."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ router = new_router()
 
 @router.post("/conversations", responses=ERRORS)
 async def create_conversation(request: Request, body: CreateConversation) -> Response:
-    """A new conversation, empty or with its first items."""
+    """Create a conversation, empty or with its first items."""
     conversation = {
         "id": new_id("conv"),
         "object": "conversation",
@@ -44,7 +44,7 @@ async def get_conversation(request: Request, conversation_id: str) -> Response:
 
 @router.post("/conversations/{conversation_id}", responses=ERRORS)
 async def update_conversation(request: Request, conversation_id: str, body: UpdateConversation) -> Response:
-    """Give a conversation other metadata."""
+    """Replace a conversation's metadata."""
 
     def change(entry: Entry) -> Entry:
         return replace(entry, body=entry.body | {"metadata": body.metadata or {}})
@@ -55,14 +55,14 @@ async def update_conversation(request: Request, conversation_id: str, body: Upda
 
 @router.delete("/conversations/{conversation_id}", responses=ERRORS)
 async def delete_conversation(request: Request, conversation_id: str) -> Response:
-    """Delete a conversation. The responses in it stay."""
+    """Delete a conversation. Its responses are kept."""
     await state_of(request).store.delete(client_of(request), "conversation", conversation_id)
     return JSONResponse({"id": conversation_id, "object": "conversation.deleted", "deleted": True})
 
 
 @router.get("/conversations/{conversation_id}/items", responses=ERRORS)
 async def list_items(request: Request, conversation_id: str, paging: Annotated[Paging, Query()]) -> Response:
-    """The items of a conversation, the latest first where nothing else is asked for."""
+    """The items of a conversation, by default the latest first."""
     return JSONResponse(paging.page((await _entry(request, conversation_id)).items))
 
 
@@ -86,7 +86,7 @@ async def get_item(request: Request, conversation_id: str, item_id: str) -> Resp
 
 @router.delete("/conversations/{conversation_id}/items/{item_id}", responses=ERRORS)
 async def delete_item(request: Request, conversation_id: str, item_id: str) -> Response:
-    """Take an item out of a conversation."""
+    """Remove an item from a conversation."""
 
     def change(entry: Entry) -> Entry:
         gone = _found(entry.items, item_id)

@@ -1,4 +1,4 @@
-"""Errors as OpenAI's wire has them: one shape, one line, nothing of the host."""
+"""Errors in OpenAI's format: one line, without details of the host."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 class ErrorDetail(BaseModel):
-    """What is wrong."""
+    """The error."""
 
     message: str
     type: str
@@ -30,7 +30,7 @@ class ErrorDetail(BaseModel):
 
 
 class ErrorBody(BaseModel):
-    """The body of every error."""
+    """The body of an error response."""
 
     error: ErrorDetail
 
@@ -51,21 +51,21 @@ _TYPES = {
     503: "service_unavailable_error",
     504: "timeout_error",
 }
-"""The type of an error where none is given, by status; of the other statuses it is ``invalid_request_error``."""
+"""The default type of an error by status; ``invalid_request_error`` for all others."""
 
-_LONGEST = 300  # characters of a message; what clients sent may stand in it
+_MAX_CHARS = 300  # of a message, which may quote the client
 
 
 class APIError(HTTPException):
-    """What a client is answered in place of a result.
+    """An error response.
 
     Args:
-        status: of HTTP, from 400 on.
+        status: the HTTP status, from 400.
         message: one line that says what is wrong.
-        type: OpenAI's name for the kind of error; unset, by the status.
-        param: the parameter that is wrong, as ``messages.0.content``.
-        code: a word for programs.
-        headers: of the answer.
+        type: OpenAI's name for the kind of error; by default derived from the status.
+        param: the invalid parameter, such as ``messages.0.content``.
+        code: a machine-readable code.
+        headers: headers of the response.
     """
 
     def __init__(
@@ -84,27 +84,27 @@ class APIError(HTTPException):
 
     @property
     def body(self) -> dict[str, Any]:
-        """The JSON object that is sent."""
+        """The JSON body."""
         error = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
         return {"error": error}
 
     @property
     def response(self) -> JSONResponse:
-        """The answer."""
+        """The response."""
         return JSONResponse(self.body, self.status_code, self.headers)
 
 
 def unsupported(param: str, why: str = "is not supported here") -> APIError:
-    """A parameter that is known and refused."""
+    """The error for a known parameter that is not supported."""
     return APIError(400, f"{param} {why}", param=param, code="unsupported_parameter")
 
 
 def as_api_error(error: BaseException) -> APIError:
-    """The answer to an error. The message of a failure of ours stays in the log: it may name the host."""
+    """The response for an exception. Messages of internal failures are only logged: they may reveal the host."""
     match error:
         case APIError():
             return error
-        case HTTPException(status_code=404):  # of the framework alone: ours are APIErrors
+        case HTTPException(status_code=404):  # from the framework: our own are APIErrors
             return APIError(404, "there is no such path: /openapi.json lists all, the API's begin with /v1")
         case HTTPException():
             return APIError(error.status_code, str(error.detail), headers=error.headers)
@@ -123,7 +123,7 @@ def as_api_error(error: BaseException) -> APIError:
 
 
 def log_failure(error: BaseException, request_id: str) -> None:
-    """Write what only the operator may read. What clients did wrong is not logged."""
+    """Log an internal failure for the operator. Errors of clients are not logged."""
     if isinstance(error, HTTPException | RequestValidationError | InputError | HintError | TimeoutError):
         return
     if isinstance(error, StartAgentError | SandboxError):
@@ -133,7 +133,7 @@ def log_failure(error: BaseException, request_id: str) -> None:
 
 
 def invalid(errors: Sequence[Any], body: object) -> APIError:
-    """What pydantic found wrong in a request: the first of it, with the path to the parameter."""
+    """The first of pydantic's errors about a request, with the path to the parameter."""
     first = errors[0]
     param = _path(first["loc"], body)
     where = param or "the body"
@@ -153,7 +153,7 @@ def invalid(errors: Sequence[Any], body: object) -> APIError:
 
 
 def add_handlers(app: FastAPI) -> None:
-    """Have the errors of the application answered in this shape; all others are defects, which ``Gate`` answers."""
+    """Register handlers for the application's errors; all others are defects, which ``Gate`` answers."""
 
     async def answer(request: Request, error: Exception) -> JSONResponse:
         log_failure(error, getattr(request.state, "request_id", ""))
@@ -168,23 +168,23 @@ def add_handlers(app: FastAPI) -> None:
 
 
 def _methods(request: Request) -> list[str]:
-    """The methods of all routes of a path: the router itself names those of one."""
+    """The methods of all routes of a path; the router's own answer has only those of one route."""
     routes = [route for route in request.app.routes if isinstance(route, Route)]
     found = [route.methods or () for route in routes if route.matches(request.scope)[0] is not Match.NONE]
     return sorted({method for methods in found for method in methods})
 
 
 def _path(location: Sequence[Any], body: object) -> str | None:
-    """The path as clients write it: pydantic's has the names of union members among its parts."""
+    """The path as clients write it, without pydantic's names of union members."""
     if location and location[0] in ("query", "path", "header"):
         return _one_line(".".join(map(str, location[1:]))) or None
-    parts, here, rest = list[str](), body, list(location[1:])  # the first part says that it is the body
+    parts, here, rest = list[str](), body, list(location[1:])  # the first part is "body"
     for at, part in enumerate(rest):
         found = isinstance(here, Mapping) and part in here
         found = found or (isinstance(here, list) and isinstance(part, int) and part < len(here))
         if found:
             here = here[part]  # type: ignore[index]
-        elif not (isinstance(here, Mapping) and at == len(rest) - 1):  # what is missing is no union member either
+        elif not (isinstance(here, Mapping) and at == len(rest) - 1):  # the last part may be a missing field
             continue
         parts.append(str(part))
     return _one_line(".".join(parts)) or None
@@ -193,4 +193,4 @@ def _path(location: Sequence[Any], body: object) -> str | None:
 def _one_line(text: str) -> str:
     words = " ".join(text.split())
     shown = "".join(char if char.isprintable() else "?" for char in words)
-    return shown if len(shown) <= _LONGEST else shown[: _LONGEST - 3] + "..."
+    return shown if len(shown) <= _MAX_CHARS else shown[: _MAX_CHARS - 3] + "..."

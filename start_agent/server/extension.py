@@ -1,4 +1,4 @@
-"""The one field that is not OpenAI's: ``start_agent``, in requests and in answers."""
+"""The extension of OpenAI's API: the field ``start_agent`` in requests and responses."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _OF_REQUESTS = (
     *("tools", "max_tool_calls", "cell_timeout"),
     *("thinking_token_budget", "max_turn_tokens", "repetition_tokens", "repetition_repeats"),
 )
-"""The settings of decoding that a request may change. What would need another matcher is not among them."""
+"""The decoding settings that a request may change. Those that need another matcher are not included."""
 
 _NAME = "start_agent"
 
 
 class _Options(BaseModel):
-    """What a request may say of hints, tools and limits. What is unset is as the server was started with."""
+    """Hints, tools and limits of a request. Unset options default to the server's."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -36,15 +36,15 @@ class _Options(BaseModel):
     )
 
     def given(self) -> dict[str, Any]:
-        """The settings of decoding that the request sets."""
+        """The decoding settings that the request sets."""
         return self.model_dump(exclude_none=True, exclude={"hint"})
 
     def settings(self, base: DecodingSettings, **more: Any) -> DecodingSettings:
-        """The server's settings with those of the request.
+        """The server's settings, overridden by those of the request.
 
         Args:
-            base: the server's.
-            more: what other parameters of the request say; None for what they do not.
+            base: the server's settings.
+            more: settings from other parameters of the request; None for unset ones.
 
         Raises:
             APIError: 400, ``cell_timeout`` is longer than the server allows.
@@ -52,12 +52,12 @@ class _Options(BaseModel):
         given = self.given()
         if given.get("cell_timeout", 0.0) > base.cell_timeout:
             param = f"{_NAME}.cell_timeout"
-            raise APIError(400, f"{param} is at most {base.cell_timeout:g} here", param=param, code="invalid_value")
+            raise APIError(400, f"{param} must be at most {base.cell_timeout:g}", param=param, code="invalid_value")
         return base.model_copy(update=given | {name: value for name, value in more.items() if value is not None})
 
 
 def _fields() -> dict[str, Any]:
-    """The settings as fields of a request: each with its type, bounds and description, and unset."""
+    """The settings as optional fields of a request, with their types, bounds and descriptions."""
     found = {}
     for name in _OF_REQUESTS:
         field = DecodingSettings.model_fields[name]
@@ -65,7 +65,7 @@ def _fields() -> dict[str, Any]:
         for bound in field.metadata:
             kind = Annotated[kind, bound]
         if name in ("domain", "template"):
-            kind = Annotated[kind, Strict(False)]  # words of JSON become members of their enumerations
+            kind = Annotated[kind, Strict(False)]  # convert JSON strings to enum members
         found[name] = (kind | None, Field(None, description=field.description))
     return found
 
@@ -73,14 +73,14 @@ def _fields() -> dict[str, Any]:
 RequestExtension: type[_Options] = create_model(
     "RequestExtension", __base__=_Options, __doc__=_Options.__doc__, **_fields()
 )
-"""The field of a request."""
+"""The field ``start_agent`` of a request."""
 
 
 class SpanReport(BaseModel):
-    """A run of tokens by one author.
+    """Consecutive tokens by one author.
 
-    ``cause`` is of a hint its id, of an output how its cell ended, of a notice its name, and of what the model wrote
-    the reason why it stopped.
+    ``cause`` is the id of a hint, the outcome of an output's cell, the name of a notice, or the stop reason of a model
+    span.
     """
 
     kind: SpanKind
@@ -89,7 +89,7 @@ class SpanReport(BaseModel):
 
 
 class CellReport(BaseModel):
-    """A cell: how it ended, and the seconds that it took. ``state_lost``: all variables are gone since."""
+    """A cell with its outcome and duration. ``state_lost``: all variables were lost with it."""
 
     outcome: str
     seconds: float
@@ -97,7 +97,7 @@ class CellReport(BaseModel):
 
 
 class TokenReport(BaseModel):
-    """Tokens by what they are; those of ``reasoning`` and ``answer`` the model has written."""
+    """Token counts by kind; the model wrote those of ``reasoning`` and ``answer``."""
 
     prompt: int
     cached: int
@@ -109,17 +109,17 @@ class TokenReport(BaseModel):
 
 
 class Report(BaseModel):
-    """The field of an answer: how the rollout went and who wrote what.
+    """The field ``start_agent`` of a response: outcome, authors and counts of the rollout.
 
     Attributes:
         outcome: ``answered``, ``no_answer``, ``token_limit``, ``turn_limit``, ``context_limit`` or ``repetition``.
-        answer: what stands in the last box, or the program; null where there is none.
-        tokens: counts.
-        spans: who wrote what after the prompt, in order.
-        hints: the ids of the hints that were inserted.
-        cells: those that ran, in order.
-        seed: with it the same request comes to the same hints, and on the same engine to the same answer.
-        seeded: whether sampling followed the seed as well: only where the request has given one.
+        answer: the content of the last box, or the program; null if there is none.
+        tokens: token counts.
+        spans: the spans after the prompt, in order.
+        hints: the ids of the inserted hints.
+        cells: the cells that ran, in order.
+        seed: reproduces the hints of the request and, on the same engine, its answer.
+        seeded: whether sampling also used the seed: only if the request set one.
     """
 
     outcome: str
@@ -133,11 +133,11 @@ class Report(BaseModel):
 
 
 def report(finished: Finished, results: Sequence[Result]) -> dict[str, Any]:
-    """The field of an answer, ready for JSON.
+    """The field ``start_agent`` of a response, as JSON.
 
     Args:
         finished: the end of the rollout.
-        results: of its cells, in order.
+        results: the results of its cells, in order.
     """
     trace = finished.trace
     found = Report(

@@ -1,4 +1,4 @@
-"""What every request passes first: its id, the host it names, its key, and the size of its body."""
+"""Middleware that checks every request first: its id, host, key, and the size of its body."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from start_agent.server.errors import APIError, as_api_error, log_failure
 from start_agent.server.state import State
 
-_BODY_SECONDS = 60  # in which the body of a request has to come
+_BODY_SECONDS = 60  # timeout for a request's body
 _GUARDED = "/v1"
 _REQUEST_ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)
 
 
 class Gate:
-    """ASGI middleware; its errors, and those that nobody has answered behind it, have the shape of all others.
+    """ASGI middleware; its own errors and unhandled ones have the same format as all others.
 
     Args:
-        app: what is behind it.
-        state: the server's.
+        app: the application.
+        state: the server's state.
     """
 
     def __init__(self, app: ASGIApp, state: State) -> None:
@@ -70,7 +70,7 @@ class Gate:
 
 
 class _Body:
-    """``receive`` with bounds on the body's size and time. Raises ``APIError``, 408 and 413."""
+    """``receive`` with limits of the body's size and time. Raises ``APIError``, 408 or 413."""
 
     def __init__(self, receive: Receive, most: int) -> None:
         self._receive, self._most, self._size, self._complete = receive, most, 0, False
@@ -83,7 +83,7 @@ class _Body:
             async with asyncio.timeout_at(self._until):
                 message = await self._receive()
         except TimeoutError as error:
-            raise APIError(408, f"the body did not come within {_BODY_SECONDS} seconds") from error
+            raise APIError(408, f"the body did not arrive within {_BODY_SECONDS} seconds") from error
         if message["type"] == "http.request":
             self._size += len(message.get("body", b""))
             self._complete = not message.get("more_body", False)

@@ -1,4 +1,4 @@
-"""Health: whether the engine writes and the sandbox runs code, found out by asking them."""
+"""Health: probes whether the engine generates tokens and the sandbox runs code."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from start_agent.tokens.prompts import Prompt
 
 logger = logging.getLogger(__name__)
 
-_FRESH_SECONDS = 5.0  # that an answer counts
-_PROBE_SECONDS = 10.0
+_FRESH_SECONDS = 5.0  # how long a result is reused
+_PROBE_SECONDS = 10.0  # timeout
 
 OK = "ok"
 
 
 class Health:
-    """What is known of a server's engine and sandbox.
+    """Checks a server's engine and sandbox.
 
     Args:
-        state: the server's.
+        state: the server's state.
     """
 
     def __init__(self, state: State) -> None:
@@ -36,7 +36,7 @@ class Health:
         self._found: dict[str, str] = {}
 
     async def report(self) -> tuple[bool, dict[str, str]]:
-        """Whether all is well, and what is how. What was found counts for some seconds."""
+        """Whether the server is healthy, and the state of each part. Results are reused for some seconds."""
         async with self._lock:
             if time.monotonic() - self._asked > _FRESH_SECONDS:
                 engine, box = await asyncio.gather(self._engine(), self._sandbox())
@@ -50,7 +50,7 @@ class Health:
         if self._state.solver.engine.failure is not None:
             return "dead"
         if time.monotonic() - self._state.latest < _FRESH_SECONDS:
-            return OK  # it writes
+            return OK  # it is generating
         return await _asked("engine", probe_engine(self._state.solver))
 
     async def _sandbox(self) -> str:
@@ -58,7 +58,7 @@ class Health:
         if box is None:
             return "off"
         if box.stats.waiting:
-            return OK  # all its places are taken: a probe would wait as well
+            return OK  # all kernels are in use: a probe would also wait
         return await _asked("sandbox", probe_sandbox(box))
 
 
@@ -75,13 +75,13 @@ async def _asked(what: str, probe: Awaitable[None]) -> str:
 
 
 async def probe_engine(solver: Solver) -> None:
-    """Have the engine write one token. Raises ``EngineError``."""
+    """Generate one token. Raises ``EngineError``."""
     ids = tuple(solver.engine.tokenizer.encode("1 + 1 ="))
     probe = solver.changed(settings=DecodingSettings(hints=False, tools=False, max_tokens=1))
     await probe.solve(prompt=Prompt(ids, thinking=False), seed=None)
 
 
 async def probe_sandbox(box: BaseSandbox) -> None:
-    """Run a cell in a kernel of its own. Raises ``SandboxError``."""
+    """Run a cell in a new kernel. Raises ``SandboxError``."""
     async with box.session() as session:
         await session.execute("1 + 1")

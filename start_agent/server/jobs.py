@@ -1,7 +1,7 @@
-"""A request's rollouts at work, in tasks of their own, so that what they hold is given back whoever leaves when.
+"""Runs a request's rollouts in separate tasks, so that their resources are released even if the reader leaves.
 
-An endpoint makes a ``Job``, which takes places in the queue, and reads what has come in batches: all that came since
-the last one. Closing the job cancels what is left of it.
+An endpoint creates a ``Job``, which takes places in the queue, and reads its items in batches: all that came since the
+last one. Closing the job cancels its remaining rollouts.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ Batch = list[tuple[int, Item]]
 
 
 class ClientGoneError(APIError):
-    """The client has closed the connection: nobody reads the answer, whose status is nginx's for that."""
+    """The client has closed the connection; the status is nginx's for that."""
 
     def __init__(self) -> None:
         super().__init__(499, "the client closed the connection")
 
 
 class Job:
-    """Runs rollouts from its making on.
+    """Runs rollouts, starting when it is created.
 
     Args:
-        state: the server's.
-        client: who asks.
-        rollouts: what is asked.
-        request_id: for the log.
-        on_end: called once nothing of it runs any more.
+        state: the server's state.
+        client: the client.
+        rollouts: the rollouts to run.
+        request_id: the request's id for the log.
+        on_end: called once all rollouts have ended.
 
     Attributes:
-        ended: set when nothing of it runs any more.
+        ended: set once all rollouts have ended.
 
     Raises:
         APIError: the queue is full, or the server is stopping.
@@ -81,7 +81,7 @@ class Job:
 
     @property
     def admitted(self) -> bool:
-        """Whether one of its rollouts runs, or has run."""
+        """Whether one of its rollouts is running or has run."""
         return any(ticket.admitted for ticket in self._tickets)
 
     async def batches(self) -> AsyncGenerator[Batch, None]:
@@ -110,7 +110,7 @@ class Job:
                 return
 
     def fail(self, error: Exception) -> None:
-        """End it with this error."""
+        """End the job with this error."""
         if self._error is None and self._tasks:
             self._error = error
             log_failure(error, self._request_id)
@@ -118,7 +118,7 @@ class Job:
         self._news.set()
 
     def close(self) -> None:
-        """Cancel what runs; it ends soon after."""
+        """Cancel the running rollouts; they end soon after."""
         for task in self._tasks:
             task.cancel()
 

@@ -1,4 +1,4 @@
-"""What ``/metrics`` shows, for Prometheus. A metric that vLLM has too is called as there, with our prefix."""
+"""Prometheus metrics (``/metrics``). Metrics that vLLM also has use its names, with our prefix."""
 
 from __future__ import annotations
 
@@ -28,47 +28,47 @@ _TOKENS = (16, 64, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072
 
 
 class Metrics:
-    """The metrics of one server, in a registry of their own.
+    """The metrics of one server, in a separate registry.
 
     Args:
-        admission: whose running and waiting rollouts are shown.
-        sandbox: whose kernels and waits are shown; None where there are no tools.
-        model: its served name, a label of all metrics that vLLM labels so.
+        admission: the source of the numbers of running and waiting rollouts.
+        sandbox: the source of the kernels' metrics; None without tools.
+        model: the served name, a label of all metrics that vLLM labels with it.
     """
 
     def __init__(self, admission: Admission, sandbox: BaseSandbox | None, model: str) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
         self.model = model
         for name, text, value in (
-            ("num_requests_running", "Rollouts that run.", lambda: admission.running),
-            ("num_requests_waiting", "Rollouts that wait for a place.", lambda: admission.waiting),
+            ("num_requests_running", "Running rollouts.", lambda: admission.running),
+            ("num_requests_waiting", "Waiting rollouts.", lambda: admission.waiting),
         ):
             self._gauge(name, text, value)
-        self.first_token = self._histogram("time_to_first_token_seconds", "From request to token.", _TOKEN_SECONDS)
-        self.between = self._histogram("inter_token_latency_seconds", "Between two runs of tokens.", _TOKEN_SECONDS)
-        self.whole = self._histogram("e2e_request_latency_seconds", "From request to end.", _REQUEST_SECONDS)
-        self.queued = self._histogram("request_queue_time_seconds", "In the queue.", _REQUEST_SECONDS)
-        self.prompt_size = self._histogram("request_prompt_tokens", "Tokens of a prompt.", _TOKENS)
-        self.written_size = self._histogram("request_generation_tokens", "Tokens that a model wrote.", _TOKENS)
-        self.cell_seconds = self._histogram("cell_duration_seconds", "Of a cell.", _CELL_SECONDS)
-        self.prompt = self._counter("prompt_tokens", "Tokens of prompts.")
-        self.cached = self._counter("prompt_tokens_cached", "Tokens of prompts whose KV the engine had.")
-        self.generated = self._counter("generation_tokens", "Tokens that the model wrote.")
-        self.preempted = self._counter("num_preemptions", "Times that the engine dropped KV under way.")
-        self.tokens = self._counter("tokens", "Tokens behind the prompts, by who wrote them.", "author")
-        self.hints = self._counter("hints", "Hints inserted.")
-        self.cells = self._counter("cells", "Cells run, by how they ended.", "outcome")
-        self.ended = self._counter("request_success", "Traces that came to an end, by how.", "finished_reason")
-        self.failed = self._counter("request_failure", "Rollouts that did not, by why.", "reason")
+        self.first_token = self._histogram("time_to_first_token_seconds", "Seconds to the first token.", _TOKEN_SECONDS)
+        self.between = self._histogram("inter_token_latency_seconds", "Seconds between tokens.", _TOKEN_SECONDS)
+        self.whole = self._histogram("e2e_request_latency_seconds", "Seconds of a request.", _REQUEST_SECONDS)
+        self.queued = self._histogram("request_queue_time_seconds", "Seconds in the queue.", _REQUEST_SECONDS)
+        self.prompt_size = self._histogram("request_prompt_tokens", "Tokens per prompt.", _TOKENS)
+        self.written_size = self._histogram("request_generation_tokens", "Generated tokens per rollout.", _TOKENS)
+        self.cell_seconds = self._histogram("cell_duration_seconds", "Seconds of a cell.", _CELL_SECONDS)
+        self.prompt = self._counter("prompt_tokens", "Prompt tokens.")
+        self.cached = self._counter("prompt_tokens_cached", "Prompt tokens found in the cache.")
+        self.generated = self._counter("generation_tokens", "Generated tokens.")
+        self.preempted = self._counter("num_preemptions", "Preemptions by the engine.")
+        self.tokens = self._counter("tokens", "Tokens after the prompts, by author.", "author")
+        self.hints = self._counter("hints", "Inserted hints.")
+        self.cells = self._counter("cells", "Cells run, by outcome.", "outcome")
+        self.ended = self._counter("request_success", "Finished traces, by reason.", "finished_reason")
+        self.failed = self._counter("request_failure", "Failed rollouts, by reason.", "reason")
         if sandbox is not None:
             self._registry.register(_SandboxCollector(sandbox))
 
     def text(self) -> bytes:
-        """All of it, in Prometheus' format."""
+        """All metrics in Prometheus' format."""
         return generate_latest(self._registry)
 
     def observed(self, prompt_tokens: int) -> Observer:
-        """What follows one rollout, from its request on."""
+        """An observer of one rollout, starting with its request."""
         return Observer(self, prompt_tokens)
 
     def _gauge(self, name: str, text: str, value: Callable[[], float]) -> None:
@@ -84,10 +84,10 @@ class Metrics:
 
 
 class Observer:
-    """Counts one rollout.
+    """Observes one rollout.
 
     Attributes:
-        latest: when its latest item came, by ``time.monotonic``.
+        latest: time of its latest item, by ``time.monotonic``.
     """
 
     def __init__(self, metrics: Metrics, prompt_tokens: int) -> None:
@@ -99,11 +99,11 @@ class Observer:
         metrics.prompt_size.observe(prompt_tokens)
 
     def admitted(self) -> None:
-        """It may run."""
+        """The rollout was admitted."""
         self._metrics.queued.observe(time.monotonic() - self._begun)
 
     def item(self, item: Item, counts: TokenCounts) -> None:
-        """It has yielded this; ``counts`` are those of the rollout."""
+        """The rollout yielded an item; ``counts`` are the rollout's."""
         metrics, now = self._metrics, time.monotonic()
         match item:
             case Segment(author=SpanKind.MODEL, token_ids=token_ids) if token_ids:
@@ -124,7 +124,7 @@ class Observer:
         self.latest = now
 
     def failed(self, reason: str, counts: TokenCounts) -> None:
-        """It ends without a trace."""
+        """The rollout ended without a trace."""
         self._metrics.failed.labels(self._metrics.model, reason).inc()
         self._count(counts)
 
@@ -148,7 +148,7 @@ class Observer:
 
 
 class _SandboxCollector(Collector):
-    """What the sandbox counts by itself."""
+    """The sandbox's own statistics."""
 
     def __init__(self, sandbox: BaseSandbox) -> None:
         self._sandbox = sandbox
@@ -156,8 +156,8 @@ class _SandboxCollector(Collector):
     def collect(self) -> Iterable[Metric]:
         """See ``prometheus_client``."""
         stats = self._sandbox.stats
-        yield GaugeMetricFamily(PREFIX + "kernels_live", "Kernels that run or start.", stats.kernels_live)
-        yield GaugeMetricFamily(PREFIX + "kernels_waiting", "Rollouts that wait for a kernel.", stats.waiting)
+        yield GaugeMetricFamily(PREFIX + "kernels_live", "Running or starting kernels.", stats.kernels_live)
+        yield GaugeMetricFamily(PREFIX + "kernels_waiting", "Rollouts waiting for a kernel.", stats.waiting)
         yield CounterMetricFamily(PREFIX + "kernels_started", "Kernels started.", stats.kernels_started)
-        yield CounterMetricFamily(PREFIX + "kernel_wait_seconds", "Waited for kernels, in sum.", stats.waited_s)
-        yield CounterMetricFamily(PREFIX + "sandbox_faults", "Faults of the sandbox itself.", stats.faults)
+        yield CounterMetricFamily(PREFIX + "kernel_wait_seconds", "Total seconds waited for kernels.", stats.waited_s)
+        yield CounterMetricFamily(PREFIX + "sandbox_faults", "Sandbox faults.", stats.faults)

@@ -9,34 +9,34 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class ServerOptions(BaseModel):
-    """Where the server listens, who may use it, and how much it takes."""
+    """Address, authentication and limits of the server."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    host: str = Field("127.0.0.1", min_length=1, description="address to listen at; 0.0.0.0 for all of the machine's")
-    port: int = Field(8000, ge=0, le=65535, description="port to listen at; 0 for a free one")
+    host: str = Field("127.0.0.1", min_length=1, description="address to listen on; 0.0.0.0 for all interfaces")
+    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 for a free one")
     api_key_file: Path | None = Field(
         None,
-        description="file of API keys, one a line, each a client of its own; START_AGENT_API_KEY holds one as well. "
-        "Without keys anybody who reaches the server may use it",
+        description="file of API keys, one per line and client; START_AGENT_API_KEY may hold another one. Without "
+        "keys anyone who can reach the server may use it",
     )
     model_name: str | None = Field(
-        None, min_length=1, description="what clients call the model (vLLM: served-model-name); unset, its own name"
+        None, min_length=1, description="the model's name for clients, vLLM's served-model-name (default: its own)"
     )
-    max_requests: int = Field(64, ge=1, description="rollouts that run at once")
-    queue: int = Field(256, ge=0, description="rollouts that wait for a place; what is beyond is answered 429")
-    request_timeout: float = Field(600.0, gt=0, description="seconds that a request may take, in the queue as well")
-    max_body: int = Field(4 << 20, ge=1024, description="bytes of a request's body")
-    stream_interval: int = Field(1, ge=1, description="tokens that a streamed event has at least, but for the first")
+    max_requests: int = Field(64, ge=1, description="maximum number of running rollouts")
+    queue: int = Field(256, ge=0, description="maximum number of waiting rollouts; more are answered with 429")
+    request_timeout: float = Field(600.0, gt=0, description="timeout of a request in seconds, including the queue")
+    max_body: int = Field(4 << 20, ge=1024, description="maximum bytes of a request's body")
+    stream_interval: int = Field(1, ge=1, description="minimum tokens per streamed event, except for the first")
     reasoning_field: Literal["both", "reasoning", "reasoning_content"] = Field(
-        "both", description="where chat completions have the thoughts"
+        "both", description="field of chat completions for the thoughts"
     )
     cors: tuple[str, ...] = Field((), description="origin whose pages may use the server; * for all")
     allowed_hosts: tuple[str, ...] = Field(
-        (), description="Host header that is answered; unset, of a server on loopback its own names, else all"
+        (), description="accepted Host header (default: loopback names for a server on loopback, otherwise all)"
     )
-    containers: int = Field(16, ge=0, description="containers (kernels that stay) at once")
-    container_ttl: float = Field(1200.0, gt=0, description="seconds that a container stays after it was last used")
+    containers: int = Field(16, ge=0, description="maximum number of containers (kernels that stay open)")
+    container_ttl: float = Field(1200.0, gt=0, description="seconds until an idle container is closed")
     state: Path | None = Field(None, description="SQLite file that keeps responses and conversations over restarts")
     timeout_graceful_shutdown: float = Field(
         30.0, ge=0, description="seconds that running requests have to finish after SIGTERM"

@@ -1,4 +1,4 @@
-"""Lists in pages, as OpenAI's: ``after``, ``limit``, ``order``."""
+"""Paged lists as in OpenAI's API: ``after``, ``limit``, ``order``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from start_agent.server.response_items import JSON
 
 
 class Paging(BaseModel):
-    """Which part of a list is wanted."""
+    """Query parameters of a paged list."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -21,10 +21,10 @@ class Paging(BaseModel):
     order: Literal["asc", "desc"] = "desc"
 
     def page(self, items: Sequence[JSON]) -> JSON:
-        """The list's object.
+        """The list object.
 
         Args:
-            items: all there are, in ascending order, each with an ``id``.
+            items: all items in ascending order, each with an ``id``.
 
         Raises:
             APIError: 404, no item has the id ``after``.

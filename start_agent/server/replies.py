@@ -1,4 +1,4 @@
-"""Answers of several choices, at once or as events: what chat completions and completions have in common."""
+"""Base class of the replies of chat completions and completions: several choices, whole or streamed."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from start_agent.server.sse import DONE, EventStream, data_event
 from start_agent.server.state import State, client_of
 
 JSON = dict[str, Any]
-"""An object of JSON."""
+"""A JSON object."""
 
 
 class Reply(ABC):
-    """The answer to one request.
+    """The reply to one request.
 
     Args:
-        state: the server's.
-        rollouts: of its choices, in order.
-        prompts: the indices of the first choice of each prompt.
-        include_usage: whether a stream ends with the numbers of tokens.
+        state: the server's state.
+        rollouts: the rollout of each choice.
+        prompts: the index of the first choice of each prompt.
+        include_usage: whether a stream ends with the token counts.
 
     Attributes:
-        choices: in order.
+        choices: the choices, in order.
     """
 
     prefix: ClassVar[str]
@@ -51,7 +51,7 @@ class Reply(ABC):
         }
 
     async def answer(self, state: State, request: Request, *, stream: bool) -> Response:
-        """Run the rollouts and send what comes of them. Raises ``APIError``: the queue is full."""
+        """Run the rollouts and return the response. Raises ``APIError`` if the queue is full."""
         job = Job(state, client_of(request), self._rollouts, request_id=request.state.request_id)
         if stream:
             return EventStream(job, self.events(job))
@@ -59,7 +59,7 @@ class Reply(ABC):
             return JSONResponse(await until_gone(request, self.whole(job)))
 
     async def whole(self, job: Job) -> JSON:
-        """All of it at once."""
+        """The whole response."""
         async for batch in job.batches():
             self._add(batch)
         choices = [self.complete(choice, choice.take()) for choice in self.choices]
@@ -83,22 +83,22 @@ class Reply(ABC):
 
     @abstractmethod
     def complete(self, choice: Choice, pieces: Sequence[Piece]) -> JSON:
-        """A choice of the whole answer."""
+        """A choice of the whole response."""
 
     @abstractmethod
     def rows(self, choice: Choice, pieces: Sequence[Piece]) -> Iterable[JSON]:
-        """The choices of chunks that say these pieces, and of one that says how it ended, once it has."""
+        """The choices of the chunks for these pieces, and of a last one once the choice has finished."""
 
     def beginning(self) -> Iterable[JSON]:
-        """The choices of chunks with which a stream begins."""
+        """The choices of the first chunks of a stream."""
         return ()
 
     def beside(self) -> JSON:
-        """What stands beside the choices."""
+        """Additional fields of the response."""
         return {}
 
     def _add(self, batch: Batch) -> list[Choice]:
-        """Add items to their choices; returns those that got some."""
+        """Add items to their choices. Returns the choices that changed."""
         for index, item in batch:
             self.choices[index].add(item)
         return [self.choices[index] for index in sorted({index for index, _ in batch})]
@@ -109,7 +109,7 @@ class Reply(ABC):
 
 
 def ids_of(pieces: Iterable[Piece]) -> JSON:
-    """The tokens of pieces, and who wrote each of them."""
+    """The token ids of the pieces, and the author of each."""
     token_ids: list[int] = []
     authors: list[str] = []
     for piece in pieces:

@@ -1,7 +1,7 @@
-"""A rollout as a response: its output items, and the events by which they are streamed.
+"""Builds a response from a rollout: its output items, and the events that stream them.
 
-One builder makes both, from the same segments and cells, so that what a stream adds up to is the answer that is not
-streamed. The order of events, for an answer with one cell::
+One builder makes both from the same segments and cells, so that a stream adds up to exactly the response that is
+returned without streaming. The order of events, for an answer with one cell::
 
     response.created  response.in_progress
     output_item.added (reasoning)  content_part.added  reasoning_text.delta …  reasoning_text.done  content_part.done
@@ -14,8 +14,8 @@ streamed. The order of events, for an answer with one cell::
     output_item.done
     response.completed, response.incomplete or response.failed
 
-Thoughts are passed on as they are, hints among them; the fences around code, the block of an output and the markers
-around the thinking are not. White space alone makes no item, and does not begin an answer.
+Thoughts are passed on unchanged, including hints; the fences around code, the block of an output and the markers around
+the thinking are left out. White space alone makes no item, and leading white space of an answer is dropped.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ from start_agent.trace import SpanKind, TraceOutcome
 _CUT_OFF = {
     TraceOutcome.TOKEN_LIMIT: "max_output_tokens",
     TraceOutcome.CONTEXT_LIMIT: "max_output_tokens",
-    TraceOutcome.TURN_LIMIT: None,  # OpenAI's list of reasons is closed and has no word for these:
-    TraceOutcome.REPETITION: None,  # the extension says how the trace ended
+    TraceOutcome.TURN_LIMIT: None,  # OpenAI has no reason for these; the extension
+    TraceOutcome.REPETITION: None,  # has the outcome of the trace
 }
 
 
 class ResponseBuilder:
     """Builds one response.
 
-    Its methods return the events that follow, each a new object that is not changed afterwards.
+    Its methods return the next events, each a new object that is not changed afterwards.
 
     Args:
-        envelope: the response's fields, but for those that say how it went: ``status``, ``output``, ``usage``,
-            ``error``, ``incomplete_details``, ``completed_at``.
-        container_id: where its cells run.
-        dialect: how its model calls code.
-        make_id: makes the ids of items from their prefixes.
+        envelope: the response's fields except ``status``, ``output``, ``usage``, ``error``, ``incomplete_details``
+            and ``completed_at``.
+        container_id: the container of its cells.
+        dialect: how the model calls code.
+        make_id: makes an item's id from its prefix.
         clock: the time in seconds since 1970.
     """
 
@@ -65,13 +65,13 @@ class ResponseBuilder:
         self._make_id, self._clock = make_id, clock
         self._output: list[JSON] = []
         self._open: Reasoning | CodeCall | Message | None = None
-        self._held: list[Segment] = []  # what may begin the next item
+        self._held: list[Segment] = []  # may belong to the next item
         self._number = 0
         self._ended: JSON | None = None
 
     @property
     def response(self) -> JSON:
-        """The response as it is now: with the items that are complete."""
+        """The current response, with its completed items."""
         return self._snapshot("in_progress") if self._ended is None else self._ended
 
     def begin(self) -> list[JSON]:
@@ -79,23 +79,23 @@ class ResponseBuilder:
         return [self._event(f"response.{name}", response=self.response) for name in ("created", "in_progress")]
 
     def segment(self, segment: Segment, logprobs: Sequence[JSON] = ()) -> list[JSON]:
-        """The next piece of the trace.
+        """Add the next segment of the trace.
 
         Args:
-            segment: it.
-            logprobs: those of its tokens, in the form of ``output_text``'s; for answers only.
+            segment: the segment.
+            logprobs: the log-probabilities of its tokens in the format of ``output_text``; for answers only.
         """
         return list(self._segment(segment, logprobs))
 
     def cell_started(self) -> list[JSON]:
-        """The code goes to the sandbox."""
+        """The code was sent to the sandbox."""
         call = self._open
         assert isinstance(call, CodeCall), "a cell runs when its block has closed"
         call.started = True
         return [self._event("response.code_interpreter_call.interpreting", item_id=call.id, output_index=call.index)]
 
     def cell_finished(self, result: Result) -> list[JSON]:
-        """The sandbox has answered. The item is complete with the segment of the output, which follows at once."""
+        """The sandbox has returned a result. The output's segment, which follows, completes the item."""
         assert isinstance(self._open, CodeCall), "no cell has started"
         self._open.result = result
         return []
@@ -104,8 +104,8 @@ class ResponseBuilder:
         """The trace is complete.
 
         Args:
-            outcome: how it ended.
-            usage: OpenAI's object of token counts.
+            outcome: the trace's outcome.
+            usage: OpenAI's token counts.
             extension: the response's ``start_agent``.
         """
         more: JSON = {"usage": usage, "start_agent": extension}
@@ -118,7 +118,7 @@ class ResponseBuilder:
         return self._end("failed", error={"code": code, "message": message})
 
     def cancel(self) -> list[JSON]:
-        """Somebody has cancelled it. There is no event of this name: the last one is ``response.incomplete``."""
+        """The response was cancelled. There is no such event: the last one is ``response.incomplete``."""
         return self._end("cancelled", event="incomplete")
 
     def _segment(self, segment: Segment, logprobs: Sequence[JSON]) -> Iterator[JSON]:
@@ -152,10 +152,10 @@ class ResponseBuilder:
     def _words(
         self, kind: type[Reasoning] | type[Message], segment: Segment, logprobs: Sequence[JSON] = ()
     ) -> Iterator[JSON]:
-        """Thoughts or an answer: they go on with the item that is open, or begin one."""
+        """Add thoughts or an answer to the open item, or start one."""
         one, text = self._open, segment.text
         if not isinstance(one, kind):
-            # What the model wrote in one token with the closing fence comes after the cell.
+            # Text in the same token as the closing fence comes after the cell.
             waits = isinstance(one, CodeCall) and one.closed and segment.author is SpanKind.MODEL
             if waits or not text.strip():
                 self._held.append(segment)
@@ -181,7 +181,7 @@ class ResponseBuilder:
             yield self._of_part(one, f"{_TEXT[kind]}.delta", delta=text, **_listed(one, logprobs))
 
     def _after_code(self, segment: Segment) -> Iterator[JSON]:
-        """What was inserted: an output completes its call; a notice says that the code was not run, or other things."""
+        """Add inserted text: an output completes its call; so does a notice, for example that the code was not run."""
         call = self._open
         if not isinstance(call, CodeCall):
             return
@@ -195,10 +195,10 @@ class ResponseBuilder:
         yield self._of(call, "code_interpreter_call_code.done", code=call.text)
 
     def _close(self, marker: Segment | None = None, *, cut_off: bool = False, failed: bool = False) -> Iterator[JSON]:
-        """Complete the item that is open, if one is.
+        """Complete the open item, if there is one.
 
         Args:
-            marker: what ends it.
+            marker: the marker that ends it.
             cut_off: whether the trace ended within it.
             failed: whether the infrastructure failed.
         """
@@ -273,7 +273,7 @@ _TEXT: dict[type[Reasoning] | type[Message], str] = {Reasoning: "reasoning_text"
 
 
 def _listed(one: Reasoning | Message, logprobs: Sequence[JSON]) -> JSON:
-    """The field ``logprobs`` of the events of answers: without the bytes, which only items have."""
+    """The field ``logprobs`` of an answer's events: without ``bytes``, which only items have."""
     if isinstance(one, Reasoning):
         return {}
     rows = []
@@ -284,7 +284,7 @@ def _listed(one: Reasoning | Message, logprobs: Sequence[JSON]) -> JSON:
 
 
 def _shown(logprobs: Sequence[JSON], hidden: int) -> Sequence[JSON]:
-    """The rows without those of the tokens that lie within so many bytes at the beginning."""
+    """The rows without the tokens that lie within the first ``hidden`` bytes."""
     for at, row in enumerate(logprobs):
         hidden -= len(row["bytes"])
         if hidden < 0:

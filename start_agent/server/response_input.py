@@ -1,4 +1,4 @@
-"""The items of a conversation: as they are stored and listed, and as the messages of which a prompt is made."""
+"""Converts input items of the Responses API to stored items, and stored items to chat messages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from start_agent.tokens.tokenizer import Message as ChatMessage
 
 
 def listed(given: str | Sequence[InputItem], make_id: Callable[[str], str] = new_id) -> list[JSON]:
-    """The input of a request as complete items with ids of our own, as they are stored and listed."""
+    """The input of a request as complete items with new ids, as they are stored and listed."""
     if isinstance(given, str):
         given = [InputMessage(role="user", content=given)]
     return [_listed(item, make_id) for item in given]
@@ -48,12 +48,12 @@ def _listed(item: Any, make_id: Callable[[str], str]) -> JSON:
 def messages(items: Sequence[JSON], *, thoughts: bool = True, dialect: Dialect = FENCES) -> list[ChatMessage]:
     """The messages of a conversation, for ``ChatFormat.prompt``.
 
-    Items of the assistant that follow one another are one message. Its thoughts hold its cells as the model writes
-    them, each followed by its output.
+    Consecutive items of the assistant become one message. Its thoughts contain its cells as the model writes them, each
+    followed by its output.
 
     Args:
-        items: as ``listed`` makes them, or of a response.
-        thoughts: whether earlier thoughts are given to the template at all, which may drop them still.
+        items: items from ``listed`` or from a response.
+        thoughts: whether to pass earlier thoughts to the template, which may still drop them.
         dialect: how the model calls code.
     """
     found: list[ChatMessage] = []
@@ -85,7 +85,7 @@ def _add_answer(found: list[ChatMessage], text: str, thinking: Sequence[str]) ->
 
 
 def _cell(item: JSON, dialect: Dialect) -> str:
-    """A cell with its output, as it stands in thoughts."""
+    """A cell with its output, as part of the thoughts."""
     if dialect.tagged:
         code = f"{dialect.code_open}{item['code']}{dialect.code_close}\n"
     else:
@@ -97,7 +97,7 @@ def _cell(item: JSON, dialect: Dialect) -> str:
 
 
 def last_container(items: Sequence[JSON]) -> str | None:
-    """The container of the last cell of a conversation that ran."""
+    """The container of the last cell in a conversation that ran."""
     cells = (
         item for item in reversed(items) if item["type"] == "code_interpreter_call" and item["outputs"] is not None
     )

@@ -1,4 +1,4 @@
-"""The output items of a response while they grow: reasoning, calls of the code interpreter, messages."""
+"""The output items of a response while they are generated: reasoning, code interpreter calls, messages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sandbox import Result
 from start_agent.decoding.segments import Segment
 
 JSON = dict[str, Any]
-"""An object of JSON."""
+"""A JSON object."""
 
 
 def new_id(prefix: str) -> str:
@@ -21,13 +21,13 @@ def new_id(prefix: str) -> str:
 
 @dataclass(slots=True)
 class Growing:
-    """What all items have.
+    """Base class of the items.
 
     Attributes:
-        id: of the item.
-        index: its place in the response's output.
+        id: the item's id.
+        index: its index in the response's output.
         texts: pieces of its text or code so far.
-        spans: who wrote its tokens, and how many in a row.
+        spans: its spans: author and number of tokens.
     """
 
     prefix: ClassVar[str]
@@ -39,7 +39,7 @@ class Growing:
 
     @property
     def text(self) -> str:
-        """What it says so far."""
+        """The text or code so far."""
         return "".join(self.texts)
 
     def count(self, segment: Segment) -> None:
@@ -54,11 +54,11 @@ class Growing:
             self.spans.append(author | {"tokens": len(segment.token_ids)})
 
     def item(self, status: str) -> JSON:
-        """The item as it is sent, a new object each time."""
+        """The item as a new JSON object."""
         raise NotImplementedError
 
     def _extension(self, status: str, **more: Any) -> JSON:
-        """Who wrote it; of items that are complete or cut off, not of those that are about to begin."""
+        """The field ``start_agent``; only for items that have ended."""
         if status in ("in_progress", "interpreting"):
             return {}
         return {"start_agent": {"spans": [dict(span) for span in self.spans], **more}}
@@ -66,7 +66,7 @@ class Growing:
 
 @dataclass(slots=True)
 class Reasoning(Growing):
-    """Thoughts: what the model wrote before its answer, and hints, but for code."""
+    """Thoughts: the text before the answer, including hints, without code."""
 
     prefix: ClassVar[str] = "rs"
 
@@ -83,14 +83,14 @@ class Reasoning(Growing):
 
 @dataclass(slots=True)
 class CodeCall(Growing):
-    """A block of code that is run, and what came of it.
+    """A code block that is run, and its result.
 
     Attributes:
-        container_id: of the kernel.
-        closed: whether the model has written its closing fence.
-        started: whether the cell was given to the sandbox.
-        result: of the cell.
-        notice: what the model reads where the cell was not run.
+        container_id: the container's id.
+        closed: whether the model has written the closing fence.
+        started: whether the cell was sent to the sandbox.
+        result: the cell's result.
+        notice: what the model reads if the cell was not run.
     """
 
     prefix: ClassVar[str] = "ci"
@@ -114,7 +114,7 @@ class CodeCall(Growing):
         return base | self._extension(status, cell=self._cell())
 
     def _outputs(self) -> list[JSON] | None:
-        """What the model reads, and the figures, which it does not see; None where nothing was run or read."""
+        """What the model reads, and figures, which it does not see; None if the cell was not run."""
         if self.result is None:
             return None if self.notice is None else [{"type": "logs", "logs": self.notice}]
         logs = [{"type": "logs", "logs": self.result.text}] if self.result.text else []
@@ -132,7 +132,7 @@ class Message(Growing):
     """The answer.
 
     Attributes:
-        logprobs: of its tokens, where they were asked for; else empty.
+        logprobs: log-probabilities of its tokens if requested; otherwise empty.
     """
 
     prefix: ClassVar[str] = "msg"
@@ -151,5 +151,5 @@ class Message(Growing):
 
 
 def data_url(mime: str, data: bytes) -> str:
-    """Bytes as a URL that holds them."""
+    """Encode bytes as a ``data:`` URL."""
     return f"data:{mime};base64,{base64.b64encode(data).decode('ascii')}"

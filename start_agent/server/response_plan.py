@@ -1,4 +1,4 @@
-"""What a request for a response comes to: the conversation, the rollout, the kernel, the object that is returned."""
+"""Plans a response: from the request to the conversation, the rollout, the container and the response object."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ from start_agent.tokens.templates import ChatOptions, ChatTemplate
 from start_agent.tokens.tokenizer import Message
 
 _KEEP_THOUGHTS = {"preserve_thinking": True, "clear_thinking": False}
-"""The variables by which templates (Qwen3.5's and later, GLM-4.7's and later) keep the thoughts of earlier turns."""
+"""Variables with which templates (Qwen3.5's and later, GLM-4.7's and later) keep the thoughts of earlier turns."""
 
 _LOGPROBS = "message.output_text.logprobs"
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A request, understood.
+    """The plan of a response.
 
     Attributes:
-        rollout: what is run.
-        envelope: the fields of the response that do not depend on how it goes.
-        items: the input of the request, as it is listed.
-        container: where its cells run, claimed; None where no code is run.
+        rollout: the rollout to run.
+        envelope: the fields of the response that do not depend on the outcome.
+        items: the input items of the request.
+        container: the claimed container for its cells; None if no code is run.
     """
 
     rollout: Rollout
@@ -54,11 +54,11 @@ class Planner:
     """Makes the plan of one request.
 
     Args:
-        state: the server's.
-        client: who asks.
+        state: the server's state.
+        client: the client.
         body: the request.
-        history: the items of the conversation before it.
-        held: what is given back when the response has ended; its container is added.
+        history: the earlier items of the conversation.
+        held: resources to release when the response has ended; the container is added to it.
     """
 
     state: State
@@ -68,7 +68,7 @@ class Planner:
     held: ExitStack
 
     async def plan(self) -> Plan:
-        """The plan. Raises ``APIError``, ``InputError``: the request cannot be answered."""
+        """Make the plan. Raises ``APIError``, ``InputError``: the request is invalid."""
         items = listed(self.body.input)
         everything = [*self.history, *items]
         settings, chat, solver = self._settings(), self._chat(), self.state.solver
@@ -121,7 +121,7 @@ class Planner:
         return self.state.solver.sampling.model_copy(update=given)
 
     def _chat(self) -> ChatOptions:
-        """The variables of the template: the request's, and those by which it keeps earlier thoughts."""
+        """The variables of the template: the request's, and those that keep earlier thoughts."""
         solver, body = self.state.solver, self.body
         renderer, keep = solver.format.renderer, dict[str, bool]()
         if self._context == "all_turns" and isinstance(renderer, ChatTemplate):
@@ -141,13 +141,13 @@ class Planner:
         return found
 
     def _fitting(self, found: Sequence[Message], chat_format: ChatFormat) -> list[Message]:
-        """A conversation without so many of its first turns that the rest fits into the context, with an answer."""
+        """Drop the first turns until the conversation fits into the context, with room for an answer."""
         room = self.state.solver.engine.context_length
         room -= min(self.body.max_output_tokens or room, room // 2)
         head = [message for message in found if message["role"] in ("system", "developer")]
         rest = [message for message in found if message["role"] not in ("system", "developer")]
         starts = [at for at, message in enumerate(rest) if message["role"] == "user"]
-        fewest, most = 0, max(0, len(starts) - 1)  # turns that are left out
+        fewest, most = 0, max(0, len(starts) - 1)  # number of dropped turns
         while fewest < most:
             middle = (fewest + most) // 2
             if self._fits([*head, *rest[starts[middle] :]], chat_format, room):
@@ -164,7 +164,7 @@ class Planner:
         return len(prompt.token_ids) <= room
 
     def _check_context(self, found: Sequence[Message], prompt: Prompt) -> str:
-        """The context of thoughts that the prompt really has. Raises ``APIError``: it cannot be the wanted one."""
+        """The actual ``reasoning.context`` of the prompt. Raises ``APIError`` if the requested one is impossible."""
         thoughts, shown = sum(THOUGHTS in message for message in found), prompt.thoughts_shown
         if self._context == "all_turns" and shown < thoughts:
             reason = "cannot be all_turns: the model's chat template drops earlier thoughts"
@@ -174,7 +174,7 @@ class Planner:
         return "all_turns" if shown == thoughts else "current_turn"
 
     def _container(self, items: Sequence[JSON]) -> Container:
-        """The container that the request names; or that of the last cell, if it lives and is free; or a new one."""
+        """The container that the request names, or that of the last cell if it lives and is free, or a new one."""
         containers = self.state.containers
         if containers is None:
             raise unsupported("tools", "cannot be: this server runs no code")
@@ -234,12 +234,12 @@ class Planner:
 
 
 def conversation_id(body: ResponsesRequest) -> str | None:
-    """The conversation that a request joins. Raises ``APIError`` where that contradicts other parameters."""
+    """The conversation that a request joins. Raises ``APIError`` if it contradicts other parameters."""
     given = body.conversation
     if given is None:
         return None
     if body.previous_response_id is not None:
         raise APIError(400, "conversation and previous_response_id exclude each other", param="conversation")
     if body.store is False:
-        raise APIError(400, "what joins a conversation is stored: leave store out", param="store")
+        raise APIError(400, "a response in a conversation is always stored: omit store", param="store")
     return given if isinstance(given, str) else given.id

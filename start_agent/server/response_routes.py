@@ -1,4 +1,4 @@
-"""``/v1/responses``: made, streamed, read again, cancelled and deleted."""
+"""``/v1/responses``: create, stream, read, cancel and delete."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _Off = Annotated[
 
 
 class _Reading(BaseModel):
-    """How a response is read again: at once; streams are not kept."""
+    """Query parameters of reading a response: it cannot be streamed again."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -45,7 +45,7 @@ class _Reading(BaseModel):
 
 @router.post("/responses", responses=_MADE | ERRORS)
 async def create_response(request: Request, body: ResponsesRequest) -> Response:
-    """Make a response: the model thinks, runs code in its container, and answers."""
+    """Create a response: the model thinks, runs code in its container, and answers."""
     state = state_of(request)
     state.check_model(body.model)
     running = await RunningResponse.start(state, client_of(request), body, request.state.request_id)
@@ -62,7 +62,7 @@ async def _written(running: RunningResponse) -> AsyncIterator[bytes]:
 
 @router.get("/responses/{response_id}", responses=ERRORS)
 async def get_response(request: Request, response_id: str, reading: Annotated[_Reading, Query()]) -> Response:
-    """A response that is under way or stored."""
+    """A running or stored response."""
     state, client = state_of(request), client_of(request)
     running = state.active.get(client, response_id)
     if running is not None:
@@ -72,29 +72,29 @@ async def get_response(request: Request, response_id: str, reading: Annotated[_R
 
 @router.delete("/responses/{response_id}", responses=ERRORS)
 async def delete_response(request: Request, response_id: str) -> Response:
-    """Delete a stored response. Those that follow it cannot be gone on with any more."""
+    """Delete a stored response. Responses that follow it cannot be continued any more."""
     state, client = state_of(request), client_of(request)
     if state.active.get(client, response_id) is not None:
-        raise APIError(409, "the response is under way: cancel it first", code="response_in_progress")
+        raise APIError(409, "the response is in progress: cancel it first", code="response_in_progress")
     await state.store.delete(client, "response", response_id)
     return JSONResponse({"id": response_id, "object": "response", "deleted": True})
 
 
 @router.get("/responses/{response_id}/input_items", responses=ERRORS)
 async def list_input_items(request: Request, response_id: str, paging: Annotated[Paging, Query()]) -> Response:
-    """What a stored response answers: the items of its request."""
+    """The input items of a stored response."""
     entry = await state_of(request).store.get(client_of(request), "response", response_id)
     return JSONResponse(paging.page(entry.items))
 
 
 @router.post("/responses/{response_id}/cancel", responses=ERRORS)
 async def cancel_response(request: Request, response_id: str) -> Response:
-    """Cancel a response that is under way, in this request's place."""
+    """Cancel a running response."""
     state, client = state_of(request), client_of(request)
     running = state.active.get(client, response_id)
     if running is None:
-        await state.store.get(client, "response", response_id)  # 404, where there never was one
-        raise APIError(409, "the response has ended already", code="response_not_in_progress")
+        await state.store.get(client, "response", response_id)  # 404 if there is none
+        raise APIError(409, "the response has already ended", code="response_not_in_progress")
     running.cancel()
     await running.over.wait()
     return JSONResponse(running.response)

@@ -1,4 +1,4 @@
-"""A response under way: its rollout's job, its events, and the resources that it holds until both have ended."""
+"""A running response: its rollout's job, its events, and the resources that it holds until both have ended."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ from start_agent.server.token_logprobs import logprob_rows
 
 
 class CancelledByClientError(APIError):
-    """A request of its client has cancelled the response."""
+    """Another request of the client has cancelled the response."""
 
     def __init__(self) -> None:
         super().__init__(409, "the response was cancelled", code="response_cancelled")
 
 
 class ActiveResponses:
-    """The responses under way, by their clients and ids, and the conversations that they will join."""
+    """The running responses by client and id, and the conversations that they will join."""
 
     def __init__(self) -> None:
         self._running: dict[tuple[str, str], RunningResponse] = {}
         self._joined: set[tuple[str, str]] = set()
 
     def get(self, client: str, id: str) -> RunningResponse | None:
-        """The client's response of this id, where it is under way."""
+        """The client's running response with this id, or None."""
         return self._running.get((client, id))
 
     @contextmanager
     def running(self, client: str, id: str, response: RunningResponse) -> Iterator[None]:
-        """While it is under way."""
+        """Register a running response."""
         self._running[client, id] = response
         try:
             yield
@@ -51,9 +51,9 @@ class ActiveResponses:
 
     @contextmanager
     def joining(self, client: str, conversation: str) -> Iterator[None]:
-        """While a response that will join a conversation is under way. Raises ``APIError``, 409: another one is."""
+        """Reserve a conversation for a running response. Raises ``APIError``, 409, if another one is running in it."""
         if (client, conversation) in self._joined:
-            reason = f"another response is under way in the conversation {conversation!r:.80}"
+            reason = f"another response is in progress in the conversation {conversation!r:.80}"
             raise APIError(409, reason, param="conversation", code="conversation_in_use")
         self._joined.add((client, conversation))
         try:
@@ -63,7 +63,7 @@ class ActiveResponses:
 
 
 class _Job(Job):
-    """A job that releases what its response holds once it has ended and its reader has finished or left."""
+    """A job that releases its response's resources once it has ended and its reader has finished or left."""
 
     def __init__(self, state: State, client: str, plan: Plan, request_id: str) -> None:
         self.held = ExitStack()
@@ -93,17 +93,17 @@ class _Job(Job):
 
 
 class RunningResponse:
-    """Runs a response from its making on.
+    """Runs a response, starting when it is created.
 
     Args:
-        state: the server's.
-        client: who asks.
+        state: the server's state.
+        client: the client.
         body: the request.
-        plan: what it comes to.
-        request_id: for the log.
+        plan: the plan of the request.
+        request_id: the request's id for the log.
 
     Attributes:
-        job: of its rollout; the reader of the events closes it.
+        job: the rollout's job; the reader of the events closes it.
         over: set once everything is released.
 
     Raises:
@@ -123,10 +123,10 @@ class RunningResponse:
 
     @classmethod
     async def start(cls, state: State, client: str, body: ResponsesRequest, request_id: str) -> RunningResponse:
-        """Run what a request asks for.
+        """Plan and run a request.
 
         Raises:
-            APIError, InputError: it cannot be run; nothing is held then.
+            APIError, InputError: it cannot be run; no resources are held then.
         """
         with ExitStack() as held:
             conversation = conversation_id(body)
@@ -142,15 +142,15 @@ class RunningResponse:
 
     @property
     def response(self) -> JSON:
-        """The response as it is now."""
+        """The current state of the response."""
         return self._builder.response
 
     def cancel(self) -> None:
-        """End it as cancelled."""
+        """Cancel the response."""
         self.job.fail(CancelledByClientError())
 
     async def events(self) -> AsyncGenerator[list[JSON], None]:
-        """Its events; those that come together at once are in one list. Can be called once."""
+        """The events, in lists of those that come together. Can be called once."""
         yield self._builder.begin()
         finished, events = None, list[JSON]()
         try:
@@ -167,11 +167,11 @@ class RunningResponse:
             self._error = as_api_error(error)
         await self.job.ended.wait()
         last = await self._last(finished)
-        self.job.leave()  # before the last event goes out: the client's next request may need the container
+        self.job.leave()  # before the last event is sent: the client's next request may need the container
         yield events + last
 
     async def result(self) -> JSON:
-        """The response, complete. Raises ``APIError``: it failed."""
+        """The finished response. Raises ``APIError`` if it failed."""
         async with aclosing(self.events()) as batches:
             async for _ in batches:
                 pass
@@ -191,12 +191,12 @@ class RunningResponse:
                     return self._builder.segment(item, logprob_rows(item, self._state.solver.engine.tokenizer))
                 case Finished():
                     return []
-        except Exception as error:  # ours: the job logs only what its rollouts raise
+        except Exception as error:  # a defect here: the job logs only what its rollouts raise
             log_failure(error, self._request_id)
             raise
 
     async def _last(self, finished: Finished | None) -> list[JSON]:
-        """The last events, once the response is stored."""
+        """Store the response and return its last events."""
         if isinstance(self._error, CancelledByClientError):
             events = self._builder.cancel()
         elif self._error is not None:
@@ -217,7 +217,7 @@ class RunningResponse:
         return events
 
     async def _store(self) -> bool:
-        """Store it; returns whether that succeeded: an answer that cannot be stored is sent all the same."""
+        """Store the response. Returns whether that succeeded: if not, it is still sent."""
         entry = Entry(self.response, self._plan.items, self._body.previous_response_id)
         joins = conversation_id(self._body) if self._error is None else None
         try:
@@ -228,7 +228,7 @@ class RunningResponse:
 
 
 async def _history(state: State, client: str, previous: str | None, conversation: str | None) -> list[JSON]:
-    """The items that a request goes on with. Raises ``APIError``: they are not there."""
+    """The items that a request continues. Raises ``APIError`` if they are not stored."""
     if conversation is not None:
         try:
             return (await state.store.get(client, "conversation", conversation)).items
@@ -245,7 +245,7 @@ async def _history(state: State, client: str, previous: str | None, conversation
 
 
 def usage_of(counts: TokenCounts) -> JSON:
-    """OpenAI's counts. What was inserted is no output: the model has not written it."""
+    """OpenAI's token counts. Inserted tokens do not count as output."""
     return {
         "input_tokens": counts.prompt,
         "input_tokens_details": {"cached_tokens": counts.cached, "cache_write_tokens": 0},

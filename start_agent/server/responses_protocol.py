@@ -1,7 +1,7 @@
-"""What a request to the Responses API, for conversations or for containers may say.
+"""Request schemas of the Responses API, of conversations and of containers.
 
-A field that is not here is refused by its name. So is a value that asks for what this server does not do: such fields
-are here with the values alone that ask for nothing.
+Unknown fields are refused by name. Fields for features that are not supported are declared with only the values that
+have no effect (``NEUTRAL``); other values are refused.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class TextPart(Wire):
 
 
 class InputMessage(Wire):
-    """A message, as people write it or as an earlier response has returned it."""
+    """A message, written by the client or returned by an earlier response."""
 
     type: Literal["message"] = "message"
     role: Literal["user", "assistant", "system", "developer"]
@@ -51,7 +51,7 @@ class ReasoningText(Wire):
 
 
 class InputReasoning(Wire):
-    """Thoughts that an earlier response has returned."""
+    """Thoughts returned by an earlier response."""
 
     type: Literal["reasoning"]
     id: str | None = None
@@ -63,7 +63,7 @@ class InputReasoning(Wire):
 
 
 class LogsOutput(Wire):
-    """What a cell printed."""
+    """The printed output of a cell."""
 
     type: Literal["logs"]
     logs: str
@@ -77,7 +77,7 @@ class ImageOutput(Wire):
 
 
 class InputCodeCall(Wire):
-    """A cell that an earlier response has returned."""
+    """A cell returned by an earlier response."""
 
     type: Literal["code_interpreter_call"]
     id: str | None = None
@@ -89,7 +89,7 @@ class InputCodeCall(Wire):
 
 
 def _kind(value: Any) -> str | None:
-    """The type of an item of the input; a message needs none."""
+    """The type of an input item; optional for a message."""
     kind = value.get("type", "message") if isinstance(value, dict) else getattr(value, "type", None)
     return kind if isinstance(kind, str) else None
 
@@ -107,13 +107,13 @@ InputItem = Annotated[
 
 
 class NoNetwork(Wire):
-    """Code has no network here."""
+    """The only network policy: no network."""
 
     type: Literal["disabled"]
 
 
 class AutoContainer(Wire):
-    """A container for this response, or the one of the last cell in the conversation, while that lives."""
+    """The container of the last cell in the conversation while it lives, otherwise a new one."""
 
     type: Literal["auto"]
     file_ids: _Empty = None
@@ -123,7 +123,7 @@ class AutoContainer(Wire):
 
 
 class CodeInterpreter(Wire):
-    """The only tool: Python, which the model writes in its thoughts."""
+    """The only tool: Python that the model writes while thinking."""
 
     type: Literal["code_interpreter"]
     container: Annotated[
@@ -133,11 +133,11 @@ class CodeInterpreter(Wire):
 
 
 Include = Literal["code_interpreter_call.outputs", "message.output_text.logprobs", "reasoning.encrypted_content"]
-"""What a response may be asked to hold besides. Thoughts are in it in clear: nothing is encrypted for it."""
+"""Optional parts of a response. Thoughts are returned unencrypted anyway."""
 
 
 class Reasoning(Wire):
-    """Options of the thinking. There are no summaries: ``auto`` means the best there is, which is none."""
+    """Options of the thinking. There are no summaries: ``auto`` is accepted and returns none."""
 
     effort: Effort | None = None
     context: Literal["auto", "current_turn", "all_turns"] | None = None
@@ -160,7 +160,7 @@ class TextOptions(Wire):
 
 
 class ResponseStreamOptions(Wire):
-    """Of a stream: nothing can be asked for."""
+    """Options of a stream: none has an effect."""
 
     include_obfuscation: Annotated[Literal[False] | None, NEUTRAL] = None
 
@@ -172,7 +172,7 @@ class ConversationReference(Wire):
 
 
 class ResponsesRequest(Wire):
-    """A request to make a response."""
+    """A request for a response."""
 
     model: str
     input: Annotated[
@@ -199,18 +199,18 @@ class ResponsesRequest(Wire):
     stream: bool | None = None
     truncation: Literal["auto", "disabled"] | None = None
     metadata: Metadata | None = None
-    # vLLM's names for what OpenAI has not.
+    # Parameters that OpenAI does not have, with vLLM's names.
     seed: int | None = None
     top_k: Annotated[int, Field(ge=0)] | None = None
     min_p: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     start_agent: RequestExtension | None = None
-    # Said about the request, with nothing to be done: returned as they are.
+    # No effect: returned unchanged.
     user: Word | None = None
     safety_identifier: Word | None = None
     prompt_cache_key: Word | None = None
     parallel_tool_calls: bool | None = None
-    # Values that ask for nothing.
+    # Only neutral values are accepted.
     background: Annotated[Literal[False] | None, NEUTRAL] = None
     service_tier: Annotated[Literal["auto", "default"] | None, NEUTRAL] = None
     stream_options: ResponseStreamOptions | None = None
@@ -233,19 +233,19 @@ class CreateConversation(Wire):
 
 
 class UpdateConversation(Wire):
-    """Other metadata for a conversation."""
+    """New metadata of a conversation."""
 
     metadata: Metadata | None
 
 
 class AddItems(Wire):
-    """Items for a conversation."""
+    """Items to add to a conversation."""
 
     items: Annotated[list[InputItem], Field(min_length=1, max_length=20)]
 
 
 class ExpiresAfter(Wire):
-    """When a container that is not used is closed."""
+    """When an idle container is closed."""
 
     anchor: Literal["last_active_at"]
     minutes: Annotated[int, Field(ge=1)]

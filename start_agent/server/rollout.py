@@ -1,7 +1,7 @@
-"""One request's rollout: a trace that grows, as the pieces that a client is sent.
+"""A rollout for a request: a trace as it is generated, in the pieces that a client is sent.
 
-``Rollout.items`` is what chat completions, completions and responses are made of: segments in the order of the trace,
-the cells between them, and at the end the trace itself.
+Chat completions, completions and responses are built from ``Rollout.items``: segments in the order of the trace, the
+cells between them, and at the end the trace itself.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ from start_agent.trace import SpanKind, Trace
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutRequest:
-    """What a client asks for, in the solver's terms; what is None is as the server was started with.
+    """A request in terms of the solver; None stands for the server's default.
 
     Attributes:
-        messages: the conversation; None where ``prompt`` is given.
-        prompt: ids that no template has made, in place of messages.
-        question: what those ids are said to be in the trace.
-        settings: of decoding.
-        sampling: how tokens are drawn.
-        chat: of the chat template.
-        instruction: a sentence that follows the last message of the user.
-        seed: decides sampling and hints; None for what nobody can foresee.
+        messages: the conversation; None if ``prompt`` is given.
+        prompt: a rendered or raw prompt instead of messages.
+        question: the question that the trace records for a raw prompt.
+        settings: decoding settings.
+        sampling: sampling parameters.
+        chat: options of the chat template.
+        instruction: a sentence after the user's last message.
+        seed: seed of sampling and hints; None for a random one.
         session: a container's kernel; without one, a kernel is started with the first cell and ends with the trace.
-        trace_id: names the trace to the engine; a new name where None.
-        keep: leave the engine's cached state of the trace; the caller releases it.
-        first_hint: the id of a hint of the library, or a text, inserted where the thinking begins.
+        trace_id: the trace's id for the engine; None for a new one.
+        keep: keep the engine's cached state of the trace; the caller releases it.
+        first_hint: the id of a hint of the library, or a text, to insert at the beginning of the thinking.
     """
 
     messages: Sequence[Message] | None = None
@@ -63,12 +63,12 @@ class RolloutRequest:
 
 @dataclass(slots=True)
 class TokenCounts:
-    """Tokens of a rollout so far, by what they are.
+    """Token counts of a rollout so far.
 
     Attributes:
-        prompt: given to the model.
-        cached: of the prompt, those whose KV the engine had already; known after the first turn.
-        reasoning: written by the model up to the end of its thinking, code among them.
+        prompt: tokens of the prompt.
+        cached: prompt tokens found in the engine's cache; known after the first turn.
+        reasoning: written by the model up to the end of thinking, including code.
         answer: written by the model after that.
         hint: inserted as hints.
         tool_output: inserted as outputs of cells.
@@ -85,14 +85,14 @@ class TokenCounts:
 
     @property
     def completion(self) -> int:
-        """What the model wrote: the rest was inserted, at no cost of sampling."""
+        """Tokens that the model wrote; the rest was inserted, without sampling."""
         return self.reasoning + self.answer
 
     def add(self, segment: Segment, *, answering: bool) -> None:
         """Count a segment.
 
         Args:
-            segment: the next one of the trace.
+            segment: the next segment of the trace.
             answering: whether the thinking had ended before it.
         """
         number = len(segment.token_ids)
@@ -119,27 +119,27 @@ class Finished:
 
 
 LONG = 20_000
-"""Characters of a text that is encoded in some ten milliseconds; a longer one is encoded in a thread."""
+"""Texts from this many characters are encoded in a thread, since that takes more than some ten milliseconds."""
 
 Item = Segment | CellStarted | CellFinished | Finished
-"""What a rollout yields, told apart by type."""
+"""The items that a rollout yields."""
 
 
 class Rollout:
-    """A trace that is asked for, and what has come of it.
+    """A rollout: generates one trace for a request.
 
     Args:
-        solver: the server's.
-        request: what is asked.
+        solver: the server's solver.
+        request: the request.
 
     Attributes:
-        solver: the server's, with the request's settings.
-        prompt: what the model is given first.
-        counts: tokens so far.
+        solver: the server's solver with the request's settings.
+        prompt: the prompt.
+        counts: token counts so far.
 
     Raises:
-        ConfigError: an option that this model or this engine does not take.
-        PromptError: the messages make no prompt for this model, or one that is too long.
+        ConfigError: an option that this model or this engine does not support.
+        PromptError: the messages cannot be rendered for this model, or the prompt is too long.
     """
 
     def __init__(self, solver: Solver, request: RolloutRequest) -> None:
@@ -151,7 +151,7 @@ class Rollout:
         self.counts = TokenCounts(prompt=len(self.prompt.token_ids))
         self._request = request
         self._answering = self.prompt.state.answering
-        self._logprobs: deque[TokenLogprob] = deque()  # of the model's tokens that are in no segment yet
+        self._logprobs: deque[TokenLogprob] = deque()  # of the model's tokens that are not in a segment yet
         self._segmenter = Segmenter(
             self.solver.matcher(self.prompt),
             self.prompt.state,
@@ -162,13 +162,13 @@ class Rollout:
         )
 
     async def items(self) -> AsyncGenerator[Item, None]:
-        """Grow the trace; the last item is ``Finished``. Can be called once.
+        """Generate the trace; the last item is ``Finished``. Can be called once.
 
-        Closing the generator early cancels what is under way, and ends the kernel that the trace has of its own.
+        Closing the generator early cancels the trace, and ends its own kernel.
 
         Raises:
             EngineError, SandboxError: the infrastructure failed; there is no trace.
-            InputError: what only the engine itself refuses.
+            InputError: the engine refuses the request.
         """
         request = self._request
         events = self.solver.stream(
@@ -212,7 +212,7 @@ class Rollout:
 
 
 def merged(items: Iterable[Item]) -> list[Item]:
-    """The items, with segments that go on with one another made one. Fences stay as they are: each has a meaning."""
+    """The items with neighbouring segments of one kind, author and cause merged, except fences and markers."""
     found: list[Item] = []
     for item in items:
         last = found[-1] if found else None
@@ -235,13 +235,13 @@ def _goes_on(one: Segment, other: Segment) -> bool:
 async def rendered(
     solver: Solver, messages: Sequence[Message], *, chat: ChatOptions | None = None, instruction: str = ""
 ) -> Prompt:
-    """The prompt of a conversation; that of a long one is made in a thread, so that others are served meanwhile.
+    """Render the prompt of a conversation; a long one in a thread, so that the event loop is not blocked.
 
     Args:
-        solver: the server's.
+        solver: the server's solver.
         messages: the conversation.
-        chat: of the chat template; the solver's where None.
-        instruction: a sentence that follows the last message of the user.
+        chat: options of the chat template; None for the solver's.
+        instruction: a sentence after the user's last message.
 
     Raises:
         ConfigError, PromptError: see ``ChatFormat.prompt``.
@@ -254,7 +254,7 @@ async def rendered(
 
 
 def seeds(given: int | None, count: int) -> list[int | None]:
-    """The seeds of so many rollouts of one request; of the first it is the request's own."""
+    """The seeds of ``count`` rollouts of one request; the first one has the request's own seed."""
     if given is None:
         return [None] * count
     return [given, *(derive_seed(given, f"choice {index}") for index in range(1, count))]

@@ -1,4 +1,4 @@
-"""What a server says of itself: its models, its health, its metrics."""
+"""Routes about the server: models, health, metrics."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ service = APIRouter()
 
 
 class Model(BaseModel):
-    """A model, as OpenAI's list of them has it; ``max_model_len`` is vLLM's."""
+    """A model in OpenAI's format; ``max_model_len`` is from vLLM."""
 
     id: str
     object: str = "model"
@@ -36,13 +36,13 @@ class Models(BaseModel):
 
 @models.get("/models", responses=ERRORS)
 async def list_models(request: Request) -> Models:
-    """The model that is served."""
+    """The served model."""
     return Models(data=[_model(state_of(request))])
 
 
 @models.get("/models/{model:path}", responses=ERRORS)
 async def get_model(request: Request, model: str) -> Model:
-    """The model that is served, by its name."""
+    """The served model, by its name."""
     state = state_of(request)
     state.check_model(model)
     return _model(state)
@@ -50,7 +50,7 @@ async def get_model(request: Request, model: str) -> Model:
 
 @service.get("/health", responses={503: {"description": "the engine or the sandbox fails, or the server stops"}})
 async def health(request: Request) -> Response:
-    """Whether the engine writes and the sandbox runs code; both are asked, at most every few seconds."""
+    """Whether the engine generates tokens and the sandbox runs code; both are probed, at most every few seconds."""
     checks = request.app.state.health
     assert isinstance(checks, Health)
     well, report = await checks.report()

@@ -1,4 +1,4 @@
-"""Opens a solver and serves it until a signal comes or its engine dies."""
+"""Opens a solver and serves it until a signal arrives or its engine dies."""
 
 from __future__ import annotations
 
@@ -26,32 +26,32 @@ from start_agent.server.store import Store
 
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 _HEADER_BYTES = 64 << 10
-_HEADER_SECONDS = 30  # in which a request's head has to come
-_LINGER_SECONDS = 5  # after the answer, for a client to read it that is still sending its request
-_WATCH_SECONDS = 0.5  # between two looks at whether the engine lives
-_LAST_SECONDS = 5  # after the grace time, for what was cancelled to end
+_HEADER_SECONDS = 30  # timeout for a request's headers
+_LINGER_SECONDS = 5  # after the response, for a client that is still sending its request to read it
+_WATCH_SECONDS = 0.5  # interval of checks whether the engine is alive
+_LAST_SECONDS = 5  # after the grace time, for cancelled requests to end
 
 
 class End(Enum):
     """Why a server ended."""
 
     STOPPED = "stopped"
-    """A signal came."""
+    """By a signal."""
     ENGINE_DIED = "engine died"
 
 
 async def serve(
     config: SolverConfig, options: ServerOptions, *, on_notice: Callable[[str], None] = lambda line: None
 ) -> End:
-    """Serve until SIGTERM or SIGINT comes, or the engine dies; a second signal does not wait for running requests.
+    """Serve until SIGTERM or SIGINT, or the engine dies. A second signal does not wait for running requests.
 
     Args:
-        config: of the solver.
-        options: of the server.
-        on_notice: gets each line that the operator should know.
+        config: options of the solver.
+        options: options of the server.
+        on_notice: receives each line to show the operator.
 
     Raises:
-        ConfigError: the address cannot be listened at, the state file cannot be used, or an option is wrong.
+        ConfigError: the address or the state file cannot be used, or an option is invalid.
         InputError, HintError, EngineError, SandboxError: as ``build.open_solver``.
     """
     keys = read_keys(options.api_key_file)
@@ -60,8 +60,8 @@ async def serve(
         if loopback and not keys and not options.allowed_hosts:
             options = options.model_copy(update={"allowed_hosts": _LOOPBACK})
         if not loopback and not keys:
-            on_notice("there are no API keys: whoever reaches this address may use the server (--api-key-file)")
-        async with Store(options.state):  # a file that cannot be used is an error before a model is loaded
+            on_notice("there are no API keys: anyone who can reach this address may use the server (--api-key-file)")
+        async with Store(options.state):  # fail before the model is loaded
             pass
         if options.model_name is None:
             options = options.model_copy(update={"model_name": served_name(config.solve.model)})
@@ -89,7 +89,7 @@ async def serve(
 
 @contextlib.contextmanager
 def _bound(host: str, port: int) -> Generator[socket.socket, None, None]:
-    """A socket at this address, at which nobody listens yet: a model is not loaded in vain."""
+    """Bind a socket to this address without listening, to fail before the model is loaded."""
     with contextlib.ExitStack() as stack:
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -98,7 +98,7 @@ def _bound(host: str, port: int) -> Generator[socket.socket, None, None]:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)
         except OSError as error:
-            raise ConfigError(f"cannot listen at {host}, port {port}: {error.strerror or error}") from error
+            raise ConfigError(f"cannot listen on {host}, port {port}: {error.strerror or error}") from error
         yield listener
 
 
@@ -108,7 +108,7 @@ def _url(listener: socket.socket) -> str:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's, with signals that first drain the application, and an eye on the engine."""
+    """uvicorn's server, with signals that first drain the application, and a check of the engine."""
 
     def __init__(self, config: uvicorn.Config, state: State, on_start: Callable[[], None]) -> None:
         super().__init__(config)
@@ -132,13 +132,13 @@ class _Server(uvicorn.Server):
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """See ``uvicorn.Server``: behind it, connections are taken."""
+        """See ``uvicorn.Server``: afterwards, connections are accepted."""
         await super().startup(sockets)
         self._on_start()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
-        """Nothing: ``serve`` has the signals."""
+        """Do nothing: ``serve`` handles signals."""
         yield
 
     def _spawn(self, work: Any) -> None:
@@ -160,7 +160,7 @@ class _Server(uvicorn.Server):
 
 
 class _Protocol(H11Protocol):
-    """uvicorn's, which closes connections whose requests do not come: their heads have a time, not only a size."""
+    """uvicorn's protocol, with a timeout for request headers besides their size limit."""
 
     _head: asyncio.TimerHandle | None = None
     _linger: asyncio.TimerHandle | None = None
@@ -179,7 +179,7 @@ class _Protocol(H11Protocol):
             self._head = self.loop.call_later(_HEADER_SECONDS, self._give_up)
 
     def on_response_complete(self) -> None:
-        """See ``H11Protocol``. A body that nobody wants, as after 413, may have no end."""
+        """See ``H11Protocol``. An unread body, as after 413, may be endless."""
         super().on_response_complete()
         if self.conn.their_state is h11.SEND_BODY:
             self._linger = self.loop.call_later(_LINGER_SECONDS, self._end_lingering, self.cycle)

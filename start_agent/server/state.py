@@ -1,4 +1,4 @@
-"""What all requests to a server share."""
+"""The state that all requests to a server share."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ class State:
     """A running server.
 
     Attributes:
-        solver: the caller's, open.
-        options: of the server.
-        keys: of its clients.
-        model: what clients call the model.
-        instruction: a sentence that follows the last message of each conversation; none where empty.
-        admission: lets rollouts run.
-        metrics: what is counted.
+        solver: an open solver, owned by the caller.
+        options: the server's options.
+        keys: the clients' keys.
+        model: the model's name for clients.
+        instruction: a sentence after the last message of each conversation; none if empty.
+        admission: the queue of rollouts.
+        metrics: the metrics.
         store: responses and conversations, open while the application serves.
-        containers: kernels that outlive a response; None where there is no sandbox.
-        active: the responses under way.
-        jobs: the requests under way.
-        started: when the server was made, in seconds since 1970.
-        stopping: set when it stops: new requests are refused.
-        latest: when the engine last wrote something, by ``time.monotonic``.
+        containers: kernels that outlive a response; None without a sandbox.
+        active: running responses.
+        jobs: running jobs.
+        started: start time in seconds since 1970.
+        stopping: set on shutdown: new requests are refused.
+        latest: when the engine last generated a token, by ``time.monotonic``.
     """
 
     solver: Solver
@@ -70,7 +70,7 @@ class State:
             )
 
     async def drain(self, grace: float) -> None:
-        """Refuse what is new, give what runs so many seconds, then end it with an error. Returns when all has ended."""
+        """Refuse new requests, give running ones ``grace`` seconds, then end them with an error. Waits for all."""
         self.stopping.set()
         for job in [job for job in self.jobs if not job.admitted]:
             job.fail(shutting_down())
@@ -84,7 +84,7 @@ class State:
 
 
 def shutting_down() -> APIError:
-    """The answer to requests that a stopping server does not finish."""
+    """The error for requests that a stopping server does not finish."""
     return APIError(503, "the server is shutting down", code="server_stopping", headers={"Retry-After": "5"})
 
 
@@ -96,5 +96,5 @@ def state_of(request: Request) -> State:
 
 
 def client_of(request: Request) -> str:
-    """Who asks: a hash of the key; "" on a server without keys."""
+    """The client of a request: a hash of its key; "" on a server without keys."""
     return str(request.state.client)

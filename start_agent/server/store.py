@@ -1,7 +1,7 @@
-"""Responses and conversations, kept for their clients: in memory, or in a file that outlives the server.
+"""Stores responses and conversations in a SQLite database: in memory, or in a file that outlives the server.
 
-Both are one SQLite database. It is bounded: where it is full, the client that fills most of it loses what it has not
-used for longest. Of a client's key only a digest is stored.
+Its size is bounded: if it is full, the least recently used entry of the client with the most data is deleted. Only a
+digest of a client's key is stored.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ SCHEMA_VERSION = 1
 """Version of the database (``user_version``); another one is refused."""
 
 MAX_ENTRIES = 10_000
-"""Responses and conversations that are kept."""
+"""Maximum number of responses and conversations."""
 
 MAX_BYTES = 256 << 20
-"""Of their JSON, in all."""
+"""Maximum total size of their JSON."""
 
 MAX_HISTORY_BYTES = 32 << 20
-"""Of the JSON of a conversation, or of the responses that one follows: it is read anew for each response."""
+"""Maximum size of the JSON of a conversation or of a chain of responses, which is read again for each response."""
 
 _SCHEMA = (
     "CREATE TABLE entries (id TEXT PRIMARY KEY, owner TEXT NOT NULL, kind TEXT NOT NULL, used INTEGER NOT NULL,"
@@ -50,36 +50,36 @@ Returned = TypeVar("Returned")
 
 
 class StoreError(APIError):
-    """The database cannot be read or written: the disk is full, the file is damaged."""
+    """The database cannot be read or written: a full disk, a damaged file."""
 
     def __init__(self) -> None:
         super().__init__(503, "stored responses cannot be read or written now", code="store_failed")
 
 
 class NotStored(APIError):  # noqa: N818 - reads better where it is caught
-    """The client has nothing of this id: it never had, or has deleted it, or it had to make room for others."""
+    """The client has no entry with this id: it never existed, was deleted, or was evicted."""
 
     def __init__(self, kind: Kind, id: str) -> None:
-        super().__init__(404, f"there is no {kind} {id[:64]!r}, or not any more", code=f"{kind}_not_found")
+        super().__init__(404, f"there is no {kind} {id[:64]!r}, or it was deleted", code=f"{kind}_not_found")
         self.id = id
 
 
 class TooLargeError(APIError):
-    """An entry, or what a response follows, is larger than ``MAX_HISTORY_BYTES``."""
+    """An entry, or the chain that a response continues, is larger than ``MAX_HISTORY_BYTES``."""
 
     def __init__(self) -> None:
         most = f"{MAX_HISTORY_BYTES >> 20} MiB"
-        super().__init__(413, f"the conversation is larger than {most}: begin another one", code="history_too_large")
+        super().__init__(413, f"the conversation is larger than {most}: start another one", code="history_too_large")
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What is stored of a response or a conversation.
+    """A stored response or conversation.
 
     Attributes:
         body: the object as it was sent.
-        items: of a response those of its request; of a conversation all.
-        previous: of a response: the id of the one that it follows.
+        items: for a response the items of its request; for a conversation all items.
+        previous: for a response, the id of the one that it continues.
     """
 
     body: JSON
@@ -88,17 +88,17 @@ class Entry:
 
 
 class Store:
-    """The database: for any number of tasks at once, but for one process alone.
+    """The database. It may be used by concurrent tasks, but only by one process.
 
     Args:
-        path: of the file; in memory where None.
-        max_entries: responses and conversations that are kept.
-        max_bytes: of their JSON, in all.
+        path: path of the file; None for memory.
+        max_entries: maximum number of responses and conversations.
+        max_bytes: maximum total size of their JSON.
     """
 
     def __init__(self, path: Path | None = None, *, max_entries: int = MAX_ENTRIES, max_bytes: int = MAX_BYTES) -> None:
         self._path, self._max_entries, self._max_bytes = path, max_entries, max_bytes
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")  # SQLite waits for disks
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")  # SQLite blocks on the disk
         self._opened: sqlite3.Connection | None = None
         self._closed = False
 
@@ -118,36 +118,37 @@ class Store:
         self._thread.shutdown(wait=False)
 
     async def put(self, owner: str, kind: Kind, entry: Entry, *, conversation: str | None = None) -> None:
-        """Store a response or a conversation, or replace it.
+        """Store or replace a response or a conversation.
 
         Args:
-            owner: the client's key.
-            kind: which of both it is.
-            entry: what is stored, under ``body["id"]``.
-            conversation: to which the items of a response and its output are added in the same step.
+            owner: the client.
+            kind: the kind of entry.
+            entry: the entry, stored under ``body["id"]``.
+            conversation: the conversation to which a response's items and output are added, in the same transaction.
 
         Raises:
-            NotStored, TooLargeError: the conversation is gone, or it or the entry is too large; nothing is stored then.
-            StoreError: it cannot be written.
+            NotStored, TooLargeError: the conversation does not exist, or it or the entry is too large; nothing is
+                stored.
+            StoreError: the database cannot be written.
         """
         await self._in_thread(self._put, _digest(owner), kind, entry, conversation)
 
     async def get(self, owner: str, kind: Kind, id: str) -> Entry:
-        """What is stored. Raises ``NotStored``, ``StoreError``."""
+        """Read an entry. Raises ``NotStored``, ``StoreError``."""
         return await self._in_thread(self._get, _digest(owner), kind, id)
 
     async def chain(self, owner: str, id: str) -> list[Entry]:
-        """A response with all that it follows, the first one first.
+        """A response and all that it continues, the first one first.
 
         Raises:
-            NotStored: it, or one of those before it, is not there any more; ``id`` says which.
+            NotStored: one of them is not stored; ``id`` names it.
             TooLargeError: they are too large together.
             StoreError: the database cannot be read.
         """
         return await self._in_thread(self._chain, _digest(owner), id)
 
     async def change(self, owner: str, kind: Kind, id: str, change: Callable[[Entry], Entry]) -> Entry:
-        """Replace an entry by what ``change`` makes of it, and return that.
+        """Replace an entry by the result of ``change``, and return it.
 
         Raises ``NotStored``, ``TooLargeError``, ``StoreError``.
         """
@@ -177,7 +178,7 @@ class Store:
             raise ConfigError(f"cannot open the state file {self._path}: {first_line(error)}") from error
         self._opened = database
         try:
-            database.execute("PRAGMA locking_mode = EXCLUSIVE")  # of two servers with one file, the second is refused
+            database.execute("PRAGMA locking_mode = EXCLUSIVE")  # a second server with the same file is refused
             database.execute("PRAGMA journal_mode = WAL")
             database.execute("PRAGMA synchronous = NORMAL")
             with self._transaction():
@@ -259,7 +260,7 @@ class Store:
             self._database.execute("DELETE FROM entries WHERE id = ?", (id,))
 
     def _read(self, owner: str, kind: Kind, id: str) -> Entry:
-        """An entry, which counts as used."""
+        """Read an entry and mark it as used."""
         where = (id, owner, kind)
         query = "SELECT body, items, previous FROM entries WHERE id = ? AND owner = ? AND kind = ?"
         row = self._database.execute(query, where).fetchone()

@@ -1,4 +1,4 @@
-"""How much a model shall think: what requests say of it, as variables of the model's chat template."""
+"""Reasoning effort: request parameters → variables of the model's chat template."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from start_agent.server.errors import APIError, unsupported
 from start_agent.tokens.templates import ChatOptions, ChatTemplate
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
-"""OpenAI's degrees."""
+"""OpenAI's values."""
 
 _VARIABLE = "reasoning_effort"
 _DEFAULT = "medium"
@@ -22,14 +22,14 @@ def chat_options(
     """The chat options of a request.
 
     Args:
-        solver: the server's.
-        effort: goes to the template's variable of that name. Where it has none, ``none`` switches the thinking off,
-            and ``medium``, the default, asks for nothing.
-        variables: of the template, over those that the server was started with.
-        param: what the request calls the effort.
+        solver: the server's solver.
+        effort: passed to the template's variable ``reasoning_effort``. If it has none, ``none`` turns thinking off, and
+            ``medium``, the default, has no effect.
+        variables: template variables of the request; they override the server's.
+        param: the request's name of the effort, for errors.
 
     Raises:
-        APIError: 400, the template cannot do what is asked, or it is asked for in two ways.
+        APIError: 400, the template does not support the effort, or it is given twice.
     """
     given = dict(variables or {})
     if effort is None:
@@ -44,13 +44,13 @@ def chat_options(
             return chat
         switch = formats.switch(False)
         if switch is None:
-            raise unsupported(param, "'none' cannot be: the model's chat template cannot switch the thinking off")
+            raise unsupported(param, "cannot be 'none': the model's chat template cannot turn thinking off")
         return _with(solver, given | {switch: False})
     if isinstance(formats.renderer, ChatTemplate) and formats.renderer.uses(_VARIABLE):
         return _with(solver, given | {_VARIABLE: effort})
     if effort == _DEFAULT and thinks:
         return chat
-    raise unsupported(param, f"{effort!r} cannot be: the model's chat template has no variable {_VARIABLE}")
+    raise unsupported(param, f"cannot be {effort!r}: the model's chat template has no variable {_VARIABLE}")
 
 
 def _with(solver: Solver, variables: Mapping[str, Any]) -> ChatOptions:

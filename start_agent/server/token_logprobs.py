@@ -1,4 +1,4 @@
-"""Log-probabilities as OpenAI's wire has them."""
+"""Log-probabilities in OpenAI's format."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from start_agent.tokens.tokenizer import Tokenizer
 
 
 def logprob_rows(segment: Segment, tokenizer: Tokenizer) -> list[dict[str, Any]]:
-    """One object for each token of a segment, with the likeliest in its place; none where none were recorded."""
+    """One object per token of a segment, with the most likely tokens; empty if none were recorded."""
     if not segment.logprobs:
         return []
     return [
@@ -22,6 +22,6 @@ def logprob_rows(segment: Segment, tokenizer: Tokenizer) -> list[dict[str, Any]]
 
 
 def _token(tokenizer: Tokenizer, token_id: int, logprob: float) -> dict[str, Any]:
-    """A token that ends within a character has its bytes; its text shows what they are not."""
+    """A token with its bytes, which may end within a character; its text then has a replacement character."""
     data = tokenizer.bytes_of((token_id,))
     return {"token": data.decode("utf-8", errors="replace"), "bytes": list(data), "logprob": logprob}

@@ -1,4 +1,4 @@
-"""What the requests of all routes are made of."""
+"""Base types of the request schemas."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from pydantic_core import PydanticCustomError
 
 T = TypeVar("T")
 
-MAX_METADATA = 16  # pairs, as OpenAI
+MAX_METADATA = 16  # pairs, as in OpenAI's API
 
 Word = Annotated[str, Field(max_length=512)]
-"""A name, or a word about a request."""
+"""A short string, such as a name."""
 
 Metadata = Annotated[dict[Annotated[str, Field(max_length=64)], Word], Field(max_length=MAX_METADATA)]
-"""Pairs of words about a request."""
+"""Metadata of a request."""
 
 
 class Wire(BaseModel):
-    """A part of a request: nothing unknown, nothing converted."""
+    """Base class: unknown fields are refused, and values are not converted."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 def either(error: str) -> Discriminator:
-    """For a union of ``Tag("text")``, ``Tag("list")`` and ``Tag("object")``: errors speak of the one that was meant.
+    """Discriminates a union of ``Tag("text")``, ``Tag("list")`` and ``Tag("object")``, so that errors refer to one.
 
     Args:
-        error: what is expected, where it is none of them.
+        error: what is expected, for a value that is none of them.
     """
     return Discriminator(_shape, custom_error_type="union_shape", custom_error_message=f"expected {error}")
 
@@ -54,10 +54,10 @@ def _refuse(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
 
 
 NEUTRAL = WrapValidator(_refuse)
-"""Marks a field whose type has the values alone that ask for nothing: all others are refused as not supported."""
+"""Marks a field that accepts only neutral values; all others are refused as not supported."""
 
 Many = Annotated[list[T], Field(fail_fast=True)]
-"""A list that may be long: of what is wrong in it, the first is enough."""
+"""A list that may be long: validation stops at its first error."""
 
 Nothing = Annotated[list[Any], Field(max_length=0)]
 """An empty list."""

@@ -20,7 +20,7 @@ import tempfile
 import threading
 from collections.abc import AsyncGenerator, Coroutine, Iterator
 from concurrent.futures import Future
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
@@ -97,7 +97,13 @@ async def evaluate_async(
     """Async version of ``evaluate``."""
     config = RunConfig.of(**({} if task is None else {"task": task}), **options)
     path = Path(tempfile.mkdtemp(prefix="start-agent-run-")) if output_dir is None else Path(output_dir)
-    _, progress = await run_evaluation(config, path, listener)
+    try:
+        _, progress = await run_evaluation(config, path, listener)
+    except BaseException:
+        if output_dir is None:
+            with suppress(OSError):  # it has records
+                path.rmdir()
+        raise
     return Run(path, progress.failed)
 
 

@@ -217,7 +217,8 @@ async def run_evaluation(
 ) -> tuple[Summary, Progress]:
     """Solve and grade what the run directory lacks, then write its summary (``summary.json``).
 
-    Cancelling it cancels all traces in flight. Finished records are on disk, and calling it again resumes the run.
+    Cancelling it cancels all traces in flight. Finished records are on disk, and calling it again resumes the run. An
+    error before the first record leaves no new file or folder.
 
     Raises:
         RunDirectoryError: the directory is in use, damaged, or holds a run of other options.
@@ -239,8 +240,8 @@ async def run_evaluation(
             try:
                 progress = await _run_pending(dated, directory, listener)
             except asyncio.CancelledError:
-                count = len(directory.done)
-                listener.on_notice(f"{count} records are in {output_dir}: run the same command to resume")
+                if count := len(directory.done):
+                    listener.on_notice(f"{count} records are in {output_dir}: run the same command to resume")
                 raise
         elif not directory.truncated_bytes:
             listener.on_notice(f"nothing is pending: {output_dir} has {len(directory.done)} records")

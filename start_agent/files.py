@@ -7,13 +7,15 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from start_agent.errors import FolderInUseError
 
 LOCK = "lock"
+
+_UNFINISHED = ".new"
 
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin")
 MODEL_CONFIG = "config.json"
@@ -55,16 +57,50 @@ def lock_folder(path: Path) -> int:
         FolderInUseError: another process has locked it.
         OSError: the file cannot be created.
     """
-    descriptor = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        owner = os.read(descriptor, 20).strip()
-        os.close(descriptor)
-        raise FolderInUseError(path, int(owner) if owner.isdigit() else 0) from None
+    while True:
+        descriptor = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.read(descriptor, 20).strip()
+            os.close(descriptor)
+            raise FolderInUseError(path, int(owner) if owner.isdigit() else 0) from None
+        if os.fstat(descriptor).st_nlink:
+            break
+        os.close(descriptor)  # its owner has removed it since it was opened: see ``NewFolder.take_back``
     os.ftruncate(descriptor, 0)
     os.write(descriptor, f"{os.getpid()}\n".encode())
     return descriptor
+
+
+class NewFolder:
+    """A folder to write to, which remembers what was there before, so that a start that fails leaves nothing behind.
+
+    Args:
+        path: the folder; it and its parents are made if they do not exist.
+
+    Raises OSError.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._made = [folder for folder in (path, *path.parents) if not folder.exists()]
+        path.mkdir(parents=True, exist_ok=True)
+        self._before = set(path.iterdir())
+
+    def take_back(self, *names: str) -> None:
+        """Remove new files of these names, and the folders that were made, unless there is anything else in them.
+
+        Args:
+            names: files in the folder; their unfinished versions by ``atomic_write`` are removed, too.
+        """
+        with suppress(OSError):  # what fails already has its error; a folder with other files stays
+            new = set(self.path.iterdir()) - self._before
+            if {path.name.removesuffix(_UNFINISHED) for path in new} <= set(names):
+                for path in new:
+                    path.unlink()
+                for folder in self._made:
+                    folder.rmdir()
 
 
 @contextmanager
@@ -73,7 +109,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
     It is written to ``path`` with the suffix ``.new``, which a later write overwrites. Raises OSError.
     """
-    temporary = path.with_name(path.name + ".new")
+    temporary = path.with_name(path.name + _UNFINISHED)
     with temporary.open("wb") as file:
         yield file
         file.flush()

@@ -15,7 +15,20 @@ from typing import Any, Self
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from start_agent.fields import growing_names, old_names, runtime_names
+from start_agent.fields import flag_of, growing_names, old_names, runtime_names
+
+_CONTENTS = {
+    "files": "content of {}",
+    "records": "records of {}",
+    "held_out": "problems of --held-out {}",
+    "rows": "{} of --data",
+    "eval_rows": "{} of --eval-data",
+    "prompt": "prompt {}",
+}
+"""How to show the entries of groups that are not groups of options, but of what the options name."""
+
+_FLAGS = {"base": "--model", "base_digest": "content of --model"}
+"""How to show what a training stores under other names than those of its options."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +40,14 @@ class ResumeRules:
         growing: names of numbers that may grow, by group; null is unlimited.
         defaults: defaults of options by group, for options that an older version did not have.
         renamed: old and new names of options, by group.
+        flags: as in ``differences``.
     """
 
     runtime: Collection[str] = frozenset()
     growing: Mapping[str, Collection[str]] = field(default_factory=dict)
     defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     renamed: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    flags: Mapping[str, str] = field(default_factory=lambda: _FLAGS)
 
     @classmethod
     def of(cls, groups: Mapping[str, type[BaseModel]]) -> Self:
@@ -57,7 +72,7 @@ class ResumeRules:
         for title, group in old.items():
             if isinstance(group, dict) and isinstance(new.get(title), dict):
                 old[title] = self._migrated(title, group, new[title])
-        return differences(old, new)
+        return differences(old, new, self.flags)
 
     def _migrated(self, title: str, old: dict[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
         """A stored group with present names, without runtime options, with new defaults, and with grown numbers."""
@@ -73,17 +88,39 @@ class ResumeRules:
         return found
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """The differences between two configurations, one entry per option: ``decoding.rounds: 1 there, 2 now``."""
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], flags: Mapping[str, str] = _FLAGS) -> list[str]:
+    """The differences between two configurations, one entry per option: ``--max-hints: 1 there, 2 now``.
+
+    Args:
+        old, new: JSON objects, with options at the top and in groups; the content of files and runs is in groups, too.
+        flags: names to show in place of the flag of an entry's name, by ``name`` or ``group.name``.
+    """
     found: list[str] = []
-    for name in sorted({*old, *new}):
-        one, other = old.get(name), new.get(name)
-        if isinstance(one, dict) and isinstance(other, dict):
-            found += differences(one, other, f"{prefix}{name}.")
-        elif one != other or (name in old) != (name in new):
-            there, now = (json.dumps(side[name]) if name in side else "unset" for side in (old, new))
-            found.append(f"{prefix}{name}: {there} there, {now} now")
+    for title in sorted({*old, *new}):
+        one, other = old.get(title, _ABSENT), new.get(title, _ABSENT)
+        if {type(one), type(other)} <= {dict, _Absent}:  # a group that only one side has is compared, too
+            there, here = (dict(side) if isinstance(side, dict) else {} for side in (one, other))
+            for name in sorted({*there, *here}):
+                shown = flags.get(f"{title}.{name}") or _CONTENTS.get(title, "{flag}").format(name, flag=flag_of(name))
+                found += _difference(shown, there.get(name, _ABSENT), here.get(name, _ABSENT))
+        else:
+            found += _difference(flags.get(title, flag_of(title)), one, other)
     return found
+
+
+class _Absent:
+    """Stands for a value that a configuration does not have, which is another one than null."""
+
+
+_ABSENT = _Absent()
+
+
+def _difference(shown: str, old: object, new: object) -> list[str]:
+    """The difference between two values as a list of one entry; an empty list if they are equal."""
+    if old == new:
+        return []
+    there, now = ("unset" if value is _ABSENT else json.dumps(value) for value in (old, new))
+    return [f"{shown}: {there} there, {now} now"]
 
 
 def _defaults(model: type[BaseModel]) -> dict[str, Any]:

@@ -10,6 +10,8 @@
 A record is passed to the system in one write before it counts as done, so that a killed process loses none. It is
 synced to disk (fsync) when the run ends or is interrupted, not at each line: after a power failure the last lines may
 be lost. Lost records, and a truncated last line, are pending for the next run.
+
+A run that fails before its first record removes what it has made: its files, and the folder if that was new.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from typing import Any, Self
 
 from start_agent.batch.resume import ResumeRules, differences
 from start_agent.errors import BatchError, RunDirectoryError
-from start_agent.files import lock_folder, write_json
+from start_agent.files import LOCK, NewFolder, lock_folder, write_json
 
 CONFIG, RECORDS, SUMMARY = "config.json", "records.jsonl", "summary.json"
 
@@ -58,6 +60,7 @@ class RunDirectory:
         self.truncated_bytes = 0
         self._lock = self._file = -1
         self._size = 0  # bytes of complete records
+        self._folder: NewFolder | None = None  # once the folder exists
 
     @classmethod
     def open(
@@ -84,23 +87,23 @@ class RunDirectory:
         """
         self = cls(path)
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            self._folder = NewFolder(path)
             self._lock = lock_folder(path)
             self._write_config(json.loads(json.dumps(config)), dict(versions or {}), rules or ResumeRules())
             self._file = os.open(path / RECORDS, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
             self._scan()
             (path / SUMMARY).unlink(missing_ok=True)  # written again when this run is complete
         except (FileExistsError, NotADirectoryError):
-            self.close()
+            self._abandon()
             raise RunDirectoryError(f"{path} is not a folder: choose another --output-dir") from None
         except OSError as error:
-            self.close()
+            self._abandon()
             message = f"cannot use the run directory {path}: {error.strerror}"
             if error.errno in _DISK_FAULTS:
                 raise BatchError(message) from error
             raise RunDirectoryError(f"{message}; choose another --output-dir") from error
         except BaseException:
-            self.close()
+            self._abandon()
             raise
         return self
 
@@ -110,6 +113,16 @@ class RunDirectory:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if error is None:
+            self.close()
+        else:
+            self._abandon()
+
+    def _abandon(self) -> None:
+        """Close after an error; a start that came to nothing leaves nothing behind."""
+        if self._folder is not None and not self.done:
+            # Without the lock, the files are another run's.
+            self._folder.take_back(*((CONFIG, RECORDS, LOCK) if self._lock >= 0 else ()))
         self.close()
 
     def close(self) -> None:

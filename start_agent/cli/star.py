@@ -184,7 +184,11 @@ def run(arguments: argparse.Namespace) -> int:
         decisive[type(group).__name__] = fields.deciding(group)
     hide_transformers_bars()
     learner = TaskLearner(base, engine, shots, sampling=sampling, writing=writing, training=training)
-    rules = replace(ResumeRules.of({type(group).__name__: type(group) for group in groups}), growing={})
+    rules = replace(
+        ResumeRules.of({type(group).__name__: type(group) for group in groups}),
+        growing={},
+        flags={"rationales": "content of --rationales", "SftOptions.dtype": "--train-dtype"},
+    )
     with RunDirectory.open(own.output_dir, decisive, versions=versions(), rules=rules) as directory:
         done = run_star(learner, problems, evaluations, loop, directory, _print_iteration)
         top = best(done)

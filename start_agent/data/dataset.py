@@ -30,7 +30,7 @@ from start_agent.data.rows import make_row
 from start_agent.data.selection import Chosen, Selection, trace_digest
 from start_agent.data.views import TraceView
 from start_agent.errors import ConfigError, DataError, RowError, RunDirectoryError
-from start_agent.files import atomic_write, file_digest, lock_folder, write_json
+from start_agent.files import LOCK, NewFolder, atomic_write, file_digest, lock_folder, write_json
 from start_agent.tokens.tokenizer import Tokenizer
 from start_agent.versions import versions
 
@@ -90,7 +90,7 @@ def write_data(
     rows = tokens = trained = 0
     unsorted, lock = path / (ROWS + ".unsorted"), -1
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        folder = NewFolder(path)
         if (path / RECORDS).exists() or ((path / CARD).exists() and not (path / ROWS).exists()):
             raise DataError(f"{path} has other files, which would be overwritten: choose a new folder")
         lock = lock_folder(path)
@@ -127,8 +127,12 @@ def write_data(
         )
         (path / CARD).write_text(card(found.to_json()), encoding="utf-8")
         write_json(path / MANIFEST, found.to_json())
-    except OSError as error:
-        raise DataError(f"cannot write the data folder {path}: {error.strerror}") from error
+    except BaseException as error:
+        if lock >= 0:
+            folder.take_back(LOCK, ROWS, unsorted.name, CARD, MANIFEST)
+        if isinstance(error, OSError):
+            raise DataError(f"cannot write the data folder {path}: {error.strerror}") from error
+        raise
     finally:
         if lock >= 0:
             os.close(lock)

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from start_agent.batch.resume import ResumeRules
 from start_agent.errors import DataError, MissingExtraError, RunDirectoryError
 from start_agent.fields import deciding
-from start_agent.files import MODEL_CONFIG, lock_folder, model_digest, write_json
+from start_agent.files import LOCK, MODEL_CONFIG, NewFolder, lock_folder, model_digest, write_json
 from start_agent.models import local_folder
 from start_agent.training import checkpoints, saving
 from start_agent.training.loading import numbers
@@ -177,17 +177,20 @@ def _validate(base: Path, rows: Sequence[Mapping[str, Any]], options: SftOptions
 
 @contextmanager
 def _locked(work: Path) -> Iterator[None]:
-    """Lock the folder, so that no second run writes to it."""
+    """Lock the folder, so that no second run writes to it. An error before anything is trained leaves no new file."""
     if not main_process():
         yield
         return
     try:
-        work.mkdir(parents=True, exist_ok=True)
+        folder = NewFolder(work)
         lock = lock_folder(work)
     except OSError as error:
         raise RunDirectoryError(f"cannot write to {work}: {error.strerror}") from error
     try:
         yield
+    except BaseException:
+        folder.take_back(LOCK, _RUN)
+        raise
     finally:
         os.close(lock)
 

@@ -55,7 +55,7 @@ def test_again_is_nothing_owed_also_with_other_runtime_options(runs: Path) -> No
 def test_other_options_are_refused_in_one_line(runs: Path) -> None:
     done = start_agent("batch", *POCKET, "--limit", 6, "--end-of-think-hints", 2, "--output-dir", runs / "hinted")
     assert done.returncode == 2
-    assert "decoding.end_of_think_hints: 1 there, 2 now" in done.stderr
+    assert "--end-of-think-hints: 1 there, 2 now" in done.stderr
     assert done.stderr.count("\n") == 1
 
 
@@ -67,7 +67,7 @@ def test_another_model_under_the_same_path_is_refused(tmp_path: Path) -> None:
     shutil.copyfile(Path(resolve("pocket-start").location) / "model.safetensors", model / "model.safetensors")
     done = start_agent("batch", *options)
     assert done.returncode == 2
-    assert f"another configuration: files.{model}: " in done.stderr
+    assert f"another configuration: content of {model}: " in done.stderr
 
 
 def test_another_chat_template_is_refused_and_the_day_stays_that_of_the_first_start(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_another_data_set_in_the_same_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "data" / "more.jsonl").write_text(json.dumps(row | {"question": "What is 1 * 2?"}) + "\n")
     done = start_agent("batch", *options)
     assert done.returncode == 2
-    assert f"another configuration: files.{tmp_path / 'data' / 'more.jsonl'}: unset there" in done.stderr
+    assert f"another configuration: content of {tmp_path / 'data' / 'more.jsonl'}: unset there" in done.stderr
 
 
 def test_options_from_a_file(runs: Path, tmp_path: Path) -> None:

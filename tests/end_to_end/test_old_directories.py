@@ -151,7 +151,7 @@ class TestRuns:
         before = files(old / "hinted")
         found = start_agent(*BATCH, "--limit", 4, *RUNS["hinted"], "--max-tool-calls", 2, "--output-dir", "hinted")
         assert found.returncode == 2
-        assert "decoding.max_tool_calls: 6 there, 2 now" in found.stderr
+        assert "--max-tool-calls: 6 there, 2 now" in found.stderr
         assert files(old / "hinted") == before
 
 
@@ -176,7 +176,7 @@ class TestData:
         assert files(old / "data") == before
         found = start_agent(*SELECT, "--output-dir", "data")
         assert found.returncode == 2
-        assert "selection.repair: true there, false now" in found.stderr
+        assert "--repair: true there, false now" in found.stderr
 
     @pytest.mark.parametrize("form", list(Format))
     def test_it_is_exported(self, old: Path, form: Format) -> None:
@@ -224,7 +224,7 @@ class TestTraining:
         before = files(old / "stopped")
         found = start_agent(*SFT, "--max-steps", 5, "--output-dir", "stopped")
         assert found.returncode == 2
-        assert "options.max_steps: 4 there, 5 now" in found.stderr
+        assert "--max-steps: 4 there, 5 now" in found.stderr
         assert files(old / "stopped") == before
 
     async def test_the_model_is_loaded(self, old: Path) -> None:
@@ -330,7 +330,7 @@ class TestStar:
     def test_other_options_are_still_refused(self, old: Path) -> None:
         found = start_agent(*STAR, "--no-rationalize")
         assert found.returncode == 2
-        assert "StarOptions.rationalize: true there, false now" in found.stderr
+        assert "--rationalize: true there, false now" in found.stderr
 
     def test_the_finished_miniature_is_reported_again(self, old: Path) -> None:
         shutil.copytree(old / "star-base", old / "addition" / "base")

@@ -55,7 +55,7 @@ def test_the_miniature_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFix
     assert "iteration" not in again.err and again.out == told.out
 
     assert main([*command, "--seed", "1"]) == 2
-    assert "addition.seed: 0 there, 1 now" in capsys.readouterr().err
+    assert "--seed: 0 there, 1 now" in capsys.readouterr().err
 
 
 def test_a_set_of_problems_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -80,7 +80,7 @@ def test_a_set_of_problems_from_end_to_end(tmp_path: Path, capsys: pytest.Captur
     assert main(command) == 0
     assert "iteration" not in capsys.readouterr().err
     assert main([*command, "--no-rationalize"]) == 2
-    assert "StarOptions.rationalize: true there, false now" in capsys.readouterr().err
+    assert "--rationalize: true there, false now" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ def test_again_is_there_already_and_other_options_are_refused(runs: Path, data: 
     assert (data / "rows.jsonl").stat().st_mtime_ns == before
     done = select(runs, data, "--hint", "drop")
     assert done.returncode == 2
-    assert 'loss.hint: "mask" there, "drop" now' in done.stderr
+    assert '--hint: "mask" there, "drop" now' in done.stderr
 
 
 def test_runs_that_have_grown_are_noticed(runs: Path, tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_runs_that_have_grown_are_noticed(runs: Path, tmp_path: Path) -> None:
     records.write_bytes(b"".join(records.read_bytes().splitlines(keepends=True)[:-1]))
     done = start_agent("select", *pairs)
     assert done.returncode == 2
-    assert "another configuration: records." in done.stderr
+    assert "another configuration: records of " in done.stderr
 
 
 def test_held_out_problems_that_have_changed_are_noticed(runs: Path, tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_held_out_problems_that_have_changed_are_noticed(runs: Path, tmp_path: P
     shutil.copyfile(runs / "held.jsonl", held)
     done = select(runs, tmp_path / "data", "--held-out", held)
     assert done.returncode == 2
-    assert f"another configuration: held_out.{held}: " in done.stderr
+    assert f"another configuration: problems of --held-out {held}: " in done.stderr
 
 
 def test_a_held_out_problem_is_not_learned(runs: Path) -> None:

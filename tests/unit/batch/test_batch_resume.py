@@ -14,7 +14,8 @@ from start_agent.engines.http import HTTPOptions
 from start_agent.engines.registry import ENGINES
 from start_agent.engines.vllm import VLLMOptions
 from start_agent.errors import RunDirectoryError
-from start_agent.fields import deciding, runtime_names
+from start_agent.evaluation import RunConfig
+from start_agent.fields import deciding, flag_of, runtime_names
 from start_agent.tasks.options import DataOptions
 
 RULES = ResumeRules.of({"batch": BatchOptions, "data": DataOptions, "vllm engine": VLLMOptions})
@@ -62,7 +63,7 @@ def test_they_may_not_shrink(tmp_path: Path, less: dict[str, Any]) -> None:
 
 def test_all_is_more_than_any_number(tmp_path: Path) -> None:
     start(tmp_path, configuration(limit=None))
-    with pytest.raises(RunDirectoryError, match=r"data\.limit: null there, 1000 now"):
+    with pytest.raises(RunDirectoryError, match=r"--limit: null there, 1000 now"):
         start(tmp_path, configuration(limit=1000))
 
 
@@ -71,7 +72,7 @@ def test_what_older_versions_stored_and_lacked() -> None:
     new = {"batch": {"samples": 1}, "vllm engine": deciding(VLLMOptions())}
     assert RULES.differences(old, new) == []
     new = {"batch": {"samples": 1}, "vllm engine": deciding(VLLMOptions(context_length=64))}
-    assert RULES.differences(old, new) == ["vllm engine.context_length: null there, 64 now"]
+    assert RULES.differences(old, new) == ["--context-length: null there, 64 now"]
 
 
 def test_a_file_may_lie_elsewhere_but_not_change() -> None:
@@ -95,7 +96,7 @@ def test_a_name_of_something_else_may_be_that_of_a_file() -> None:
     named = {"model": {"model": "pocket"}, "data": {"task": "pocket"}, "files": {"pocket": "1"}}
     assert RULES.differences(folder, named) == RULES.differences(named, folder) == []
     other = {"model": {"model": "pocket"}, "data": {"task": "m"}, "files": {"pocket": "1"}}
-    assert RULES.differences(folder, other) == ['data.task: "pocket" there, "m" now']
+    assert RULES.differences(folder, other) == ['--task: "pocket" there, "m" now']
 
 
 def test_two_files_may_not_change_places() -> None:
@@ -112,9 +113,28 @@ def test_what_is_known_later_is_noted_once_and_compared(tmp_path: Path) -> None:
         directory.append({"key": record_key("problem", 0), "trace": {}})
     with RunDirectory.open(tmp_path, configuration(limit=20), rules=RULES) as directory:
         directory.settle("prompt", {"sha256": "b"})
-        with pytest.raises(RunDirectoryError, match=r"prompt\.sha256"):
+        with pytest.raises(RunDirectoryError, match="prompt sha256"):
             directory.settle("prompt", {"sha256": "c"})
         directory.settle("another", 1)  # what an older version did not note
     assert (read_note(tmp_path, "prompt"), read_note(tmp_path, "another")) == ({"sha256": "b"}, 1)
     assert read_config(tmp_path)["data"]["limit"] == 20
     assert read_note(tmp_path / "nowhere", "prompt") is None
+
+
+@pytest.mark.parametrize(
+    ("first", "later", "flags"),
+    [
+        ({"strategy": "majority", "votes": 3}, {"strategy": "majority", "votes": 5}, ["--votes"]),
+        ({"strategy": "majority", "votes": 3}, {}, ["--votes", "--strategy"]),
+        ({}, {"strategy": "majority"}, ["--strategy"]),
+        ({}, {"engine": "vllm"}, ["--engine", "--device"]),
+        ({"chat_template_kwargs": {"a": 1}}, {"chat_template_kwargs": {"a": 2}}, ["--chat-template-kwargs"]),
+        ({"temperature": 0.5, "seed": 1}, {"temperature": 0.6, "seed": 2}, ["--temperature", "--seed"]),
+    ],
+)
+def test_what_differs_is_named_by_its_flag(first: dict[str, Any], later: dict[str, Any], flags: list[str]) -> None:
+    old, new = (RunConfig.of(task="pocket", **options) for options in (first, later))
+    found = [line.partition(": ")[0] for line in new.rules.differences(old.stored(), new.stored())]
+    assert set(flags) <= set(found)
+    names = {flag_of(name) for model in RunConfig.models() for name in model.model_fields}
+    assert set(found) <= names

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 from pathlib import Path
@@ -21,7 +22,8 @@ from start_agent.batch.store import (
     read_records,
     record_key,
 )
-from start_agent.errors import BatchError, RunDirectoryError
+from start_agent.errors import BatchError, FolderInUseError, RunDirectoryError
+from start_agent.files import LOCK, lock_folder
 
 OPTIONS = {"model": "pocket", "decoding": {"rounds": 1, "hints": True}}
 
@@ -107,12 +109,63 @@ def test_a_start_that_came_to_nothing_binds_nobody(tmp_path: Path) -> None:
     assert read_config(tmp_path) == OPTIONS
 
 
+@pytest.mark.parametrize("there", ["nothing", "folder", "files"])
+def test_an_error_before_the_first_record_leaves_what_was_there(tmp_path: Path, there: str) -> None:
+    run = tmp_path / "runs" / "new"
+    if there != "nothing":
+        run.mkdir(parents=True)
+    if there == "files":
+        (run / "notes.txt").write_text("mine")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ValueError), RunDirectory.open(run, OPTIONS):
+        assert (run / CONFIG).exists()
+        raise ValueError
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("more", [RECORDS, "iteration-1", "config.json.mine"])
+def test_an_error_removes_nothing_that_has_content(tmp_path: Path, more: str) -> None:
+    run = tmp_path / "run"
+    with pytest.raises(ValueError), RunDirectory.open(run, OPTIONS) as directory:
+        if more == RECORDS:
+            directory.append(record(0))
+        else:
+            (run / more).mkdir()
+        raise ValueError
+    assert (run / more).exists() and read_config(run) == OPTIONS
+    with pytest.raises(ValueError), RunDirectory.open(run, OPTIONS):
+        raise ValueError
+    assert (run / more).exists() and read_config(run) == OPTIONS
+
+
+def test_a_run_directory_that_cannot_be_opened_is_not_made(tmp_path: Path) -> None:
+    with pytest.raises(TypeError):
+        RunDirectory.open(tmp_path / "runs" / "new", {"not JSON": object()})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_that_its_owner_removes_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between opening the file and locking it, another run fails and takes its files back."""
+    flock = fcntl.flock
+
+    def late(descriptor: int, operation: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", flock)
+        (tmp_path / LOCK).unlink()
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    lock = lock_folder(tmp_path)
+    with pytest.raises(FolderInUseError):
+        lock_folder(tmp_path)
+    os.close(lock)
+
+
 def test_another_configuration_is_refused_with_the_difference(tmp_path: Path) -> None:
     fill(tmp_path, 1)
     with pytest.raises(RunDirectoryError) as refused:
         RunDirectory.open(tmp_path, {"model": "pocket", "decoding": {"rounds": 2, "hints": True}, "new": None})
-    assert "decoding.rounds: 1 there, 2 now" in str(refused.value)
-    assert "new: unset there, null now" in str(refused.value)
+    assert "--rounds: 1 there, 2 now" in str(refused.value)
+    assert "--new: unset there, null now" in str(refused.value)
     assert "hints" not in str(refused.value)
     assert "\n" not in str(refused.value)
     fill_again = RunDirectory.open(tmp_path, OPTIONS)  # the refusal has freed it and changed nothing
@@ -122,7 +175,9 @@ def test_another_configuration_is_refused_with_the_difference(tmp_path: Path) ->
 
 def test_differences() -> None:
     assert differences({"a": {"b": 1}, "c": [1]}, {"a": {"b": 1}, "c": [1]}) == []
-    assert differences({"a": {"b": 1}}, {"a": 3}) == ['a: {"b": 1} there, 3 now']
+    assert differences({"a": {"b": 1}}, {"a": 3}) == ['--a: {"b": 1} there, 3 now']
+    assert differences({"files": {"a.txt": "1"}}, {}) == ['content of a.txt: "1" there, unset now']
+    assert differences({"base_digest": "1"}, {"base_digest": None}) == ['content of --model: "1" there, null now']
 
 
 def test_two_runs_at_once_are_refused(tmp_path: Path) -> None:

@@ -126,10 +126,11 @@ def stored(**options: Any) -> tuple[dict[str, Any], ResumeRules]:
     ("one", "other", "different"),
     [
         ({}, {"grader": "math"}, []),
-        ({}, {"grader": "nearly"}, ["grader.grader"]),
-        ({"grader": "nearly"}, {"grader": "nearly", "slack": 0.5}, ["nearly grader.slack"]),
-        ({}, {"strategy": "majority"}, ["strategy.strategy"]),
-        ({"strategy": "majority"}, {"strategy": "majority", "votes": 3}, ["majority strategy.votes"]),
+        ({}, {"grader": "nearly"}, ["--grader"]),
+        ({"grader": "nearly"}, {"grader": "nearly", "slack": 0.5}, ["--slack"]),
+        ({}, {"strategy": "majority"}, ["--strategy"]),
+        ({"strategy": "majority"}, {}, ["--votes", "--strategy"]),
+        ({"strategy": "majority"}, {"strategy": "majority", "votes": 3}, ["--votes"]),
         ({"strategy": "majority"}, {"strategy": "majority", "samples": 2, "concurrency": 3}, []),
     ],
 )

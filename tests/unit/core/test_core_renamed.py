@@ -106,10 +106,7 @@ def test_a_training_of_an_older_version_may_go_on() -> None:
     assert rules.differences(stored, now) == []
     other = {"options": fields.deciding(SftOptions(per_device_train_batch_size=2, sft_arg={"optim": "adafactor"}))}
     differences = rules.differences(stored, other)
-    assert [one.partition(":")[0] for one in differences] == [
-        "options.per_device_train_batch_size",
-        "options.sft_arg.optim",
-    ]
+    assert [one.partition(":")[0] for one in differences] == ["--per-device-train-batch-size", "--sft-arg"]
 
 
 def test_a_recipe_with_old_keys_is_read(tmp_path: Path) -> None:

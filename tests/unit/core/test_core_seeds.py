@@ -58,5 +58,5 @@ def test_a_run_from_before_the_bounds_were_options_goes_on() -> None:
     old["decoding"]["rounds"] = old["decoding"].pop("end_of_think_hints")
     assert config.rules.differences(old, now) == []
     other = now | {"sandbox": deciding(SandboxOptions(sandbox_output_chars=300))}
-    assert config.rules.differences(old, other) == ["sandbox.sandbox_output_chars: 8000 there, 300 now"]
+    assert config.rules.differences(old, other) == ["--sandbox-output-chars: 8000 there, 300 now"]
     assert isinstance(config.rules, ResumeRules)

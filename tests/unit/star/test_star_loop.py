@@ -190,7 +190,7 @@ def test_a_finished_run_does_nothing(tmp_path: Path) -> None:
 
 def test_another_configuration_is_refused(tmp_path: Path) -> None:
     star(tmp_path, Scripted(), iterations=1)
-    with pytest.raises(RunDirectoryError, match='learner: "scripted" there, "other" now'):
+    with pytest.raises(RunDirectoryError, match='--learner: "scripted" there, "other" now'):
         RunDirectory.open(tmp_path, {"learner": "other"})
 
 

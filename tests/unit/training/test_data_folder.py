@@ -68,7 +68,7 @@ def test_rows_manifest_and_card(folder: Path) -> None:
 def test_the_same_again_and_another_one(folder: Path, selection: Selection, tmp_path: Path) -> None:
     before = (folder / "rows.jsonl").read_bytes()
     assert read_data(folder, CONFIG) == need_data(folder)
-    with pytest.raises(DataError, match=r'loss\.hint: "mask" there, "drop" now'):
+    with pytest.raises(DataError, match=r'--hint: "mask" there, "drop" now'):
         read_data(folder, CONFIG | {"loss": {"hint": "drop"}})
     assert write_data(tmp_path / "again", selection, LossPolicy(), config=CONFIG) == need_data(folder)
     assert (tmp_path / "again" / "rows.jsonl").read_bytes() == before
@@ -89,6 +89,7 @@ def test_a_writer_that_dies_leaves_nothing_that_looks_whole(
         assert read_data(path) is None
         with pytest.raises(DataError, match="start-agent select"):
             list(read_rows(path))
+        assert not path.exists()
     assert write_data(path, selection, LossPolicy(), config=CONFIG).rows == 2
     assert sorted(file.name for file in path.iterdir()) == ["README.md", "data.json", "lock", "rows.jsonl"]
 

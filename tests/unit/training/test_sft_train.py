@@ -209,12 +209,12 @@ def test_another_run_in_the_folder_is_refused_with_the_difference(
     base: Path, whole: tuple[Path, TrainReport], tmp_path: Path
 ) -> None:
     folder, _ = whole
-    with pytest.raises(RunDirectoryError, match=r"options.learning_rate: 0.01 there, 0.5 now"):
+    with pytest.raises(RunDirectoryError, match=r"--learning-rate: 0.01 there, 0.5 now"):
         train(str(base), ROWS, options(learning_rate=0.5), folder)
-    with pytest.raises(RunDirectoryError, match=r"rows.count: 20 there, 19 now"):
+    with pytest.raises(RunDirectoryError, match=r"count of --data: 20 there, 19 now"):
         train(str(base), ROWS[1:], options(), folder)
     other = tiny_model(tmp_path / "other", seed=1)
-    with pytest.raises(RunDirectoryError, match="base_digest"):
+    with pytest.raises(RunDirectoryError, match="content of --model"):
         train(str(other), ROWS, options(), folder)
 
 
@@ -230,6 +230,7 @@ def test_a_model_that_no_run_made_is_not_overwritten(base: Path, tmp_path: Path)
 def test_a_start_that_came_to_nothing_binds_nobody(base: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="flash"):
         train(str(base), ROWS, options(attn_implementation="flash_attention_2"), tmp_path)
+    assert list(tmp_path.iterdir()) == []
     assert train(str(base), ROWS, options(num_train_epochs=1), tmp_path).steps == 3
 
 

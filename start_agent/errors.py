@@ -8,7 +8,8 @@
     │   ├── ModelError          a model name or folder
     │   ├── TokenizerError      a vocabulary whose tokens cannot be mapped to bytes
     │   ├── PromptError         no chat template, or one that fails
-    │   │   └── QuestionError   an empty question, or one that is longer than the context
+    │   │   └── QuestionError   an empty question, or an invalid conversation
+    │   │       └── ContextLengthError  a prompt that leaves no room in the model's context
     │   ├── TraceFormatError    a stored trace that cannot be read
     │   ├── RunDirectoryError   a run directory that is in use, unreadable, or of another configuration
     │   ├── DataError           a data set that cannot be read, or a missing column
@@ -60,6 +61,10 @@ class PromptError(InputError):
 
 class QuestionError(PromptError):
     """The question itself is invalid: empty, or longer than the model's context."""
+
+
+class ContextLengthError(QuestionError):
+    """The prompt is longer than the model's context, or fills it."""
 
 
 class TraceFormatError(InputError):

@@ -32,7 +32,7 @@ from start_agent.decoding.actions import (
 )
 from start_agent.decoding.hint_files import in_dialect
 from start_agent.decoding.settings import DecodingSettings
-from start_agent.errors import PromptError, QuestionError
+from start_agent.errors import ContextLengthError, PromptError
 from start_agent.logprobs import TokenLogprob
 from start_agent.seeds import derive_seed
 from start_agent.tokens.answers import last_boxed, last_code_block
@@ -339,13 +339,13 @@ def check_start(prompt: Prompt, context_length: int, *, hinted: bool = False) ->
         hinted: whether there is a first hint.
 
     Raises:
-        QuestionError: the prompt fills the whole context.
+        ContextLengthError: the prompt fills the whole context.
         PromptError: there is a first hint, but the prompt has already closed the thinking.
     """
     if hinted and not prompt.thinking:
         raise PromptError("a first hint needs thinking, which is off: switch thinking on, or drop the hint")
     if len(prompt.token_ids) >= context_length:
-        raise QuestionError(
+        raise ContextLengthError(
             f"the prompt has {len(prompt.token_ids)} tokens and the model's context is {context_length}: "
             "shorten the question"
         )

@@ -195,6 +195,7 @@ class Solver:
         Raises:
             PromptError: the question or the conversation cannot be rendered for this model, or ``first_hint`` is given
                 while thinking is off.
+            ConfigError: ``first_hint`` looks like an id and is none of the library.
             ValueError: both a question and messages are given, or none of question, messages and prompt.
             EngineError, SandboxError: the infrastructure failed; there is no trace.
         """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TypedDict
 
@@ -11,9 +12,12 @@ from start_agent.decoding.actions import FirstHint
 from start_agent.decoding.hint_files import in_dialect
 from start_agent.decoding.settings import DecodingSettings
 from start_agent.errors import ConfigError
+from start_agent.fields import did_you_mean
 from start_agent.tokens.dialects import Dialect
 from start_agent.tokens.prompts import Prompt
 from start_agent.tokens.tokenizer import Message
+
+_ID = re.compile(r"[a-z0-9_./-]+")
 
 
 class TraceOptions(TypedDict, total=False):
@@ -28,7 +32,8 @@ class TraceOptions(TypedDict, total=False):
         trace_id: the trace's id for the engine; default: a new id.
         keep: keep what the engine has cached for the trace when it ends. The caller frees it with
             ``engine.release(trace_id)``.
-        first_hint: the id of a hint of the library, or any other text, to insert at the beginning of the thinking.
+        first_hint: the id of a hint of the library, or any other text, to insert at the beginning of the thinking. A
+            word of lower-case letters, digits and any of ``_./-`` is an id.
         prompt: the rendered prompt, or the caller's own ids; default: render the question or the messages.
     """
 
@@ -42,14 +47,25 @@ class TraceOptions(TypedDict, total=False):
 
 
 def first_hint_of(given: str | None, library: HintLibrary, dialect: Dialect) -> FirstHint | None:
-    """A hint of the library by its id, translated to the dialect; or any other text as it is."""
+    """A hint of the library by its id, translated to the dialect; or any other text as it is.
+
+    Raises:
+        ConfigError: a word that looks like an id, and is none of the library.
+    """
     if not given:
         return None
     try:
         hint = library[given]
     except NoHintError:
+        if _ID.fullmatch(given):
+            raise ConfigError(_no_hint(given, [hint.id for hint in library])) from None
         return FirstHint(given)
     return FirstHint(join("", in_dialect(hint, dialect)), hint.id)
+
+
+def _no_hint(given: str, known: Sequence[str]) -> str:
+    guess = did_you_mean(given, known) or (f"ids look like {known[0]!r}." if known else "the library is empty.")
+    return f"no hint {given!r:.80} in the library: {guess} A text of one such word ends in a space or a line break"
 
 
 def check_hints(settings: DecodingSettings, library: HintLibrary) -> None:

@@ -11,7 +11,7 @@ from start_agent.server.answers import ChatCompletion
 from start_agent.server.body import new_router
 from start_agent.server.chat_protocol import ChatRequest
 from start_agent.server.choices import Choice, Part, Piece
-from start_agent.server.errors import ERRORS
+from start_agent.server.errors import ERRORS, about
 from start_agent.server.replies import JSON, Reply, ids_of
 from start_agent.server.rollout import Rollout, RolloutRequest, rendered, seeds
 from start_agent.server.state import State, state_of
@@ -38,6 +38,11 @@ async def create_chat_completion(request: Request, body: ChatRequest) -> Respons
 
 
 async def _rollouts(state: State, body: ChatRequest) -> list[Rollout]:
+    with about("messages"):
+        return await _made(state, body)
+
+
+async def _made(state: State, body: ChatRequest) -> list[Rollout]:
     solver = state.solver
     settings = body.settings(
         solver.settings,

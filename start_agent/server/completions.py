@@ -10,12 +10,12 @@ from typing import Any
 from fastapi import Request, Response
 
 from start_agent.decoding.solver import Solver
-from start_agent.errors import QuestionError
+from start_agent.errors import ContextLengthError
 from start_agent.server.answers import Completion
 from start_agent.server.body import new_router
 from start_agent.server.chat_protocol import CompletionRequest
 from start_agent.server.choices import Choice, Part, Piece
-from start_agent.server.errors import ERRORS, APIError, unsupported
+from start_agent.server.errors import ERRORS, APIError, about, unsupported
 from start_agent.server.replies import JSON, Reply, ids_of
 from start_agent.server.rollout import LONG, Rollout, RolloutRequest, seeds
 from start_agent.server.state import State, state_of
@@ -45,7 +45,11 @@ async def create_completion(request: Request, body: CompletionRequest) -> Respon
 
 
 async def _rollouts(state: State, body: CompletionRequest) -> list[Rollout]:
-    solver = state.solver
+    with about("prompt"):
+        return await _made(state.solver, body)
+
+
+async def _made(solver: Solver, body: CompletionRequest) -> list[Rollout]:
     settings = body.settings(solver.settings, max_tokens=body.max_tokens, logprobs=body.logprobs)
     found: list[Rollout] = []
     for ids in await _prompts(solver, body):
@@ -86,7 +90,7 @@ def _encoded(solver: Solver, prompts: Sequence[str | list[int]], *, special: boo
     found: list[list[int]] = []
     for prompt in prompts:
         if tokenizer.exceeds(prompt, most) if isinstance(prompt, str) else len(prompt) > most:
-            raise QuestionError(f"a prompt is longer than the model's context of {most} tokens: shorten it")
+            raise ContextLengthError(f"a prompt is longer than the model's context of {most} tokens: shorten it")
         if isinstance(prompt, str):
             prompt = tokenizer.encode_template(prompt, add_special_tokens=special)
         found.append(prompt)

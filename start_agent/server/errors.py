@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -14,7 +15,7 @@ from starlette.routing import Match, Route
 
 from hints import HintError
 from sandbox import SandboxError
-from start_agent.errors import EngineError, InputError, StartAgentError, first_line
+from start_agent.errors import ContextLengthError, EngineError, InputError, PromptError, StartAgentError, first_line
 from start_agent.server.ascii_json import JSONResponse
 
 logger = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ class APIError(HTTPException):
         message: one line that says what is wrong.
         type: OpenAI's name for the kind of error; by default derived from the status.
         param: the invalid parameter, such as ``messages.0.content``.
-        code: a machine-readable code.
+        code: a machine-readable code; by default ``invalid_value`` for an invalid parameter (status 400).
         headers: headers of the response.
     """
 
@@ -80,7 +81,8 @@ class APIError(HTTPException):
         self.message = _one_line(message)
         super().__init__(status, self.message, dict(headers or {}))
         self.type = type or _TYPES.get(status, "invalid_request_error")
-        self.param, self.code = param, code
+        self.param = param
+        self.code = code or ("invalid_value" if status == 400 and param else None)
 
     @property
     def body(self) -> dict[str, Any]:
@@ -99,6 +101,24 @@ def unsupported(param: str, why: str = "is not supported here") -> APIError:
     return APIError(400, f"{param} {why}", param=param, code="unsupported_parameter")
 
 
+@contextmanager
+def about(param: str, kind: type[InputError] = PromptError) -> Iterator[None]:
+    """Errors of this kind in the block are those of a parameter.
+
+    Args:
+        param: its path, as for ``APIError``.
+        kind: which errors; others pass.
+
+    Raises:
+        APIError: 400, in place of such an error, with the code ``context_length_exceeded`` or ``invalid_value``.
+    """
+    try:
+        yield
+    except kind as error:
+        code = "context_length_exceeded" if isinstance(error, ContextLengthError) else "invalid_value"
+        raise APIError(400, first_line(error), param=param, code=code) from error
+
+
 def as_api_error(error: BaseException) -> APIError:
     """The response for an exception. Messages of internal failures are only logged: they may reveal the host."""
     match error:
@@ -111,7 +131,7 @@ def as_api_error(error: BaseException) -> APIError:
         case RequestValidationError():
             return invalid(error.errors(), error.body)
         case InputError() | HintError():
-            return APIError(400, first_line(error))
+            return APIError(400, first_line(error), code="invalid_value")
         case TimeoutError():
             return APIError(504, "the request took longer than the server allows", code="request_timeout")
         case EngineError():

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, Strict, create_model
 from sandbox import Result
 from start_agent.decoding.settings import DecodingSettings
 from start_agent.server.errors import APIError
-from start_agent.server.rollout import Finished
+from start_agent.server.rollout import NAME, Finished
 from start_agent.trace import SpanKind
 
 _OF_REQUESTS = (
@@ -20,8 +20,6 @@ _OF_REQUESTS = (
     *("thinking_token_budget", "max_turn_tokens", "repetition_tokens", "repetition_repeats"),
 )
 """The decoding settings that a request may change. Those that need another matcher are not included."""
-
-_NAME = "start_agent"
 
 
 class _Options(BaseModel):
@@ -51,7 +49,7 @@ class _Options(BaseModel):
         """
         given = self.given()
         if given.get("cell_timeout", 0.0) > base.cell_timeout:
-            param = f"{_NAME}.cell_timeout"
+            param = f"{NAME}.cell_timeout"
             raise APIError(400, f"{param} must be at most {base.cell_timeout:g}", param=param, code="invalid_value")
         return base.model_copy(update=given | {name: value for name, value in more.items() if value is not None})
 

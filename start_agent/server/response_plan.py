@@ -13,7 +13,7 @@ from start_agent.engines.base import Sampling
 from start_agent.errors import QuestionError
 from start_agent.seeds import derive_seed
 from start_agent.server.containers import Container, ContainerNotFound
-from start_agent.server.errors import APIError, unsupported
+from start_agent.server.errors import APIError, about, unsupported
 from start_agent.server.extension import RequestExtension
 from start_agent.server.response_input import last_container, listed, messages
 from start_agent.server.response_items import JSON, new_id
@@ -68,7 +68,11 @@ class Planner:
     held: ExitStack
 
     async def plan(self) -> Plan:
-        """Make the plan. Raises ``APIError``, ``InputError``: the request is invalid."""
+        """Make the plan. Raises ``APIError``: the request is invalid."""
+        with about("input"):
+            return await self._made()
+
+    async def _made(self) -> Plan:
         items = listed(self.body.input)
         everything = [*self.history, *items]
         settings, chat, solver = self._settings(), self._chat(), self.state.solver

@@ -19,13 +19,19 @@ from start_agent.decoding.events import CellFinished, CellStarted, Cost, ModelTe
 from start_agent.decoding.segments import Segment, Segmenter, SegmentKind
 from start_agent.decoding.settings import DecodingSettings
 from start_agent.decoding.solver import Solver
+from start_agent.decoding.trace_options import first_hint_of
 from start_agent.engines.base import Sampling
+from start_agent.errors import ConfigError, InputError
 from start_agent.logprobs import TokenLogprob
 from start_agent.seeds import derive_seed
+from start_agent.server.errors import about
 from start_agent.tokens.prompts import Prompt
 from start_agent.tokens.templates import ChatOptions
 from start_agent.tokens.tokenizer import Message
 from start_agent.trace import SpanKind, Trace
+
+NAME = "start_agent"
+"""The one parameter that is not OpenAI's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,16 +144,20 @@ class Rollout:
         counts: token counts so far.
 
     Raises:
-        ConfigError: an option that this model or this engine does not support.
+        APIError: 400, an option that this model or this engine does not support, or a hint that cannot be inserted.
         PromptError: the messages cannot be rendered for this model, or the prompt is too long.
     """
 
     def __init__(self, solver: Solver, request: RolloutRequest) -> None:
-        self.solver = solver.changed(settings=request.settings, sampling=request.sampling, chat=request.chat)
+        with about(NAME, ConfigError):
+            self.solver = solver.changed(settings=request.settings, sampling=request.sampling, chat=request.chat)
         self.prompt = request.prompt or self.solver.format.prompt(
             request.messages or (), system=self.solver.system, instruction=request.instruction
         )
-        check_start(self.prompt, solver.engine.context_length, hinted=bool(request.first_hint))
+        check_start(self.prompt, solver.engine.context_length)
+        with about(f"{NAME}.hint", InputError):
+            first_hint_of(request.first_hint, solver.hints, self.solver.dialect)
+            check_start(self.prompt, solver.engine.context_length, hinted=bool(request.first_hint))
         self.counts = TokenCounts(prompt=len(self.prompt.token_ids))
         self._request = request
         self._answering = self.prompt.state.answering
@@ -244,9 +254,11 @@ async def rendered(
         instruction: a sentence after the user's last message.
 
     Raises:
-        ConfigError, PromptError: see ``ChatFormat.prompt``.
+        APIError: 400, the template does not take the variables.
+        PromptError: see ``ChatFormat.prompt``.
     """
-    chat_format = solver.changed(chat=chat).format
+    with about("chat_template_kwargs", ConfigError):
+        chat_format = solver.changed(chat=chat).format
     most = solver.engine.context_length
     make = partial(chat_format.prompt, messages, system=solver.system, instruction=instruction, most_tokens=most)
     size = sum(len(text) for message in messages for text in message.values())

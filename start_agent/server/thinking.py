@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from start_agent.decoding.solver import Solver
-from start_agent.server.errors import APIError, unsupported
+from start_agent.errors import ConfigError
+from start_agent.server.errors import APIError, about, unsupported
 from start_agent.tokens.templates import ChatOptions, ChatTemplate
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
@@ -37,7 +38,8 @@ def chat_options(
     if _VARIABLE in given:
         raise APIError(400, f"{_VARIABLE} is given twice", param=f"chat_template_kwargs.{_VARIABLE}")
     chat = _with(solver, given)
-    formats = solver.changed(chat=chat).format
+    with about("chat_template_kwargs", ConfigError):
+        formats = solver.changed(chat=chat).format
     thinks = formats.prompt("?").thinking
     if effort == "none":
         if not thinks:

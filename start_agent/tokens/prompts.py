@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
-from start_agent.errors import PromptError, QuestionError, first_line
+from start_agent.errors import ContextLengthError, PromptError, first_line
 from start_agent.tokens import conversations
 from start_agent.tokens.conversations import OTHER_THOUGHTS, THOUGHTS, Guarded
 from start_agent.tokens.markers import State
@@ -116,7 +116,8 @@ class ChatFormat:
             most_tokens: the limit; a prompt that is certainly longer is rejected before all of it is encoded.
 
         Raises:
-            QuestionError: there is no message, the last one is empty, or there are too many tokens.
+            QuestionError: there is no message, or the last one is empty.
+            ContextLengthError: there are more than ``most_tokens`` tokens.
             PromptError: see ``render_prompt``; or a message has an unknown role or key.
         """
         messages = [{"role": "user", "content": question.strip()}] if isinstance(question, str) else question
@@ -125,7 +126,7 @@ class ChatFormat:
             conversations.arranged(messages, system=system, instruction=instruction, developer=self._has_developer)
         )
         if most_tokens is not None and self.tokenizer.exceeds(rendered.shown, most_tokens):
-            raise QuestionError(f"the prompt has more than {most_tokens} tokens; shorten the question")
+            raise ContextLengthError(f"the prompt has more than {most_tokens} tokens; shorten the question")
         family = self.family(rendered)
         opened = rendered.tail.rfind(family.start)
         closed = max(rendered.tail.rfind(end) for end in family.ends)

@@ -91,7 +91,7 @@ def test_another_chat_template_is_refused_and_the_day_stays_that_of_the_first_st
     template(own + "{# strftime_now #}.")
     done = start_agent("batch", *options, "--limit", 3)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
-    assert "prompt.sha256" in done.stderr and "chat template" in done.stderr
+    assert "prompt sha256" in done.stderr and "chat template" in done.stderr
 
 
 def test_another_data_set_in_the_same_folder_is_refused(tmp_path: Path) -> None:

@@ -9,13 +9,15 @@ import pytest
 
 from hints import Domain, Function, Hint, HintLibrary, Placement
 from sandbox import FakeSandbox, Result
-from start_agent.decoding.actions import FIRST_HINT, THINKING_OPENED
+from start_agent.decoding.actions import FIRST_HINT, THINKING_OPENED, FirstHint
 from start_agent.decoding.replay import replay
 from start_agent.decoding.settings import DecodingSettings
 from start_agent.decoding.solver import Solver
+from start_agent.decoding.trace_options import first_hint_of
 from start_agent.engines.base import Sampling
 from start_agent.engines.scripted import ScriptedEngine, byte_tokenizer
 from start_agent.errors import ConfigError, PromptError, QuestionError
+from start_agent.tokens.dialects import FENCES
 from start_agent.tokens.markers import Markers
 from start_agent.tokens.templates import ChatOptions
 from start_agent.tokens.tokenizer import Message, Tokenizer
@@ -134,6 +136,26 @@ async def test_a_first_hint_begins_the_thinking(given: str) -> None:
     assert (trace.outcome, trace.answer) == (TraceOutcome.ANSWERED, "42")
     replay(trace, TOKENIZER, HINTS)
     assert Trace.from_json(trace.to_json()) == trace
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ("math.self_reflection.conective.1", "'math.self_reflection.connective.1'"),
+        ("math/self-reflection/connective/1", "'math.self_reflection.connective.1'"),
+        ("nothing", repr(next(iter(HintLibrary.builtin())).id)),
+    ],
+)
+async def test_a_mistyped_id_of_a_hint_is_refused(given: str, named: str) -> None:
+    engine = ScriptedEngine([ANSWER])
+    with pytest.raises(ConfigError) as refused:
+        await Solver(engine, settings=BARE | {"tools": False}).solve("What?", first_hint=given)
+    assert named in str(refused.value) and engine.requests == []
+
+
+@pytest.mark.parametrize("given", ["hmm ", "hmm\n", "Hmm", "well,", "a b"])
+def test_a_text_of_one_word_is_a_hint(given: str) -> None:
+    assert first_hint_of(given, HINTS, FENCES) == FirstHint(given)
 
 
 def thinking_tokenizer(end: str = "", controls: tuple[str, ...] = ("<think>", "</think>")) -> Tokenizer:

@@ -217,17 +217,17 @@ async def test_a_conversation_goes_through_the_template() -> None:
     ("more", "param"),
     [
         ({"model": None}, "model"),
-        ({"messages": []}, None),
+        ({"messages": []}, "messages"),
         ({"messages": "hello"}, "messages"),
         ({"messages": [{"role": "user", "content": "x"}] * 4097}, "messages"),
         ({"messages": [{"role": "user", "content": [{"type": "text", "text": "x"}] * 1025}]}, "messages.0.content"),
-        ({"messages": [{"role": "user", "content": " "}]}, None),
+        ({"messages": [{"role": "user", "content": " "}]}, "messages"),
         ({"messages": [{"role": "user"}]}, "messages.0"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0.role"),
         ({"messages": [{"role": "user", "content": "x", "reasoning": "y"}]}, "messages.0"),
         ({"messages": [{"role": "user", "content": "x", "name": "me"}]}, "messages.0.name"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages.0.content.0.type"),
-        ({"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]}, None),
+        ({"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]}, "messages"),
         (
             {"messages": [{"role": "assistant", "content": "", "reasoning": "a", "reasoning_content": "b"}]},
             "messages.0",
@@ -259,6 +259,8 @@ async def test_a_conversation_goes_through_the_template() -> None:
         ({"start_agent": {"unknown": 1}}, "start_agent.unknown"),
         ({"start_agent": {"hint_probability": 2}}, "start_agent.hint_probability"),
         ({"start_agent": {"cell_timeout": 1000}}, "start_agent.cell_timeout"),
+        ({"start_agent": {"hint": "math.self_reflection.connective.33"}}, "start_agent.hint"),
+        ({"chat_template_kwargs": {"x": 1}}, "chat_template_kwargs"),
         (
             {"start_agent": {"thinking_token_budget": 1}, "thinking_token_budget": 1},
             "start_agent.thinking_token_budget",
@@ -269,7 +271,29 @@ async def test_what_cannot_be_done_is_refused_by_name(more: dict[str, Any], para
     async with app_of([]) as app, client_of(app) as client:
         for stream in (False, True):
             response = await client.post("/v1/chat/completions", json=body(stream=stream) | more)
-            assert error(response, 400)["param"] == param
+            found = error(response, 400)
+            assert found["param"] == param and found["code"], found
+
+
+async def test_what_is_longer_than_the_context_has_the_code_of_openai() -> None:
+    engine = ScriptedEngine([], context_length=64)
+    long = "x" * 200
+    asked: dict[str, tuple[dict[str, Any], str]] = {
+        "chat/completions": ({"messages": [{"role": "user", "content": long}]}, "messages"),
+        "completions": ({"prompt": long}, "prompt"),
+        "responses": ({"input": long}, "input"),
+    }
+    async with app_of(engine) as app, client_of(app) as client:
+        for path, (given, param) in asked.items():
+            found = error(await client.post(f"/v1/{path}", json={"model": "scripted"} | given), 400)
+            assert (found["param"], found["code"]) == (param, "context_length_exceeded"), path
+
+
+async def test_tools_are_refused_by_name_where_there_is_no_sandbox() -> None:
+    async with app_of([], settings={"tools": False}) as app, client_of(app) as client:
+        state(app).solver.sandbox = None
+        found = error(await client.post("/v1/chat/completions", json=body(start_agent={"tools": True})), 400)
+    assert (found["param"], found["code"]) == ("start_agent", "invalid_value")
 
 
 async def test_what_asks_for_nothing_is_taken() -> None:

@@ -14,7 +14,8 @@ from start_agent.decoding.segments import Segment, SegmentKind
 from start_agent.decoding.settings import DecodingSettings
 from start_agent.decoding.solver import Solver
 from start_agent.engines.scripted import ScriptedEngine, byte_tokenizer, scripted_logprob
-from start_agent.errors import PromptError, QuestionError
+from start_agent.errors import ContextLengthError, QuestionError
+from start_agent.server.errors import APIError
 from start_agent.server.rollout import Finished, Item, Rollout, RolloutRequest
 from start_agent.tokens.prompts import Prompt
 from start_agent.trace import SpanKind, TraceOutcome
@@ -101,8 +102,8 @@ async def test_what_comes_first_is_a_hint_where_it_is_asked_for() -> None:
     ("request_", "error"),
     [
         (RolloutRequest(messages=[]), QuestionError),
-        (RolloutRequest(messages=[{"role": "user", "content": "x" * 100}]), QuestionError),
-        (RolloutRequest(prompt=Prompt((1, 2), thinking=False), first_hint="x"), PromptError),
+        (RolloutRequest(messages=[{"role": "user", "content": "x" * 100}]), ContextLengthError),
+        (RolloutRequest(prompt=Prompt((1, 2), thinking=False), first_hint="I try."), APIError),
     ],
 )
 async def test_what_makes_no_trace_is_refused_before_it_begins(

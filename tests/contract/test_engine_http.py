@@ -53,7 +53,7 @@ async def engine(request: pytest.FixtureRequest, server: str) -> AsyncIterator[H
 class TestHTTP(EngineContract):
     """The shared tests; and what a real server says of its cache, and of what it does not like."""
 
-    async def test_the_cache_is_told_of_turns_that_end_by_themselves(self, engine: HTTPEngine) -> None:
+    async def test_the_cache_is_notified_of_turns_that_end_by_themselves(self, engine: HTTPEngine) -> None:
         ids = self.prompt(engine) * 4
         await engine.generate(self.request(engine, ids, 10))
         usage = (await engine.generate(self.request(engine, ids, 10))).usage

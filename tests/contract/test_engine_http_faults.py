@@ -37,22 +37,22 @@ async def fake() -> AsyncIterator[FakeServer]:
 async def turn(
     fake: FakeServer, *answers: Answer, options: HTTPOptions = QUICK, num_logprobs: int | None = None
 ) -> tuple[Turn, list[int]]:
-    """The turn of a stream over these answers, and what was heard of it."""
+    """The turn of a stream over these answers, and what was received of it."""
     fake.answers = list(answers)
-    heard: list[int] = []
+    received: list[int] = []
     async with HTTPEngine(fake.url, POCKET, options) as engine:
         request = EngineContract().request(engine, [1, 2, 3], 6, num_logprobs=num_logprobs)
         async with aclosing(engine.stream(request)) as items:
             async for item in items:
                 if isinstance(item, Turn):
-                    return item, heard
-                heard += item.token_ids
+                    return item, received
+                received += item.token_ids
     raise AssertionError("no turn")
 
 
 async def test_everything_that_matters_is_said(fake: FakeServer) -> None:
-    found, heard = await turn(fake, Answer(ids=WHOLE))
-    assert heard == list(found.token_ids) == WHOLE
+    found, received = await turn(fake, Answer(ids=WHOLE))
+    assert received == list(found.token_ids) == WHOLE
     body = fake.bodies[0]
     assert body["prompt"] == [1, 2, 3]
     assert (body["max_tokens"], body["temperature"], body["seed"]) == (6, 0.0, 0)
@@ -77,9 +77,9 @@ async def test_a_server_that_stays_away_is_an_error(fake: FakeServer) -> None:
         await turn(fake, *[Answer(status=503)] * 50, options=impatient)
 
 
-async def test_an_answer_that_breaks_off_goes_on_behind_its_last_token(fake: FakeServer) -> None:
-    found, heard = await turn(fake, Answer(ids=WHOLE[:3], breaks=True), Answer(ids=WHOLE[3:]))
-    assert heard == list(found.token_ids) == WHOLE
+async def test_an_interrupted_answer_continues_after_its_last_token(fake: FakeServer) -> None:
+    found, received = await turn(fake, Answer(ids=WHOLE[:3], breaks=True), Answer(ids=WHOLE[3:]))
+    assert received == list(found.token_ids) == WHOLE
     assert fake.bodies[1]["prompt"] == [1, 2, 3, *WHOLE[:3]]
     assert fake.bodies[1]["max_tokens"] == 3
 
@@ -132,7 +132,7 @@ async def test_what_is_no_completion_is_one_line(fake: FakeServer, raw: bytes) -
     assert len(fake.bodies) == 1
 
 
-async def test_a_refusal_is_told_and_not_tried_again(fake: FakeServer) -> None:
+async def test_a_refusal_is_reported_and_not_retried(fake: FakeServer) -> None:
     with pytest.raises(EngineError, match=r"400: no such thing"):
         await turn(fake, Answer(status=400, raw=b'{"error": {"message": "no such thing"}}'))
     assert len(fake.bodies) == 1
@@ -177,7 +177,7 @@ async def test_a_restarting_server_is_waited_for_and_nothing_is_lost(caplog: pyt
         first.answers = [Answer(ids=WHOLE[:2], breaks=True)]
         engine = HTTPEngine(first.url, POCKET, QUICK)
         await engine.__aenter__()
-        heard: list[int] = []
+        received: list[int] = []
         request = EngineContract().request(engine, [1, 2, 3], 6)
 
         async def listen() -> Turn:
@@ -185,7 +185,7 @@ async def test_a_restarting_server_is_waited_for_and_nothing_is_lost(caplog: pyt
                 async for item in items:
                     if isinstance(item, Turn):
                         return item
-                    heard.extend(item.token_ids)
+                    received.extend(item.token_ids)
                     seen.set()
             raise AssertionError("no turn")
 
@@ -201,7 +201,7 @@ async def test_a_restarting_server_is_waited_for_and_nothing_is_lost(caplog: pyt
     finally:
         await second.__aexit__()
         await engine.__aexit__(None, None, None)
-    assert heard == list(found.token_ids) == WHOLE
+    assert received == list(found.token_ids) == WHOLE
 
 
 async def test_waiting_is_said_once(caplog: pytest.LogCaptureFixture) -> None:

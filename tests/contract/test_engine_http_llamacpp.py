@@ -46,7 +46,7 @@ async def engine(server: str) -> AsyncIterator[HTTPEngine]:
 class TestLlamaCpp(EngineContract):
     """The shared tests; and llama.cpp's own habits."""
 
-    async def test_the_cache_is_told_though_the_watch_stops(self, engine: HTTPEngine) -> None:
+    async def test_the_cache_is_notified_even_if_the_checker_stops(self, engine: HTTPEngine) -> None:
         ids = self.prompt(engine)
         first = await engine.generate(self.request(engine, ids, 40, trace_id="cached"))
         wanted = first.token_ids[20]

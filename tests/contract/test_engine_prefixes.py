@@ -56,7 +56,7 @@ def _other(number: int) -> list[int]:
     return [100 + number, *_PROMPT]
 
 
-async def test_a_conversation_goes_on_where_the_ended_trace_was(engine: TransformersEngine) -> None:
+async def test_a_conversation_continues_from_the_ended_trace(engine: TransformersEngine) -> None:
     first = await _trace(engine, "first", _PROMPT, 20)
     ids = [*_PROMPT, *first.token_ids, 40, 41, 42]
     second = await _trace(engine, "second", ids)
@@ -143,7 +143,7 @@ async def test_a_beginning_that_is_copied_was_of_use() -> None:
         assert again.usage.cached_tokens == len(_PROMPT) + 199
 
 
-async def test_ended_traces_keep_nobody_waiting_and_are_not_preempted() -> None:
+async def test_ended_traces_block_no_other_and_are_not_preempted() -> None:
     """With places for two and room for one and a half, what has ended is given up before anything open."""
     async with _open() as engine:
         bytes_each = engine._batch.cache.token_bytes()

@@ -134,14 +134,14 @@ def ends_of(vocabulary: Vocabulary, token_ids: Sequence[int]) -> list[int]:
 
 def stop_of(matcher: Matcher, token_ids: Sequence[int], conditions: StopConditions) -> Stop | None:
     """The watch's stop; what was settled on the way must be kept, and grow."""
-    checker, told = StopChecker(matcher, State(), conditions), 0
+    checker, committed = StopChecker(matcher, State(), conditions), 0
     for token_id in token_ids:
         stop = checker.push(token_id)
         if stop is not None:
-            assert told <= stop.num_kept
+            assert committed <= stop.num_kept
             return stop
-        assert told <= checker.committed
-        told = checker.committed
+        assert committed <= checker.committed
+        committed = checker.committed
     return None
 
 

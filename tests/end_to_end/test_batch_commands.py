@@ -44,7 +44,7 @@ def test_the_run_directory(runs: Path) -> None:
     assert "start-agent" in config["versions"]
 
 
-def test_again_is_nothing_owed_also_with_other_runtime_options(runs: Path) -> None:
+def test_again_nothing_is_pending_also_with_other_runtime_options(runs: Path) -> None:
     before = (runs / "hinted" / RECORDS).read_bytes()
     done = start_agent("batch", *POCKET, "--limit", 6, "--kernels", 1, "--output-dir", runs / "hinted")
     assert done.returncode == 0
@@ -148,7 +148,7 @@ def test_bad_input_is_one_line(
 
 
 @pytest.mark.parametrize(("sign", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupted_run_goes_on(tmp_path: Path, sign: signal.Signals, code: int) -> None:
+def test_an_interrupted_run_resumes(tmp_path: Path, sign: signal.Signals, code: int) -> None:
     command = ["batch", *POCKET, "--limit", 16, "--concurrency", 4, "--kernels", 2, "--output-dir", tmp_path / "r"]
     records = tmp_path / "r" / RECORDS
     with subprocess.Popen([*COMMAND, *map(str, command)], stderr=subprocess.PIPE, text=True, env=os.environ) as run:

@@ -243,7 +243,7 @@ def test_an_interrupt_leaves_no_kernel_behind(signal_number: int, code: int, tmp
         "version: 1\nmode: replace\nhints:\n"
         "  - id: endless\n    version: 1\n    domain: math\n    function: general_tool_use\n"
         "    placement: end_of_think\n    source: test\n"
-        "    text: \"Let me loop.\\n```python\\nimport time; print('begun', flush=True); time.sleep(600)\\n\"\n"
+        "    text: \"Let me loop.\\n```python\\nimport time; print('started', flush=True); time.sleep(600)\\n\"\n"
     )
     process = subprocess.Popen(
         [*COMMAND, "solve", "--max-hints", "0", "--hint-files", str(hints), "--cell-timeout", "500", QUESTION],
@@ -269,7 +269,7 @@ def _descendants(process_id: int) -> list[int]:
     return found + [other for child in found for other in _descendants(child)]
 
 
-def test_a_gguf_file_shows_no_bars_where_nobody_looks(tmp_path: Path) -> None:
+def test_a_gguf_file_shows_no_progress_bars_without_a_terminal(tmp_path: Path) -> None:
     pytest.importorskip("gguf")
     from tests.support.gguf_files import write_gguf
 

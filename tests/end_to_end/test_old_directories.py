@@ -192,7 +192,7 @@ class TestData:
 
 class TestTraining:
     @pytest.mark.parametrize(("name", "flags"), [("stopped", []), ("stopped-lora", ["--lora-rank", "2"])])
-    def test_a_stopped_run_goes_on_from_its_checkpoint(self, old: Path, name: str, flags: list[str]) -> None:
+    def test_a_stopped_run_resumes_from_its_checkpoint(self, old: Path, name: str, flags: list[str]) -> None:
         state = old / name / "training" / "checkpoint-2" / "trainer_state.json"
         content = json.loads(state.read_text())
         content["log_history"][0]["loss"] = 99.0  # a run that began anew would not know it
@@ -318,7 +318,7 @@ class TestStar:
         assert first.generated + first.rationalized == len(rows)
         assert len(read_solved(old / "star", 1)) == 4
 
-    def test_a_stopped_run_goes_on(self, old: Path) -> None:
+    def test_a_stopped_run_resumes(self, old: Path) -> None:
         before = files(old / "star")
         done(*STAR)
         after = files(old / "star")

@@ -73,7 +73,7 @@ def test_several_samples_and_their_log_probabilities(client: openai.OpenAI) -> N
         assert all(row.logprob <= 0 and len(row.top_logprobs) == 2 for row in choice.logprobs.content)
 
 
-def test_a_completion_goes_on_with_what_the_template_made(client: openai.OpenAI) -> None:
+def test_a_completion_continues_a_rendered_prompt(client: openai.OpenAI) -> None:
     chat: Any = client.chat.completions.create(**ASKED, temperature=0, extra_body={"return_token_ids": True}).to_dict()
     found = client.completions.create(model="pocket", prompt=chat["prompt_token_ids"], temperature=0, seed=1)
     message = chat["choices"][0]["message"]

@@ -71,7 +71,7 @@ async def test_variables_and_files_stay(client: httpx.AsyncClient) -> None:
     assert "NameError" in logs(await ran(client, "x")), "another container has other variables"
 
 
-async def test_a_conversation_goes_on_in_its_kernel(client: httpx.AsyncClient) -> None:
+async def test_a_conversation_continues_in_its_kernel(client: httpx.AsyncClient) -> None:
     first = await respond(client, "x = 42")
     second = await respond(client, "x", previous_response_id=first["id"])
     (call,) = calls_of(second)

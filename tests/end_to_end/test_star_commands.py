@@ -39,9 +39,11 @@ EXAMPLE = {"question": "3+4", "answer": "7", "rationale": "3+4,C:0\n,7C:0\n07"}
 def test_the_miniature_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["star", "addition", "--output-dir", str(tmp_path), *SMALL]
     assert main(command) == 0
-    told = capsys.readouterr()
-    assert "with rationalization, iteration 1: " in told.err and "without rationalization, iteration 1: " in told.err
-    assert told.out.startswith("## STaR: addition")
+    output = capsys.readouterr()
+    assert (
+        "with rationalization, iteration 1: " in output.err and "without rationalization, iteration 1: " in output.err
+    )
+    assert output.out.startswith("## STaR: addition")
     report = json.loads((tmp_path / "report.json").read_text())
     assert {name: len(found) for name, found in report["variants"].items()} == {"with": 2, "without": 2}
     assert [record["steps"] for record in report["direct"]] == [2]
@@ -52,7 +54,7 @@ def test_the_miniature_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFix
 
     assert main(command) == 0
     again = capsys.readouterr()
-    assert "iteration" not in again.err and again.out == told.out
+    assert "iteration" not in again.err and again.out == output.out
 
     assert main([*command, "--seed", "1"]) == 2
     assert "--seed: 0 there, 1 now" in capsys.readouterr().err
@@ -68,8 +70,8 @@ def test_a_set_of_problems_from_end_to_end(tmp_path: Path, capsys: pytest.Captur
     command += ["--max-new-tokens", "100", "--iterations", "1", "--first-steps", "2", *TRAINING]
     command += ["--few-shot", "never"]  # this base knows the form, but has never read several sums at once
     assert main(command) == 0
-    told = capsys.readouterr()
-    assert "iteration 1: " in told.err and "held-out" in told.err and "has the best score" in told.out
+    output = capsys.readouterr()
+    assert "iteration 1: " in output.err and "held-out" in output.err and "has the best score" in output.out
     first = json.loads((run / "records.jsonl").read_text().splitlines()[1])
     assert first["tried"] == 28 and first["generated"] > 10 and first["rationalized"] > 0
     rows = [json.loads(line) for line in (run / "iteration-01" / "rows.jsonl").read_text().splitlines()]

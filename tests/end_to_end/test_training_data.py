@@ -80,12 +80,12 @@ def test_again_is_there_already_and_other_options_are_refused(runs: Path, data: 
     assert '--hint: "mask" there, "drop" now' in done.stderr
 
 
-def test_runs_that_have_grown_are_noticed(runs: Path, tmp_path: Path) -> None:
-    grown = tmp_path / "hinted"
-    shutil.copytree(runs / "hinted", grown)
-    pairs = ["--kind", "rft", "--runs", grown, "--output-dir", tmp_path / "data"]
+def test_extended_runs_are_noticed(runs: Path, tmp_path: Path) -> None:
+    extended = tmp_path / "hinted"
+    shutil.copytree(runs / "hinted", extended)
+    pairs = ["--kind", "rft", "--runs", extended, "--output-dir", tmp_path / "data"]
     assert start_agent("select", *pairs).returncode == 0
-    records = grown / "records.jsonl"
+    records = extended / "records.jsonl"
     records.write_bytes(b"".join(records.read_bytes().splitlines(keepends=True)[:-1]))
     done = start_agent("select", *pairs)
     assert done.returncode == 2

@@ -14,7 +14,7 @@ _WAIT = "import time\nwhile ended.is_set() is False: time.sleep(0.001)\nprint('m
 _LATE_WRITERS = {
     "thread": "threading.Thread(target=work).start()",
     "raw": "import _thread\nbegun = threading.Event()\n"
-    "_thread.start_new_thread(lambda: (begun.set(), work()), ())\nbegun.wait()",
+    "_thread.start_new_thread(lambda: (started.set(), work()), ())\nbegun.wait()",
     "timer": "threading.Timer(0, lambda: begin.wait() and threading.Timer(0, work).start()).start()",
     "pool": "from concurrent.futures import ThreadPoolExecutor\npool = ThreadPoolExecutor(1)\n_ = pool.submit(work)",
     "queued": "from concurrent.futures import ThreadPoolExecutor\npool = ThreadPoolExecutor(1)\n"
@@ -37,8 +37,8 @@ async def test_earlier_threads_do_not_speak_into_a_cell(box: Sandbox, writer: st
 
 
 async def test_a_thread_with_the_number_of_an_earlier_one_speaks_in_its_own_cell(box: Sandbox) -> None:
-    start = "import _thread, threading, time\nbegin, begun = threading.Event(), threading.Event()\n"
-    start += "_thread.start_new_thread(lambda: (begun.set(), begin.wait(), print('old')), ())\nbegun.wait();"
+    start = "import _thread, threading, time\nbegin, started = threading.Event(), threading.Event()\n"
+    start += "_thread.start_new_thread(lambda: (started.set(), begin.wait(), print('old')), ())\nbegun.wait();"
     again = "begin.set()\nwhile _thread._count(): time.sleep(0.001)\n"
     again += (
         "ended = threading.Event()\n_thread.start_new_thread(lambda: (print('new'), ended.set()), ())\nended.wait();"

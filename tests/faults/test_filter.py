@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from sandbox import Sandbox
-from tests.support.calling import Attack, told
+from tests.support.calling import Attack, value_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -28,7 +28,7 @@ TIERS = (1, 2, 3)
     ],
 )
 async def test_attributes_that_are_memory_which_nothing_counts(attack: Attack, code: str) -> None:
-    assert await told(attack, code) == "ENOTSUP"
+    assert await value_of(attack, code) == "ENOTSUP"
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ async def test_attributes_that_are_memory_which_nothing_counts(attack: Attack, c
     ],
 )
 async def test_memory_and_quotas_of_the_machine(attack: Attack, code: str, error: str) -> None:
-    assert await told(attack, code) == error
+    assert await value_of(attack, code) == error
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ async def test_memory_and_quotas_of_the_machine(attack: Attack, code: str, error
     ],
 )
 async def test_memory_that_counts_as_none(attack: Attack, code: str, error: str) -> None:
-    assert await told(attack, code) == error
+    assert await value_of(attack, code) == error
 
 
 async def test_signals_and_limits_are_bounded(attack: Attack) -> None:
@@ -95,12 +95,12 @@ sent = sum(libc.sigqueue(os.getpid(), 40 + n % 2, None) == 0 for n in range(2000
 hard = [resource.getrlimit(getattr(resource, f"RLIMIT_{name}"))[1] for name in ("CORE", "RTPRIO", "NICE", "STACK")]
 sent, hard, tried(os.sched_setscheduler, 0, os.SCHED_FIFO, os.sched_param(1)), tried(os.nice, -1)
 """
-    assert await told(attack, code) == f"(256, [1, 0, 0, {512 << 20}], 'EPERM', 'EPERM')"
+    assert await value_of(attack, code) == f"(256, [1, 0, 0, {512 << 20}], 'EPERM', 'EPERM')"
 
 
 async def test_terminals_are_bounded(attack: Attack, box: Sandbox) -> None:
     code = "held = []\nwhile isinstance(one := tried(os.openpty), tuple): held.append(one)\nlen(held), one"
-    assert await told(attack, code) == ("(0, 'EACCES')" if box.tier == 3 else "(16, 'ENOSPC')")
+    assert await value_of(attack, code) == ("(0, 'EACCES')" if box.tier == 3 else "(16, 'ENOSPC')")
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
@@ -110,7 +110,7 @@ async def test_terminals_are_bounded(attack: Attack, box: Sandbox) -> None:
 )
 async def test_protocols_that_are_seldom_used(attack: Attack, family: int, kind: int, protocol: int) -> None:
     code = f"tried(socket.socket, {int(family)}, {kind} | socket.SOCK_NONBLOCK, {protocol})"
-    assert await told(attack, code) in ("ESOCKTNOSUPPORT", "EPROTONOSUPPORT", "EAFNOSUPPORT")
+    assert await value_of(attack, code) in ("ESOCKTNOSUPPORT", "EPROTONOSUPPORT", "EAFNOSUPPORT")
 
 
 async def test_buffers_of_connections_are_small(attack: Attack, box: Sandbox) -> None:
@@ -127,13 +127,13 @@ for n in range(10):
     while isinstance(sent := tried(one.send, bytes(1 << 20)), int): total += sent
 total < 2 << 20
 """
-    assert await told(attack, code) == "True"
+    assert await value_of(attack, code) == "True"
 
 
 @pytest.mark.skipif(platform.node() == "sandbox", reason="the host is called so, too")
 async def test_the_hosts_name(attack: Attack, box: Sandbox) -> None:
     code = "import platform\n(platform.node(), socket.gethostname(), os.uname().nodename)"
-    assert await told(attack, code) == str((platform.node() if box.tier == 3 else "sandbox",) * 3)
+    assert await value_of(attack, code) == str((platform.node() if box.tier == 3 else "sandbox",) * 3)
 
 
 @pytest.mark.parametrize("command", ["F_SETLK", "F_SETLKW", "F_OFD_SETLK", "F_OFD_SETLKW"])
@@ -147,7 +147,7 @@ other = open("locked", "r+b", buffering=0)
 asked = fcntl.fcntl(other, fcntl.F_OFD_GETLK, struct.pack("hhqqi", fcntl.F_WRLCK, 0, 0, 5000, 0))
 struct.unpack("hhqqi", asked)[0] == fcntl.F_UNLCK
 """
-    assert await told(attack, code) == "True"
+    assert await value_of(attack, code) == "True"
 
 
 async def test_connections_without_descriptors_are_bounded(attack: Attack, box: Sandbox) -> None:
@@ -165,7 +165,7 @@ try:
 except TimeoutError: pass
 made <= 65, total < 4 << 20
 """
-    assert await told(attack, code) == "(True, True)"
+    assert await value_of(attack, code) == "(True, True)"
 
 
 @pytest.mark.parametrize("call", ["os.fsync", "os.fdatasync", "syncfs", "sync_file_range", "fadvise64"])
@@ -175,4 +175,4 @@ async def test_the_disk_is_not_made_to_write(attack: Attack, call: str) -> None:
     Of a descriptor that there is not Linux would say so, had it been asked.
     """
     code = f"{call}(999)" if call.startswith("os.") else f"call({call!r}, 999, 0, 9, 7)"
-    assert await told(attack, code) in ("", "0")
+    assert await value_of(attack, code) in ("", "0")

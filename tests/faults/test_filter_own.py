@@ -13,7 +13,7 @@ import pytest
 from sandbox import isolation
 from sandbox.inside import landlock
 from tests.support import layouts
-from tests.support.calling import CALL, Attack, told
+from tests.support.calling import CALL, Attack, value_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -110,7 +110,7 @@ for pid in ({os.getpid()}, {os.getppid()}):
     done.append(call("migrate_pages", pid, 0, 0, 0))
 set(done) <= {{"EPERM", "ESRCH", "EBADF"}} or done
 """
-    assert await told(attack, code) == "True"
+    assert await value_of(attack, code) == "True"
     assert state() == before
 
 
@@ -131,7 +131,7 @@ for how in hows:
     for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_SEQPACKET, socket.SOCK_RAW):
         tried(send, how, kind)
 """
-        assert await told(attack, code) == ""
+        assert await value_of(attack, code) == ""
         with pytest.raises(BlockingIOError):
             server.recv(1)
 
@@ -148,7 +148,7 @@ async def test_shared_memory_of_the_user_stays_as_it_is(attack: Attack, action: 
             f"call('shmctl', {number}, 0, 0)",
             f"libc.shmat({number}, None, 0)",
         )
-        assert await told(attack, attempts[action]) in ("EPERM", "-1")
+        assert await value_of(attack, attempts[action]) in ("EPERM", "-1")
         assert libc.shmctl(number, 0, None) == 0
     finally:
         libc.shmctl(number, 0, None)  # IPC_RMID

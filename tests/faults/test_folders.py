@@ -94,7 +94,7 @@ def test_no_link_is_followed(tmp_path: Path) -> None:
     assert not guardian.remove(tmp_path / "alias") and (kept / "file").exists()
 
 
-def test_an_orphan_that_cannot_be_removed_keeps_nobody_from_opening(
+def test_an_orphan_that_cannot_be_removed_does_not_prevent_opening(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))

@@ -67,7 +67,7 @@ def run(recipe: Path, folder: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def begun(folder: Path, stage: str) -> bool:
+def has_started(folder: Path, stage: str) -> bool:
     """Whether a stage has said its first word."""
     return (folder / "logs" / f"{stage}.log").exists()
 
@@ -117,7 +117,7 @@ def test_killed_in_each_stage(
     options = recipe(tmp_path, len(sampled))
     run(options, tmp_path / "whole")
     for stage in killed:
-        killed_in(stage, options, tmp_path / "cut", begun if stage.endswith("-data") else under_way)
+        killed_in(stage, options, tmp_path / "cut", has_started if stage.endswith("-data") else under_way)
     run(options, tmp_path / "cut")
     assert data_sets(tmp_path / "cut") == data_sets(tmp_path / "whole")
     for name in ("greedy", "hinted", *sampled):

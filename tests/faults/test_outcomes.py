@@ -307,7 +307,7 @@ _STOPS = {
 
 
 @pytest.mark.parametrize("stop", list(_STOPS.values()), ids=list(_STOPS))
-async def test_a_cell_whose_loop_was_stopped_does_not_go_on_in_the_next_one(box: Sandbox, stop: str) -> None:
+async def test_a_cell_whose_loop_was_stopped_does_not_continue_in_the_next_one(box: Sandbox, stop: str) -> None:
     async with box.session() as session:
         result = await session.execute(f"import asyncio\nx = 5\n{stop}\nawait asyncio.sleep(0.1)\nprint('gone on')")
         assert (result.outcome, result.state_lost, result.stdout) == (Outcome.ERROR, False, "")

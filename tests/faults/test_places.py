@@ -52,8 +52,8 @@ def test_an_installation_in_the_home(tier: int, tmp_path: Path) -> None:
     python = layouts.installation(tmp_path / "conda")
     (tmp_path / "letter").write_text("private")
     look = f"import os\nos.listdir({str(tmp_path)!r})"
-    told = opened(python, tier, WORK, look, env={"HOME": str(tmp_path)})
-    assert told == [NAMES[tier], f"scipy {tmp_path}/conda", "['conda']"]
+    lines = opened(python, tier, WORK, look, env={"HOME": str(tmp_path)})
+    assert lines == [NAMES[tier], f"scipy {tmp_path}/conda", "['conda']"]
 
 
 @tiers
@@ -75,8 +75,8 @@ def test_a_folder_for_temporary_files_that_kernels_see(tier: int, temporary: str
 @pytest.mark.parametrize("umask", ["077", "027"])
 def test_a_host_that_makes_files_for_itself_alone(tier: int, umask: str, tmp_path: Path) -> None:
     python = layouts.virtual_environment(tmp_path / "venv")
-    told = opened(python, tier, WORK, within=["sh", "-c", f'umask {umask}; exec "$@"', "sh"])
-    assert told == [NAMES[tier], f"scipy {tmp_path}/venv"]
+    lines = opened(python, tier, WORK, within=["sh", "-c", f'umask {umask}; exec "$@"', "sh"])
+    assert lines == [NAMES[tier], f"scipy {tmp_path}/venv"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="kernels of an ordinary user are this user already")
@@ -117,9 +117,9 @@ def test_interrupts_that_the_host_blocks() -> None:
 @pytest.mark.parametrize("limit", ["-n 200", "-v 3000000", "-d 600000", "-f 20000", "-u 40"])
 def test_limits_that_are_lower_than_ours(limit: str) -> None:
     look = "import resource as r\nsorted(r.getrlimit(n)[0] for n in (r.RLIMIT_NOFILE, r.RLIMIT_NPROC))"
-    told = opened(sys.executable, 1, WORK, look, within=["bash", "-c", f'ulimit {limit}; exec "$@"', "sh"])
-    assert told[0] == NAMES[1] and told[1].startswith("scipy")
-    assert told[2] == {"-n 200": "[64, 200]", "-u 40": "[40, 256]"}.get(limit, "[64, 256]")
+    lines = opened(sys.executable, 1, WORK, look, within=["bash", "-c", f'ulimit {limit}; exec "$@"', "sh"])
+    assert lines[0] == NAMES[1] and lines[1].startswith("scipy")
+    assert lines[2] == {"-n 200": "[64, 200]", "-u 40": "[40, 256]"}.get(limit, "[64, 256]")
 
 
 @pytest.mark.parametrize("how", ["", "0"])
@@ -135,9 +135,9 @@ def test_limits_with_which_no_kernel_starts_are_named_before_one_is_tried(limit:
 def test_memory_that_a_low_limit_leaves_is_used_up_and_freed(tier: int) -> None:
     take, look = "kept = bytearray(700 << 20)", "import resource as r\nr.getrlimit(r.RLIMIT_DATA)[0] >> 10"
     within = ["bash", "-c", 'ulimit -d 600000; exec "$@"', "sh"]
-    told = opened(sys.executable, tier, take, look, "1 + 1", take, "len(bytearray(200 << 20)) >> 20", within=within)
-    assert told[1].endswith("\nMemoryError") and told[4].endswith("\nMemoryError")
-    assert told[2:4] == [str(600_000 - (32 << 10)), "2"] and told[5] == "200"  # 32 MiB are kept for reporting it
+    lines = opened(sys.executable, tier, take, look, "1 + 1", take, "len(bytearray(200 << 20)) >> 20", within=within)
+    assert lines[1].endswith("\nMemoryError") and lines[4].endswith("\nMemoryError")
+    assert lines[2:4] == [str(600_000 - (32 << 10)), "2"] and lines[5] == "200"  # 32 MiB are kept for reporting it
 
 
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="no unshare: user namespaces cannot be made already")
@@ -156,11 +156,11 @@ def test_a_masked_proc_is_named_and_what_to_do() -> None:
 
 def test_a_filter_that_refuses_namespaces() -> None:
     """As in a container of Docker's defaults: tier 3 where it can be had, else what to do."""
-    told = opened(sys.executable, "", "6 * 7", within=[sys.executable, "-c", _FILTERED])
+    lines = opened(sys.executable, "", "6 * 7", within=[sys.executable, "-c", _FILTERED])
     if isolation.hidden_from_others() is None and landlock.abi() >= landlock.LEAST_ABI:
-        assert told == ["Landlock and seccomp (tier 3)", "42"]
+        assert lines == ["Landlock and seccomp (tier 3)", "42"]
     else:
-        assert told[0] == "SandboxUnavailable" and "seccomp=unconfined" in told[1]
+        assert lines[0] == "SandboxUnavailable" and "seccomp=unconfined" in lines[1]
 
 
 # Refuses unshare and mount, and clone with a flag of a namespace; see linux/seccomp.h and linux/filter.h.

@@ -113,24 +113,24 @@ def test_what_runs_when_it_is_stopped_may_finish() -> None:
 
 async def test_an_engine_that_dies_ends_its_streams_and_the_process() -> None:
     with server("--engine", "tests.faults.test_server_faults:ENTRY", "--no-tools") as (process, client):
-        begun, all_begun = 0, asyncio.Event()
+        started, all_started = 0, asyncio.Event()
 
         async def events(asking: httpx.AsyncClient) -> list[str]:
-            nonlocal begun
+            nonlocal started
             found: list[str] = []
             async with asking.stream("POST", "/v1/chat/completions", json=CHAT) as response:
                 async for line in response.aiter_lines():
                     if line.startswith("data: "):
                         found.append(line.removeprefix("data: "))
-                        begun += len(found) == 1
-                        if begun == STREAMS:
-                            all_begun.set()
+                        started += len(found) == 1
+                        if started == STREAMS:
+                            all_started.set()
             return found
 
         limits = httpx.Limits(max_connections=None)
         async with httpx.AsyncClient(base_url=client.base_url, timeout=120, limits=limits) as asking:
             tasks = [asyncio.create_task(events(asking)) for _ in range(STREAMS)]
-            await all_begun.wait()
+            await all_started.wait()
             process.send_signal(signal.SIGUSR1)
             for found in await asyncio.gather(*tasks):
                 assert json.loads(found[-2])["error"]["type"] == "service_unavailable_error" and found[-1] == "[DONE]"

@@ -285,7 +285,7 @@ async def test_a_body_that_comes_byte_by_byte_has_a_time(server: Server) -> None
     assert [statuses(answer) for answer in answers] == [[408]] * (len(ROUTES) + 1) + [[404], [200]]
 
 
-async def test_after_a_body_that_was_late_the_connection_goes_on(server: Server) -> None:
+async def test_after_a_late_body_the_connection_stays_usable(server: Server) -> None:
     async with server.connected() as (reader, writer):
         writer.write(kept_open(head("/v1/nothing", 10)))
         assert statuses(await reader.readuntil(b"}}")) == [404]

@@ -6,7 +6,7 @@ import pytest
 
 from sandbox import Sandbox, users
 from sandbox.inside import calls
-from tests.support.calling import Attack, told
+from tests.support.calling import Attack, value_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -28,13 +28,13 @@ tried(socket.send_fds, first, [b"x"], [0])
 @pytest.mark.parametrize(("code", "refused", "done"), [(EPOLLS, "ENOSYS", "[None, None]"), (UNDER_WAY, "EPERM", "1")])
 async def test_quotas_of_a_user(attack: Attack, box: Sandbox, code: str, refused: str, done: str) -> None:
     own = box.tier < 3 and users.changes_users()
-    assert await told(attack, code) == (done if own else refused)
+    assert await value_of(attack, code) == (done if own else refused)
 
 
 async def test_threads_have_no_descriptors_of_their_own(attack: Attack, box: Sandbox) -> None:
     """In tier 3, where what they hold is bounded by their number alone."""
     unshare = "call('close_range', 5000, 5000, {}), call('close_range', 5000, 5000, 0)"
-    assert await told(attack, unshare.format(2)) == ("('EINVAL', 0)" if box.tier == 3 else "(0, 0)")
+    assert await value_of(attack, unshare.format(2)) == ("('EINVAL', 0)" if box.tier == 3 else "(0, 0)")
     if box.tier == 3:
         clone = f"NUMBER['clone'] = {calls.here(calls.ARGUMENTS['clone'])}\n"
-        assert await told(attack, f"{clone}call('clone', 0x10900, 0, 0, 0, 0)") == "EPERM"  # THREAD, SIGHAND, VM
+        assert await value_of(attack, f"{clone}call('clone', 0x10900, 0, 0, 0, 0)") == "EPERM"  # THREAD, SIGHAND, VM

@@ -34,7 +34,7 @@ def findings(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
 
 
 @pytest.mark.parametrize("places", [PLACES[:1], pytest.param(PLACES, marks=pytest.mark.nightly)], ids=["one", "all"])
-def test_killed_it_goes_on_to_the_same_end(
+def test_killed_it_resumes_to_the_same_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, places: tuple[str, ...]
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")

@@ -67,8 +67,8 @@ async def test_refusals(attack: Attack, code: str, error: str) -> None:
 async def test_siblings(box: Sandbox) -> None:
     assert box.isolation == "Landlock and seccomp (tier 3)"
     async with box.session() as one, box.session() as other:
-        told = await one.execute("import os\nopen('note', 'w').write('x')\nprint(os.getpid(), os.getcwd())")
-        pid, folder = told.text.split()[:2]
+        result = await one.execute("import os\nopen('note', 'w').write('x')\nprint(os.getpid(), os.getcwd())")
+        pid, folder = result.text.split()[:2]
         assert "PermissionError" in (await other.execute(f"open('{folder}/note')")).text
         assert "PermissionError" in (await other.execute(f"import os\nos.listdir('{folder}/..')")).text
         killing = await other.execute(f"import os\nos.kill({pid}, 9)")

@@ -1,4 +1,4 @@
-"""Cells that make system calls, and what they are told."""
+"""Cells that make system calls, and the results."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ pair = socket.socketpair()[0]
 """
 
 
-async def told(attack: Attack, code: str) -> str:
+async def value_of(attack: Attack, code: str) -> str:
     """The value of a cell that has the helpers above."""
     result = await attack(CALL + code)
     assert result.outcome is Outcome.OK, result.text

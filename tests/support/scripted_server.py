@@ -26,11 +26,11 @@ class TwoTurns(ScriptedEngine):
     """A cell, then an answer."""
 
     def __init__(self) -> None:
-        begun = set[str]()
+        started = set[str]()
 
         def write(request: TurnRequest) -> str:
-            first = request.trace_id not in begun
-            begun.add(request.trace_id)
+            first = request.trace_id not in started
+            started.add(request.trace_id)
             return CELL if first else ANSWER
 
         super().__init__(write)

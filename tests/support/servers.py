@@ -77,8 +77,8 @@ def llama_server(model: Path, port: int, context: int) -> Iterator[subprocess.Po
 
 
 def _healthy(url: str, process: subprocess.Popen[bytes]) -> bool:
-    begun = time.monotonic()
-    while time.monotonic() - begun < STARTS and process.poll() is None:
+    started = time.monotonic()
+    while time.monotonic() - started < STARTS and process.poll() is None:
         try:
             with urllib.request.urlopen(url, timeout=5):
                 return True

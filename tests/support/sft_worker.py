@@ -27,10 +27,10 @@ if __name__ == "__main__":
     folder, arguments = Path(sys.argv[1]), sys.argv[2:]
     save = training._weights
 
-    def told(trainer: training.RowsTrainer, base: Path, work: Path) -> Path:
+    def save_and_report(trainer: training.RowsTrainer, base: Path, work: Path) -> Path:
         model = trainer.accelerator.unwrap_model(trainer.model)
         (folder / HASHES.replace("*", os.environ["RANK"])).write_text(state_hash(model))
         return save(trainer, base, work)
 
-    training._weights = told
+    training._weights = save_and_report
     sys.exit(main(["sft", *arguments]))

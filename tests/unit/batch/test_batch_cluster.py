@@ -66,7 +66,7 @@ def test_without_ray_the_command_that_installs_it_is_named(monkeypatch: pytest.M
 
 
 @pytest.mark.slow
-def test_an_address_where_nobody_is_is_one_line(tmp_path: Path) -> None:
+def test_an_unreachable_address_is_a_one_line_error(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "start_agent", "batch", "--task", "pocket", "--limit", "1", "--ray", "2"]
     command += ["--ray-address", "127.0.0.1:1", "--output-dir", "run"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False, cwd=tmp_path)

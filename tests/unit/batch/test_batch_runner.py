@@ -67,7 +67,7 @@ async def test_seeds_and_records_do_not_hang_on_the_order(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("cut", [0, 1, 50, 3000])
-async def test_a_second_run_does_what_is_owed(tmp_path: Path, cut: int) -> None:
+async def test_a_second_run_does_what_is_pending(tmp_path: Path, cut: int) -> None:
     await run_scripted(tmp_path / "whole", problems(30))
     await run_scripted(tmp_path / "cut", problems(12))
     torn(tmp_path / "cut", cut)
@@ -77,7 +77,7 @@ async def test_a_second_run_does_what_is_owed(tmp_path: Path, cut: int) -> None:
     assert stable(tmp_path / "cut") == stable(tmp_path / "whole")
 
 
-async def test_nothing_owed_is_nothing_done(tmp_path: Path) -> None:
+async def test_without_pending_work_nothing_is_done(tmp_path: Path) -> None:
     await run_scripted(tmp_path, problems(5))
     with RunDirectory.open(tmp_path, CONFIG) as directory:
         assert not has_pending(problems(5), directory, 1)
@@ -122,7 +122,7 @@ async def test_so_many_traces_at_once_and_no_more(tmp_path: Path, concurrency: i
     assert most == concurrency
 
 
-async def test_a_trace_in_its_kernel_holds_up_nobody(tmp_path: Path) -> None:
+async def test_a_trace_in_its_kernel_blocks_no_other(tmp_path: Path) -> None:
     others_done = asyncio.Event()
 
     async def answer(code: str) -> str:
@@ -172,7 +172,7 @@ async def test_a_failing_grader_does_not_cost_the_trace(tmp_path: Path) -> None:
     assert len(engine.requests) == 1
 
 
-async def test_what_fails_at_every_try_is_owed_again(tmp_path: Path) -> None:
+async def test_what_fails_at_every_try_stays_pending(tmp_path: Path) -> None:
     engine = Failing([EngineError("down")] * 6)
     progress = await run_scripted(tmp_path, problems(10), engine=engine, retries=2, concurrency=1)
     assert (progress.done, progress.failed) == (8, 2)
@@ -182,7 +182,7 @@ async def test_what_fails_at_every_try_is_owed_again(tmp_path: Path) -> None:
     assert (progress.stored, progress.done, progress.failed) == (8, 2, 0)
 
 
-async def test_a_problem_that_makes_no_prompt_is_recorded_as_wrong_and_not_owed(tmp_path: Path) -> None:
+async def test_a_problem_that_makes_no_prompt_is_recorded_as_wrong_and_not_pending(tmp_path: Path) -> None:
     asked = [Problem("What is 7? " * 200, "7"), Problem("", "7"), *problems(3)]
     progress = await run_scripted(tmp_path, asked, engine=ScriptedEngine(SCRIPT, context_length=2000))
     assert (progress.done, progress.right, progress.failed, progress.faults) == (5, 0, 0, {})

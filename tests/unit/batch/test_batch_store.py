@@ -66,7 +66,7 @@ def test_a_key_is_there_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("left", [1, 8, 9, 40, 72, 73, 100, -2, -1])
-def test_a_torn_last_line_is_cut_off_and_owed(tmp_path: Path, left: int) -> None:
+def test_a_truncated_last_line_is_cut_off_and_pending(tmp_path: Path, left: int) -> None:
     fill(tmp_path, 3)
     whole = (tmp_path / RECORDS).read_bytes()
     begin = whole[:-1].rindex(b"\n") + 1
@@ -101,7 +101,7 @@ def test_a_damaged_middle_is_refused(tmp_path: Path) -> None:
         RunDirectory.open(tmp_path, OPTIONS)
 
 
-def test_a_start_that_came_to_nothing_binds_nobody(tmp_path: Path) -> None:
+def test_a_failed_start_fixes_no_configuration(tmp_path: Path) -> None:
     with RunDirectory.open(tmp_path, {"data": {"answer_column": "anser"}}):
         pass
     with RunDirectory.open(tmp_path, OPTIONS):

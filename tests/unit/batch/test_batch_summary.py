@@ -132,7 +132,7 @@ def test_of_equally_many_votes_the_earliest_sample_decides() -> None:
     assert majority((None, False), ("2", True), ("3", False)) == 1.0
 
 
-def test_nobody_votes() -> None:
+def test_no_votes() -> None:
     assert majority((None, False), (None, False)) == 0.0
 
 

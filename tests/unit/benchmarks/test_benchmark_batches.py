@@ -46,12 +46,12 @@ class Watched(ScriptedEngine):
 
     def __init__(self, box: FakeSandbox) -> None:
         super().__init__(lambda request: self._say(request))
-        self.box, self.begun = box, list[tuple[int, int]]()
+        self.box, self.started = box, list[tuple[int, int]]()
         self._number: dict[str, int] = {}
 
     def _say(self, request: TurnRequest) -> Any:
         number = self._number[request.trace_id] = self._number.get(request.trace_id, -1) + 1
-        self.begun.append((number, len(self.box.codes)))
+        self.started.append((number, len(self.box.codes)))
         one_turn = len(self._number) % 3 == 0 if number == 0 else False
         return self.tokenizer.encode_template(SHORT[0] if one_turn else SCRIPT[number])
 
@@ -71,8 +71,8 @@ async def test_in_rounds_no_turn_begins_before_all_cells_of_the_round_before_are
     assert engine.rounds == 2
     cells = len(box.codes)
     assert cells == 6
-    assert {back for number, back in inner.begun if number == 0} == {0}
-    assert {back for number, back in inner.begun if number == 1} == {cells}
+    assert {back for number, back in inner.started if number == 0} == {0}
+    assert {back for number, back in inner.started if number == 1} == {cells}
 
 
 async def test_slowed_cells_take_the_same_time_on_both_sides() -> None:

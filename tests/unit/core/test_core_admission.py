@@ -44,7 +44,7 @@ async def test_a_trace_that_is_open_never_waits() -> None:
     assert await admission.enter("a", 1000)
 
 
-async def test_room_counts_and_one_alone_is_always_let_in() -> None:
+async def test_room_counts_and_a_single_trace_is_always_admitted() -> None:
     admission = Admission(10, capacity=100)
     await admission.enter("large", 1000)
     small = asyncio.create_task(admission.enter("small", 60))
@@ -73,7 +73,7 @@ async def test_who_gives_up_takes_no_place() -> None:
     assert len(admission) == 1
 
 
-async def test_who_is_let_in_and_gives_up_at_the_same_moment_leaves() -> None:
+async def test_admitted_and_cancelled_at_the_same_moment_leaves() -> None:
     admission = Admission(1)
     await admission.enter("a", 1)
     waiting = [asyncio.create_task(admission.enter(name, 1)) for name in "bc"]
@@ -128,7 +128,7 @@ def test_no_less_is_expected_than_is_held_and_no_more_than_the_worst_case(
     assert sum(now for _, now, _ in traces) <= expected <= sum(-(-most // block) * block for _, _, most in traces)
 
 
-def test_as_traces_end_more_are_let_in() -> None:
+def test_as_traces_end_more_are_admitted() -> None:
     admission = Admission(1000, capacity=4_000)
     room = []
     for _ in range(200):
@@ -148,7 +148,7 @@ def test_as_traces_end_more_are_let_in() -> None:
     st.integers(1, 300),
     st.randoms(use_true_random=False),
 )
-def test_all_are_let_in_in_order_and_come_to_their_end(
+def test_all_are_admitted_in_order_and_finish(
     plans: list[tuple[int, list[int]]], places: int, capacity: int, chance: Any
 ) -> None:
     """Whatever the estimates, and whatever the order in which turns end."""

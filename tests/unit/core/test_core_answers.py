@@ -107,9 +107,9 @@ def test_all_boxes() -> None:
 )
 def test_hostile_text_takes_linear_time(unit: str) -> None:
     text = (unit * (200_000 // len(unit)))[:200_000]
-    begun = time.process_time()
+    started = time.process_time()
     last_boxed(text)
-    assert time.process_time() - begun < 2  # some tens of milliseconds; quadratic, it takes minutes
+    assert time.process_time() - started < 2  # some tens of milliseconds; quadratic, it takes minutes
 
 
 def test_derived_seeds_are_stable_and_apart() -> None:

@@ -134,7 +134,7 @@ def stored(**options: Any) -> tuple[dict[str, Any], ResumeRules]:
         ({"strategy": "majority"}, {"strategy": "majority", "samples": 2, "concurrency": 3}, []),
     ],
 )
-def test_a_run_goes_on_with_the_same_grader_and_strategy(
+def test_a_run_resumes_with_the_same_grader_and_strategy(
     one: dict[str, Any], other: dict[str, Any], different: list[str]
 ) -> None:
     now, rules = stored(**other)

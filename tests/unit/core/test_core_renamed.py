@@ -100,7 +100,7 @@ OLD_TRAINING = {
 """``options`` in a ``training/run.json`` of version 0.1."""
 
 
-def test_a_training_of_an_older_version_may_go_on() -> None:
+def test_a_training_of_an_older_version_may_resume() -> None:
     rules = ResumeRules.of({"options": SftOptions})
     stored, now = {"options": OLD_TRAINING}, {"options": fields.deciding(SftOptions())}
     assert rules.differences(stored, now) == []

@@ -50,7 +50,7 @@ def test_the_sandboxes_bounds_are_options() -> None:
         SolverConfig.of(sandbox_processes=0)
 
 
-def test_a_run_from_before_the_bounds_were_options_goes_on() -> None:
+def test_a_run_from_before_the_limits_were_options_resumes() -> None:
     config = RunConfig.of(task="gsm8k", seed=7)
     groups = config.solver.groups | {"data": config.data}
     now = {title: deciding(group) for title, group in groups.items()}

@@ -28,7 +28,7 @@ def test_the_first_one_is_found_however_the_text_is_cut(strings: list[str], piec
     assert before_stop(text, strings) == text
 
 
-def test_a_text_begins_anew() -> None:
+def test_a_text_starts_over() -> None:
     finder = StopStrings(["ab"])
     assert finder.read(b"a") is None and finder.begun == 1
     finder.clear()

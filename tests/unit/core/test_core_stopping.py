@@ -106,8 +106,8 @@ def expected_stop(token_ids: Sequence[int], rule: StopConditions) -> Stop | None
             if any(string.encode() in answer for string in rule.stop):
                 return Stop(StopKind.STOP, count)
         elif rule.thinking_tokens is not None and thoughts >= rule.thinking_tokens:
-            begun = max((n for n in range(1, 8) if text[: ends[count]].endswith(b"</think>"[:n])), default=0)
-            return Stop(StopKind.THINKING_BUDGET, max(k for k in range(count + 1) if ends[k] <= ends[count] - begun))
+            partial = max((n for n in range(1, 8) if text[: ends[count]].endswith(b"</think>"[:n])), default=0)
+            return Stop(StopKind.THINKING_BUDGET, max(k for k in range(count + 1) if ends[k] <= ends[count] - partial))
     return None
 
 
@@ -119,7 +119,7 @@ def test_a_turn_ends_where_the_rules_say(token_ids: list[int], rule: StopConditi
 
 @settings(max_examples=800)
 @given(token_ids=TURNS, rule=ARMED)
-def test_what_is_settled_is_kept_and_only_a_begun_marker_is_held_back(
+def test_committed_tokens_are_kept_and_only_an_incomplete_marker_is_held_back(
     token_ids: list[int], rule: StopConditions
 ) -> None:
     stop, committed = run(StopChecker(MATCHER, State(), rule), token_ids)
@@ -127,11 +127,11 @@ def test_what_is_settled_is_kept_and_only_a_begun_marker_is_held_back(
     assert committed == sorted(committed)
     assert all(count <= num_kept for count in committed)
     drops = rule.replace or rule.thinking_tokens is not None
-    begun = [b"</think>"[:size] for size in range(1, 8)] if drops else []
-    begun += [string.encode()[:size] for string in rule.stop for size in range(1, len(string.encode()))]
+    partial = [b"</think>"[:size] for size in range(1, 8)] if drops else []
+    partial += [string.encode()[:size] for string in rule.stop for size in range(1, len(string.encode()))]
     for pushed, count in enumerate(committed, 1):
         held = b"".join(PIECES[token_id] for token_id in token_ids[count:pushed])
-        assert not held or held.endswith(tuple(begun))
+        assert not held or held.endswith(tuple(partial))
 
 
 @settings(max_examples=500)

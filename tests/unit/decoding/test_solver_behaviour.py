@@ -98,7 +98,7 @@ async def test_no_session_is_opened_for_a_trace_without_code() -> None:
     assert box.stats.sessions == 0
 
 
-async def test_what_fails_in_the_code_is_told_and_recorded() -> None:
+async def test_failing_code_is_shown_and_recorded() -> None:
     box = FakeSandbox(lambda code: Result(Outcome.ERROR, error="ZeroDivisionError: division by zero"))
     trace = await solve(["```python\n1/0\n```", "</think>\\boxed{0}"], box, **BARE)
     assert "ZeroDivisionError" in text(trace, SpanKind.TOOL_OUTPUT)
@@ -441,15 +441,15 @@ async def test_log_probabilities_join_the_trace_with_the_tokens_that_the_model_w
         assert run.logprobs == tuple(scripted_logprob(token_id, 2, size) for token_id in run.token_ids)
 
 
-async def test_nothing_told_is_taken_back() -> None:
-    """An end of thinking that a hint replaces is never told, not even its first letters."""
+async def test_nothing_streamed_is_taken_back() -> None:
+    """An end of thinking that a hint replaces is never streamed, not even its first letters."""
     engine = ScriptedEngine(["a < b </thin </think>\n", "x\n```", "</think>\\boxed{1}"])
     async with FakeSandbox(lambda code: "1") as box:
         solver = Solver(engine, box, settings=DecodingSettings(max_hints=0, end_of_think_hints=1))
         async with aclosing(solver.stream("What?")) as stream:
             events = [event async for event in stream]
-    told = "".join(event.text for event in events if isinstance(event, ModelText))
-    assert told == "a < b </thin x\n```</think>\\boxed{1}<|im_end|>"
+    streamed = "".join(event.text for event in events if isinstance(event, ModelText))
+    assert streamed == "a < b </thin x\n```</think>\\boxed{1}<|im_end|>"
 
 
 async def test_closing_a_stream_leaves_nothing_running() -> None:

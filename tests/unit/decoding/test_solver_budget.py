@@ -92,7 +92,7 @@ async def test_no_hint_comes_with_the_last_token(budget: int, causes: list[str])
     assert trace.answer == "1"
 
 
-async def test_an_end_of_thinking_that_is_begun_goes() -> None:
+async def test_an_incomplete_end_of_thinking_is_dropped() -> None:
     trace, _ = await solve(["abcde</think>", "\\boxed{1}"], thinking_token_budget=10)
     assert [text for _, _, text in shape(trace)[:2]] == ["abcde", "</think>"]
 

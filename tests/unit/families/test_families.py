@@ -227,7 +227,7 @@ async def test_a_second_message_of_the_analysis_is_thinking_still() -> None:
     assert box.codes == ["print(6*7)"] and trace.answer == "42"
 
 
-def test_a_channel_that_nobody_knows_is_refused(tmp_path: Path) -> None:
+def test_an_unknown_channel_is_refused(tmp_path: Path) -> None:
     from start_agent.errors import PromptError
 
     loaded = load("gpt-oss")

@@ -85,13 +85,13 @@ def test_a_fence_before_the_end_of_sequence_closes_its_block() -> None:
 
 
 def test_final_text() -> None:
-    told = trace((SpanKind.MODEL, "hm</think>answer </think> more"))
-    assert final_text(told, TOKENIZER.decode) == "answer </think> more"
+    finished = trace((SpanKind.MODEL, "hm</think>answer </think> more"))
+    assert final_text(finished, TOKENIZER.decode) == "answer </think> more"
     assert final_text(trace((SpanKind.MODEL, "never closed")), TOKENIZER.decode) == "never closed"
     stopped = trace((SpanKind.MODEL, "hm"), outcome=TraceOutcome.TOKEN_LIMIT)
     assert final_text(stopped, TOKENIZER.decode) is None
-    told.meta["thinking"] = False
-    assert final_text(told, TOKENIZER.decode) == "hm</think>answer </think> more"
+    finished.meta["thinking"] = False
+    assert final_text(finished, TOKENIZER.decode) == "hm</think>answer </think> more"
 
 
 DRAFT = "```python\nprint('</think>')\n```\nA draft:\n```python\nprint(7)\n```\n"
@@ -145,7 +145,7 @@ async def test_several_boxes(said: str, gold: str, right: bool) -> None:
         assert (await grade(Problem("What?", gold), said, pool=pool)).correct is right
 
 
-async def test_a_gold_answer_that_nobody_can_read_is_not_the_model_s_error() -> None:
+async def test_an_unreadable_gold_answer_is_not_the_model_s_error() -> None:
     async with GraderPool(1) as pool:
         verdict = await grade(Problem("What?", "\\frac{1}{"), "\\boxed{2}", pool=pool)
     assert verdict.reason is Reason.UNGRADABLE

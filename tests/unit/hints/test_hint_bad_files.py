@@ -141,7 +141,7 @@ def test_a_file_that_is_no_hint_file_is_refused(content: str | bytes, line: int,
     assert reason in error.reason
 
 
-def test_the_topmost_of_several_faults_is_told_and_the_rest_counted() -> None:
+def test_the_first_of_several_faults_is_reported_and_the_rest_counted() -> None:
     error = refused(GOOD.replace("math", "maths").replace("debug", "bug").replace("class", "klass"))
     assert (error.line, error.hint_id) == (5, "a.1")
     assert error.reason.endswith("(and 2 more in this file)")

@@ -54,20 +54,20 @@ async def connected(manager: AsyncKernelManager) -> AsyncIterator[Any]:
 
 async def run(client: Any, code: str, **options: Any) -> tuple[dict[str, Any], list[tuple[str, Any]]]:
     """A cell's reply, and what was published of it but for its status."""
-    heard = []
+    received = []
 
-    def hear(message: dict[str, Any]) -> None:
+    def receive(message: dict[str, Any]) -> None:
         content = message["content"]
         kind = message["header"]["msg_type"]
         if kind == "stream":
-            heard.append((kind, content["text"]))
+            received.append((kind, content["text"]))
         elif kind == "execute_result":
-            heard.append((kind, content["data"]["text/plain"]))
+            received.append((kind, content["data"]["text/plain"]))
         elif kind == "error":
-            heard.append((kind, content["ename"]))
+            received.append((kind, content["ename"]))
 
-    reply = await client.execute_interactive(code, output_hook=hear, timeout=_SECONDS, **options)
-    return reply["content"], heard
+    reply = await client.execute_interactive(code, output_hook=receive, timeout=_SECONDS, **options)
+    return reply["content"], received
 
 
 async def interrupted(manager: AsyncKernelManager, client: Any, by_message: bool = False) -> Any:
@@ -86,19 +86,19 @@ async def interrupted(manager: AsyncKernelManager, client: Any, by_message: bool
 
 async def test_cells() -> None:
     async with Sandbox(_LIMITS, size=1) as box, connected(kernel_manager(box)) as client:
-        content, heard = await run(client, "x = 6 * 7\nprint('é')\nx")
+        content, received = await run(client, "x = 6 * 7\nprint('é')\nx")
         assert content["status"] == "ok" and content["execution_count"] == 1
-        assert heard == [("stream", "é\n"), ("execute_result", "42")]
-        content, heard = await run(client, "x + 1")
-        assert content["execution_count"] == 2 and heard == [("execute_result", "43")]
-        content, heard = await run(client, "def f():\n    raise ValueError('no: 1\\n2')\nf()")
+        assert received == [("stream", "é\n"), ("execute_result", "42")]
+        content, received = await run(client, "x + 1")
+        assert content["execution_count"] == 2 and received == [("execute_result", "43")]
+        content, received = await run(client, "def f():\n    raise ValueError('no: 1\\n2')\nf()")
         assert (content["status"], content["ename"], content["evalue"]) == ("error", "ValueError", "no: 1\n2")
-        assert any("line 2" in line for line in content["traceback"]) and heard == [("error", "ValueError")]
+        assert any("line 2" in line for line in content["traceback"]) and received == [("error", "ValueError")]
         for code, name in (("1 +", "SyntaxError"), ("input()", "EOFError"), ("assert False", "AssertionError")):
             content, _ = await run(client, code, allow_stdin=False)
             assert content["ename"] == name
-        content, heard = await run(client, "print(1); 5", silent=True)
-        assert content["status"] == "ok" and heard == []
+        content, received = await run(client, "print(1); 5", silent=True)
+        assert content["status"] == "ok" and received == []
         content, _ = await run(client, "import os; os._exit(3)")
         assert content["ename"] == "ProcessDiedError" and "variables are lost" in content["evalue"]
         content, _ = await run(client, "x")
@@ -229,7 +229,7 @@ async def test_a_start_that_is_cancelled() -> None:
             assert not manager.has_kernel and not box.stats.waiting
 
 
-async def test_clients_without_the_key_are_not_heard(folder: Path) -> None:
+async def test_clients_without_the_key_are_ignored(folder: Path) -> None:
     async with Sandbox(_LIMITS, size=1) as box:
         manager = kernel_manager(box)
         async with connected(manager) as client:

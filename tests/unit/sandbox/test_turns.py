@@ -19,7 +19,7 @@ async def test_waiting_for_a_turn_costs_a_cell_nothing_of_its_time() -> None:
         assert result.duration_s < 1.0
 
 
-async def test_sessions_without_a_running_cell_hold_up_nobody() -> None:
+async def test_sessions_without_a_running_cell_block_no_other() -> None:
     async with Sandbox(size=3, cells=1) as box, box.session() as first, box.session() as second, box.session() as third:
         for session in (first, second, third):
             assert (await session.execute("x = 1")).outcome is Outcome.OK

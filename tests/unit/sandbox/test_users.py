@@ -123,7 +123,7 @@ def test_without_a_place_for_the_locks_there_is_an_error(few: Path, monkeypatch:
 
 
 @pytest.mark.parametrize("tier", [1, 2])
-async def test_sessions_with_no_id_left_are_refused_and_the_others_go_on(few: Path, tier: int) -> None:
+async def test_sessions_with_no_id_left_are_refused_and_the_others_continue(few: Path, tier: int) -> None:
     with _other(few, 4) as other:
         _claimed(other)
         async with Sandbox(size=8, prestart=0, tier=tier) as box:  # type: ignore[arg-type]

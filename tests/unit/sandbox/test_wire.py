@@ -24,18 +24,18 @@ _FRAMES = st.lists(st.tuples(st.sampled_from(b"rfoegvxlmd.n="), st.binary(max_si
 def test_frames_survive_however_they_are_cut(frames: list[tuple[int, bytes]], step: int) -> None:
     data = b"".join(wire.frame(kind, content) for kind, content in frames)
     decoder = Decoder(len(data), len(frames))
-    heard = []
+    received = []
     for start in range(0, len(data), step):
-        heard += decoder.feed(data[start : start + step])
-    assert heard == frames
+        received += decoder.feed(data[start : start + step])
+    assert received == frames
 
 
 @given(st.text(max_size=6_000))
 def test_texts_survive(text: str) -> None:
     frames = list(wire.text_frames(wire.STDOUT, text))
     assert all(len(frame) <= wire.PIPE_BUF for frame in frames)
-    heard = Decoder(1 << 20, 1 << 10).feed(b"".join(frames))
-    assert "".join(content.decode() for _, content in heard) == text.encode("utf-8", "replace").decode()
+    received = Decoder(1 << 20, 1 << 10).feed(b"".join(frames))
+    assert "".join(content.decode() for _, content in received) == text.encode("utf-8", "replace").decode()
 
 
 @given(

@@ -72,7 +72,7 @@ async def test_another_clients_container_is_not_there(containers: Containers) ->
     assert containers.list("a") == [made]
 
 
-async def test_it_expires_when_nobody_has_used_it(containers: Containers, clock: Clock, box: FakeSandbox) -> None:
+async def test_it_expires_when_idle(containers: Containers, clock: Clock, box: FakeSandbox) -> None:
     made = containers.create("a", "", ttl=100)
     await made.session.execute("x")
     clock.now += 99

@@ -316,7 +316,7 @@ def prompts(request: TurnRequest) -> str:
     return "Hm.\n</think>\n\nAnswer.<|im_end|>"
 
 
-async def test_a_chain_goes_on_where_it_ended() -> None:
+async def test_a_chain_continues_where_it_ended() -> None:
     engine = ScriptedEngine(prompts)
     async with app_of(engine, settings={"hints": False}) as app, client_of(app) as client:
         first = await respond(client, "One?", instructions="Be short.")

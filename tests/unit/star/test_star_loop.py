@@ -106,7 +106,7 @@ def test_failures_are_rationalized_and_only_they(tmp_path: Path) -> None:
     assert [count for _, hinted, _, count, _ in learner.written if hinted] == [6]
 
 
-def test_without_rationalization_nobody_sees_an_answer(tmp_path: Path) -> None:
+def test_without_rationalization_no_prompt_has_an_answer(tmp_path: Path) -> None:
     learner = Scripted()
     first = star(tmp_path, learner, iterations=1, rationalize=False)[1]
     assert (first.generated, first.rationalized) == (3, 0)
@@ -155,7 +155,7 @@ def test_the_rationales_are_shown_to_the_base_alone_unless_asked_for(tmp_path: P
         assert {few_shot for model, _, few_shot, *_ in learner.written if model != BASE} == {others}
 
 
-def test_problems_are_drawn_anew_for_each_iteration(tmp_path: Path) -> None:
+def test_each_iteration_draws_new_problems(tmp_path: Path) -> None:
     learner = Scripted()
     star(tmp_path, learner, iterations=4, patience=4, problems=5)
     drawn = []
@@ -214,7 +214,7 @@ def test_nothing_right_is_said_and_not_trained_on(tmp_path: Path) -> None:
     assert not learner.trained
 
 
-def test_models_that_nobody_needs_are_dropped(tmp_path: Path) -> None:
+def test_unneeded_models_are_dropped(tmp_path: Path) -> None:
     done = star(tmp_path, Scripted(), iterations=5, patience=5, keep_models=False)
     kept = [number for number in range(1, 6) if model_folder(tmp_path, number).exists()]
     assert kept == [best(done).number, 5] == [2, 5]

@@ -115,7 +115,7 @@ async def test_without_seeds_no_trace_has_one() -> None:
     assert seeds == [None, None, None]
 
 
-async def test_answers_that_cannot_be_told_apart_have_no_majority() -> None:
+async def test_answers_that_cannot_be_compared_have_no_majority() -> None:
     with pytest.raises(ConfigError):
         await majority(3).run(Scripted(["7"] * 3), Question("Write a program."), 0)
 
@@ -195,7 +195,7 @@ async def test_records_are_read_without_their_traces(tmp_path: Path) -> None:
         assert whole == short and short["strategy"]["traces"]
 
 
-async def test_the_records_do_not_hang_on_the_order_and_a_run_goes_on(tmp_path: Path) -> None:
+async def test_the_records_do_not_depend_on_the_order_and_a_run_resumes(tmp_path: Path) -> None:
     await run_by(tmp_path / "one", majority(5), concurrency=1)
     await run_by(tmp_path / "many", majority(5), concurrency=40)
     await run_by(tmp_path / "resumed", majority(5), 10)

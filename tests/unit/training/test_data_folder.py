@@ -315,7 +315,7 @@ def test_nothing_is_uploaded_to_a_public_data_set(folder: Path, monkeypatch: pyt
     assert uploads == ["me/rows"] * private
 
 
-def test_a_mix_is_told(tmp_path: Path) -> None:
+def test_a_mix_is_reported(tmp_path: Path) -> None:
     records = [record(GOOD, at, problem=f"p{at}") for at in range(20)]
     chosen = rft([run(tmp_path / "run", records)], TOKENIZER)
     found = write_data(tmp_path / "data", chosen, LossPolicy(hint=HintLoss.MIX), config={})
@@ -326,7 +326,7 @@ def test_a_mix_is_told(tmp_path: Path) -> None:
         assert ("good idea" in said) == (row["hint_loss"] == "mask")
 
 
-def test_a_repair_is_told(tmp_path: Path) -> None:
+def test_a_repair_is_reported(tmp_path: Path) -> None:
     rambling = spelled(TOKENIZER, (M, "```python\n6 * 7\n```\n", "code_close"), output("42"), *HINTED[3:-1])
     end = spelled(TOKENIZER, (M, "</think>\n\\boxed{42}\nAnd so on.", "eos")).spans[-1]
     rambling.spans.append(end)

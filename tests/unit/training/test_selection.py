@@ -123,13 +123,13 @@ def test_runs_with_the_same_keys_are_not_confused(tmp_path: Path) -> None:
 
 
 def test_repairs_come_before_filters_and_are_counted(tmp_path: Path) -> None:
-    mended = spelled(
+    repaired = spelled(
         TOKENIZER,
         (M, "```python\nprint(6 * y)\n```\n", "code_close"),
         output("NameError", "error"),
         *HINTED[4:],
     )
-    path = run(tmp_path / "r", [record(mended, 0)])
+    path = run(tmp_path / "r", [record(repaired, 0)])
     selection = rft([path], TOKENIZER, SelectionOptions(repair=True))
     assert dict(selection.report.repaired) == {"drop_failed_cell": 1}
     [chosen] = list(selection)

@@ -160,7 +160,7 @@ def test_there_are_no_adapters_to_keep_apart_without_a_rank() -> None:
         options(merge_adapters=False)
 
 
-def test_a_run_that_goes_on_says_nothing_of_tied_weights(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_resumed_run_does_not_warn_about_tied_weights(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     tied = weights_path()  # its output weights are those of its embedding
 
     def killed(news: Any) -> None:

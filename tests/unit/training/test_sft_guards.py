@@ -58,7 +58,7 @@ def test_bad_rows_are_refused_in_one_line_that_counts_them(bad: list[dict[str, A
     assert "\n" not in str(caught.value)
 
 
-def test_a_row_too_long_is_told_what_would_do() -> None:
+def test_the_error_for_a_long_row_says_what_would_do() -> None:
     with pytest.raises(DataError, match="--max-length 8"):
         check_rows([row([5] * 8)], max_length=4, vocabulary=9)
 

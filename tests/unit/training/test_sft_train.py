@@ -157,9 +157,9 @@ def test_a_run_cut_off_and_resumed_ends_in_the_same_weights(
     with pytest.raises(KilledError):
         train(str(base), ROWS, options(), tmp_path, listener=killed_at(at))
     assert not (tmp_path / "config.json").exists()
-    heard: list[int] = []
-    report = train(str(base), ROWS, options(save_steps=3), tmp_path, listener=lambda news: heard.append(news.step))
-    assert heard[0] == {1: 1, 4: 3, 5: 5, 6: 5}[at]  # a checkpoint at every second step
+    received: list[int] = []
+    report = train(str(base), ROWS, options(save_steps=3), tmp_path, listener=lambda news: received.append(news.step))
+    assert received[0] == {1: 1, 4: 3, 5: 5, 6: 5}[at]  # a checkpoint at every second step
     assert same(tmp_path, whole[0])
     curve = (tmp_path / "training" / "loss.csv").read_text()
     assert curve == (whole[0] / "training" / "loss.csv").read_text()
@@ -191,9 +191,9 @@ def test_a_run_cut_off_after_its_last_step_only_saves(
         patched.setattr(saving, "install", cut_off)
         with pytest.raises(KilledError):
             train(str(base), ROWS, options(), tmp_path)
-    heard: list[int] = []
-    report = train(str(base), ROWS, options(), tmp_path, listener=lambda news: heard.append(news.step))
-    assert heard == [] and report.steps == 6
+    received: list[int] = []
+    report = train(str(base), ROWS, options(), tmp_path, listener=lambda news: received.append(news.step))
+    assert received == [] and report.steps == 6
     assert same(tmp_path, whole[0])
 
 
@@ -227,7 +227,7 @@ def test_a_model_that_no_run_made_is_not_overwritten(base: Path, tmp_path: Path)
         train(str(base), ROWS, options(), tmp_path)
 
 
-def test_a_start_that_came_to_nothing_binds_nobody(base: Path, tmp_path: Path) -> None:
+def test_a_failed_start_fixes_no_configuration(base: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="flash"):
         train(str(base), ROWS, options(attn_implementation="flash_attention_2"), tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""What all tests share: vocabularies, hypothesis profiles, and which marks and neighbours a test has."""
+"""Shared by all tests: vocabularies, hypothesis profiles, marks and xdist groups."""
 
 from __future__ import annotations
 

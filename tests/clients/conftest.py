@@ -1,4 +1,4 @@
-"""The pocket reasoner served and run by ``batch``, with options that leave nothing to seeds.
+"""Serves the pocket reasoner and runs it with ``batch``, with options that do not depend on seeds.
 
 Harnesses send one seed for all problems, or none, where ``batch`` derives one for each. Decoding is greedy here, and
 the one hint that there is comes at the end of thinking: traces are the same whatever the seed, and so are scores.

@@ -1,4 +1,4 @@
-"""inspect_ai and lm-eval measure, through the server, what ``batch`` measures."""
+"""inspect_ai and lm-eval get the same results through the server as ``batch``."""
 
 from __future__ import annotations
 

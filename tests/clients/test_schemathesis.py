@@ -1,4 +1,4 @@
-"""Schemathesis asks, by the server's own OpenAPI document, for what no person would: never a defect, never a hang."""
+"""Schemathesis tests the server by its OpenAPI document: no defect, no hang."""
 
 from __future__ import annotations
 

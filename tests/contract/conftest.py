@@ -1,4 +1,4 @@
-"""One engine on vLLM for all tests that can do with the same: it takes vLLM half a minute to start."""
+"""One shared vLLM engine for all tests that can use it: vLLM takes half a minute to start."""
 
 from __future__ import annotations
 

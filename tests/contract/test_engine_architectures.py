@@ -1,4 +1,4 @@
-"""The transformers engine on the field's architectures: token for token what transformers' ``generate`` says.
+"""The transformers engine on common architectures: token for token equal to transformers' ``generate``.
 
 Contexts are several times the sliding windows; rows of unlike lengths run side by side.
 """

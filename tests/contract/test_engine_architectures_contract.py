@@ -1,4 +1,4 @@
-"""The transformers engine under the engines' whole contract, on the pocket reasoner in six architectures."""
+"""The engine contract on the transformers engine, with the pocket reasoner in six architectures."""
 
 from __future__ import annotations
 

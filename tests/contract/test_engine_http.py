@@ -1,4 +1,4 @@
-"""The HTTP engine under the engines' contract, on a real vLLM server, by both of its routes."""
+"""The engine contract on the HTTP engine with a real vLLM server, on both of its routes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The HTTP engine under the engines' contract, on doubles that speak the wire of servers that cannot run here."""
+"""The engine contract on the HTTP engine with imitations of servers that cannot run here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the HTTP engine makes of servers that are busy, break off, restart, or are no servers of this kind."""
+"""The HTTP engine with servers that are busy, break off, restart, or are of another kind."""
 
 from __future__ import annotations
 

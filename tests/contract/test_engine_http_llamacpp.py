@@ -1,4 +1,4 @@
-"""The HTTP engine under the engines' contract, against a real llama.cpp server of the pocket reasoner."""
+"""The engine contract on the HTTP engine with a real llama.cpp server of the pocket reasoner."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The KV cache's budget, memory that runs out, and the life cycle of the transformers engine."""
+"""The KV cache's budget, running out of memory, and the life cycle of the transformers engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What traces of the transformers engine have in common is computed once: of ended traces, and of open ones."""
+"""Prefix caching of the transformers engine: common prefixes of finished and open traces are computed once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""vLLM's processes: how they end, what is left of them, and the cores on which they run.
+"""vLLM's processes: how they end, that none is left, and their CPU cores.
 
 In a module of its own, whose name comes before ``test_engine_vllm``: only the first engine that is open in a process
 has cores of its own, and the one that is shared is not open yet.

@@ -1,4 +1,4 @@
-"""The scripted engine under the engines' contract: its script is a model of sorts, made of words and a hash."""
+"""The engine contract on the scripted engine, whose script imitates a model with words and a hash."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The transformers engine under the engines' contract, on the pocket reasoner; and what only it promises."""
+"""The engine contract on the transformers engine with the pocket reasoner, and its own guarantees."""
 
 from __future__ import annotations
 

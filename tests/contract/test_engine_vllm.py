@@ -1,4 +1,4 @@
-"""The vLLM engine under the engines' contract, on the pocket reasoner; and what only it promises.
+"""The engine contract on the vLLM engine with the pocket reasoner, and its own guarantees.
 
 These tests fail where vLLM is missing: ``make test`` installs its CPU build.
 """

@@ -1,4 +1,4 @@
-"""Check 5 of issue 2: on every vocabulary, every marker, however tokens cut it, is found once and trimmed by the rule.
+"""On every vocabulary, every marker is found once, however it is tokenized, and trimmed by the trim rule.
 
 Around each marker the lattice of all the vocabulary's pieces is walked: each way to spell the marker and the bytes
 beside it, tokens that hold a part of the marker and its neighbours among them. Expectations come from the offsets

@@ -1,4 +1,4 @@
-"""Programs are graded as plain Python, given their input and run by itself, shows them to be."""
+"""Verdicts on programs equal those of plain Python, given the same input."""
 
 from __future__ import annotations
 

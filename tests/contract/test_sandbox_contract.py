@@ -1,4 +1,4 @@
-"""The contract suite on both sandboxes. Bubblewrap and namespaces have to be there: without them these fail."""
+"""The sandbox contract on all sandboxes. Fails where bubblewrap or namespaces are missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures and other images that a cell displays, as a notebook would show them."""
+"""Figures and other images that a cell displays, as in a notebook."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cells behave as in a notebook, and what they print is theirs."""
+"""Cells and their outputs behave as in a notebook."""
 
 from __future__ import annotations
 

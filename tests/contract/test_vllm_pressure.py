@@ -1,4 +1,4 @@
-"""Many traces, and a KV cache for few: none is lost, and all are what they are where there is room for everyone."""
+"""Many traces with a small KV cache: none is lost, and all are the same as with a large one."""
 
 from __future__ import annotations
 

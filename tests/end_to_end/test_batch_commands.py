@@ -1,4 +1,4 @@
-"""``start-agent batch`` and ``compare`` as people use them, on the pocket reasoner."""
+"""``start-agent batch`` and ``compare`` as users run them, on the pocket reasoner."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line as people use it: in processes of its own, on the pocket reasoner, with real kernels."""
+"""The command line as users run it: in separate processes, on the pocket reasoner, with real kernels."""
 
 from __future__ import annotations
 

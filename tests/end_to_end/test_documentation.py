@@ -1,4 +1,4 @@
-"""The code of the README and of the site's pages is run as a reader would run it, and shows what they show."""
+"""Runs the code blocks of the README and the site's pages, and compares the output that they show."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The scripts and notebooks of examples/ run as they are, each in a folder of its own."""
+"""Runs the scripts and notebooks of examples/ unchanged, each in a separate folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What another package adds: installed by pip, used by name and by place, from the command line and from Python."""
+"""A plug-in package: installed by pip, used by name and by ``module:object``, on the command line and in Python."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The whole house at work: the pocket reasoner, its real engine, real kernels, many traces at once."""
+"""The pocket reasoner with its real engine and real kernels: many concurrent traces."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``start-agent serve`` with the pocket reasoner and the real sandbox: OpenAI's client, its end, nothing left."""
+"""``start-agent serve`` with the pocket reasoner and the real sandbox: OpenAI's client, shutdown, no leaks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""OpenAI's client against a served command: every method, every parameter; streams add up to what is not streamed.
+"""OpenAI's client against a real server: every method and parameter; streams add up to the unstreamed result.
 
 The tables are in ``tests/support/client_parameters.py`` and ``client_resources.py``. What they do not have, as a newer
 client may, fails here until it is decided. ``make test-clients`` runs this with the newest client as well.

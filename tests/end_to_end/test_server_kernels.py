@@ -1,4 +1,4 @@
-"""Containers over the real sandbox: variables, files and figures, and what is said of those that are lost."""
+"""Containers with the real sandbox: variables, files, figures, and reports of their loss."""
 
 from __future__ import annotations
 

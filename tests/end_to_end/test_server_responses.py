@@ -1,4 +1,4 @@
-"""``start-agent serve`` with the pocket reasoner and the real sandbox, called by OpenAI's own client: responses."""
+"""``start-agent serve`` with the pocket reasoner and the real sandbox: the Responses API with OpenAI's client."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``start-agent sft`` as people run it: killed and resumed, in several processes, with input that cannot be used."""
+"""``start-agent sft`` as users run it: killed and resumed, in several processes, with invalid input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``start-agent star``: the miniature and a set of problems, from the command to the report, and once more."""
+"""``start-agent star``: the miniature and a set of problems, from the command to the report, run twice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the pocket reasoner's real runs to rows, as people do it: batch, select, rows."""
+"""From real runs of the pocket reasoner to rows, as users do it: batch, select, rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One box for all attacks of a module, and proof after each that nothing of it is left."""
+"""One sandbox for all attacks of a module; after each, checks that nothing of it is left."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run that is killed outright, again and again, ends as one that nobody touched.
+"""A run that is killed repeatedly ends with the records of an uninterrupted one.
 
 ``START_AGENT_KILLS`` and ``START_AGENT_KILL_PROBLEMS`` make it longer: 20 kills of 300 problems every night.
 """

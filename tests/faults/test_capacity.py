@@ -1,4 +1,4 @@
-"""As many sessions as a sandbox says it has room for can be opened at once; a full table is a typed error."""
+"""The stated maximum number of sessions can be opened at once; a full table is a typed error."""
 
 from __future__ import annotations
 

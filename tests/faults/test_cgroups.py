@@ -1,4 +1,4 @@
-"""What cgroups bound where there can be some, and that all goes on, and says so, where there cannot."""
+"""The limits of cgroups if they are available; without them everything works, and says so."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What threads of earlier cells print is no part of the running cell's text, whoever started them."""
+"""Output of threads of earlier cells is not part of the running cell's output."""
 
 from __future__ import annotations
 

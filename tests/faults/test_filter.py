@@ -1,4 +1,4 @@
-"""What Linux would let code have of the machine's: memory that nothing counts, quotas that all share."""
+"""Resources of the machine that Linux would let code use: unaccounted memory, shared quotas."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files and processes of the user that is running the sandbox stay as they are."""
+"""Files and processes of the user that runs the sandbox are not changed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the filter of system calls must not break."""
+"""Legitimate uses that the seccomp filter must not break."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What code leaves on the disk, where it has a folder of the host's (tier 3), is removed, however it is built."""
+"""Files that code leaves on the disk are removed, however they are nested (tier 3, which uses a folder of the host)."""
 
 from __future__ import annotations
 

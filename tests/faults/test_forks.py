@@ -1,4 +1,4 @@
-"""What forking from one zygote could leak or share, and what the filter of system calls refuses."""
+"""Leaks and sharing by forking from one zygote, and system calls that the filter refuses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hint-RFT killed outright in each of its stages ends with the data sets of one that nobody touched."""
+"""Hint-RFT killed in each of its stages ends with the data sets of an uninterrupted one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Code that really attacks. Each runs beside a sibling session that must not notice (see conftest)."""
+"""Hostile code. Each attack runs beside another session, which must not notice (see conftest)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Attacks on file operations: files that change, grow, hide or are not files, and kernels that answer falsely."""
+"""Attacks on file operations: files that change, grow, hide or are special, and kernels that lie."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Code that takes the kernel's own wire and says on it what it likes."""
+"""Code that takes over the kernel's wire and sends arbitrary data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Memory that no limit of a single process counts, where there are no cgroups and where there are."""
+"""Memory that no limit of a single process counts, with and without cgroups."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Memory in sum in each tier: processes that hinder counting, pages that are shared, buffers."""
+"""Total memory in each tier: processes that hinder counting, shared pages, buffers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cancellation, early ends and a dying host: no process, folder or descriptor stays."""
+"""Cancellation, early ends and a killed host: no process, folder or descriptor is left."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a cell came to, whatever it has done to those who say so; and that its mistakes cost no variables."""
+"""The outcome of a cell is correct even if its code manipulates the reporting; mistakes do not cost variables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sandbox in the places in which people have Python, their projects and their homes."""
+"""The sandbox in various environments: installations of Python, project folders, homes."""
 
 from __future__ import annotations
 

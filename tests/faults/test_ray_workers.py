@@ -1,4 +1,4 @@
-"""A run over the workers of a real Ray cluster on this machine ends as one without them, whichever of them die."""
+"""A run on a real local Ray cluster ends with the records of a run without it, even if workers die."""
 
 from __future__ import annotations
 

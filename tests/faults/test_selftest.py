@@ -1,4 +1,4 @@
-"""``python -m sandbox selftest`` as people and CI run it."""
+"""``python -m sandbox selftest`` as users and CI run it."""
 
 from __future__ import annotations
 

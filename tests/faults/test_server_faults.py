@@ -1,4 +1,4 @@
-"""A server as a process of its own: killed, asked to stop, with a full disk, with an engine that dies."""
+"""A server in a separate process: killed, stopped, with a full disk, with an engine that dies."""
 
 from __future__ import annotations
 

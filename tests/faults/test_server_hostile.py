@@ -1,4 +1,4 @@
-"""Requests that are none, that do not end, or that are too much: each is answered or closed, and costs no memory.
+"""Invalid, endless and oversized requests: each is answered or closed, and costs no memory.
 
 The server is a process of its own, spoken to by bare sockets. That it serves the next request is looked at after each
 test; what it logs, at the end.

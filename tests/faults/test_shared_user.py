@@ -1,4 +1,4 @@
-"""What Linux counts for all processes of a user together: none of it is there for kernels that share their user."""
+"""Quotas that Linux counts per user are not available to kernels that share a user."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The addition miniature, killed outright at up to three places, ends as one that nobody touched."""
+"""The addition miniature, killed at up to three places, ends like an uninterrupted one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tier 3, which has neither a root of its own nor a process namespace: what it stops and what it does not."""
+"""Tier 3, without a separate root or process namespace: what it stops and what it does not."""
 
 from __future__ import annotations
 

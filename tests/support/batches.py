@@ -1,4 +1,4 @@
-"""Scripted runs: what the tests of the batch runner share."""
+"""Scripted runs, shared by the tests of the batch runner."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the server makes of every parameter of ``openai``'s client: a table, to be tried through the client itself."""
+"""A table of the server's treatment of every parameter of ``openai``'s client, to be tested with the client itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What becomes of the parameters of ``openai``'s client for what is kept: responses, conversations, containers."""
+"""The parameters of ``openai``'s client for stored resources: responses, conversations, containers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``start-agent`` called in this process, where it does not matter that it is one of its own: seconds faster."""
+"""Calls ``start-agent`` in this process, if a separate one does not matter: seconds faster."""
 
 from __future__ import annotations
 

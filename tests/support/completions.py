@@ -1,4 +1,4 @@
-"""Servers of completions for tests: one that answers as it is told, and one that speaks a kind's wire for a model.
+"""Servers of completions for tests: a scripted one, and one that imitates a kind of server for a model.
 
 Both speak as much HTTP/1.1 as the engine needs, one request for each connection.
 """

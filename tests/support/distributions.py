@@ -1,4 +1,4 @@
-"""Packages with entry points, made up for a test."""
+"""Temporary packages with entry points."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The blocks of code of a Markdown page: what they say, whether they are to be run, and running them as a reader would.
+"""The code blocks of a Markdown page: parsing them, and running them as a reader would.
 
 Blocks of ``console`` (lines with ``$`` and the output that follows), ``sh`` and ``python`` are run, in the order of the
 page, in one folder; Python blocks as programs of their own. ``<!-- skip: reason -->`` before a block leaves it out,

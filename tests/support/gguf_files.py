@@ -1,4 +1,4 @@
-"""A model's folder → a GGUF file in float32, for llama.cpp. Llamas with a byte-level vocabulary only."""
+"""Writes a model's folder as a GGUF file in float32, for llama.cpp. Only Llamas with a byte-level vocabulary."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All the ways in which a vocabulary can spell some bytes."""
+"""All tokenizations of some bytes in a vocabulary."""
 
 from __future__ import annotations
 

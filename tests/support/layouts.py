@@ -1,4 +1,4 @@
-"""Pythons as people have them, and sandboxes opened by them in processes of their own."""
+"""Common installations of Python, and sandboxes opened by them in separate processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""llama.cpp's server, which xllamacpp carries: ``python -m tests.support.llama_server MODEL PORT CONTEXT``."""
+"""llama.cpp's server from xllamacpp: ``python -m tests.support.llama_server MODEL PORT CONTEXT``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bodies and events held against the types of the ``openai`` package, strictly: nothing unknown but our extension."""
+"""Validates bodies and events strictly against the types of the ``openai`` package, plus our extension."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ports for servers that are told where to listen."""
+"""Free ports for servers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which processes there are below one, and which cgroups, to prove that none is left."""
+"""The child processes of a process, and cgroups, to check that none is left."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ways in which programs of contests read and write: each is to print the sum of the numbers in its second line.
+"""Contest programs that read and write in different ways: each prints the sum of the numbers in its second line.
 
 Right ones and wrong ones; which they are, plain Python says (`tests/contract/test_programs.py`).
 """

@@ -1,4 +1,4 @@
-"""Markers by the letter of the rules: the whole text, line by line, no regular expressions, nothing incremental."""
+"""A reference parser of markers: on the whole text, line by line, without regular expressions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calls of the Responses API over doubles, each answer held against OpenAI's types."""
+"""Calls of the Responses API over test doubles, with each answer validated against OpenAI's types."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Servers of models, as processes of their own that tests start and end."""
+"""Model servers in separate processes, started and stopped by tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``start-agent sft`` as one of several processes, each of which leaves a hash of the weights that it ends with."""
+"""``start-agent sft`` as one of several processes, each of which writes a hash of its final weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the real data sets are: beside the repository, or where the environment says."""
+"""The location of the real data sets: next to the repository, or from the environment."""
 
 from __future__ import annotations
 

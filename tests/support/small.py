@@ -1,4 +1,4 @@
-"""Limits so small that every attack meets them soon."""
+"""Limits so small that every attack reaches them quickly."""
 
 from sandbox import Limits
 

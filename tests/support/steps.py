@@ -1,4 +1,4 @@
-"""A step of a recipe of the tests' own, which another program does in place of start-agent."""
+"""A test's own stage of a recipe, run by another program instead of start-agent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Greedy traces of the same questions that are equal, or part where two tokens are as good as equally likely."""
+"""Compares greedy traces of the same questions, which may differ only where two tokens are almost equally likely."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models of the field's architectures, so small that they run in no time: random weights, the pocket's tokenizer."""
+"""Tiny models of common architectures: random weights, the pocket's tokenizer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model of the Qwen2 architecture so small that it trains in no time, with the pocket reasoner's tokenizer."""
+"""A tiny model of the Qwen2 architecture that trains quickly, with the pocket reasoner's tokenizer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Traces spelled as texts: what the tests of training data share."""
+"""Traces written as texts, shared by the tests of training data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The vocabularies that the tests run on, each built once: bytes, the pocket's, SentencePiece-style, the real Qwen."""
+"""The vocabularies of the tests, each built once: bytes, the pocket's, SentencePiece-style, the real Qwen."""
 
 from __future__ import annotations
 

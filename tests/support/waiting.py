@@ -1,4 +1,4 @@
-"""Waiting for other processes without keeping busy the core that they need."""
+"""Waits for other processes without using the core that they need."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Benches for Ray workers: scripted, some of which kill the process that they are in."""
+"""Executors for Ray workers: scripted, some of which kill their process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cores: how many threads a model gets where nobody says it, and which cores it has to itself."""
+"""Cores: the default number of threads of a model, and its reserved cores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The private parts of other packages that ours rest on: each is there in the versions installed, and listed here.
+"""The private APIs of other packages that we use: each exists in the installed versions, and is listed here.
 
 Upper bounds in ``pyproject.toml`` are majors, and what begins with an underscore may go in any minor release. A test
 that fails here names what has gone and which of our files to look at; what vLLM has changed is found out at run time

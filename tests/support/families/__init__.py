@@ -1,1 +1,1 @@
-"""Doubles of model families: chat templates that behave like theirs, on small vocabularies of their kinds."""
+"""Imitations of model families: chat templates that behave like theirs, on small vocabularies of the same kinds."""

@@ -1,4 +1,4 @@
-"""The families: which template, which kind of vocabulary, which special tokens, and what is expected of each."""
+"""The families: template, kind of vocabulary, special tokens, and what is expected of each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is asked of a Ray cluster, said without one."""
+"""Requests to a Ray cluster, without one."""
 
 from __future__ import annotations
 

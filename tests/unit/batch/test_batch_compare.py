@@ -1,4 +1,4 @@
-"""Paired comparison, against numbers worked out by hand."""
+"""Paired comparison, against manually computed numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which configurations may go on in one directory: what decides the records is the same, nothing else has to be."""
+"""Which configurations may resume a directory: options that decide the records must not change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many scripted traces at once: each recorded once, faults tried again, nothing kept."""
+"""Many concurrent scripted traces: each is recorded once, faults are retried, memory does not grow."""
 
 from __future__ import annotations
 

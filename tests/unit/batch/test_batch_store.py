@@ -1,4 +1,4 @@
-"""The run directory: what is written stays, what is torn is owed, what does not fit is refused."""
+"""The run directory: records persist, truncated ones are pending again, other configurations are refused."""
 
 from __future__ import annotations
 

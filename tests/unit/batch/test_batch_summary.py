@@ -1,4 +1,4 @@
-"""The summary, against numbers worked out by hand."""
+"""The summary, against manually computed numbers."""
 
 from __future__ import annotations
 

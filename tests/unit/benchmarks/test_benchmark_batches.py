@@ -1,4 +1,4 @@
-"""What the benchmarks of batches do and work out: rounds, slowed cells, figures."""
+"""The benchmarks of batches: rounds, slowed cells, figures."""
 
 from __future__ import annotations
 

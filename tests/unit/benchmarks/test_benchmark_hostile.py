@@ -1,4 +1,4 @@
-"""The benchmark of attacks: its attacks can be run, and what it makes of what they did."""
+"""The benchmark of attacks: its attacks run, and their results are evaluated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The benchmark of the sandbox's speed beside another checkout's."""
+"""The benchmark of the sandbox's speed against another checkout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The server's benchmark: what it reads from metrics, and what it sees of processes."""
+"""The server's benchmark: reading metrics and process statistics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is let into an engine, and when; and how long traces are expected to become."""
+"""Admission of traces to an engine, and the estimate of their lengths."""
 
 from __future__ import annotations
 

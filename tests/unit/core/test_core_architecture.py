@@ -1,4 +1,4 @@
-"""What is read of a model's configuration before its weights: kinds of layers, the longest context, refusals."""
+"""Reading a model's configuration before its weights: kinds of layers, the longest context, refusals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line's own faults: one line, the right exit code, no traceback. Nothing here loads a model."""
+"""Errors of the command line: one line, the right exit code, no traceback. No model is loaded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What turns cost, summed over a trace."""
+"""The cost of turns, summed over a trace."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dialects: code between tags is found however the text is cut, and traces in a dialect are read as they were made."""
+"""Dialects: code between tags is found however the text is split, and traces keep their dialect."""
 
 from __future__ import annotations
 

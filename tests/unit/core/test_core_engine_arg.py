@@ -1,4 +1,4 @@
-"""Arguments that go through to vLLM and to transformers: known ones arrive, others are refused by name."""
+"""Arguments passed to vLLM and to transformers: known ones are used, others are refused by name."""
 
 from __future__ import annotations
 

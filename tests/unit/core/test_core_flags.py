@@ -1,4 +1,4 @@
-"""Flags made of options: lists, choices, settings that are handed on to a library."""
+"""Flags from options: lists, choices, settings that are passed to a library."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model's JSON files say: ends of sequence and sampling."""
+"""A model's JSON files: end of sequence and sampling."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which grader and which strategy a run has, and when it may go on."""
+"""The grader and the strategy of a run, and when it may be resumed."""
 
 from __future__ import annotations
 

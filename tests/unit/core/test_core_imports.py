@@ -1,4 +1,4 @@
-"""The import contracts fail where an import runs upward; that they hold is checked by `make check`."""
+"""The import contracts fail for an upward import; `make check` checks that they hold."""
 
 from __future__ import annotations
 

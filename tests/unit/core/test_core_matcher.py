@@ -1,4 +1,4 @@
-"""The matcher: how the text is cut makes no difference, and a simple reference finds the same."""
+"""The matcher: the result does not depend on the tokenization, and equals that of a simple reference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Other projects have packages called ``sandbox`` and ``hints``, too."""
+"""Other projects also have packages called ``sandbox`` and ``hints``."""
 
 from __future__ import annotations
 

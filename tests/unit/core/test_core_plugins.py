@@ -1,4 +1,4 @@
-"""What installed packages add, and what is said of those that are wrong."""
+"""Plug-ins of installed packages, and errors for invalid ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The seams of a prompt: whatever flags its added tokens have, the ids are transformers', and questions stay text."""
+"""Prompts: whatever flags their added tokens have, the ids equal transformers', and questions stay text."""
 
 from __future__ import annotations
 

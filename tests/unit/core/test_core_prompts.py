@@ -1,4 +1,4 @@
-"""Prompts: whatever the question spells and whatever the template does."""
+"""Prompts with hostile questions and various templates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options that were renamed: their old names work, on the command line, in YAML and in what older versions stored."""
+"""Renamed options: old names work on the command line, in YAML and in stored folders."""
 
 from __future__ import annotations
 

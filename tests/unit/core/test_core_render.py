@@ -1,4 +1,4 @@
-"""Traces as HTML: what is shown, and that no text of a trace becomes markup."""
+"""Traces as HTML: the content, and that no text of a trace becomes markup."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One seed decides what is drawn; seeds of parts follow it unless they are given."""
+"""One seed decides all random choices; seeds of parts are derived from it unless they are given."""
 
 from __future__ import annotations
 

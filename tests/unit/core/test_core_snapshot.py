@@ -1,4 +1,4 @@
-"""The command line as it is: every command with its flags, their defaults, and the exit codes.
+"""Snapshot of the command line: every command with its flags, their defaults, and the exit codes.
 
 A change of it is a change for users: look at the difference, and where it is meant, write the file anew::
 

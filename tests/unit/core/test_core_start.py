@@ -1,4 +1,4 @@
-"""How a command starts: what it imports, where its messages go, what its end means."""
+"""The start of a command: its imports, its logging, its exit code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stop strings: found wherever the text is cut, and what may be the beginning of one is known."""
+"""Stop strings: found however the text is split; a possible beginning of one is known."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The watch: where a turn ends, what is kept of it, and what a listener may hear before."""
+"""The stop checker: where a turn ends, which tokens are kept, and what may be streamed before."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The options of a chat template: variables, a file, the day; and what a thinking that is off is answered with."""
+"""Options of the chat template: variables, a file, the date; and the notice about thinking that is off."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The trace: what is computed from its spans, and its JSON form."""
+"""The trace: values computed from its spans, and its JSON format."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Segments: nothing is lost, nothing is shown twice, and what is code is what runs."""
+"""Segments: nothing is lost, nothing is shown twice, and the code shown is the code that runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the solver and its controller do with what a model says: scripted models, a fake sandbox."""
+"""The solver and its controller with scripted models and a fake sandbox."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A budget for thinking, and stop strings after it."""
+"""The thinking budget, and stop strings after it."""
 
 from __future__ import annotations
 

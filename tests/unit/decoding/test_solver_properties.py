@@ -1,4 +1,4 @@
-"""Whatever a model says, the trace keeps its promises."""
+"""Whatever a model writes, the trace's invariants hold."""
 
 from __future__ import annotations
 

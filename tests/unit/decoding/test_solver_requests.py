@@ -1,4 +1,4 @@
-"""What may be said of a single trace, and solvers that differ in a request's options."""
+"""Options of a single trace, and solvers with other options for a request."""
 
 from __future__ import annotations
 

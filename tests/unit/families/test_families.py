@@ -1,4 +1,4 @@
-"""Families of models, one test of each kind for each: doubles of their templates on vocabularies of their kinds."""
+"""Families of models: the same tests for each, on imitations of their templates and vocabularies."""
 
 from __future__ import annotations
 

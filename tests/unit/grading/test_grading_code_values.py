@@ -1,4 +1,4 @@
-"""What a program printed or returned, compared with what was expected."""
+"""Printed or returned values of a program, compared with the expected ones."""
 
 from __future__ import annotations
 

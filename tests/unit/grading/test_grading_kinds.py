@@ -1,4 +1,4 @@
-"""What people and models write for one answer, by kind: spellings that are right, and likenesses that are wrong."""
+"""Spellings of answers by kind: equivalent ones that are correct, and similar ones that are wrong."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Math answers: what is right, what is wrong, and what the grader must not be taken in by."""
+"""Math answers: what is correct, what is wrong, and what must not fool the grader."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The real sets: gold answers against themselves, and recorded answers against what their columns imply."""
+"""The real data sets: gold answers against themselves, and recorded answers against their columns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every kind of bad file is refused in one line: where, which hint, why, what to do."""
+"""Every kind of invalid file is refused in one line: where, which hint, why, what to do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The hints that come with the package."""
+"""The built-in hints."""
 
 from __future__ import annotations
 

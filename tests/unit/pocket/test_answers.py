@@ -1,4 +1,4 @@
-"""Answers worked out from the question's text alone, by brute force, knowing nothing of the generators."""
+"""Answers computed by brute force from the question's text, independently of the generators."""
 
 from __future__ import annotations
 

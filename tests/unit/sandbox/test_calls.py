@@ -1,4 +1,4 @@
-"""The numbers of system calls are those of Linux, on both architectures: a wrong one would let another call through."""
+"""The system call numbers equal Linux's on both architectures: a wrong one would allow another call."""
 
 from __future__ import annotations
 

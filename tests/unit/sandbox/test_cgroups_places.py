@@ -1,4 +1,4 @@
-"""Where cgroups can be made, by what Linux says of them: as root, in a container, in a user's session."""
+"""Where cgroups can be created: as root, in a container, in a user's session."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is in the way of isolation is seen from files of Linux, and said with what to do."""
+"""Obstacles to isolation are read from files of Linux, and reported with what to do."""
 
 from __future__ import annotations
 

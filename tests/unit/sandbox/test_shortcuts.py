@@ -1,4 +1,4 @@
-"""What is left out of IPython's work changes nothing."""
+"""Skipping parts of IPython's work changes nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The soak's grammar, what it counts as lost, and its watch."""
+"""The soak test's grammar, what it counts as lost, and its monitor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lines that are written over, held against a terminal that knows no shortcuts."""
+"""Overwritten lines, compared with a simple terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where isolation cannot be had, and how the package is imported."""
+"""Isolation that is unavailable, and importing the package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The user ids of kernels, where root makes each another user: no two on this machine have the same at once."""
+"""User ids of kernels, if root makes each a separate user: no two on this machine share one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The form of what goes over the wire, by itself."""
+"""The wire's frame format."""
 
 from __future__ import annotations
 

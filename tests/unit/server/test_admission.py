@@ -1,4 +1,4 @@
-"""Who runs and who waits: bounds, and the clients in turn."""
+"""Admission: limits, and clients in turn."""
 
 from __future__ import annotations
 

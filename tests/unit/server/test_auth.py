@@ -1,4 +1,4 @@
-"""Keys: who a client is."""
+"""API keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bodies: what is no request is refused before anybody looks at it."""
+"""Request bodies: invalid ones are refused before validation."""
 
 from __future__ import annotations
 

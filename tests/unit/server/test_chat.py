@@ -1,4 +1,4 @@
-"""Chat completions: what a client is sent, streamed and not, and what is refused."""
+"""Chat completions: the responses, streamed and not, and refused requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Completions: prompts as they are, and one text with all that follows them."""
+"""Completions: raw prompts, and the continuation as one text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Containers and their files over HTTP: whose they are, names and sizes, and variables that stay."""
+"""Containers and their files over HTTP: ownership, names and sizes, and persistent variables."""
 
 from __future__ import annotations
 

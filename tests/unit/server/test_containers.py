@@ -1,4 +1,4 @@
-"""Containers: whose they are, how long they live, and that nothing of theirs is lost without a word."""
+"""Containers: ownership, lifetime, and that a loss is always reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Conversations: what responses go on with and are added to, and what of it outlives the server."""
+"""Conversations: continuing them, adding items, and persistence over restarts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Errors: one shape for all of them, and nothing of the host."""
+"""Errors: one format, and no details of the host."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Jobs: rollouts at work, and what is left when they end, fail, or nobody wants them any more."""
+"""Jobs: running rollouts, and that nothing is left when they end, fail, or are abandoned."""
 
 from __future__ import annotations
 

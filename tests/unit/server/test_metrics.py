@@ -1,4 +1,4 @@
-"""Metrics: what they count, and under which names."""
+"""Metrics: names and values."""
 
 from __future__ import annotations
 

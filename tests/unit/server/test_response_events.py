@@ -1,4 +1,4 @@
-"""Events and items of a response: OpenAI's types, one order, and the same answer streamed or not."""
+"""Events and items of a response: OpenAI's types, one order, and the same response streamed or not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Items of a conversation: which are taken, how they are listed, and the messages that they make."""
+"""Items of a conversation: accepted ones, how they are listed, and the resulting messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What clients have stored: theirs alone, bounded, and there again after a restart."""
+"""Stored responses and conversations: private to a client, bounded, and available after a restart."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Responses API: what a request asks for is done or refused, streamed or not."""
+"""The Responses API: parameters are honoured or refused, streamed or not."""
 
 from __future__ import annotations
 

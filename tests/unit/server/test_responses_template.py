@@ -1,4 +1,4 @@
-"""What a request says of thinking and of earlier thoughts, as variables of the chat template."""
+"""Parameters for thinking and earlier thoughts, as variables of the chat template."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A rollout: the pieces of a trace in its order, and what is counted of them."""
+"""A rollout: the segments of a trace in order, and their token counts."""
 
 from __future__ import annotations
 

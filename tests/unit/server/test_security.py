@@ -1,4 +1,4 @@
-"""What clients and models spell stays text: in prompts, in bodies, in terminals; and what others have is not there."""
+"""Text of clients and models stays text: in prompts, bodies and terminals; other clients' entries are hidden."""
 
 from __future__ import annotations
 

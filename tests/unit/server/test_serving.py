@@ -1,4 +1,4 @@
-"""A server from its start to its end: signals, a dying engine, connections that say nothing."""
+"""A server from start to end: signals, a dying engine, idle connections."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Streams over a real connection: events as they come, comments in silence, and clients that go away."""
+"""Streams over a real connection: events as they come, comments when idle, and clients that disconnect."""
 
 from __future__ import annotations
 

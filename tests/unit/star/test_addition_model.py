@@ -1,4 +1,4 @@
-"""The tiny model: its own generation against the library's, and the learner over the base that ships."""
+"""The tiny model: its own generation compared with the library's, and the learner with the built-in base."""
 
 from __future__ import annotations
 

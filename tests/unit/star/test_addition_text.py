@@ -1,4 +1,4 @@
-"""Addition as text: the scratchpad is right, answers are found, splits never overlap."""
+"""Addition as text: scratchpads are correct, answers are found, splits do not overlap."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loop: what is kept, what is trained on, from what, how long, and when it stops; and that it can be killed."""
+"""The loop: stored files, training rows and steps, stopping, and resuming after a kill."""
 
 from __future__ import annotations
 

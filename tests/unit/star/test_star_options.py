@@ -1,4 +1,4 @@
-"""The options of ``star``: those of the training have names of their own where the engine has the same."""
+"""The options of ``star``: training options that clash with the engine's have other names."""
 
 from __future__ import annotations
 

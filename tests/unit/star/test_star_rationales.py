@@ -1,4 +1,4 @@
-"""The file of rationales: its form, what is read from an answer, and what is refused."""
+"""The rationales file: its format, parsing of answers, and refused files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The learner for problems in words: what the model is shown, where its text ends, what is judged and trained on."""
+"""The learner for word problems: prompts, the end of the text, grading and training rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several traces vote: which are made, which has the answer, and what a run stores of them."""
+"""Majority vote: which traces are sampled, which one has the answer, and what a run stores."""
 
 from __future__ import annotations
 

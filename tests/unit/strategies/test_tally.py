@@ -1,4 +1,4 @@
-"""When a vote is decided, against all ways in which it could go on."""
+"""When a vote is decided, compared with all possible continuations."""
 
 from __future__ import annotations
 

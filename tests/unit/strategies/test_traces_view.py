@@ -1,4 +1,4 @@
-"""Several traces on a terminal: one is streamed at a time, the others get a line when they have ended."""
+"""Several traces on a terminal: one is streamed at a time, the others get a line when they end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model is asked."""
+"""The prompts of tasks."""
 
 from __future__ import annotations
 

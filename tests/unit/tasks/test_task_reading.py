@@ -1,4 +1,4 @@
-"""Rows of each known form."""
+"""Rows of each known format."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Data folders and exports: whole or not at all, and read back as they were written."""
+"""Data folders and exports: written atomically, and read back unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Filters, each with traces on both sides of its bound."""
+"""Filters, each with traces on both sides of its threshold."""
 
 from __future__ import annotations
 

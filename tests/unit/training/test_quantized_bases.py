@@ -1,4 +1,4 @@
-"""Bases whose weights are quantized are refused before anything is trained; GGUF files are models by their path."""
+"""Quantized bases are refused before training; GGUF files are models by their path."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Repairs: what they take out, and what they leave alone."""
+"""Repairs: what they remove, and what they leave unchanged."""
 
 from __future__ import annotations
 

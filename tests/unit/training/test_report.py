@@ -1,4 +1,4 @@
-"""The report from records that are made up: every figure of it can be counted by hand."""
+"""The report from made-up records: every figure can be checked by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows: what the loss sees of a trace, span by span, on several vocabularies."""
+"""Rows: the labels of a trace, span by span, on several vocabularies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows in TRL: its collator, its packing and a real training step see exactly our labels; and what the mask does."""
+"""Rows in TRL: its collator, its packing and a real training step use exactly our labels; the effect of the mask."""
 
 from __future__ import annotations
 

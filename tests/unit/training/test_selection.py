@@ -1,4 +1,4 @@
-"""Selection: which traces of which problems, and a count for each that is left out."""
+"""Selection: which traces of which problems, and a count by reason for the dropped ones."""
 
 from __future__ import annotations
 

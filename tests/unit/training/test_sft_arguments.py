@@ -1,4 +1,4 @@
-"""What of the options reaches TRL, and what of TRL's arguments can be given beside them."""
+"""Options passed to TRL, and TRL's arguments that can be set in addition."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows held back, adapters kept apart, models of each epoch: what a training leaves beside its model."""
+"""Evaluation rows, separate adapters, models of each epoch: the additional files of a training."""
 
 from __future__ import annotations
 

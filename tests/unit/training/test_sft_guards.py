@@ -1,4 +1,4 @@
-"""What is refused before the first step, and that padding and packing keep every label."""
+"""Validation before the first step; padding and packing keep every label."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The settings and the recipes that ship."""
+"""The settings and the built-in recipes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The figures of docs/how-to/scale.md: recomputed, so that the page always matches the recipe."""
+"""Recomputes the figures of docs/how-to/scale.md, so that the page always matches the recipe."""
 
 from __future__ import annotations
 

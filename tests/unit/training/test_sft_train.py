@@ -1,4 +1,4 @@
-"""Training a tiny model: what it learns from, what it leaves, and that a run cut off ends as one that was not."""
+"""Training a tiny model: its loss, its files, and that an interrupted run ends like an uninterrupted one."""
 
 from __future__ import annotations
 

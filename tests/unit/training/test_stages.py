@@ -1,4 +1,4 @@
-"""Stages with a program of the test's own in place of start-agent: it does what its arguments say."""
+"""Stages with a test's own program instead of start-agent, which does what its arguments say."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("server")
         if item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(_TESTS))))
-    # With several processes what takes long comes first, so that none of them is left alone with it at the end.
+    # With several processes slow tests come first, so that no process runs one alone at the end.
     order = {name: place for place, name in enumerate(_LONGEST_FIRST)}
     items.sort(key=lambda item: min((order.get(mark.name, len(order)) for mark in item.iter_markers()), default=9))
 

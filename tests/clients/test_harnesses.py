@@ -29,7 +29,7 @@ def correct(records: list[dict[str, Any]]) -> list[tuple[str, bool]]:
 
 
 def run(*command: str | Path, environment: dict[str, str], folder: Path) -> None:
-    """A command that must come to its end."""
+    """Run a command that must succeed."""
     done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[:4000] + done.stderr[-2000:]
 

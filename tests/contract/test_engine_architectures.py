@@ -84,7 +84,7 @@ async def test_what_it_says_is_what_generate_says(engine: TransformersEngine, fo
 
 
 async def test_bfloat16_picks_among_the_likeliest(folder: Path) -> None:
-    """Rounding depends on what runs beside a row, and may choose other experts: most are near the likeliest."""
+    """Rounding depends on the rest of the batch, and may select other experts: most tokens are near the likeliest."""
     from transformers import AutoModelForCausalLM
 
     chance = random.Random(3)

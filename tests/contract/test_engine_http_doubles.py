@@ -39,7 +39,7 @@ class TestDoubles(EngineContract):
 
 
 async def test_log_probabilities_behind_the_temperature_are_refused() -> None:
-    """SGLang gives those before it only where it is told to; without a temperature both are the same."""
+    """SGLang returns those before the temperature only if it is configured to; at temperature 0 both are the same."""
     contract = EngineContract()
     async with (
         TransformersEngine(POCKET) as model,

@@ -51,7 +51,7 @@ def _open(**options: Any) -> TransformersEngine:
 
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=1.0)])
 async def test_a_small_budget_preempts_and_loses_nothing(sampling: Sampling, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch, "_MARGIN", 0)  # rows are let in although they soon outgrow the budget
+    monkeypatch.setattr(batch, "_MARGIN", 0)  # rows are admitted although they soon outgrow the budget
     async with _open() as engine:
         expected = await _all(engine, sampling)
         assert engine._batch.preempted == 0
@@ -183,7 +183,7 @@ async def test_a_trace_released_while_its_turn_runs_ends_the_turn() -> None:
     async with _open(max_num_seqs=1) as engine:
         turn = asyncio.create_task(engine.generate(_ask(engine, [5, 6, 7], 300, trace_id="running")))
         waiting = asyncio.create_task(engine.generate(_ask(engine, [5, 6, 7], 300, trace_id="waiting")))
-        await asyncio.sleep(0)  # both are begun
+        await asyncio.sleep(0)  # both have started
         await engine.release("waiting")
         await engine.release("running")
         for task in (turn, waiting):

@@ -144,7 +144,7 @@ async def test_a_beginning_that_is_copied_was_of_use() -> None:
 
 
 async def test_ended_traces_block_no_other_and_are_not_preempted() -> None:
-    """With places for two and room for one and a half, what has ended is given up before anything open."""
+    """With two rows and memory for one and a half, finished traces are evicted before open ones."""
     async with _open() as engine:
         bytes_each = engine._batch.cache.token_bytes()
     async with _open(max_num_seqs=2, kv_cache_gib=600 * bytes_each / 2**30) as engine:
@@ -173,7 +173,7 @@ async def test_places_count_open_traces_alone() -> None:
 
 
 async def test_what_lies_idle_stays_small() -> None:
-    """One trace at a time: those that have ended may have the cache grow to a quarter of its budget."""
+    """One trace at a time: finished traces may let the cache grow to a quarter of its budget."""
     async with _open() as engine:
         bytes_each = engine._batch.cache.token_bytes()
     tokens = 256 * 20

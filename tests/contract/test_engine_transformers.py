@@ -78,7 +78,7 @@ class TestTransformers(EngineContract):
         assert seen == [*ids, *second.token_ids[:-1]][first.usage.cached_tokens :]
 
     async def test_log_probabilities_are_those_of_a_forward_pass(self, engine: TransformersEngine) -> None:
-        """Of a trace that was prefilled and decoded in turns, with an insertion, beside others that are not alike."""
+        """For a trace that was prefilled and decoded in turns, with an insertion, in a batch with different ones."""
         model = AutoModelForCausalLM.from_pretrained(POCKET, dtype=torch.float32).eval()
 
         async def one(number: int) -> None:

@@ -46,7 +46,7 @@ def imported() -> None:
 async def engine(request: pytest.FixtureRequest, pocket_on_vllm: VLLMEngine) -> AsyncIterator[VLLMEngine]:
     """Under both of vLLM's schedulers: the second, its choice on GPUs, is one that it leaves out on CPUs.
 
-    And as it runs where the installed version does not take our own scheduler: told nothing, ours does as vLLM's.
+    And without our own scheduler, as with a vLLM version that does not accept it.
     """
     ahead, inside = request.param == "steps prepared ahead", request.param != "watched in our process"
     with pytest.MonkeyPatch.context() as patch:

@@ -28,7 +28,7 @@ LOGPROBS_APART = 2e-4
 
 
 async def solve_all(engine: Engine, number: int = PROBLEMS, **settings: Any) -> list[Trace]:
-    """Traces with hints, code and a round, so that turns begin behind insertions too."""
+    """Traces with hints, code and an end-of-think hint, so that turns also start after insertions."""
     problems = held_out(500)[:: 500 // number][:number]
     async with Sandbox(size=4, prestart=4) as box:
         solver = Solver(engine, box, settings=DecodingSettings(hint_probability=1, end_of_think_hints=1, **settings))

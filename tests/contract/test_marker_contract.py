@@ -133,7 +133,7 @@ def ends_of(vocabulary: Vocabulary, token_ids: Sequence[int]) -> list[int]:
 
 
 def stop_of(matcher: Matcher, token_ids: Sequence[int], conditions: StopConditions) -> Stop | None:
-    """The watch's stop; what was settled on the way must be kept, and grow."""
+    """The checker's stop; committed tokens must be kept, and their number must not shrink."""
     checker, committed = StopChecker(matcher, State(), conditions), 0
     for token_id in token_ids:
         stop = checker.push(token_id)

@@ -102,7 +102,7 @@ async def test_late_output_of_a_thread_is_marked(box: Sandbox) -> None:
 
 
 async def test_errors_show_what_they_came_from(box: Sandbox) -> None:
-    """Causes and the errors of a group are the model's as well; those inside of libraries are nobody's."""
+    """Causes and errors of a group are shown like the model's own; frames inside of libraries are not."""
     handled = "def f():\n    1 / 0\ntry:\n    f()\nexcept ZeroDivisionError as error:\n    raise ValueError('bad')"
     first, link, last = (await run(box, handled + " from error"))[0].split("\n\n")
     assert first.endswith('  File "<cell 1>", line 2, in f\n    1 / 0\nZeroDivisionError: division by zero')
@@ -126,7 +126,7 @@ async def test_errors_show_what_they_came_from(box: Sandbox) -> None:
 
 
 async def test_commands_find_the_python_of_the_cells(box: Sandbox) -> None:
-    """Whatever is installed beside it."""
+    """Whatever else is installed."""
     assert await run(box, "import sys\n!python -c 'import sys; print(sys.prefix == \"{sys.prefix}\")'") == ["True"]
 
 

@@ -113,4 +113,4 @@ async def test_64_traces_in_a_cache_for_4_worst_cases(
             assert preempted == load.preempted
             assert len(admission) == 0
     assert figures["worst cases reserved"][0] < figures["estimated"][0]
-    assert figures["all at once"][1] > 0  # where nobody waits, vLLM must make room
+    assert figures["all at once"][1] > 0  # if no trace waits, vLLM must preempt

@@ -83,7 +83,7 @@ def test_another_chat_template_is_refused_and_the_day_stays_that_of_the_first_st
     options = [*POCKET, "--no-tools", "--no-hints", "--model", model, "--output-dir", run]
     assert start_agent("batch", *options, "--limit", 1).returncode == 0
     config = json.loads((run / "config.json").read_text())
-    config["prompt"]["day"] = "2020-02-02"  # as if it had begun then
+    config["prompt"]["day"] = "2020-02-02"  # as if it had started then
     (run / "config.json").write_text(json.dumps(config))
     assert start_agent("batch", *options, "--limit", 2).returncode == 0
     records = [json.loads(line) for line in (run / RECORDS).read_text().splitlines()]

@@ -93,7 +93,7 @@ def test_solving_streams_and_ends_with_the_answer() -> None:
     assert done.returncode == 0, done.stderr
     assert "print(" in done.stdout
     assert "╭─ output" in done.stdout
-    assert "\x1b" not in done.stdout  # no colours where nobody looks
+    assert "\x1b" not in done.stdout  # no colours without a terminal
     assert "<|im_end|>" not in done.stdout
     assert done.stdout.splitlines()[-1].startswith(f"answer: {ANSWER} ")
 

@@ -195,7 +195,7 @@ class TestTraining:
     def test_a_stopped_run_resumes_from_its_checkpoint(self, old: Path, name: str, flags: list[str]) -> None:
         state = old / name / "training" / "checkpoint-2" / "trainer_state.json"
         content = json.loads(state.read_text())
-        content["log_history"][0]["loss"] = 99.0  # a run that began anew would not know it
+        content["log_history"][0]["loss"] = 99.0  # a run that started over would not have it
         state.write_text(json.dumps(content))
         command = [*SFT, "--max-steps", "4", *flags, "--output-dir"]
         done(*command, name)
@@ -307,7 +307,7 @@ class TestRecipe:
         for mark in marks:
             elsewhere = [word.replace("out/", "elsewhere/") for word in mark["command"]]
             assert not stages[mark["recipe"], mark["stage"]].same_as({"command": elsewhere})
-        assert not caplog.records  # nobody has used an old name today
+        assert not caplog.records  # no old name was used
 
 
 class TestStar:

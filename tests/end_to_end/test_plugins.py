@@ -51,7 +51,7 @@ BY_PLACE = {
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the package in it, as pip installs it."""
     source, target = tmp_path_factory.mktemp("source") / "plugin", tmp_path_factory.mktemp("site")
-    shutil.copytree(EXAMPLE, source)  # building leaves files beside the sources
+    shutil.copytree(EXAMPLE, source)  # building leaves files next to the sources
     words = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
     words += ["--disable-pip-version-check", "--target", str(target), str(source)]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
@@ -79,7 +79,7 @@ def batch(output_dir: Path, options: dict[str, Any], *more: object) -> subproces
 
 
 def check_records(path: Path) -> None:
-    """Every part of the package was at work, and what it made can be replayed without it."""
+    """Every part of the package was used, and its traces can be replayed without it."""
     records = list(read_records(path))
     assert len(records) == 6
     for record in records:

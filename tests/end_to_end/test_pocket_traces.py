@@ -75,7 +75,7 @@ async def test_traces_are_what_the_engine_saw(sampling: Sampling) -> None:
 
 
 async def test_hints_make_right_answers_of_executed_code() -> None:
-    """Products that no one does in the head: wrong alone, right through Python."""
+    """Products that are too hard for mental arithmetic: wrong without Python, correct with it."""
     problems = [
         problem for problem in held_out(500) if problem.meta["subject"] == "products" and problem.meta["level"] >= 2
     ][:8]

@@ -23,7 +23,7 @@ COLUMNS = ["--question-column", "question", "--answer-column", "answer"]
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight training problems that are hard alone, greedy and hinted; the last one is also held out."""
+    """Eight training problems that are hard without hints, greedy and hinted; the last one is also held out."""
     folder = tmp_path_factory.mktemp("runs")
     problems = pocket.generate(5, 8, "train", families=["products", "two_step"], levels=[2, 3])
     rows = [json.dumps({"question": problem.question, "answer": problem.answer}) + "\n" for problem in problems]

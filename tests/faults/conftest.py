@@ -56,7 +56,7 @@ async def box(request: pytest.FixtureRequest) -> AsyncIterator[Sandbox]:
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def attack(box: Sandbox) -> AsyncIterator[Attack]:
-    """Run one cell beside a sibling, which must keep its state and answer."""
+    """Run one cell next to another session, which must keep its state and respond."""
     async with box.session() as sibling:
         await sibling.execute("secret = 'sibling'")
 

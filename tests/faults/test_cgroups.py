@@ -71,7 +71,7 @@ async def test_processes_are_counted_and_end(grouped: Sandbox) -> None:
         assert kernel._group is not None
         members = (kernel._group.folders[0] / "cgroup.procs").read_text().split()
         assert LIMITS.processes - 2 <= len(members) <= LIMITS.processes  # threads count too, and are not listed
-    # Daemons end with their session even where nothing isolates them; their guardian hears of it a moment later.
+    # Daemons end with their session even without isolation; their guardian notices it a moment later.
     wait_for_exits(lambda: [int(member) for member in members if os.access(f"/proc/{member}", os.F_OK)])
 
 

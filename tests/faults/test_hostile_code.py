@@ -56,7 +56,7 @@ async def test_killing_all_that_can_be_killed(attack: Attack) -> None:
     code = (
         "import os\nfor pid in (-1, 1, os.getppid(), os.getpid()):\n    try: os.kill(pid, 9)\n    except OSError: pass"
     )
-    # The kernel is its namespace's first process, which Linux lets nobody inside kill; nobody else is there.
+    # The kernel is its namespace's first process, which Linux does not let others inside kill; there are no others.
     assert (await attack(code)).outcome is Outcome.OK
 
 

@@ -79,7 +79,7 @@ async def test_memory_between_cells_is_counted(box: Sandbox) -> None:
         cell = _BEGIN + "for n in range(8):\n    if os.fork() == 0:\n        time.sleep(0.3)\n"
         await session.execute(cell + "        x = bytearray(os.urandom(1 << 20) * 120); time.sleep(99)")
         kernel = session._kernel  # type: ignore[attr-defined]
-        while not box.cgroups.startswith("memory") and not kernel.dead:  # noqa: ASYNC110 - told by nobody
+        while not box.cgroups.startswith("memory") and not kernel.dead:  # noqa: ASYNC110 - there is no event for it
             await asyncio.sleep(0.01)
         assert (await session.execute("time.sleep(99)", timeout=20)).outcome is Outcome.MEMORY
         assert (await session.execute("6 * 7")).text == "42"

@@ -169,7 +169,7 @@ for line in sys.stdin:
 @pytest.mark.parametrize("stage", range(6))
 @pytest.mark.parametrize("kills", [2, pytest.param(4, marks=pytest.mark.nightly)])
 def test_a_host_killed_while_all_is_starting(tier: int, stage: int, kills: int, folder: Path) -> None:
-    """Bubblewrap's child waits for its parent before it asks to die with it: nobody may wait for ever."""
+    """Bubblewrap's child waits for its parent before it asks to die with it: it must not wait forever."""
     source = random.Random(f"{tier} {stage} {kills}")
     made: set[str] = set()
     arguments = [sys.executable, "-c", _HOSTS]

@@ -50,7 +50,7 @@ def cluster(folder: Path) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("RAY_ADDRESS", raising=False)
         patch.setenv("RAY_TMPDIR", str(folder))
-        import ray  # noqa: F401 - before it is told where to listen, as by a process that has used vLLM
+        import ray  # noqa: F401 - before its address is set, like a process that has used vLLM
 
         with connect():
             yield
@@ -65,7 +65,7 @@ def files(tmp_path: Path) -> Path:
 
 @contextmanager
 def running_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A cluster that somebody else has started, and that lets nobody in without its token: its address."""
+    """The address of a running cluster that requires a token."""
     with tempfile.TemporaryDirectory(prefix="r-", dir="/tmp") as name:
         for variable, value in (("MODE", "token"), ("TOKEN", secrets.token_hex(32))):
             monkeypatch.setenv(f"RAY_AUTH_{variable}", value)

@@ -30,7 +30,7 @@ KEY = "key-of-a-client"
 ROUTES = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/conversations", "/v1/containers")
 CHAT = {"model": "scripted", "messages": [{"role": "user", "content": "What is 6*7?"}]}
 ROOM = 64 << 20
-"""Bytes by which the server may grow: a few bodies of the largest size, and what Python makes of them."""
+"""Bytes by which the server's memory may grow: a few bodies of the largest size as Python objects."""
 
 
 class Server:
@@ -113,7 +113,7 @@ def head(route: str, length: int | None, kind: str = "application/json", *more: 
 
 
 def kept_open(request: bytes) -> bytes:
-    """A request after whose answer the client would go on."""
+    """A request with a connection that the client keeps open."""
     return request.replace(b"Connection: close\r\n", b"")
 
 
@@ -147,7 +147,7 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture
 def server(started: Server) -> Iterator[Server]:
-    """The server, which serves after each test as before, and has not grown."""
+    """The server; after each test it must still serve, with unchanged memory."""
     before = started.memory
     yield started
     request = urllib.request.Request(

@@ -37,7 +37,7 @@ pytestmark = pytest.mark.timeout(STARTS + 300)
 
 
 def run(*arguments: object, timeout: float = 280) -> subprocess.CompletedProcess[str]:
-    """A command of start-agent that must come to its end."""
+    """Run a command of start-agent that must succeed."""
     done = subprocess.run(
         [sys.executable, "-m", "start_agent", *map(str, arguments)],
         capture_output=True,

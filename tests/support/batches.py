@@ -84,7 +84,7 @@ def stable(path: Path) -> dict[str, dict[str, Any]]:
 
 
 class Failing(ScriptedEngine):
-    """Raises what it is told to, once for each entry, before it says anything more."""
+    """Raises the given errors, one per request, before it generates text."""
 
     def __init__(self, errors: Iterable[Exception], script: Script = SCRIPT) -> None:
         super().__init__(script)

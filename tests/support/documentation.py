@@ -132,7 +132,7 @@ class Reader:
     def close(self) -> None:
         """End the processes that a page has started and not ended, as servers are: those that work in its folder."""
         for place in Path("/proc").glob("[0-9]*/cwd"):
-            with suppress(OSError):  # it has ended, or is somebody else's
+            with suppress(OSError):  # it has ended, or belongs to another user
                 if place.readlink().is_relative_to(self.folder):
                     os.kill(int(place.parent.name), signal.SIGTERM)
 

@@ -7,7 +7,7 @@ from contextlib import closing
 
 
 def free_port() -> int:
-    """A port of loopback at which nobody listens now."""
+    """A free port on loopback."""
     with closing(socket.socket()) as server:
         server.bind(("127.0.0.1", 0))
         return int(server.getsockname()[1])

@@ -47,7 +47,7 @@ def sandboxed() -> Processes:
 
 
 def living(processes: Processes) -> Processes:
-    """Those of them that are there still."""
+    """Those that still exist."""
     left = {}
     for number, started in processes.items():
         try:

@@ -29,7 +29,7 @@ ANSWER = "The answer is \\boxed{42}."
 async def two_clients(
     script: Script, **options: Any
 ) -> AsyncGenerator[tuple[FastAPI, httpx.AsyncClient, httpx.AsyncClient]]:
-    """An application and two clients of it, each with a key of its own."""
+    """An application and two clients with different keys."""
     keys = ("key-of-one", "key-of-another")
     async with (
         app_of(script, keys=Keys(keys), **options) as app,

@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-USER = 65_532  # in nobody's use: neither a user of the system's, nor one of the kernels'
+USER = 65_532  # unused: neither a user of the system, nor one of the kernels'
 
 
 def closed_folder(path: Path) -> Path | None:

@@ -77,7 +77,7 @@ def _pocket() -> Tokenizer:
     file = weights_path() / "tokenizer.json"
     if file.is_file():
         backend = tokenizers.Tokenizer.from_file(str(file))
-    else:  # while the weights are being built anew
+    else:  # while the weights are being rebuilt
         backend = train_tokenizer((piece for pieces in islice(texts(0), 500) for piece in pieces), 1024)
     return Tokenizer(backend, eos_ids=[_id(backend, IM_END)])
 

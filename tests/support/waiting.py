@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 
 _LOOK_MS = 5
-"""How often a condition is looked at that no event tells of, such as how far a file has grown."""
+"""Polling interval in seconds for a condition without an event, such as the size of a file."""
 
 
 def wait_until(condition: Callable[[], bool], process: int, look_ms: int = _LOOK_MS) -> bool:

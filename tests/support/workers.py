@@ -22,7 +22,7 @@ from tests.support.batches import SCRIPT, SETTINGS, by_seed
 
 @asynccontextmanager
 async def scripted(engine: ScriptedEngine) -> AsyncGenerator[LocalExecutor, None]:
-    """The bench of ``tests.support.batches.run_scripted``."""
+    """The executor of ``tests.support.batches.run_scripted``."""
     async with FakeSandbox(lambda code: "7") as box:
         yield LocalExecutor(Solver(engine, box, settings=SETTINGS), grade, instruction="")
 

@@ -15,7 +15,7 @@ from start_agent.errors import ConfigError
 
 
 def machine(monkeypatch: pytest.MonkeyPatch, cores: int) -> None:
-    """Another one, where nobody has said anything."""
+    """Another model, with default options."""
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)))
 

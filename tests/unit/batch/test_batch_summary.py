@@ -67,7 +67,7 @@ def test_several_samples_by_hand() -> None:
     assert (found.problems, found.records, found.right, found.samples) == (3, 9, 3, 3)
     assert found.accuracy == pytest.approx(3 / 9)
     assert found.interval == pytest.approx(wilson_interval(1, 3))
-    # a: 7 twice; b: a tie of 3 and 4, the earlier one is wrong; c: nobody answers.
+    # a: 7 twice; b: a tie of 3 and 4, the earlier one is wrong; c: no answers.
     assert found.majority == pytest.approx(1 / 3)
     # a 2 of 3, b 1 of 3, c none: pass@1 = (2/3 + 1/3)/3, pass@2 = (1 + 2/3)/3, pass@3 = 2/3.
     assert found.pass_at == pytest.approx({1: 1 / 3, 2: 5 / 9, 3: 2 / 3})

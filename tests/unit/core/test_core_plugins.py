@@ -137,7 +137,7 @@ def test_hint_files_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert "mine.1" in {hint.id for hint in HintLibrary.load(*hint_paths(["mine"]))}
     monkeypatch.chdir(tmp_path)
     Path("mine").write_text(HINTS)
-    assert hint_paths(["mine"]) == [Path("mine")]  # a file that is there comes first
+    assert hint_paths(["mine"]) == [Path("mine")]  # an existing file takes precedence
 
 
 @pytest.mark.parametrize(

@@ -343,5 +343,5 @@ def test_a_turn_that_repeats_itself_is_stopped_in_time(period: int, said: int, r
     assert stop is not None and stop.kind is StopKind.REPETITION
     assert max(due, 1) <= stop.num_kept < max(due, 1) + rule.check_every
     assert checker.committed == stop.num_kept
-    # The controller hands in all that was ever written, the engine's watch saw the end of it: they agree.
+    # The controller passes all tokens, the engine's checker saw only the last ones: they agree.
     assert run(StopChecker(matcher, State(), conditions(repetition=rule), before[-rule.window :]), turn)[0] == stop

@@ -89,7 +89,7 @@ def test_a_trace_keeps_its_promises(seed: int, options: DecodingSettings, contex
     assert sum(".end_of_think." in hint.cause for hint in hints) <= options.end_of_think_hints * options.hints
     assert trace.count(SpanKind.MODEL) <= options.max_tokens
     assert position + len(engine.turns[-1].token_ids) <= context
-    # Nothing is thought beyond the budget, and nothing inserted once the answer has begun.
+    # There is no thinking beyond the budget, and no insertion once the answer has started.
     assert sum(span.cause == THINKING_BUDGET and span.kind is SpanKind.NOTICE for span in trace.spans) <= 1
     if options.thinking_token_budget is not None:
         thoughts = thinking_tokens(trace)

@@ -26,7 +26,7 @@ def _loaded() -> tuple[Any, Any]:
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
-    """So small a model gains nothing from threads, and loses much where other work runs beside it."""
+    """Such a small model gains nothing from threads, and loses much if other work runs in parallel."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -73,7 +73,7 @@ async def run(client: Any, code: str, **options: Any) -> tuple[dict[str, Any], l
 async def interrupted(manager: AsyncKernelManager, client: Any, by_message: bool = False) -> Any:
     """The reply of an endless loop that was sent, interrupted by a signal or by a message."""
     while True:
-        # Again and again, as one may come before the loop has begun, and is then as good as none.
+        # Repeatedly, since one may come before the loop has started and have no effect.
         if by_message:
             client.control_channel.send(client.session.msg("interrupt_request", {}))
         else:

@@ -16,7 +16,7 @@ SCRIPT = ["Hm. </think>", "print(6*7)\n```\n", "So 42.</think>\nIt is \\boxed{42
 
 
 async def values(app: Any) -> dict[tuple[str, str], float]:
-    """Each sample by its name and the value of its label besides the model's."""
+    """Each sample by its name and the value of its label other than the model's."""
     async with client_of(app) as client:
         text = (await client.get("/metrics")).text
     found = {}

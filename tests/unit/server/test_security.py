@@ -85,7 +85,7 @@ async def test_nothing_of_the_extension_is_taken_from_within_a_message() -> None
 
 
 async def test_what_is_anothers_is_as_if_it_never_was() -> None:
-    """The same answer, word for word but for the id: nobody finds out what others have."""
+    """The same answer except for the id: clients cannot find out what others have."""
     async with two_clients(SCRIPT) as (_, one, other):
         response = await respond(one)
         conversation = (await one.post("/v1/conversations", json={})).json()["id"]

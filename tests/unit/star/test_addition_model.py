@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread() -> Iterator[None]:
-    """So small a model is slower on several, and far slower where others compute beside it."""
+    """Such a small model is slower on several cores, and much slower if others compute in parallel."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

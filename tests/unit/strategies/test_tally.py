@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from start_agent.grading.votes import Tally, choice_value, math_value
 from start_agent.problem import Kind, Problem
 
-VALUES = ("a", "b", "c", None)  # c stands for whatever nobody has said
+VALUES = ("a", "b", "c", None)  # c stands for any value without votes
 
 
 def winner(votes: tuple[str | None, ...]) -> str | None:
-    """By the rule as it is written: the most votes, of equals the earliest."""
+    """By the rule: the most votes, on a tie the earliest."""
     said = [vote for vote in votes if vote is not None]
     return max(dict.fromkeys(said), key=said.count, default=None)
 
@@ -28,7 +28,7 @@ def tally_of(votes: tuple[str | None, ...]) -> Tally:
 
 
 def decided(votes: tuple[str | None, ...], left: int) -> bool:
-    """Whether all ways to go on end with the same winner."""
+    """Whether all continuations end with the same winner."""
     return len({winner((*votes, *rest)) for rest in product((*VALUES, "d"), repeat=left)}) == 1
 
 

@@ -40,7 +40,7 @@ def test_infrastructure_faults() -> None:
     trace = spelled(TOKENIZER, CODE, output("42"), ANSWER)
     assert not filters.faulty(candidate(trace), FilterOptions())
     assert refusal(candidate(Trace(trace.spans, None, "42", trace.meta))) == "infrastructure_fault"
-    assert refusal(of(CODE, ANSWER)) == "infrastructure_fault"  # nobody answered the code
+    assert refusal(of(CODE, ANSWER)) == "infrastructure_fault"  # code without a result
     assert refusal(of(CODE)) == "infrastructure_fault"
     assert refusal(of(CODE, output("42", "lost"), ANSWER)) == "infrastructure_fault"
     assert refusal(of(CODE, output("LimitError", "cells"), ANSWER)) == "infrastructure_fault"

@@ -43,7 +43,7 @@ def test_what_follows_the_answer_is_cut(vocabulary: Vocabulary) -> None:
     ids = repaired.token_ids
     assert ids[-1] in tokenizer.eos_ids
     assert tokenizer.decode(ids[:-1]).rstrip("\n").endswith("The answer is \\boxed{42}.")
-    assert ids[:-1] == trace.token_ids[: len(ids) - 1]  # nothing is encoded anew
+    assert ids[:-1] == trace.token_ids[: len(ids) - 1]  # nothing is encoded again
     assert make_row(repaired, tokenizer).modifications == ("cut_after_answer",)
     assert repair(repaired, tokenizer) is repaired
 

@@ -29,7 +29,7 @@ TOOLS = {"base-hint": 20, "start-0": 10, "start": 19, "start-hint": 20, "start-2
 
 
 def write_run(folder: Path, name: str, right: int, tools: int, samples: int = 1) -> None:
-    """The first problems are right, and the first have a tool call that nobody asked for."""
+    """The first problems are correct, and the first have an unhinted tool call."""
     run = folder / f"eval-{name}"
     run.mkdir(parents=True)
     with (run / "records.jsonl").open("w") as file:

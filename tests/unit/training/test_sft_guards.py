@@ -95,7 +95,7 @@ def test_trls_packing_keeps_every_label(made: list[dict[str, Any]]) -> None:
     check_batch(batch, made)
     learned = sum(
         i != IGNORE_INDEX for one in made for i in one["labels"][1:]
-    )  # the first of a row is nobody's to predict
+    )  # the first token of a row is never predicted
     assert int((batch["labels"] != IGNORE_INDEX).sum()) == learned
 
 

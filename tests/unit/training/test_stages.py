@@ -247,7 +247,7 @@ def test_a_mark_is_of_the_same_stage_however_its_options_are_written() -> None:
 @pytest.mark.parametrize(
     ("words", "sampling", "same"),
     [
-        ([], {"temperature": 0.0}, True),  # it was greedy unless told otherwise
+        ([], {"temperature": 0.0}, True),  # it was greedy by default
         (["--temperature", "0.0", "--top-p", "0.9"], {"temperature": 0.0}, True),
         (["--temperature", "0.6"], {"temperature": 0.6, "top_p": 1.0, "top_k": 0, "min_p": 0.0}, True),
         (["--temperature", "0.6"], {"temperature": 0.6, "top_p": 0.9, "top_k": 0, "min_p": 0.0}, False),

@@ -60,7 +60,7 @@ def _read_json(location: str, name: str, revision: str | None) -> tuple[dict[str
     """A JSON file of a model, and its commit on the hub."""
     path, commit = Path(location) / name, None
     if is_gguf(location):
-        return {}, None  # a GGUF file has no JSON files beside it
+        return {}, None  # a GGUF file has no separate JSON files
     try:
         if not Path(location).is_dir():
             path, commit = _of_the_hub(location, name, revision)

@@ -37,7 +37,7 @@ _HEAD = b'{"key": "'
 _KEY_CHARS = 64
 _TRACE = b', "trace": {"schema": '
 _SHOWN = 8  # differences in an error
-_DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)  # with these, the same command may go on later
+_DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)  # with these, the same command may resume later
 
 
 def record_key(problem_key: str, sample: int) -> str:

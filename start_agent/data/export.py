@@ -73,20 +73,20 @@ def export(data: Path, output: Path, form: Format) -> Path:
     found = need_data(data)
     if output.exists():
         raise DataError(f"{output} exists already: choose another --output-dir, or remove it")
-    beside = output.with_name(output.name + ".new")
+    temporary = output.with_name(output.name + ".new")
     try:
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir(parents=True)
-        _WRITERS[form](data, beside)
-        write_json(beside / MANIFEST, found.to_json())
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        _WRITERS[form](data, temporary)
+        write_json(temporary / MANIFEST, found.to_json())
         card = (data / CARD).read_text(encoding="utf-8")
         note = f"\n> **Note:** {NOTES[form]}.\n" if form in NOTES else ""
-        (beside / CARD).write_text(card + note, encoding="utf-8")
-        beside.replace(output)
+        (temporary / CARD).write_text(card + note, encoding="utf-8")
+        temporary.replace(output)
     except OSError as error:
         raise DataError(f"cannot write {output}: {error.strerror or error}") from error
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
     return output / FILES[form]
 
 

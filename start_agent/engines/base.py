@@ -32,7 +32,7 @@ REVISION = "branch, tag or commit of a model on the Hub; its main branch if unse
 """The help of an option that all engines share."""
 
 ENGINE_ARG = (
-    "argument that has no option of its own: of vLLM's AsyncEngineArgs, of transformers' from_pretrained or of the "
+    "argument without its own option: of vLLM's AsyncEngineArgs, of transformers' from_pretrained or of the "
     "model's configuration (quantization=fp8, 'hf_overrides={...}')"
 )
 """The help of an option that two engines share."""

@@ -33,7 +33,7 @@ _UNITS = (
     "centimeters?|hours?|minutes?|seconds?|days?|weeks?|months?|years?|people|units?|square units|cubic units"
 )
 _NUMERAL = r"(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d*)?"
-# An exponent as programs print it. In mathematics "2e3" would be a product, but nobody answers that.
+# An exponent as programs print it. In mathematics "2e3" would be a product, but that is not a plausible answer.
 _PLAIN = re.compile(rf"([+-]?)({_NUMERAL})(?:[eE]([+-]?\d{{1,3}}))?(%?)")
 _FRACTION = re.compile(
     r"([+-]?)(?:\\[dtc]?frac\{([+-]?\d+)\}\{([+-]?\d+)\}|\\[dtc]?frac(\d)(\d)|\(?([+-]?\d+)/([+-]?\d+)\)?)(%?)"

@@ -81,7 +81,7 @@ class State(NamedTuple):
         tail: the last bytes, for incomplete markers; what begins in its first ``spent`` bytes is already decided, and
             if it is longer, a marker may begin after them.
         position: the number of bytes read.
-        unopened: whether the thinking has not begun yet; until then the text is read like an answer.
+        unopened: whether the thinking has not started yet; until then the text is read like an answer.
     """
 
     block: Block = Block.PROSE

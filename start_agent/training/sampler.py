@@ -12,7 +12,7 @@ _STEPS_SORTED = 32  # steps whose rows are sorted together: little padding, but 
 
 
 class EpochSampler(torch.utils.data.Sampler[int]):
-    """A sampler that shuffles all rows anew in each epoch.
+    """A sampler that shuffles all rows again in each epoch.
 
     Args:
         lengths: tokens of each row.

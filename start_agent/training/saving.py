@@ -91,9 +91,9 @@ def install(weights: Path, base: Path, output: Path) -> None:
             path.replace(output / path.name)
         for path in _matching(base, _COPIED):
             shutil.copyfile(path, output / path.name)
-        beside = output / f"{MODEL_CONFIG}.new"
-        shutil.copyfile(base / MODEL_CONFIG, beside)
-        beside.replace(output / MODEL_CONFIG)
+        temporary = output / f"{MODEL_CONFIG}.new"
+        shutil.copyfile(base / MODEL_CONFIG, temporary)
+        temporary.replace(output / MODEL_CONFIG)
         shutil.rmtree(weights)
 
 

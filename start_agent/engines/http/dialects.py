@@ -1,6 +1,6 @@
 """The requests and responses of each kind of server.
 
-Requests set all sampling parameters, because servers have defaults of their own for missing ones. All servers apply the
+Requests set all sampling parameters, because servers have their own defaults for missing ones. All servers apply the
 filters in ``Sampling``'s order, except SGLang, which applies min-p last.
 """
 

@@ -1,6 +1,6 @@
 """Snapshot of the command line: every command with its flags, their defaults, and the exit codes.
 
-A change of it is a change for users: look at the difference, and where it is meant, write the file anew::
+A change of it affects users: check the difference, and if it is intended, update the file::
 
     UPDATE_SNAPSHOT=1 python -m pytest tests/unit/core/test_core_snapshot.py
 """

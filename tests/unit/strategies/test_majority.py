@@ -19,6 +19,7 @@ from start_agent.analysis.run import Run
 from start_agent.analysis.summary import summarize
 from start_agent.batch import BatchOptions, Progress, RunDirectory, read_records, run_batch
 from start_agent.batch.record import Job
+from start_agent.batch.store import RECORDS
 from start_agent.cli.tables import comparison_tables, summary_tables
 from start_agent.decoding.solver import Solver
 from start_agent.engines.base import TurnRequest
@@ -237,7 +238,7 @@ async def test_a_trace_that_fails_does_not_cost_the_others(tmp_path: Path) -> No
 async def test_a_vote_that_fails_at_every_try_stays_pending(tmp_path: Path) -> None:
     with pytest.raises(BatchError):
         await run_by(tmp_path, majority(3), 1, engine=Failing([EngineError("down")] * 9, by_seed), max_faults=1)
-    assert stable(tmp_path) == {}
+    assert not (tmp_path / RECORDS).exists()
 
 
 async def test_a_question_that_makes_no_prompt_gets_no_votes(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ from start_agent.decoding.events import Event
 from start_agent.decoding.solver import Solver
 from start_agent.decoding.trace_options import TraceOptions
 from start_agent.evaluation import RunConfig, RunListener, run_evaluation
+from start_agent.models import quiet_loading
 from start_agent.strategies.base import Solution
 from start_agent.strategies.registry import make
 from start_agent.trace import Trace
@@ -53,13 +54,16 @@ def solve(question: str, **options: Any) -> Trace:
     Raises:
         InputError: the question, an option or the model is invalid.
         EngineError, sandbox.SandboxError: the infrastructure failed.
+        TypeError: the question is not a text.
     """
+    _check_question(question)
     with open(**options) as solver:
         return solver.solve(question)
 
 
 async def solve_async(question: str, **options: Any) -> Trace:
     """Async version of ``solve``."""
+    _check_question(question)
     async with open(**options) as solver:
         return await solver.solve(question)
 
@@ -82,6 +86,7 @@ def evaluate(
     Raises:
         InputError: an option, the data or the model is invalid, or the directory holds a run of other options.
         BatchError: too many traces failed at every try, or the disk is full.
+        TypeError: the task, the directory or the listener has another type.
     """
     with _Loop() as loop:
         return loop.run(evaluate_async(task, output_dir=output_dir, listener=listener, **options))
@@ -95,10 +100,14 @@ async def evaluate_async(
     **options: Any,
 ) -> Run:
     """Async version of ``evaluate``."""
+    _check("task", task, str | None, "the name of a task, such as 'gsm8k'; problems of your own are given by data=")
+    _check("output_dir", output_dir, str | os.PathLike | None, "the path of a folder")
+    _check("listener", listener, RunListener | None, "an instance of start_agent.RunListener")
     config = RunConfig.of(**({} if task is None else {"task": task}), **options)
     path = Path(tempfile.mkdtemp(prefix="start-agent-run-")) if output_dir is None else Path(output_dir)
     try:
-        _, progress = await run_evaluation(config, path, listener)
+        with quiet_loading(config.solver.solve.model):
+            _, progress = await run_evaluation(config, path, listener)
     except BaseException:
         if output_dir is None:
             with suppress(OSError):  # it has records
@@ -130,7 +139,8 @@ class Opened:
     async def __aenter__(self) -> AsyncSolver:
         """Open the engine and the sandbox. Raises what ``build.open_solver`` raises."""
         self._manager = open_solver(self.config.solver, sessions=_SESSIONS)
-        return AsyncSolver(await self._manager.__aenter__(), self.config)
+        with quiet_loading(self.config.solver.solve.model):
+            return AsyncSolver(await self._manager.__aenter__(), self.config)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -174,22 +184,29 @@ class AsyncSolver:
     async def solve(self, question: str, *, seed: Any = _SEED) -> Trace:
         """Return the trace with the answer; ``seed`` defaults to that of the options.
 
-        Raises what ``Solver.solve`` raises, and ConfigError if the strategy cannot compare answers.
+        Raises what ``Solver.solve`` raises, ConfigError if the strategy cannot compare answers, and TypeError if the
+        question is not a text.
         """
         return (await self.answer(question, seed=seed)).trace
 
     async def answer(self, question: str, *, seed: Any = _SEED) -> Solution:
         """Return the answer, all traces that the strategy made, and their votes. Raises what ``solve`` raises."""
+        _check_question(question)
         return await self._strategy.run(self.solver.solve, question_for(self.solver, question), self._seeded(seed))
 
     def stream(
         self, question: str | None = None, *, seed: Any = _SEED, live: bool = True, **options: Unpack[TraceOptions]
     ) -> AsyncGenerator[Event, None]:
         """Generate one trace, whatever the strategy, and yield its events; see ``Solver.stream``."""
+        if question is not None:
+            _check_question(question)
         return self.solver.stream(question, seed=self._seeded(seed), live=live, **options)
 
     def _seeded(self, seed: Any) -> Any:
-        return self._seed if seed is _SEED else seed
+        if seed is _SEED:
+            return self._seed
+        _check("seed", seed, int | None, "an integer, or None for traces without a seed")
+        return seed
 
 
 class SyncSolver:
@@ -223,6 +240,16 @@ class SyncSolver:
                 yield event
         finally:
             self._loop.run(events.aclose())
+
+
+def _check_question(question: object) -> None:
+    _check("question", question, str, "a text, such as 'What is 48613 * 7957?'; for several questions, use `open`")
+
+
+def _check(name: str, value: object, kind: Any, expected: str) -> None:
+    """Raise TypeError if an argument has another type."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} must be {expected}; it is a {type(value).__name__}")
 
 
 async def _next(events: AsyncGenerator[Event, None]) -> Event | None:

@@ -31,6 +31,8 @@ The packages ``hints`` and ``sandbox`` have their own trees, ``HintError`` and `
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 INPUT_ERROR = 2
 """The exit code of a command with invalid input: an InputError, or a wrong command line."""
 
@@ -143,3 +145,11 @@ class ReplayError(StartAgentError):
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, for one-line reports."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A suggestion of similarly spelled known words; empty if there are none."""
+    import difflib  # only where there is something to suggest
+
+    close = difflib.get_close_matches(word, list(dict.fromkeys(known)), n=3)
+    return f"did you mean {' or '.join(map(repr, close))}?" if close else ""

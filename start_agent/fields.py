@@ -5,7 +5,6 @@ The command line overrides the YAML file, which overrides the defaults. Unknown 
 
 from __future__ import annotations
 
-import difflib
 import json
 import logging
 import types
@@ -19,7 +18,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ValidationError
 from pydantic.fields import FieldInfo
 
-from start_agent.errors import ConfigError
+from start_agent.errors import ConfigError, did_you_mean
 
 Model = TypeVar("Model", bound=BaseModel)
 T = TypeVar("T")
@@ -249,12 +248,6 @@ def refuse_unknown(keys: Mapping[str, Any], models: Sequence[type[BaseModel]], s
     if unknown:
         hint = did_you_mean(unknown[0], known) or "see --help for the options"
         raise ConfigError(f"{source}: unknown option {unknown[0]!r}: {hint}")
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A suggestion of similarly spelled known words; empty if there are none."""
-    close = difflib.get_close_matches(word, list(known), n=3)
-    return f"did you mean {' or '.join(map(repr, close))}?" if close else ""
 
 
 def build(model: type[Model], *layers: Mapping[str, Any]) -> Model:

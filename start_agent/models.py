@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -122,7 +125,7 @@ def find(name: str, revision: str | None = None) -> str:
     if name.startswith((".", "/", "~")) or is_gguf(name) or name.count("/") > 1 or not name.strip():
         kind = "file" if is_gguf(name) else "folder"
         raise ModelError(
-            f"there is no {kind} {name!r}: name a model on the hub, a local folder or GGUF file, or 'pocket'"
+            f"there is no {kind} {name!r}: name a model on the hub, a local folder or GGUF file, or {_embedded()}"
         )
     _look_up(name, revision)
     return name
@@ -175,6 +178,28 @@ def _instruction(path: Path) -> str:
     return instruction
 
 
+@contextmanager
+def quiet_loading(name: str) -> Iterator[None]:
+    """Hide transformers' progress bars in the block, unless a user at a terminal waits for a large model."""
+    try:
+        from transformers.utils import logging
+    except ImportError:  # the engine reports what is missing
+        yield
+        return
+    hide = logging.is_progress_bar_enabled() and (name in EMBEDDED or not sys.stderr.isatty())
+    if hide:
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if hide:
+            logging.enable_progress_bar()
+
+
+def _embedded() -> str:
+    return " or ".join(repr(name) for name in EMBEDDED)
+
+
 @lru_cache
 def _look_up(name: str, revision: str | None) -> None:
     """Refuse a name that the hub does not know, before loading retries several times."""
@@ -186,9 +211,9 @@ def _look_up(name: str, revision: str | None) -> None:
             return
         HfApi().model_info(name, revision=revision, timeout=10)
     except HFValidationError as error:
-        raise ModelError(f"{name!r} is neither a folder nor a name on the hub") from error
+        raise ModelError(f"{name!r} is neither a folder, a name on the hub, nor {_embedded()}") from error
     except Exception as error:  # the hub's client and its HTTP library raise many types
         raise ModelError(
             f"cannot find the model {name!r} on the hub ({first_line(error)}): "
-            "check the name and the network, or name a local folder"
+            f"check the name and the network, or name a local folder, or {_embedded()}"
         ) from error

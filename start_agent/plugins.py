@@ -19,8 +19,8 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from start_agent.errors import ConfigError, first_line
-from start_agent.fields import build, did_you_mean, flag_of, option_names
+from start_agent.errors import ConfigError, did_you_mean, first_line
+from start_agent.fields import build, flag_of, option_names
 
 T = TypeVar("T")
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
-from start_agent.errors import INPUT_ERROR
+from start_agent.errors import INPUT_ERROR, did_you_mean
 
 _LEVELS = ("debug", "info", "warning", "error", "critical")
 
@@ -24,6 +25,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, *given: Any, **named: Any) -> None:
         self.has_positionals = False
         self.words: Sequence[str] = ()
+        self._needs_command = False
         super().__init__(*given, **{"allow_abbrev": False, **named})
 
     def add_argument(self, *names: Any, **settings: Any) -> argparse.Action:
@@ -38,17 +40,40 @@ class Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
         """Reject unknown words here, where the command and its options are known, and not in the parent parser."""
-        found, unknown = super().parse_known_args(args, namespace)
-        options = [word.partition("=")[0] for word in unknown if word.startswith("-")]
-        if options:
-            from start_agent.fields import did_you_mean  # imports pydantic
-
-            known = re.findall(r"--[\w-]+", self.format_usage())
-            guess = did_you_mean(options[0], known)
-            self.error(f"unknown option {options[0]}" + (f": {guess}" if guess else ""))
+        words = sys.argv[1:] if args is None else args
+        if self._needs_command:  # before argparse says that there is none
+            self._refuse_options([word for word in words[:1] if word.startswith("--")], known=self._shown_options())
+        found, unknown = super().parse_known_args(words, namespace)
+        self._refuse_options([word for word in unknown if word.startswith("-")])
         if unknown:
             self.error(f"unexpected argument {unknown[0]!r}: put quotes around a text of several words")
         return found, unknown
+
+    def add_subparsers(self, **settings: Any) -> Any:
+        """See ``ArgumentParser.add_subparsers``."""
+        self._needs_command = bool(settings.get("required"))
+        return super().add_subparsers(**settings)
+
+    def _shown_options(self) -> list[str]:
+        return re.findall(r"--[\w-]+", self.format_help())
+
+    def _refuse_options(self, words: Sequence[str], known: Sequence[str] = ()) -> None:
+        """Exit with the first of the words that is no known option, and similar ones."""
+        unknown = [option for word in words if (option := word.partition("=")[0]) not in known]
+        if unknown:
+            guess = did_you_mean(unknown[0], self._shown_options())
+            self.error(f"unknown option {unknown[0]}" + (f": {guess}" if guess else ""))
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Suggest similar commands and values, which argparse does only from Python 3.14 on."""
+        choices = action.choices
+        if choices is None or value in choices:
+            return
+        known = [str(choice) for choice in choices]
+        hint = did_you_mean(str(value), known) or f"choose from {', '.join(known)}"
+        # The choices of commands are a mapping to their parsers.
+        what = f"unknown command {value!r}" if isinstance(choices, Mapping) else f"invalid choice {value!r}"
+        raise argparse.ArgumentError(None if isinstance(choices, Mapping) else action, f"{what}: {hint}")
 
 
 class Command(Parser):

@@ -49,7 +49,7 @@ async def _solve(arguments: argparse.Namespace) -> int:
     question = _question(arguments)
     config = answer_config(arguments)
     strategy, single = make(config.strategy), config.strategy.name == DEFAULT
-    async with opened(config.solver) as solver:
+    async with opened(config.solver, quiet=arguments.quiet) as solver:
         prepared, seed = question_for(solver, question), config.solver.solve.seed
         if arguments.json or arguments.quiet:
             solution = await strategy.run(solver.solve, prepared, seed)

@@ -78,9 +78,9 @@ def answer_config(arguments: argparse.Namespace) -> AnswerConfig:
 
 
 @asynccontextmanager
-async def opened(config: SolverConfig) -> AsyncGenerator[Solver, None]:
-    """An open solver for one question at a time; notices are printed on stderr."""
-    hide_progress_bars(config)
+async def opened(config: SolverConfig, *, quiet: bool = False) -> AsyncGenerator[Solver, None]:
+    """An open solver for one question at a time; notices are printed on stderr, progress bars only if not ``quiet``."""
+    hide_progress_bars(config, always=quiet)
     async with open_solver(config, on_notice=notice) as solver:
         yield solver
 
@@ -90,9 +90,9 @@ def notice(line: str) -> None:
     print(f"start-agent: {line}", file=sys.stderr)
 
 
-def hide_progress_bars(config: SolverConfig) -> None:
+def hide_progress_bars(config: SolverConfig, *, always: bool = False) -> None:
     """Hide the progress bars of transformers, unless a user at a terminal waits for a large model."""
-    if config.solve.model not in EMBEDDED and sys.stderr.isatty():
+    if config.solve.model not in EMBEDDED and sys.stderr.isatty() and not always:
         return
     os.environ.setdefault("TQDM_DISABLE", "1")  # read by tqdm when it is imported; for the bar of GGUF
     hide_transformers_bars()

@@ -203,15 +203,24 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
         DataError: it cannot be read; or, after the last row of a data folder, its rows were changed after writing.
     """
     if path.is_file():
-        yield from _rows_of(path)
+        yield from read_jsonl(path)
         return
     digest, expected = sha256(), need_data(path).digest
-    yield from _rows_of(path / ROWS, digest.update)
+    yield from read_jsonl(path / ROWS, digest.update)
     if digest.hexdigest() != expected:
         raise DataError(f"{path / ROWS} was changed after it was written: select again, or name the file itself")
 
 
-def _rows_of(path: Path, on_line: Callable[[bytes], None] | None = None) -> Iterator[dict[str, Any]]:
+def read_jsonl(path: Path, on_line: Callable[[bytes], None] | None = None) -> Iterator[dict[str, Any]]:
+    """Yield the objects of a JSONL file; empty lines are skipped.
+
+    Args:
+        path: the file.
+        on_line: called with each line before it is parsed.
+
+    Raises:
+        DataError: it cannot be read, or a line is not a JSON object; the message has the line's number.
+    """
     number = 0
     try:
         with path.open("rb") as file:
@@ -224,8 +233,10 @@ def _rows_of(path: Path, on_line: Callable[[bytes], None] | None = None) -> Iter
                 if not isinstance(row, dict):
                     raise DataError(f"{path}, line {number}: a row must be a JSON object")
                 yield row
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot read {path}, line {number}: {error}") from error
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise DataError(f"{path}, line {number}: not JSON: {error}") from error
 
 
 @dataclass(slots=True)
@@ -255,7 +266,7 @@ def check(path: Path) -> Checked:
     found = Checked(intact=True)
     pending: dict[str, dict[str, str]] = {}  # by run: the source of each record
     expected, digest = need_data(path).digest, sha256()
-    for row in _rows_of(path / ROWS, digest.update):
+    for row in read_jsonl(path / ROWS, digest.update):
         found.rows += 1
         pending.setdefault(row["run"], {})[row["key"]] = row["source"]
     found.intact = digest.hexdigest() == expected

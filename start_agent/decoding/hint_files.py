@@ -18,8 +18,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from hints import OPENING_FENCE, Hint
-from start_agent.errors import ConfigError
-from start_agent.fields import did_you_mean
+from start_agent.errors import ConfigError, did_you_mean
 from start_agent.plugins import find_plugin, load_entry
 from start_agent.tokens.dialects import Dialect
 

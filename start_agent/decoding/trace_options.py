@@ -11,8 +11,7 @@ from sandbox import Session
 from start_agent.decoding.actions import FirstHint
 from start_agent.decoding.hint_files import in_dialect
 from start_agent.decoding.settings import DecodingSettings
-from start_agent.errors import ConfigError
-from start_agent.fields import did_you_mean
+from start_agent.errors import ConfigError, did_you_mean
 from start_agent.tokens.dialects import Dialect
 from start_agent.tokens.prompts import Prompt
 from start_agent.tokens.tokenizer import Message

@@ -55,7 +55,8 @@ def read_keys(path: Path | None, environment: Mapping[str, str] = os.environ) ->
     Raises:
         ConfigError: the file cannot be read or has no key, or a key is too short or contains white space.
     """
-    keys = [environment[VARIABLE].strip()] if environment.get(VARIABLE, "").strip() else []
+    given = environment.get(VARIABLE, "").strip()
+    keys = [_checked(given, VARIABLE)] if given else []
     if path is not None:
         try:
             lines = path.expanduser().read_text(encoding="utf-8").splitlines()
@@ -66,11 +67,15 @@ def read_keys(path: Path | None, environment: Mapping[str, str] = os.environ) ->
         found = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
         if not found:
             raise ConfigError(f"--api-key-file: {path} has no key: write one per line")
-        keys += found
-    for key in keys:
-        if len(key) < _MIN_CHARS or key.split() != [key] or not key.isascii():
-            raise ConfigError(f"an API key needs at least {_MIN_CHARS} ASCII characters without white space")
+        keys += [_checked(key, f"--api-key-file: {path}") for key in found]
     return Keys(keys)
+
+
+def _checked(key: str, source: str) -> str:
+    """The key, if it is long enough and may stand in a header. Raises ConfigError, which names only the source."""
+    if len(key) < _MIN_CHARS or key.split() != [key] or not key.isascii():
+        raise ConfigError(f"{source}: an API key needs at least {_MIN_CHARS} ASCII characters without white space")
+    return key
 
 
 def _digest(key: str) -> bytes:

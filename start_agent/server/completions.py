@@ -39,7 +39,7 @@ async def create_completion(request: Request, body: CompletionRequest) -> Respon
     state = state_of(request)
     state.check_model(body.model)
     if body.echo and body.logprobs is not None:
-        raise unsupported("echo", "is not supported with logprobs: prompts have no log-probabilities here")
+        raise unsupported("echo", "is not supported with logprobs: prompts have no log-probabilities (loglikelihood)")
     reply = _CompletionReply(state, body, await _rollouts(state, body))
     return await reply.answer(state, request, stream=bool(body.stream))
 

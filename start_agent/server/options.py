@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+# As browsers send it (RFC 6454): lower case, no path. Extensions of browsers have schemes of their own.
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
 
 
 class ServerOptions(BaseModel):
@@ -31,7 +35,9 @@ class ServerOptions(BaseModel):
     reasoning_field: Literal["both", "reasoning", "reasoning_content"] = Field(
         "both", description="field of chat completions for the thoughts"
     )
-    cors: tuple[str, ...] = Field((), description="origin whose pages may use the server; * for all")
+    cors: tuple[str, ...] = Field(
+        (), description="origin whose pages may use the server, such as https://page.example; * for all"
+    )
     allowed_hosts: tuple[str, ...] = Field(
         (), description="accepted Host header (default: loopback names for a server on loopback, otherwise all)"
     )
@@ -41,3 +47,11 @@ class ServerOptions(BaseModel):
     timeout_graceful_shutdown: float = Field(
         30.0, ge=0, description="seconds that running requests have to finish after SIGTERM"
     )
+
+    @field_validator("cors")
+    @classmethod
+    def _origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ValueError(f"{origin!r} is not an origin: expected scheme://host[:port] without a path, or *")
+        return origins

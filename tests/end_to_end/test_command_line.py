@@ -176,7 +176,7 @@ def _bad_yaml(folder: Path) -> list[str]:
         (lambda folder: ["--file", str(folder / "none.txt")], "cannot read the question"),
         (lambda folder: ["--model", str(folder / "none"), QUESTION], "there is no folder"),
         (lambda folder: ["--model", str(folder), QUESTION], "not a model"),
-        (lambda folder: ["--model", "no..name", QUESTION], "neither a folder nor a name on the hub"),
+        (lambda folder: ["--model", "no..name", QUESTION], "neither a folder, a name on the hub, nor 'pocket'"),
         (lambda folder: ["--context-length", "20", QUESTION], "the model's context is 20: shorten the question"),
         (lambda folder: ["--end-of-think-hints", "many", QUESTION], "--end-of-think-hints"),
         (lambda folder: ["--engine", "llama", QUESTION], "--engine: no engine 'llama'"),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from start_agent.analysis.stats import mcnemar_p_value, paired_interval, wilson_interval
+from start_agent.data.dataset import read_jsonl
 from start_agent.files import write_json
 from start_agent.markdown import table
 from start_agent.papers.addition.figure import draw_figure
@@ -95,9 +95,7 @@ def _sound(variant: Path, iteration: Iteration, learner: AdditionLearner) -> dic
     counts = {"generated": (0, 0), "rationalized": (0, 0)}
     if not iteration.number:
         return counts
-    with (iteration_folder(variant, iteration.number) / ROWS).open(encoding="utf-8") as file:
-        rows = [json.loads(line) for line in file]
-    for row in rows:
+    for row in read_jsonl(iteration_folder(variant, iteration.number) / ROWS):
         asked, written = learner.read_row(row)
         kind = "rationalized" if row["rationalized"] else "generated"
         counts[kind] = (counts[kind][0] + (written == rationale(asked)), counts[kind][1] + 1)

@@ -23,7 +23,6 @@ Each file is written atomically, so that a killed run resumes after the last com
 
 from __future__ import annotations
 
-import json
 import random
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -34,6 +33,7 @@ from typing import Any, Literal, Protocol
 from pydantic import BaseModel, ConfigDict, Field
 
 from start_agent.batch.store import RunDirectory, record_key
+from start_agent.data.dataset import read_jsonl
 from start_agent.errors import BatchError, DataError
 from start_agent.fields import Runtime
 from start_agent.files import write_jsonl
@@ -282,8 +282,7 @@ class _Run:
                 raise BatchError(
                     f"cannot write {path}: {error.strerror}; fix the problem and run the same command again"
                 ) from error
-        with path.open(encoding="utf-8") as file:
-            return [json.loads(line) for line in file]
+        return list(read_jsonl(path))
 
 
 def _drop_models(directory: Path, last: int, keep: set[int]) -> None:

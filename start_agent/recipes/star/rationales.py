@@ -19,15 +19,14 @@ rationale and ``conclusion``.
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from start_agent.data.dataset import read_jsonl
 from start_agent.errors import ConfigError, DataError
 from start_agent.fields import read_yaml
 from start_agent.problem import Problem
@@ -81,7 +80,7 @@ class Shots:
     @classmethod
     def read(cls, path: Path) -> Self:
         """Read a file of rationales. Raises ConfigError or DataError with a one-line message."""
-        form, rows = Form(), _json_lines(path) if path.suffix == ".jsonl" else None
+        form, rows = Form(), list(read_jsonl(path)) if path.suffix == ".jsonl" else None
         if rows is None:
             content = read_yaml(path)
             if unknown := sorted(set(content) - {"form", "rationales"}):
@@ -126,12 +125,3 @@ def _example(path: Path, number: int, row: object, form: Form) -> tuple[Problem,
     if form.separator in written:
         raise DataError(f"{path}, rationale {number}: contains the separator {form.separator!r}, which would end it")
     return Problem(question, answer), written
-
-
-def _json_lines(path: Path) -> Sequence[Any]:
-    try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise DataError(f"{path} is not in JSON Lines format: {error}") from error

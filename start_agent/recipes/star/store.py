@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from start_agent.batch.store import read_records
+from start_agent.data.dataset import read_jsonl
 
 DEV, HELD_OUT = "dev", "held-out"
 GENERATED, RATIONALIZED, ROWS = "generated.jsonl", "rationalized.jsonl", "rows.jsonl"
@@ -64,8 +64,7 @@ def read_iterations(directory: Path) -> list[Iteration]:
 
 def read_solved(directory: Path, number: int, name: str = HELD_OUT) -> dict[str, bool]:
     """Whether the model of an iteration solves each problem of a set, by problem key."""
-    with (iteration_folder(directory, number) / EVALUATION).open(encoding="utf-8") as file:
-        rows = [json.loads(line) for line in file]
+    rows = read_jsonl(iteration_folder(directory, number) / EVALUATION)
     return {row["key"]: row["right"] for row in rows if row["set"] == name}
 
 

@@ -45,6 +45,25 @@ def test_an_unknown_option_is_answered_with_the_nearest(
 
 
 @pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [
+        (("bacth", "--task", "pocket"), "batch"),
+        (("pocket", "buidl"), "build"),
+        (("rows", "exprot"), "export"),
+        (("--versoin",), "--version"),
+        (("sft", "--lr-scheduler-type", "cosin"), "cosine"),
+        (("completion", "bsh"), "bash"),
+        (("solve", "--domain", "maht", "q"), "math"),
+        (("solve", "--engine", "trasformers", "q"), "transformers"),
+    ],
+)
+def test_an_unknown_command_or_value_is_answered_with_the_nearest(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], meant: str
+) -> None:
+    assert f"did you mean '{meant}'" in complaint(capsys, *arguments)
+
+
+@pytest.mark.parametrize(
     ("arguments", "named"),
     [
         ((), "COMMAND"),

@@ -123,7 +123,11 @@ def test_a_hub_that_does_not_answer_is_asked_once(monkeypatch: pytest.MonkeyPatc
     for look_up in (resolve, Tokenizer.from_pretrained):
         with pytest.raises(ModelError, match=r"^cannot find the model 'nobody/nothing' on the hub [^\n]*$"):
             look_up("nobody/nothing", revision="v1")
-    assert asked == [("nobody/nothing", "v1")] * 2
+    for name in ("nobody/nothing", "./none", "no..name"):
+        with pytest.raises(ModelError) as refused:
+            find(name, "v1")
+        assert all(repr(embedded) in str(refused.value) for embedded in EMBEDDED)
+    assert asked == [("nobody/nothing", "v1")] * 3
 
 
 @pytest.mark.parametrize("name", EMBEDDED)

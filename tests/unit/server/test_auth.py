@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from start_agent.errors import ConfigError
-from start_agent.server.auth import Keys, read_keys
+from start_agent.fields import build
+from start_agent.server.auth import VARIABLE, Keys, read_keys
 from start_agent.server.errors import APIError
+from start_agent.server.options import ServerOptions
 
 
 def test_without_keys_everybody_is_the_same_client() -> None:
@@ -47,3 +49,25 @@ def test_a_file_that_would_leave_the_server_open_is_refused(tmp_path: Path, cont
         read_keys(path, {})
     with pytest.raises(ConfigError):
         read_keys(tmp_path / "missing", {})
+
+
+def test_a_bad_key_is_refused_with_its_source(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    path.write_text("long-enough\nshort\n")
+    with pytest.raises(ConfigError) as of_file:
+        read_keys(path, {VARIABLE: "long-enough"})
+    assert "--api-key-file" in str(of_file.value) and VARIABLE not in str(of_file.value)
+    with pytest.raises(ConfigError) as of_environment:
+        read_keys(None, {VARIABLE: "tiny"})
+    assert VARIABLE in str(of_environment.value) and "tiny" not in str(of_environment.value)
+
+
+@pytest.mark.parametrize("origin", ["*", "http://localhost:3000", "https://page.example", "http://[::1]:80"])
+def test_origins(origin: str) -> None:
+    assert build(ServerOptions, {"cors": [origin]}).cors == (origin,)
+
+
+@pytest.mark.parametrize("origin", ["nonsense", "page.example", "https://page.example/", "https://", "http://a:b", ""])
+def test_what_is_no_origin_is_refused(origin: str) -> None:
+    with pytest.raises(ConfigError, match="--cors"):
+        build(ServerOptions, {"cors": [origin]})

@@ -84,6 +84,14 @@ def test_what_is_wrong_is_said_in_a_line(tmp_path: Path, content: Any, said: str
     assert isinstance(caught.value, InputError) and "\n" not in str(caught.value)
 
 
+def test_a_line_that_is_no_object_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "shots.jsonl"
+    for line in ("{torn", "[1]"):
+        path.write_text(json.dumps(CARS) + "\n\n" + line + "\n")
+        with pytest.raises(DataError, match=r"shots\.jsonl, line 3: "):
+            Shots.read(path)
+
+
 def test_a_missing_file_is_said(tmp_path: Path) -> None:
     for name in ("no.yaml", "no.jsonl"):
         with pytest.raises(InputError, match="cannot read"):

@@ -12,7 +12,7 @@ import pytest
 from sandbox import FakeSandbox, KernelStartError
 from start_agent.decoding.events import CellStarted
 from start_agent.decoding.segments import Segment
-from start_agent.engines.base import Tokens, Turn, TurnRequest
+from start_agent.engines.base import Engine, Tokens, Turn, TurnRequest
 from start_agent.engines.scripted import ScriptedEngine
 from start_agent.errors import EngineError
 from start_agent.server.errors import APIError
@@ -39,6 +39,8 @@ class StuckEngine(ScriptedEngine):
         self.stuck = 0
         self.reached = asyncio.Event()
 
+    generate = Engine.generate  # by means of ``stream``
+
     async def stream(self, request: TurnRequest) -> AsyncGenerator[Tokens | Turn, None]:
         self.stuck += 1
         self.reached.set()
@@ -52,6 +54,8 @@ class StuckEngine(ScriptedEngine):
 class PacedEngine(ScriptedEngine):
     """Lets others run after each token, as engines that compute do."""
 
+    generate = Engine.generate  # by means of ``stream``
+
     async def stream(self, request: TurnRequest) -> AsyncGenerator[Tokens | Turn, None]:
         async with aclosing(super().stream(request)) as items:
             async for item in items:
@@ -64,6 +68,8 @@ class PacedEngine(ScriptedEngine):
 
 
 class BrokenEngine(ScriptedEngine):
+    generate = Engine.generate  # by means of ``stream``
+
     async def stream(self, request: TurnRequest) -> AsyncGenerator[Tokens | Turn, None]:
         yield Tokens(tuple(self.tokenizer.encode("Hm")))
         raise EngineError("/secret broke")

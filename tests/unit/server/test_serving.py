@@ -43,6 +43,8 @@ class MortalEngine(StuckEngine):
     def failure(self) -> str | None:
         return "it died" if self.die.is_set() else None
 
+    generate = Engine.generate  # by means of ``stream``
+
     async def stream(self, request: TurnRequest) -> AsyncGenerator[Tokens | Turn, None]:
         self.reached.set()
         self.count += 1

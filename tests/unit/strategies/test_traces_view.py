@@ -11,7 +11,7 @@ from rich.console import Console
 from sandbox import FakeSandbox
 from start_agent.cli.traces import TracesView
 from start_agent.decoding.solver import Solver
-from start_agent.engines.base import TurnRequest
+from start_agent.engines.base import Engine, TurnRequest
 from start_agent.engines.scripted import ScriptedEngine
 from start_agent.errors import PromptError
 from start_agent.strategies import Question, Solution, Strategy
@@ -26,6 +26,8 @@ class Held(ScriptedEngine):
     def __init__(self) -> None:
         super().__init__(lambda request: f"I think.</think>\\boxed{{{len(self.requests)}}}")
         self.ended = asyncio.Event()
+
+    generate = Engine.generate  # by means of ``stream``
 
     async def stream(self, request: TurnRequest):  # type: ignore[no-untyped-def]
         async for item in super().stream(request):

@@ -6,6 +6,7 @@ import time
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import aclosing
 from typing import Any, ClassVar
 
 from fastapi import Request, Response
@@ -67,14 +68,13 @@ class Reply(ABC):
         return {**self._envelope, "object": self.whole_object, "choices": choices, "usage": tokens, **self.beside()}
 
     async def events(self, job: Job) -> AsyncGenerator[bytes, None]:
-        """As it comes."""
+        """As it comes: the events of one batch at once."""
         try:
-            for row in self.beginning():
-                yield self._chunk([row], **self.beside())
-            async for batch in job.batches():
-                for choice in self._add(batch):
-                    for row in self.rows(choice, choice.take()):
-                        yield self._chunk([row])
+            yield b"".join(self._chunk([row], **self.beside()) for row in self.beginning())
+            async with aclosing(job.batches()) as batches:
+                async for batch in batches:
+                    rows = (row for choice in self._add(batch) for row in self.rows(choice, choice.take()))
+                    yield b"".join(self._chunk([row]) for row in rows)
             if self._include_usage:
                 yield self._chunk([], usage=usage(self.choices, self._prompts))
         except Exception as error:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Annotated, Any, Literal
 
 from fastapi import Query, Request, Response
@@ -55,9 +56,10 @@ async def create_response(request: Request, body: ResponsesRequest) -> Response:
         return JSONResponse(await until_gone(request, running.result()))
 
 
-async def _written(running: RunningResponse) -> AsyncIterator[bytes]:
-    async for events in running.events():
-        yield b"".join(named_event(event["type"], event) for event in events)
+async def _written(running: RunningResponse) -> AsyncGenerator[bytes, None]:
+    async with aclosing(running.events()) as batches:
+        async for events in batches:
+            yield b"".join(named_event(event["type"], event) for event in events)
 
 
 @router.get("/responses/{response_id}", responses=ERRORS)

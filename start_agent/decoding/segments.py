@@ -120,7 +120,7 @@ class Segmenter:
             if self._checker.stop_begins is not None:  # the end of the answer: the rest is not shown
                 segments += self._take(self._checker.stop_begins - self._from, self._kind, SpanKind.MODEL)
                 self._kind = SegmentKind.MARKER
-            segments += self._take(len(self._held) - self._undecided(), self._kind, SpanKind.MODEL)
+        segments += self._take(len(self._held) - self._undecided(), self._kind, SpanKind.MODEL)
         return _joined(segments)
 
     def inserted(self, kind: SpanKind, token_ids: Sequence[int]) -> list[Segment]:

@@ -191,6 +191,21 @@ class Turn:
     logprobs: tuple[TokenLogprob, ...] | None = None
 
 
+_PAUSE, _LONGEST_PAUSE = 0.002, 0.1  # seconds
+
+
+def stream_pause(streams: int) -> float:
+    """How long new tokens may be held back after the latest run of their turn, in seconds: at most 0.1.
+
+    The more turns are streamed at once, the longer: what a run costs its listeners is then shared by several tokens,
+    and the model is not slowed down by those who listen. The first and the last tokens of a turn never wait.
+
+    Args:
+        streams: the number of turns that are streamed at once.
+    """
+    return min(_LONGEST_PAUSE, _PAUSE * max(0, streams - 1))
+
+
 async def final_turn(items: AsyncGenerator[Tokens | Turn, None]) -> Turn:
     """The result at the end of a stream."""
     async with aclosing(items):

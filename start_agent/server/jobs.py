@@ -16,15 +16,13 @@ from fastapi import Request
 from starlette.types import Receive
 
 from start_agent.decoding.segments import Segment
+from start_agent.engines.base import stream_pause
 from start_agent.server.admission import Ticket
 from start_agent.server.errors import APIError, as_api_error, log_failure
 from start_agent.server.rollout import Item, Rollout
 from start_agent.server.state import State, shutting_down
 
 T = TypeVar("T")
-
-_PAUSE = 0.002  # seconds between two batches, for each other job
-_LONGEST_PAUSE = 0.1
 
 Batch = list[tuple[int, Item]]
 """Items with the index of their rollout, in order."""
@@ -71,6 +69,8 @@ class Job:
         self._news = asyncio.Event()
         self._tokens = 0  # of the items
         self._begun = False  # to be read
+        self._not_before = 0.0  # the next batch, by the loop's clock
+        self._timer: asyncio.TimerHandle | None = None  # for that time, where something waits for it
         self._error: Exception | None = None
         self._tickets = state.admission.reserve(client, len(rollouts))
         self._tasks: set[asyncio.Task[None]] = set()
@@ -88,21 +88,20 @@ class Job:
     async def batches(self) -> AsyncGenerator[Batch, None]:
         """What has come since the last batch, each time that there is something, until all rollouts have finished.
 
-        The more jobs there are, the longer each waits between two batches: what an event costs is then shared by
-        several tokens, and the engine is not slowed down by those who listen.
+        Between two batches lies ``stream_pause``, as in the engine; the last one does not wait for it.
 
         Raises:
             Exception: what a rollout ended with; the others are cancelled.
         """
+        loop = asyncio.get_running_loop()
         while True:
             await self._news.wait()
             self._news.clear()
             items, self._items, self._tokens = self._items, [], 0
             if items:
                 self._begun = True
+                self._not_before = loop.time() + stream_pause(len(self._state.jobs))
                 yield items
-                if self._tasks and self._error is None:
-                    await asyncio.sleep(min(_LONGEST_PAUSE, _PAUSE * (len(self._state.jobs) - 1)))
             if self._items:  # came meanwhile: before the end, and before an error
                 continue
             if self._error is not None:
@@ -154,6 +153,14 @@ class Job:
             self._tokens += len(item.token_ids)
             if self._begun and self._tokens < self._state.options.stream_interval:
                 return
+        loop = asyncio.get_running_loop()
+        if loop.time() >= self._not_before:
+            self._news.set()
+        elif self._timer is None:
+            self._timer = loop.call_at(self._not_before, self._pause_over)
+
+    def _pause_over(self) -> None:
+        self._timer = None
         self._news.set()
 
     def _done(self, task: asyncio.Task[None]) -> None:
@@ -161,6 +168,8 @@ class Job:
         if not self._tasks:
             for ticket in self._tickets:  # a task that was cancelled before its first step has closed none
                 ticket.close()
+            if self._timer is not None:
+                self._timer.cancel()
             self._state.jobs.discard(self)
             self.ended.set()
             self._news.set()

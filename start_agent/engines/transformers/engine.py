@@ -12,6 +12,7 @@ import gc
 import logging
 import queue
 import threading
+import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from start_agent.engines.base import (
     Tokens,
     Turn,
     TurnRequest,
+    stream_pause,
 )
 from start_agent.errors import EngineError, InputError, MissingExtraError, first_line
 from start_agent.fields import Pairs, Renamed, Runtime, coerce
@@ -78,6 +80,7 @@ class _Ticket:
     items: asyncio.Queue[Item]
     job: Job | None = None
     cancelled: bool = False
+    not_before: float = 0.0  # the next run of tokens, by ``time.monotonic``
 
 
 class TransformersEngine(Engine):
@@ -257,17 +260,18 @@ class TransformersEngine(Engine):
     def _report(self, progress: list[Progress]) -> None:
         """Send the results of a step to the event loops, with one call per loop."""
         by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Queue[Item], Item]]] = {}
+        now, pause = time.monotonic(), stream_pause(sum(ticket.live for ticket in self._tickets.values()))
         for job, end in progress:
             ticket = self._tickets.get(id(job))
             if ticket is None:
                 continue  # cancelled in the meantime
             items: list[Item] = []
-            if ticket.live and not isinstance(end, EngineError):
+            if ticket.live and (now >= ticket.not_before if end is None else not isinstance(end, EngineError)):
                 committed = len(end.token_ids) if end else job.checker.committed
                 if committed > job.reported:
                     run = tuple(job.written[job.reported : committed])
                     items.append(Tokens(run, job.logprobs_of(job.reported, committed)))
-                    job.reported = committed
+                    job.reported, ticket.not_before = committed, now + pause
             if end is not None:
                 items.append(end)
                 del self._tickets[id(job)]

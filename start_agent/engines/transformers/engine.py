@@ -266,7 +266,8 @@ class TransformersEngine(Engine):
             if ticket is None:
                 continue  # cancelled in the meantime
             items: list[Item] = []
-            if ticket.live and (now >= ticket.not_before if end is None else not isinstance(end, EngineError)):
+            due = end is not None or now >= ticket.not_before
+            if ticket.live and due and not isinstance(end, EngineError):
                 committed = len(end.token_ids) if end else job.checker.committed
                 if committed > job.reported:
                     run = tuple(job.written[job.reported : committed])

@@ -119,7 +119,7 @@ def test_every_parameter(client: OpenAI) -> None:
         ({"model": "other"}, openai.NotFoundError, "model"),
         ({"background": True}, openai.BadRequestError, "background"),
         ({"tools": [{"type": "web_search"}]}, openai.BadRequestError, "tools.0.type"),
-        ({"input": [{"role": "user", "content": "x" * 100_000}]}, openai.BadRequestError, None),
+        ({"input": [{"role": "user", "content": "x" * 100_000}]}, openai.BadRequestError, "input"),
         ({"previous_response_id": "resp_0"}, openai.NotFoundError, "previous_response_id"),
     ],
 )

@@ -13,8 +13,8 @@ TIERS = (1, 2, 3)
 _WAIT = "import time\nwhile ended.is_set() is False: time.sleep(0.001)\nprint('mine')"
 _LATE_WRITERS = {
     "thread": "threading.Thread(target=work).start()",
-    "raw": "import _thread\nbegun = threading.Event()\n"
-    "_thread.start_new_thread(lambda: (started.set(), work()), ())\nbegun.wait()",
+    "raw": "import _thread\nstarted = threading.Event()\n"
+    "_thread.start_new_thread(lambda: (started.set(), work()), ())\nstarted.wait()",
     "timer": "threading.Timer(0, lambda: begin.wait() and threading.Timer(0, work).start()).start()",
     "pool": "from concurrent.futures import ThreadPoolExecutor\npool = ThreadPoolExecutor(1)\n_ = pool.submit(work)",
     "queued": "from concurrent.futures import ThreadPoolExecutor\npool = ThreadPoolExecutor(1)\n"
@@ -38,7 +38,7 @@ async def test_earlier_threads_do_not_speak_into_a_cell(box: Sandbox, writer: st
 
 async def test_a_thread_with_the_number_of_an_earlier_one_speaks_in_its_own_cell(box: Sandbox) -> None:
     start = "import _thread, threading, time\nbegin, started = threading.Event(), threading.Event()\n"
-    start += "_thread.start_new_thread(lambda: (started.set(), begin.wait(), print('old')), ())\nbegun.wait();"
+    start += "_thread.start_new_thread(lambda: (started.set(), begin.wait(), print('old')), ())\nstarted.wait();"
     again = "begin.set()\nwhile _thread._count(): time.sleep(0.001)\n"
     again += (
         "ended = threading.Event()\n_thread.start_new_thread(lambda: (print('new'), ended.set()), ())\nended.wait();"

@@ -178,7 +178,7 @@ def test_another_set_held_back_is_another_run(base: Path, tmp_path: Path) -> Non
     from start_agent.errors import RunDirectoryError
 
     train(str(base), ROWS, options(num_train_epochs=1), tmp_path, eval_rows=HELD_BACK)
-    with pytest.raises(RunDirectoryError, match="eval_rows"):
+    with pytest.raises(RunDirectoryError, match="--eval-data"):
         train(str(base), ROWS, options(num_train_epochs=1), tmp_path, eval_rows=HELD_BACK[1:])
 
 

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 import pytest_asyncio
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
-from start_agent.engines.base import Engine, Sampling, TurnRequest
+from start_agent.engines.base import Engine, Sampling, Tokens, Turn, TurnRequest, stream_pause
 from start_agent.engines.testing import EngineContract
 from start_agent.engines.transformers import TransformersEngine, TransformersOptions
 from start_agent.engines.transformers.sampling import sample
@@ -58,6 +60,16 @@ class TestTransformers(EngineContract):
         finally:
             handle.remove()
             await engine.release("counted")
+
+    async def test_tokens_of_a_stream_wait_for_one_another(
+        self, engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """With a pause that never ends there are two runs: the first tokens, and the rest at the end of the turn."""
+        monkeypatch.setattr("start_agent.engines.transformers.engine.stream_pause", lambda streams: 1e9)
+        request = self.request(engine, self.prompt(engine), 30)
+        *runs, turn = [item async for item in engine.stream(request)]
+        assert isinstance(turn, Turn) and len(runs) == 2
+        assert sum((run.token_ids for run in runs if isinstance(run, Tokens)), ()) == turn.token_ids
 
     async def test_what_the_layers_see_is_what_was_counted(self, engine: TransformersEngine) -> None:
         """The ids that go into the embedding, padding aside, are the trace's own, in order."""
@@ -193,3 +205,9 @@ class TestSampling:
         assert pair[0] == sample(logits[:1], [warm], [random.Random(1)])[0]
         assert pair[1] == sample(logits[1:], [warm], [random.Random(2)])[0]
         assert pair[0] != pair[1]
+
+
+@given(st.integers(0, 10_000), st.integers(0, 10_000))
+def test_the_more_streams_the_longer_the_pause(one: int, other: int) -> None:
+    assert stream_pause(0) == stream_pause(1) == 0
+    assert 0 <= stream_pause(min(one, other)) <= stream_pause(max(one, other)) <= 0.1

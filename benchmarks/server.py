@@ -166,6 +166,7 @@ async def served(engine: str, arguments: argparse.Namespace) -> tuple[dict[str, 
         await _settled(server)
         after, more = server.usage(), _sum(_AUTHORS, await server.metrics()) - tokens
         code = await server.stop()
+        left = await server.left()
     figures = {
         "tokens_per_second": more / found.seconds,
         "tokens_per_cpu_second": more / (after.cpu - before.cpu),
@@ -179,7 +180,7 @@ async def served(engine: str, arguments: argparse.Namespace) -> tuple[dict[str, 
         "resident_mb_more": after.resident_mb - before.resident_mb,
         "descriptors_more": after.descriptors - before.descriptors,
         "processes_more": after.processes - before.processes,
-        "left": server.left() + orphans() - there,
+        "left": left + orphans() - there,
         "exit_code": code,
     }
     return figures, found
@@ -197,9 +198,11 @@ async def plain(arguments: argparse.Namespace) -> float:
     """Tokens per second of ``vllm serve``, whose clients ask for plain chat."""
     from start_agent.models import resolve
 
-    words = ["serve", resolve(arguments.model).location, "--served-model-name", arguments.model, "--dtype", "float32"]
+    # What ``vllm serve`` runs; the CPU build lacks the command.
+    words = ["-m", "vllm.entrypoints.openai.api_server", "--model", resolve(arguments.model).location]
+    words += ["--served-model-name", arguments.model, "--dtype", "float32"]
     words += ["--max-num-seqs", str(arguments.clients), "--enforce-eager", "--host", "127.0.0.1", "--port", "{port}"]
-    async with Server([str(Path(sys.executable).with_name("vllm")), *words], environment=_VLLM) as server:
+    async with Server([sys.executable, *words], environment=_VLLM) as server:
         begun = _sum(_PLAIN, await server.metrics())
         found = await load(server.port, arguments.model, (_CHAT,), arguments)
         tokens = _sum(_PLAIN, await server.metrics()) - begun

@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -151,8 +152,17 @@ class Server:
         self._log.seek(0)
         return self._log.read().decode(errors="replace")
 
-    def left(self) -> int:
-        """Processes of its session that are still there."""
+    async def left(self) -> int:
+        """Processes of its session that are still there a second after it has ended.
+
+        Python's resource tracker ends when it reads that the process is gone, milliseconds later.
+        """
+        until = time.monotonic() + 1
+        while (found := self._count()) and time.monotonic() < until:  # noqa: ASYNC110 - another process
+            await asyncio.sleep(0.02)
+        return found
+
+    def _count(self) -> int:
         found = 0
         for folder in Path("/proc").iterdir():
             with suppress(OSError, ValueError):

@@ -13,7 +13,6 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from fastapi import Request
-from starlette.types import Receive
 
 from start_agent.decoding.segments import Segment
 from start_agent.engines.base import stream_pause
@@ -184,20 +183,19 @@ async def until_gone(request: Request, work: Awaitable[T]) -> T:
         ClientGoneError: it did.
     """
     task = asyncio.ensure_future(work)
-    watching = asyncio.create_task(gone(request.receive))
+    gone = asyncio.create_task(_gone(request))
     try:
-        await asyncio.wait({task, watching}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
             raise ClientGoneError
         return task.result()
     finally:
-        for one in (task, watching):
+        for one in (task, gone):
             one.cancel()
             with suppress(asyncio.CancelledError, Exception):
                 await one
 
 
-async def gone(receive: Receive) -> None:
-    """Wait until the client has closed the connection."""
-    while (await receive())["type"] != "http.disconnect":
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
         pass

@@ -26,39 +26,22 @@ import time
 import warnings
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, aclosing, contextmanager
-from dataclasses import fields
 from itertools import count
 from types import TracebackType
-from typing import Annotated, Any, Literal, Self
-
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Any, Self
 
 from start_agent.engines.admission import Admission
 from start_agent.engines.affinity import OWN_CORES_VARIABLE, THREADS_VARIABLE, default_threads, own_cores, reserved
-from start_agent.engines.base import (
-    ENGINE_ARG,
-    KV_CACHE,
-    PREFIX_CACHING,
-    REVISION,
-    THREADS,
-    Engine,
-    Tokens,
-    Turn,
-    TurnRequest,
-    final_turn,
-)
+from start_agent.engines.base import Engine, Tokens, Turn, TurnRequest, final_turn
 from start_agent.engines.turns import TurnReader
+from start_agent.engines.vllm.options import VLLMOptions, check_engine_args, engine_args
 from start_agent.errors import ConfigError, EngineError, MissingExtraError, ModelError, first_line
-from start_agent.fields import Pairs, Renamed, Runtime, coerce, pairs_fault
+from start_agent.fields import coerce
 from start_agent.logprobs import TokenLogprob, likeliest, token_logprob
-from start_agent.models import locate
 from start_agent.tokens.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
 
-_GIB = 1 << 30
-_CPU_BLOCK_SIZE = 32  # vLLM's own default on CPUs is 128: four times the tokens to prefill again at each insertion
-_CPU_KV_CACHE_GIB = 2.0  # vLLM's default is 92% of the memory
 _LARGEST_SEED = (1 << 63) - 1
 _DEAD = "vLLM's process died; see its log for the reason"
 
@@ -75,55 +58,6 @@ _ENVIRONMENT = {
 # A variable of torch. Without it vLLM compiles helpers of its sampler on first use, even if models run eagerly, and the
 # first log-probabilities take a minute.
 _COMPILE_DISABLE = "TORCH_COMPILE_DISABLE"
-
-_OWN_OPTIONS = {
-    "model": "model",
-    "revision": "revision",
-    "dtype": "dtype",
-    "max_model_len": "context-length",
-    "max_num_seqs": "max-num-seqs",
-    "gpu_memory_utilization": "gpu-memory-utilization",
-    "kv_cache_memory_bytes": "kv-cache-gib",
-    "block_size": "block-size",
-    "enable_prefix_caching": "prefix-caching",
-    "enforce_eager": "enforce-eager",
-    "tensor_parallel_size": "tensor-parallel-size",
-}
-"""Arguments of vLLM → the option of start-agent to use instead."""
-
-_FIXED = ("disable_log_stats", "scheduler_cls", "skip_tokenizer_init", "logits_processors", "seed", "logprobs_mode")
-
-
-class VLLMOptions(BaseModel):
-    """The options for loading and running a model with vLLM."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="data type of the weights; auto is float32 on a CPU, otherwise the checkpoint's"
-    )
-    revision: str | None = Field(None, description=REVISION)
-    context_length: int | None = Field(None, ge=2, description="tokens in a trace; the model's limit if unset")
-    max_num_seqs: Annotated[Runtime[int], Renamed("max_batch")] = Field(
-        256, ge=1, description="most open traces; others wait"
-    )
-    gpu_memory_utilization: Runtime[float] = Field(
-        0.9, gt=0, le=1, description="share of a GPU's memory for vLLM, weights and KV cache together"
-    )
-    kv_cache_gib: Runtime[float | None] = Field(None, gt=0, description=KV_CACHE)
-    block_size: Runtime[int | None] = Field(
-        None, ge=1, description="tokens in a block of the KV cache; if unset, 32 on a CPU, otherwise vLLM's default"
-    )
-    prefix_caching: Runtime[bool] = Field(True, description=PREFIX_CACHING)
-    enforce_eager: Runtime[bool | None] = Field(
-        None, description="no compilation and no CUDA graphs; if unset, on only on a CPU (it starts much faster)"
-    )
-    tensor_parallel_size: Runtime[int] = Field(1, ge=1, description="GPUs that share the model")
-    threads: Runtime[int | None] = Field(None, ge=1, description=THREADS)
-    engine_arg: Pairs = Field({}, description=ENGINE_ARG)
-    watch_in_scheduler: Runtime[bool] = Field(
-        True, description="detect stops in vLLM's own process, if its version allows; off is slower"
-    )
 
 
 class VLLMEngine(Engine):
@@ -185,7 +119,7 @@ class VLLMEngine(Engine):
         self.tokenizer = await asyncio.to_thread(Tokenizer.from_pretrained, self.model, revision=self.options.revision)
         try:
             on_cpu = current_platform.is_cpu()
-            arguments, own = self._arguments(on_cpu=on_cpu), frozenset[int]()
+            arguments, own = engine_args(self.model, self.options, on_cpu=on_cpu), frozenset[int]()
             # On CPUs vLLM's default is a worker in another process than its core, for threads that are bound to cores
             # one by one. If they are not bound, one process avoids the messages between the two at each step.
             bound = on_cpu and os.environ.get("VLLM_CPU_OMP_THREADS_BIND") != "nobind"
@@ -195,7 +129,7 @@ class VLLMEngine(Engine):
             if on_cpu:
                 self.threads = self.options.threads or default_threads()
                 own = own_cores(self.threads) if executor is not None else own
-            self._check_engine_args(AsyncEngineArgs, arguments)
+            check_engine_args(self.options, AsyncEngineArgs, arguments)
             arguments |= self.options.engine_arg
             # Not in a thread: vLLM binds its sockets and its output task to the current event loop.
             config = AsyncEngineArgs(**arguments).create_engine_config()
@@ -211,14 +145,6 @@ class VLLMEngine(Engine):
             raise ModelError(f"vLLM cannot run the model {self.model!r}: {_reason(error)}") from error
         except RuntimeError as error:
             raise EngineError(f"vLLM did not start with {self.model!r}: {_reason(error)}; see its log above") from error
-
-    def _check_engine_args(self, kind: type, arguments: Mapping[str, Any]) -> None:
-        """Raise ConfigError for an ``engine_arg`` that vLLM does not know, or that a user may not set."""
-        own = {name: f"use the option --{flag}" for name, flag in _OWN_OPTIONS.items()}
-        own = dict.fromkeys((*arguments, *_FIXED), "start-agent depends on its value") | own
-        known = {field.name for field in fields(kind) if field.init}
-        if fault := pairs_fault("engine_arg", self.options.engine_arg, known, own, "AsyncEngineArgs"):
-            raise ConfigError(fault)
 
     def _choose_watch(self, settings: Any) -> None:
         """Choose where stops are detected, and log it once."""
@@ -270,7 +196,7 @@ class VLLMEngine(Engine):
         queued = time.perf_counter() - begun
         from vllm.inputs import tokens_input
 
-        reader, reused, stop_reason = TurnReader(request), 0, None
+        reader, reused, stop_reason = TurnReader(request, self._admission.__len__), 0, None
         request_id = f"{request.trace_id} {next(self._numbers)}"
         outputs = self._llm.generate(
             tokens_input(list(request.token_ids)),
@@ -312,33 +238,6 @@ class VLLMEngine(Engine):
     async def release(self, trace_id: str) -> None:
         """See ``Engine.release``. Cached KV stays until its room is needed."""
         self._admission.leave(trace_id)
-
-    def _arguments(self, *, on_cpu: bool) -> dict[str, Any]:
-        """The arguments of ``AsyncEngineArgs`` that differ from vLLM's defaults."""
-        options = self.options
-        dtype = "float32" if on_cpu and options.dtype == "auto" else options.dtype
-        arguments: dict[str, Any] = {
-            "model": locate(self.model),
-            "revision": options.revision,
-            "dtype": dtype,
-            "enable_prefix_caching": options.prefix_caching,
-            "scheduling_policy": "priority",
-            "generation_config": "vllm",  # the model's sampling defaults must not mix with ours
-            "skip_tokenizer_init": True,  # ids in, ids out
-            "tensor_parallel_size": options.tensor_parallel_size,
-            "gpu_memory_utilization": options.gpu_memory_utilization,
-            "enforce_eager": on_cpu if options.enforce_eager is None else options.enforce_eager,
-            "max_num_seqs": options.max_num_seqs,
-        }
-        block_size = options.block_size or (_CPU_BLOCK_SIZE if on_cpu else None)
-        gib = options.kv_cache_gib or (_CPU_KV_CACHE_GIB if on_cpu else None)
-        if block_size:
-            arguments["block_size"] = block_size
-        if gib:
-            arguments["kv_cache_memory_bytes"] = int(gib * _GIB)
-        if options.context_length:
-            arguments["max_model_len"] = options.context_length
-        return arguments
 
     def _sampling(self, request: TurnRequest, reader: TurnReader, *, streaming: bool) -> Any:
         """vLLM's filters apply in our order: temperature, min-p, top-k, top-p."""

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from start_agent.engines.transformers import TransformersEngine
-from start_agent.engines.vllm import VLLMEngine
+from start_agent.engines.vllm import VLLMOptions
+from start_agent.engines.vllm.options import check_engine_args, engine_args
 from start_agent.errors import ConfigError
 from start_agent.fields import deciding
 from start_agent.models import resolve
@@ -37,16 +38,16 @@ class Arguments:
     ],
 )
 def test_vllm_gets_no_argument_that_it_does_not_know_or_that_is_not_ours_to_change(name: str, said: str) -> None:
-    engine = VLLMEngine("m", {"engine_arg": {name: "x"}})
+    options = VLLMOptions(engine_arg={name: "x"})
     with pytest.raises(ConfigError, match=rf"^--engine-arg {name}") as refused:
-        engine._check_engine_args(Arguments, engine._arguments(on_cpu=True))
+        check_engine_args(options, Arguments, engine_args("m", options, on_cpu=True))
     assert said in str(refused.value)
 
 
 def test_vllm_gets_what_it_knows() -> None:
-    engine = VLLMEngine("m", {"engine_arg": {"quantization": "fp8"}})
-    engine._check_engine_args(Arguments, engine._arguments(on_cpu=True))
-    assert deciding(engine.options)["engine_arg"] == {"quantization": "fp8"}
+    options = VLLMOptions(engine_arg={"quantization": "fp8"})
+    check_engine_args(options, Arguments, engine_args("m", options, on_cpu=True))
+    assert deciding(options)["engine_arg"] == {"quantization": "fp8"}
 
 
 async def loaded(**options: Any) -> Any:

@@ -41,14 +41,17 @@ def run(arguments: argparse.Namespace) -> int:
     fields.refuse_unknown(file, [ServerOptions, *SolverConfig.models(file, given)], arguments.config)
     if "seed" in file:
         raise ConfigError(f"{arguments.config}: 'seed' is not an option of serve; each request may set its own")
-    return run_to_end(_serve(SolverConfig.from_layers(file, given), fields.build(ServerOptions, file, given)))
+    config, options = SolverConfig.from_layers(file, given), fields.build(ServerOptions, file, given)
+    try:
+        from start_agent.server.serving import new_event_loop
+    except ImportError as error:
+        raise MissingExtraError(error.name or "fastapi", "server") from error
+    return run_to_end(_serve(config, options), new_event_loop)
 
 
 async def _serve(config: SolverConfig, options: ServerOptions) -> int:
-    try:
-        from start_agent.server.serving import End, serve
-    except ImportError as error:
-        raise MissingExtraError(error.name or "fastapi", "server") from error
+    from start_agent.server.serving import End, serve
+
     hide_progress_bars(config)
     end = await serve(config, options, on_notice=notice)
     if end is End.ENGINE_DIED:

@@ -8,7 +8,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import AsyncGenerator, Collection, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from itertools import pairwise
 from types import MappingProxyType
@@ -106,7 +106,9 @@ def hide_transformers_bars() -> None:
         disable_progress_bar()
 
 
-def run_to_end(work: Coroutine[None, None, int]) -> int:
+def run_to_end(
+    work: Coroutine[None, None, int], loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+) -> int:
     """Run a command's coroutine. Ctrl-C and SIGTERM cancel it, so that everything it opened is closed."""
 
     async def cancellable() -> int:
@@ -116,7 +118,8 @@ def run_to_end(work: Coroutine[None, None, int]) -> int:
         return await work
 
     try:
-        return asyncio.run(cancellable())
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
+            return runner.run(cancellable())
     except asyncio.CancelledError:
         print("start-agent: terminated", file=sys.stderr)
         return ExitCode.TERMINATED

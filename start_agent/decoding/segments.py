@@ -111,12 +111,15 @@ class Segmenter:
                 spelled = self._matcher.pieces[token_id].decode("utf-8", errors="replace")
                 segments.append(Segment(SegmentKind.MARKER, SpanKind.MODEL, spelled, (token_id,)))
                 continue
-            known = len(self._checker.matches)
+            matches = self._checker.matches
+            known = len(matches)
             self._checker.push(token_id)
             self._held += self._matcher.bytes_of(token_id)
             self._ends.append((self._from + len(self._held), token_id))
-            segments += self._opening()
-            segments += self._cut(self._checker.matches[known:], SpanKind.MODEL)
+            if self._opens:
+                segments += self._opening()
+            if len(matches) > known:
+                segments += self._cut(matches[known:], SpanKind.MODEL)
             if self._checker.stop_begins is not None:  # the end of the answer: the rest is not shown
                 segments += self._take(self._checker.stop_begins - self._from, self._kind, SpanKind.MODEL)
                 self._kind = SegmentKind.MARKER

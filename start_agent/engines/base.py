@@ -195,7 +195,7 @@ _PAUSE, _LONGEST_PAUSE = 0.002, 0.1  # seconds
 
 
 def stream_pause(streams: int) -> float:
-    """How long new tokens may be held back after the latest run of their turn, in seconds: at most 0.1.
+    """How long an engine may hold back new tokens after the latest run of their turn, in seconds: at most 0.1.
 
     The more turns are streamed at once, the longer: what a run costs its listeners is then shared by several tokens,
     and the model is not slowed down by those who listen. The first and the last tokens of a turn never wait.

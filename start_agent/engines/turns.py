@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 
-from start_agent.engines.base import Tokens, Turn, TurnRequest, Usage
+from start_agent.engines.base import Tokens, Turn, TurnRequest, Usage, stream_pause
 from start_agent.errors import EngineError
 from start_agent.logprobs import TokenLogprob
 from start_agent.tokens.stopping import Stop, StopKind
@@ -15,15 +16,21 @@ class TurnReader:
 
     Engines that run ahead of the stop checker (another process, a server) give ids in runs; ids after the end of the
     turn are ignored. Log-probabilities are cut like the ids.
+
+    Args:
+        request: the turn's request.
+        streams: how many turns are streamed at once, which decides the pauses between runs (``stream_pause``).
     """
 
-    def __init__(self, request: TurnRequest) -> None:
+    def __init__(self, request: TurnRequest, streams: Callable[[], int] = lambda: 1) -> None:
         self.checker = request.new_checker()
         self.written: list[int] = []
         self._logprobs: list[TokenLogprob] | None = None if request.num_logprobs is None else []
         self._max_tokens = request.max_tokens
         self._stop: Stop | None = None
         self._reported = 0
+        self._streams = streams
+        self._not_before = 0.0  # the next run of tokens, by ``time.monotonic``
 
     @property
     def over(self) -> bool:
@@ -55,12 +62,14 @@ class TurnReader:
         return self.over
 
     def new_tokens(self) -> Tokens | None:
-        """The tokens that have become final since the last call; None if there are none."""
+        """The tokens that have become final since the last ones; None if there are none, or if they wait."""
+        now, begin = time.monotonic(), self._reported
+        if not self.over and now < self._not_before:
+            return None
         committed = self._stop.num_kept if self._stop else self.checker.committed
-        begin = self._reported
         if committed <= begin:
             return None
-        self._reported = committed
+        self._reported, self._not_before = committed, now + stream_pause(self._streams())
         return Tokens(tuple(self.written[begin:committed]), self._logprobs_of(begin, committed))
 
     def turn(

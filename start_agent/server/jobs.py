@@ -15,7 +15,6 @@ from typing import Self, TypeVar
 from fastapi import Request
 
 from start_agent.decoding.segments import Segment
-from start_agent.engines.base import stream_pause
 from start_agent.server.admission import Ticket
 from start_agent.server.errors import APIError, as_api_error, log_failure
 from start_agent.server.rollout import Item, Rollout
@@ -68,8 +67,6 @@ class Job:
         self._news = asyncio.Event()
         self._tokens = 0  # of the items
         self._begun = False  # to be read
-        self._not_before = 0.0  # the next batch, by the loop's clock
-        self._timer: asyncio.TimerHandle | None = None  # for that time, where something waits for it
         self._error: Exception | None = None
         self._tickets = state.admission.reserve(client, len(rollouts))
         self._tasks: set[asyncio.Task[None]] = set()
@@ -87,19 +84,15 @@ class Job:
     async def batches(self) -> AsyncGenerator[Batch, None]:
         """What has come since the last batch, each time that there is something, until all rollouts have finished.
 
-        Between two batches lies ``stream_pause``, as in the engine; the last one does not wait for it.
-
         Raises:
             Exception: what a rollout ended with; the others are cancelled.
         """
-        loop = asyncio.get_running_loop()
         while True:
             await self._news.wait()
             self._news.clear()
             items, self._items, self._tokens = self._items, [], 0
             if items:
                 self._begun = True
-                self._not_before = loop.time() + stream_pause(len(self._state.jobs))
                 yield items
             if self._items:  # came meanwhile: before the end, and before an error
                 continue
@@ -152,14 +145,6 @@ class Job:
             self._tokens += len(item.token_ids)
             if self._begun and self._tokens < self._state.options.stream_interval:
                 return
-        loop = asyncio.get_running_loop()
-        if loop.time() >= self._not_before:
-            self._news.set()
-        elif self._timer is None:
-            self._timer = loop.call_at(self._not_before, self._pause_over)
-
-    def _pause_over(self) -> None:
-        self._timer = None
         self._news.set()
 
     def _done(self, task: asyncio.Task[None]) -> None:
@@ -167,8 +152,6 @@ class Job:
         if not self._tasks:
             for ticket in self._tickets:  # a task that was cancelled before its first step has closed none
                 ticket.close()
-            if self._timer is not None:
-                self._timer.cancel()
             self._state.jobs.discard(self)
             self.ended.set()
             self._news.set()

@@ -41,6 +41,15 @@ class End(Enum):
     ENGINE_DIED = "engine died"
 
 
+def new_event_loop() -> asyncio.AbstractEventLoop:
+    """An event loop of uvloop, which is faster with many streams; where it is not installed, one of asyncio's."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
 async def serve(
     config: SolverConfig, options: ServerOptions, *, on_notice: Callable[[str], None] = lambda line: None
 ) -> End:

@@ -10,11 +10,9 @@ from typing import Any
 import pytest
 import pytest_asyncio
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
-from start_agent.engines.base import Engine, Sampling, Tokens, Turn, TurnRequest, stream_pause
+from start_agent.engines.base import Engine, Sampling, Tokens, Turn, TurnRequest
 from start_agent.engines.testing import EngineContract
 from start_agent.engines.transformers import TransformersEngine, TransformersOptions
 from start_agent.engines.transformers.sampling import sample
@@ -205,9 +203,3 @@ class TestSampling:
         assert pair[0] == sample(logits[:1], [warm], [random.Random(1)])[0]
         assert pair[1] == sample(logits[1:], [warm], [random.Random(2)])[0]
         assert pair[0] != pair[1]
-
-
-@given(st.integers(0, 10_000), st.integers(0, 10_000))
-def test_the_more_streams_the_longer_the_pause(one: int, other: int) -> None:
-    assert stream_pause(0) == stream_pause(1) == 0
-    assert 0 <= stream_pause(min(one, other)) <= stream_pause(max(one, other)) <= 0.1

@@ -113,7 +113,7 @@ class HTTPEngine(Engine):
         queued = time.perf_counter() - begun
         if not continued and self._slots:
             self._slot_of[request.trace_id] = self._slots.pop()
-        reader, reused, retries, answers = TurnReader(request), 0, Retries(client), 0
+        reader, reused, retries, answers = TurnReader(request, self._admission.__len__), 0, Retries(client), 0
         completion = CompletionRequest(
             request.token_ids,
             request.max_tokens,

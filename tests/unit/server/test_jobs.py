@@ -126,16 +126,6 @@ async def test_a_stream_may_be_coarser() -> None:
         assert sum(len(item.token_ids) for _, item in batch if isinstance(item, Segment)) >= 40
 
 
-async def test_what_comes_soon_after_a_batch_waits_but_for_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("start_agent.server.jobs.stream_pause", lambda streams: 1e9)
-    async with server(PacedEngine(["word " * 20 + ANSWER])) as there:
-        job = job_of(there)
-        batches = [batch async for batch in job.batches()]
-    assert len(batches) == 2 and isinstance(batches[-1][-1][1], Finished)
-    text = "".join(item.text for batch in batches for _, item in batch if isinstance(item, Segment))
-    assert text.count("word") == 20
-
-
 async def test_more_than_may_run_waits() -> None:
     async with server([ANSWER], max_requests=1, queue=2) as there:
         first, second = job_of(there), job_of(there, 2)

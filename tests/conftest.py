@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from pathlib import Path
@@ -11,7 +12,7 @@ from hypothesis import settings
 
 from tests.support import vocabularies
 
-settings.register_profile("tests", deadline=None, derandomize=True, max_examples=150, database=None)
+settings.register_profile("tests", deadline=None, derandomize=True, max_examples=60, database=None)
 settings.register_profile("nightly", deadline=None, max_examples=1_500, database=None, print_blob=True)
 settings.load_profile("tests")  # finds the same examples in every run
 
@@ -49,6 +50,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """In a process of several: groups may be without effect, which only costs time, and is not seen."""
     if getattr(session.config.option, "loadgroup", False) and any("@" not in item.nodeid for item in session.items):
         raise pytest.UsageError("these versions of pytest and pytest-xdist do not group tests; see constraints.txt")
+    # What has been imported stays: a collection, as each engine makes when it is closed, need not look at all of it.
+    gc.collect()
+    gc.freeze()
 
 
 # The second of the large vocabularies takes as long as all the others.

@@ -95,19 +95,21 @@ def test_no_link_is_followed(tmp_path: Path) -> None:
 
 
 def test_an_orphan_that_cannot_be_removed_does_not_prevent_opening(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    orphans = [tmp_path / f"kernels-{name}" for name in ("stubborn", "plain")]
-    for path in orphans:
-        path.mkdir()
-        (path / "file").touch()
     clear = guardian.clear
-    monkeypatch.setattr(guardian, "clear", lambda path: False if "stubborn" in path.name else clear(path))
-    held = folders.make()
-    assert [path.exists() for path in orphans] == [True, False]
-    assert "stubborn" in caplog.text
-    held.remove()
+    with tempfile.TemporaryDirectory(prefix="o-") as name:  # the names of pytest's own folders may be too long
+        monkeypatch.setattr("tempfile.tempdir", name)
+        orphans = [Path(name) / f"kernels-{kind}" for kind in ("stubborn", "plain")]
+        for path in orphans:
+            path.mkdir()
+            (path / "file").touch()
+        monkeypatch.setattr(guardian, "clear", lambda path: False if "stubborn" in path.name else clear(path))
+        held = folders.make()
+        assert held.path.parent == Path(name)
+        assert [path.exists() for path in orphans] == [True, False]
+        assert "stubborn" in caplog.text
+        held.remove()
 
 
 _ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")

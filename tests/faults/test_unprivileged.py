@@ -26,7 +26,10 @@ _SUITE = ("tests/faults", "tests/contract/test_sandbox_contract.py", "tests/unit
 @pytest.mark.skipif(os.geteuid() != 0, reason="this run is an ordinary user's already")
 @pytest.mark.timeout(2_400)
 def test_the_suite_as_an_ordinary_user() -> None:
-    pytest_here = [sys.executable, "-m", "pytest", "-rs", *(f"--ignore=tests/faults/{name}.py" for name in _LEFT_OUT)]
+    # Most of the time these wait for limits: several at once.
+    side_by_side = ["-n", "3", "--dist", "loadgroup", "--no-loadscope-reorder"]
+    left_out = [f"--ignore=tests/faults/{name}.py" for name in _LEFT_OUT]
+    pytest_here = [sys.executable, "-m", "pytest", "-rs", *side_by_side, *left_out]
     command = [sys.executable, "tests/support/unprivileged.py", *pytest_here, *_SUITE]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-8_000:] + done.stderr[-2_000:]
